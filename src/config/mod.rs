@@ -1,0 +1,3 @@
+//! `tmkms.toml`
+mod model;
+pub use model::*;

@@ -1,0 +1,254 @@
+//! The small words that every room shares: chain id, height/round/step, timestamp, digest, public key.
+//!
+//! Pure values without I/O. Each can only be made valid: whoever holds one need not check it again.
+
+mod public_key;
+
+pub use public_key::{KeyType, PublicKey, PublicKeyError, Signature};
+
+use std::fmt;
+
+/// Longest chain id in bytes (CometBFT `types.MaxChainIDLen`).
+pub const CHAIN_ID_MAX_BYTES: usize = 50;
+
+/// The name of a chain: 1 to 50 bytes of `A-Z a-z 0-9 . _ -`, as tmkms accepts it.
+///
+/// CometBFT itself only limits the length; the narrower alphabet keeps a chain id harmless in file names, log
+/// lines and metric labels.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChainId(Box<str>);
+
+impl ChainId {
+    /// Takes `text` as a chain id, or says what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, ChainIdError> {
+        if text.is_empty() {
+            return Err(ChainIdError::Empty);
+        }
+        if text.len() > CHAIN_ID_MAX_BYTES {
+            return Err(ChainIdError::TooLong { bytes: text.len() });
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        match text.chars().find(|c| !allowed(*c)) {
+            Some(character) => Err(ChainIdError::Character { character }),
+            None => Ok(Self(text.into())),
+        }
+    }
+
+    /// The chain id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ChainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ChainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a text is no chain id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainIdError {
+    /// A character outside `A-Z a-z 0-9 . _ -`.
+    Character {
+        /// The first such character.
+        character: char,
+    },
+    /// No characters at all.
+    Empty,
+    /// More than [`CHAIN_ID_MAX_BYTES`].
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+impl fmt::Display for ChainIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Character { character } => {
+                write!(f, "a chain id cannot contain {character:?}: only letters, digits, '.', '_' and '-'")
+            }
+            Self::Empty => f.write_str("a chain id cannot be empty"),
+            Self::TooLong { bytes } => {
+                write!(f, "a chain id has at most {CHAIN_ID_MAX_BYTES} bytes, this one has {bytes}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ChainIdError {}
+
+/// What is signed within a round, in the order in which a validator signs it.
+///
+/// The numbers are those of CometBFT's `priv_validator_state.json` (`privval/file.go`); tmkms counts from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Step {
+    /// The block proposal.
+    Propose = 1,
+    /// The first vote.
+    Prevote = 2,
+    /// The second vote, the one that commits.
+    Precommit = 3,
+}
+
+impl Step {
+    /// The step with this number, if there is one.
+    pub fn from_number(number: u64) -> Option<Self> {
+        match number {
+            1 => Some(Self::Propose),
+            2 => Some(Self::Prevote),
+            3 => Some(Self::Precommit),
+            _ => None,
+        }
+    }
+
+    /// 1, 2 or 3.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Propose => "proposal",
+            Self::Prevote => "prevote",
+            Self::Precommit => "precommit",
+        })
+    }
+}
+
+/// Height, round and step: where in the life of a chain a message belongs. Ordered as the chain moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hrs {
+    /// Block height. A chain starts at 1; 0 stands for "nothing signed yet".
+    pub height: u64,
+    /// Round within the height, from 0 to [`ROUND_MAX`].
+    pub round: u32,
+    /// Step within the round.
+    pub step: Step,
+}
+
+/// Highest round (CometBFT rounds are `int32`).
+pub const ROUND_MAX: u32 = i32::MAX as u32;
+
+/// Highest height (CometBFT heights are `int64`).
+pub const HEIGHT_MAX: u64 = i64::MAX as u64;
+
+impl Hrs {
+    /// Before the first proposal of a chain.
+    pub const GENESIS: Self = Self { height: 0, round: 0, step: Step::Propose };
+
+    /// The last thing that could ever be signed at `height`.
+    pub const fn end_of(height: u64) -> Self {
+        Self { height, round: ROUND_MAX, step: Step::Precommit }
+    }
+}
+
+impl fmt::Display for Hrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.height, self.round, self.step)
+    }
+}
+
+/// A point in time as protobuf carries it: seconds since 1970 and nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    seconds: i64,
+    nanos: u32,
+}
+
+/// Year 1, where Go's zero `time.Time` lies.
+const SECONDS_MIN: i64 = -62_135_596_800;
+/// The last second of year 9999.
+const SECONDS_MAX: i64 = 253_402_300_799;
+const NANOS_PER_SECOND: u32 = 1_000_000_000;
+
+impl Timestamp {
+    /// 1970-01-01, the value that stands in for every timestamp in a digest.
+    pub const ZERO: Self = Self { seconds: 0, nanos: 0 };
+
+    /// A timestamp within the years 1 to 9999 (the range of `google.protobuf.Timestamp`), else `None`.
+    pub fn new(seconds: i64, nanos: i64) -> Option<Self> {
+        let nanos = u32::try_from(nanos).ok().filter(|n| *n < NANOS_PER_SECOND)?;
+        (SECONDS_MIN..=SECONDS_MAX).contains(&seconds).then_some(Self { seconds, nanos })
+    }
+
+    /// Whole seconds since 1970, negative before.
+    pub fn seconds(self) -> i64 {
+        self.seconds
+    }
+
+    /// Nanoseconds within the second, below 1 000 000 000.
+    pub fn nanos(self) -> u32 {
+        self.nanos
+    }
+}
+
+/// SHA-256 of sign bytes whose timestamp was replaced by [`Timestamp::ZERO`].
+///
+/// Two messages with the same digest say the same thing, perhaps at different times.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Whether a message is for a block or for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// It names a block.
+    Block,
+    /// It is a vote for nil.
+    Nil,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_ids_follow_tmkms() {
+        for good in ["a", "cosmoshub-4", "test_chain.1", &"x".repeat(50)] {
+            assert_eq!(ChainId::new(good).unwrap().as_str(), good);
+        }
+        assert_eq!(ChainId::new(""), Err(ChainIdError::Empty));
+        assert_eq!(ChainId::new(&"x".repeat(51)), Err(ChainIdError::TooLong { bytes: 51 }));
+        for bad in ["a b", "a/b", "ä", "a\0"] {
+            assert!(matches!(ChainId::new(bad), Err(ChainIdError::Character { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn height_then_round_then_step_decide_the_order() {
+        let at = |height, round, step| Hrs { height, round, step };
+        assert!(at(2, 0, Step::Propose) > at(1, 9, Step::Precommit));
+        assert!(at(1, 1, Step::Propose) > at(1, 0, Step::Precommit));
+        assert!(at(1, 0, Step::Precommit) > at(1, 0, Step::Prevote));
+        assert!(at(1, 0, Step::Prevote) > at(1, 0, Step::Propose));
+        assert!(at(1, 0, Step::Propose) > Hrs::GENESIS);
+        assert!(Hrs::end_of(1) >= at(1, ROUND_MAX, Step::Precommit));
+        assert!(at(2, 0, Step::Propose) > Hrs::end_of(1));
+    }
+
+    #[test]
+    fn timestamps_stay_within_the_years_1_to_9999() {
+        assert!(Timestamp::new(-62_135_596_800, 0).is_some());
+        assert!(Timestamp::new(-62_135_596_801, 0).is_none());
+        assert!(Timestamp::new(253_402_300_799, 999_999_999).is_some());
+        assert!(Timestamp::new(253_402_300_800, 0).is_none());
+        assert!(Timestamp::new(0, 1_000_000_000).is_none());
+        assert!(Timestamp::new(0, -1).is_none());
+    }
+}

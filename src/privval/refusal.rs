@@ -1,0 +1,165 @@
+//! Refusals: an answer that carries no signature, on a connection that stays open.
+//!
+//! CometBFT prints `signerEndpoint returned error #<code>: <description>`, skips the vote and does not ask
+//! again (`privval/retry_signer_client.go`). No node interprets the code; the codes are for operators.
+
+use crate::consensus::{ChainId, Hrs};
+use std::fmt;
+
+/// The `code` of a `RemoteSignerError`. Stable: monitoring may match on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum ErrorCode {
+    /// Another message was already signed for this height, round and step.
+    DoubleSign = 100,
+    /// The chain has moved past this height, round or step.
+    Regression = 101,
+    /// The request is for another chain than this connection serves.
+    WrongChain = 102,
+    /// The key cannot sign now: device, connector or key file.
+    KeyUnavailable = 104,
+    /// The height is above the configured `max_height`.
+    MaxHeight = 105,
+    /// The watermark cannot be read or written.
+    StateUnusable = 106,
+    /// No honest node sends this.
+    Malformed = 107,
+    /// The configuration does not allow it, or Highwater never does it.
+    NotPermitted = 108,
+}
+
+/// Why a request gets no signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// [`ErrorCode::DoubleSign`]
+    DoubleSign {
+        /// Height, round and step of both messages.
+        hrs: Hrs,
+        /// What speaks against it.
+        conflict: Conflict,
+    },
+    /// [`ErrorCode::KeyUnavailable`]
+    KeyUnavailable(String),
+    /// [`ErrorCode::Malformed`]
+    Malformed(&'static str),
+    /// [`ErrorCode::MaxHeight`]
+    MaxHeight {
+        /// The height asked for.
+        height: u64,
+        /// The highest allowed.
+        max_height: u64,
+    },
+    /// [`ErrorCode::NotPermitted`]
+    NotPermitted(&'static str),
+    /// [`ErrorCode::Regression`]
+    Regression {
+        /// What was asked for.
+        asked: Hrs,
+        /// The watermark.
+        last: Hrs,
+    },
+    /// [`ErrorCode::StateUnusable`]
+    StateUnusable(String),
+    /// [`ErrorCode::WrongChain`]
+    WrongChain {
+        /// The chain that this connection serves.
+        ours: ChainId,
+    },
+}
+
+/// How a request contradicts what was signed at the same height, round and step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// Two blocks: the one case that slashing punishes.
+    BlockAgainstBlock,
+    /// Asked for a block, nil was signed.
+    BlockAgainstNil,
+    /// Asked for nil, a block was signed.
+    NilAgainstBlock,
+    /// Two proposals that are not the same to the byte.
+    Proposal,
+    /// The watermark was imported or raised: it does not say what was signed here, so nothing more is.
+    Unknown,
+}
+
+impl Conflict {
+    /// A short name for logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BlockAgainstBlock => "block-against-block",
+            Self::BlockAgainstNil => "block-against-nil",
+            Self::NilAgainstBlock => "nil-against-block",
+            Self::Proposal => "conflicting-proposal",
+            Self::Unknown => "watermark-without-digest",
+        }
+    }
+}
+
+impl Refusal {
+    /// The code that goes to the node.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::DoubleSign { .. } => ErrorCode::DoubleSign,
+            Self::KeyUnavailable(_) => ErrorCode::KeyUnavailable,
+            Self::Malformed(_) => ErrorCode::Malformed,
+            Self::MaxHeight { .. } => ErrorCode::MaxHeight,
+            Self::NotPermitted(_) => ErrorCode::NotPermitted,
+            Self::Regression { .. } => ErrorCode::Regression,
+            Self::StateUnusable(_) => ErrorCode::StateUnusable,
+            Self::WrongChain { .. } => ErrorCode::WrongChain,
+        }
+    }
+
+    /// A short name for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::DoubleSign { conflict, .. } => conflict.name(),
+            Self::KeyUnavailable(_) => "key-unavailable",
+            Self::Malformed(_) => "malformed",
+            Self::MaxHeight { .. } => "max-height",
+            Self::NotPermitted(_) => "not-permitted",
+            Self::Regression { .. } => "regression",
+            Self::StateUnusable(_) => "state-unusable",
+            Self::WrongChain { .. } => "wrong-chain",
+        }
+    }
+}
+
+/// The `description` that goes to the node and into our log.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DoubleSign { hrs, conflict } => write!(f, "double sign refused at {hrs}: {conflict}"),
+            Self::KeyUnavailable(why) => write!(f, "the key cannot sign: {why}"),
+            Self::Malformed(what) => write!(f, "malformed request: {what}"),
+            Self::MaxHeight { height, max_height } => {
+                write!(f, "height {height} is above max_height {max_height}")
+            }
+            Self::NotPermitted(what) => f.write_str(what),
+            Self::Regression { asked, last } => {
+                let what = if asked.height < last.height {
+                    "height"
+                } else if asked.round < last.round {
+                    "round"
+                } else {
+                    "step"
+                };
+                write!(f, "{what} regression refused: asked for {asked}, the watermark is at {last}")
+            }
+            Self::StateUnusable(why) => write!(f, "the watermark is unusable: {why}"),
+            Self::WrongChain { ours } => write!(f, "this connection serves chain {ours} only"),
+        }
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BlockAgainstBlock => "another block was signed there",
+            Self::BlockAgainstNil => "nil was signed there, the request is for a block",
+            Self::NilAgainstBlock => "a block was signed there, the request is for nil",
+            Self::Proposal => "another proposal was signed there",
+            Self::Unknown => "the watermark was imported or raised to there and does not say what was signed",
+        })
+    }
+}

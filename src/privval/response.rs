@@ -1,0 +1,173 @@
+//! Responses: what a node is told.
+
+use super::{
+    frame::RESPONSE_MAX_BYTES,
+    message::{self, Message, Sum},
+    refusal::Refusal,
+    request::RequestKind,
+};
+use crate::consensus::{KeyType, PublicKey, Signature, Timestamp};
+use prost::Message as _;
+
+/// The consensus key, in the form of every version at once: v0.34 to v0.40 read field 1, v1 and v2 fields 3 and 4,
+/// and each skips the others.
+pub fn pub_key(key: &PublicKey) -> Message {
+    let bytes = key.to_bytes();
+    let sum = match key.key_type() {
+        KeyType::Ed25519 => message::PublicKeySum::Ed25519(bytes.clone()),
+        KeyType::Secp256k1 => message::PublicKeySum::Secp256k1(bytes.clone()),
+    };
+    Sum::PubKeyResponse(message::PubKeyResponse {
+        pub_key: Some(message::PublicKey { sum: Some(sum) }),
+        error: None,
+        pub_key_bytes: bytes,
+        pub_key_type: key.key_type().name().into(),
+    })
+    .into()
+}
+
+/// A signed vote. The extension is never sent back: a node takes only the signatures and the timestamp from here,
+/// and a long response would put its stream out of step.
+pub fn vote(
+    echo: message::Vote,
+    timestamp: Timestamp,
+    signature: &Signature,
+    extension_signature: Option<&Signature>,
+) -> Message {
+    let vote = message::Vote {
+        timestamp: Some(wire_timestamp(timestamp)),
+        signature: signature.0.to_vec(),
+        extension: Vec::new(),
+        extension_signature: extension_signature.map_or_else(Vec::new, |signature| signature.0.to_vec()),
+        non_rp_extension: Vec::new(),
+        non_rp_extension_signature: Vec::new(),
+        ..echo
+    };
+    Sum::SignedVoteResponse(message::SignedVoteResponse { vote: Some(vote), error: None }).into()
+}
+
+/// A signed proposal.
+pub fn proposal(echo: message::Proposal, signature: &Signature) -> Message {
+    let proposal = message::Proposal { signature: signature.0.to_vec(), ..echo };
+    Sum::SignedProposalResponse(message::SignedProposalResponse { proposal: Some(proposal), error: None }).into()
+}
+
+/// Signed raw bytes.
+pub fn raw_bytes(signature: &Signature) -> Message {
+    Sum::SignBytesResponse(message::SignBytesResponse { signature: signature.0.to_vec(), error: None }).into()
+}
+
+/// We live.
+pub fn ping() -> Message {
+    Sum::PingResponse(message::PingResponse {}).into()
+}
+
+/// A refusal, in the response that pairs with the request.
+pub fn refused(kind: RequestKind, refusal: &Refusal) -> Message {
+    let error = Some(message::RemoteSignerError { code: refusal.code() as i32, description: describe(refusal) });
+    match kind {
+        // A ping has no error; only one that does not even decode comes here.
+        RequestKind::Ping => return ping(),
+        RequestKind::Proposal => Sum::SignedProposalResponse(message::SignedProposalResponse { proposal: None, error }),
+        RequestKind::PubKey => Sum::PubKeyResponse(message::PubKeyResponse { error, ..Default::default() }),
+        RequestKind::SignBytes => Sum::SignBytesResponse(message::SignBytesResponse { signature: Vec::new(), error }),
+        RequestKind::Vote => Sum::SignedVoteResponse(message::SignedVoteResponse { vote: None, error }),
+    }
+    .into()
+}
+
+/// Whether every node will accept `message`. True by construction of everything above; checked before each write
+/// because a longer one would be worse than none.
+pub fn fits(message: &Message) -> bool {
+    message.encoded_len() <= RESPONSE_MAX_BYTES
+}
+
+fn describe(refusal: &Refusal) -> String {
+    const DESCRIPTION_MAX_CHARS: usize = 1000;
+    let text = refusal.to_string();
+    match text.char_indices().nth(DESCRIPTION_MAX_CHARS) {
+        Some((end, _)) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+fn wire_timestamp(timestamp: Timestamp) -> message::Timestamp {
+    message::Timestamp { seconds: timestamp.seconds(), nanos: timestamp.nanos().cast_signed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::ChainId;
+
+    fn vectors() -> serde_json::Value {
+        serde_json::from_str(include_str!("../../tests/vectors/wire.json")).unwrap()
+    }
+
+    fn vector(name: &str, form: &str) -> Vec<u8> {
+        let json = vectors();
+        let found = json["messages"].as_array().unwrap().iter().find(|m| m["name"].as_str().unwrap().starts_with(name));
+        subtle_encoding::hex::decode(found.unwrap()[form].as_str().unwrap()).unwrap()
+    }
+
+    fn frame(message: &Message) -> Vec<u8> {
+        let mut out = Vec::new();
+        message.encode_frame(&mut out);
+        out
+    }
+
+    #[test]
+    fn the_public_key_answer_is_the_union_that_every_version_reads() {
+        let bytes = subtle_encoding::hex::decode("2152f8d19b791d24453242e15f2eab6cb7cffa7b6a5ed30097960e069881db12");
+        let key = PublicKey::from_bytes(KeyType::Ed25519, &bytes.unwrap()).unwrap();
+        assert_eq!(frame(&pub_key(&key)), vector("PubKeyResponse UNION", "delimited"));
+    }
+
+    #[test]
+    fn a_ping_is_answered_as_cometbft_does() {
+        assert_eq!(frame(&ping()), vector("PingResponse", "delimited"));
+    }
+
+    #[test]
+    fn every_message_of_the_vectors_decodes_and_encodes_back() {
+        let json = vectors();
+        let mut seen = 0;
+        for entry in json["messages"].as_array().unwrap() {
+            let name = entry["name"].as_str().unwrap();
+            let Some(body) = entry["message"].as_str() else { continue };
+            let body = subtle_encoding::hex::decode(body).unwrap();
+            let message = Message::decode(body.as_slice()).unwrap();
+            assert!(message.sum.is_some(), "{name}");
+            // Go emits empty sub-messages and zero times that prost has no reason to keep.
+            if !name.contains("error") {
+                assert_eq!(message.encode_to_vec(), body, "{name}");
+            }
+            seen += 1;
+        }
+        assert!(seen >= 12, "the vectors are gone");
+    }
+
+    #[test]
+    fn a_refusal_comes_in_the_response_that_pairs_with_the_request() {
+        let refusal = Refusal::WrongChain { ours: ChainId::new("ours").unwrap() };
+        let error_of = |kind| match refused(kind, &refusal).sum {
+            Some(Sum::PubKeyResponse(response)) => (RequestKind::PubKey, response.error),
+            Some(Sum::SignedVoteResponse(response)) => (RequestKind::Vote, response.error),
+            Some(Sum::SignedProposalResponse(response)) => (RequestKind::Proposal, response.error),
+            Some(Sum::SignBytesResponse(response)) => (RequestKind::SignBytes, response.error),
+            other => panic!("{other:?}"),
+        };
+        for kind in [RequestKind::PubKey, RequestKind::Vote, RequestKind::Proposal, RequestKind::SignBytes] {
+            let (answered, error) = error_of(kind);
+            assert_eq!(answered, kind);
+            let error = error.unwrap();
+            assert_eq!((error.code, error.description.as_str()), (102, "this connection serves chain ours only"));
+        }
+    }
+
+    #[test]
+    fn an_endless_reason_still_fits_every_node() {
+        let message = refused(RequestKind::Vote, &Refusal::KeyUnavailable("ü".repeat(1_000_000)));
+        assert!(fits(&message));
+    }
+}
