@@ -2,3 +2,4 @@
 pub mod config;
 pub mod consensus;
 pub mod privval;
+pub mod watermark;

@@ -214,6 +214,46 @@ pub enum Target {
     Nil,
 }
 
+/// How a request contradicts what was signed at the same height, round and step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// Two blocks: the one case that slashing punishes.
+    BlockAgainstBlock,
+    /// Asked for a block, nil was signed.
+    BlockAgainstNil,
+    /// Asked for nil, a block was signed.
+    NilAgainstBlock,
+    /// Two proposals that are not the same to the byte.
+    Proposal,
+    /// The watermark was imported or raised: it does not say what was signed here, so nothing more is.
+    Unknown,
+}
+
+impl Conflict {
+    /// A short name for logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BlockAgainstBlock => "block-against-block",
+            Self::BlockAgainstNil => "block-against-nil",
+            Self::NilAgainstBlock => "nil-against-block",
+            Self::Proposal => "conflicting-proposal",
+            Self::Unknown => "watermark-without-digest",
+        }
+    }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BlockAgainstBlock => "another block was signed there",
+            Self::BlockAgainstNil => "nil was signed there, the request is for a block",
+            Self::NilAgainstBlock => "a block was signed there, the request is for nil",
+            Self::Proposal => "another proposal was signed there",
+            Self::Unknown => "the watermark was imported or raised to there and does not say what was signed",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

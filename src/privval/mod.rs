@@ -16,6 +16,6 @@ mod request;
 pub mod response;
 mod sign_bytes;
 
-pub use refusal::{Conflict, ErrorCode, Refusal};
+pub use refusal::{ErrorCode, Refusal};
 pub use request::{Extension, ParseError, ProposalRequest, RawBytesRequest, Request, RequestKind, VoteRequest};
 pub use sign_bytes::{BlockId, Canonical, Kind, SignBytes, extension_sign_bytes, raw_sign_bytes};

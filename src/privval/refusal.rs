@@ -3,7 +3,7 @@
 //! CometBFT prints `signerEndpoint returned error #<code>: <description>`, skips the vote and does not ask
 //! again (`privval/retry_signer_client.go`). No node interprets the code; the codes are for operators.
 
-use crate::consensus::{ChainId, Hrs};
+use crate::consensus::{ChainId, Conflict, Hrs};
 use std::fmt;
 
 /// The `code` of a `RemoteSignerError`. Stable: monitoring may match on it.
@@ -67,34 +67,6 @@ pub enum Refusal {
     },
 }
 
-/// How a request contradicts what was signed at the same height, round and step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conflict {
-    /// Two blocks: the one case that slashing punishes.
-    BlockAgainstBlock,
-    /// Asked for a block, nil was signed.
-    BlockAgainstNil,
-    /// Asked for nil, a block was signed.
-    NilAgainstBlock,
-    /// Two proposals that are not the same to the byte.
-    Proposal,
-    /// The watermark was imported or raised: it does not say what was signed here, so nothing more is.
-    Unknown,
-}
-
-impl Conflict {
-    /// A short name for logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::BlockAgainstBlock => "block-against-block",
-            Self::BlockAgainstNil => "block-against-nil",
-            Self::NilAgainstBlock => "nil-against-block",
-            Self::Proposal => "conflicting-proposal",
-            Self::Unknown => "watermark-without-digest",
-        }
-    }
-}
-
 impl Refusal {
     /// The code that goes to the node.
     pub fn code(&self) -> ErrorCode {
@@ -149,17 +121,5 @@ impl fmt::Display for Refusal {
             Self::StateUnusable(why) => write!(f, "the watermark is unusable: {why}"),
             Self::WrongChain { ours } => write!(f, "this connection serves chain {ours} only"),
         }
-    }
-}
-
-impl fmt::Display for Conflict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BlockAgainstBlock => "another block was signed there",
-            Self::BlockAgainstNil => "nil was signed there, the request is for a block",
-            Self::NilAgainstBlock => "a block was signed there, the request is for nil",
-            Self::Proposal => "another proposal was signed there",
-            Self::Unknown => "the watermark was imported or raised to there and does not say what was signed",
-        })
     }
 }

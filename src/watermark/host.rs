@@ -1,0 +1,93 @@
+//! Which machine this is, so that a state file copied elsewhere is noticed.
+
+use sha2::{Digest as _, Sha256};
+use std::{fmt, fs, io};
+
+/// A machine, told from others by systemd's machine id. The id itself is confidential (machine-id(5)), so only a
+/// hash of it is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HostId(pub [u8; 16]);
+
+/// Where the machine id lives, in the order in which it is looked for (machine-id(5), dbus-uuidgen(1)).
+const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
+
+impl HostId {
+    /// This machine.
+    pub fn of_this_machine() -> Result<Self, HostError> {
+        let mut last = None;
+        for path in MACHINE_ID_FILES {
+            match fs::read_to_string(path) {
+                Ok(text) if is_machine_id(text.trim()) => return Ok(Self::from_machine_id(text.trim())),
+                Ok(_) => last = Some((path, None)),
+                Err(error) => last = last.or(Some((path, Some(error)))),
+            }
+        }
+        let (path, error) = last.expect("there is more than one place to look");
+        Err(HostError { path, error })
+    }
+
+    fn from_machine_id(id: &str) -> Self {
+        let hash = Sha256::new().chain_update(b"highwater state file on ").chain_update(id.as_bytes()).finalize();
+        let mut host = [0; 16];
+        host.copy_from_slice(&hash[..16]);
+        Self(host)
+    }
+}
+
+fn is_machine_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The start of the hash, enough to tell hosts apart in an error text.
+impl fmt::Display for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// This machine has no machine id.
+#[derive(Debug)]
+pub struct HostError {
+    path: &'static str,
+    error: Option<io::Error>,
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot tell which machine this is: {}", self.path)?;
+        match &self.error {
+            Some(error) => write!(f, ": {error}")?,
+            None => f.write_str(" does not hold 32 hex digits")?,
+        }
+        f.write_str("; make one with `systemd-machine-id-setup`")
+    }
+}
+
+impl std::error::Error for HostError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_told_apart_and_the_machine_id_does_not_show() {
+        let id = "3d1219c7c4c5404aaa1f6d2a48adfda4";
+        let one = HostId::from_machine_id(id);
+        let two = HostId::from_machine_id("3d1219c7c4c5404aaa1f6d2a48adfda5");
+        assert!(one != two && one == HostId::from_machine_id(id));
+        assert!(!id.contains(&one.to_string()));
+    }
+
+    #[test]
+    fn only_32_hex_digits_are_a_machine_id() {
+        assert!(is_machine_id("3d1219c7c4c5404aaa1f6d2a48adfda4"));
+        assert!(!is_machine_id("uninitialized"));
+        assert!(!is_machine_id(""));
+    }
+}

@@ -1,0 +1,24 @@
+//! The watermark: the last thing signed for a chain, the rule over it, and the file that outlives a power cut.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `mark` | a mark, and the proof that one is on the disk |
+//! | `rule` | may this be signed? Pure |
+//! | `record` | a mark as 512 bytes. Pure |
+//! | `store` | two slots, one write and one flush per mark, over a small disk trait |
+//! | `file` | the disk: lock, permissions, creation, replacement |
+//! | `host` | which machine this is |
+
+mod file;
+mod host;
+mod mark;
+mod record;
+mod rule;
+mod store;
+
+pub use file::{FileError, Format, StateFile, create, format_of, read_unlocked, replace};
+pub use host::{HostError, HostId};
+pub use mark::{Durable, Mark, Signed};
+pub use record::{Identity, Mode, RECORD_BYTES, Record, RecordError};
+pub use rule::{Candidate, Verdict, Violation, decide};
+pub use store::{Damage, Disk, FILE_BYTES, SLOT_BYTES, Slot, Slots, Store, StoreError, image};

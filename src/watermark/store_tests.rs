@@ -1,0 +1,205 @@
+//! The store over a disk that fails on demand.
+
+use super::super::record::tests::sample;
+use super::*;
+use crate::consensus::{Hrs, Step};
+use std::sync::{Arc, Mutex};
+
+/// A disk whose content outlives the store and whose every operation can be made to fail.
+#[derive(Clone)]
+struct TestDisk(Arc<Mutex<Inner>>);
+
+struct Inner {
+    content: [u8; FILE_BYTES],
+    log: Vec<&'static str>,
+    failing: Option<&'static str>,
+    replaced: bool,
+}
+
+impl TestDisk {
+    fn holding(mark: Mark) -> Self {
+        let content = image(&sample(mark));
+        Self(Arc::new(Mutex::new(Inner { content, log: Vec::new(), failing: None, replaced: false })))
+    }
+
+    fn act(&self, action: &'static str) -> io::Result<std::sync::MutexGuard<'_, Inner>> {
+        let mut inner = self.0.lock().unwrap();
+        inner.log.push(action);
+        if inner.failing == Some(action) { Err(io::Error::other("played fault")) } else { Ok(inner) }
+    }
+
+    fn fail(&self, action: Option<&'static str>) {
+        self.0.lock().unwrap().failing = action;
+    }
+
+    fn log(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.0.lock().unwrap().log)
+    }
+
+    fn open(&self) -> Result<Store, StoreError> {
+        let expected = sample(Mark::NEVER_SIGNED);
+        Store::open(Box::new(self.clone()), &expected.identity, expected.host)
+    }
+}
+
+impl Disk for TestDisk {
+    fn settle(&mut self) -> io::Result<()> {
+        self.act("settle").map(drop)
+    }
+
+    fn read(&mut self, slot: Slot, record: &mut [u8; RECORD_BYTES]) -> io::Result<()> {
+        let inner = self.act("read")?;
+        record.copy_from_slice(&inner.content[slot.offset()..slot.offset() + RECORD_BYTES]);
+        Ok(())
+    }
+
+    fn write(&mut self, slot: Slot, record: &[u8; RECORD_BYTES]) -> io::Result<()> {
+        let mut inner = self.act("write")?;
+        inner.content[slot.offset()..slot.offset() + RECORD_BYTES].copy_from_slice(record);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.act("flush").map(drop)
+    }
+
+    fn still_named(&mut self) -> io::Result<bool> {
+        Ok(!self.act("name")?.replaced)
+    }
+}
+
+fn mark(height: u64) -> Mark {
+    Mark::floor(Hrs { height, round: 0, step: Step::Prevote })
+}
+
+#[test]
+fn opening_flushes_before_reading_and_writes_the_newest_record_again() {
+    let disk = TestDisk::holding(mark(5));
+    disk.open().unwrap();
+    assert_eq!(disk.log(), ["settle", "read", "read", "write", "flush"]);
+}
+
+#[test]
+fn every_mark_costs_one_write_one_flush_and_one_look_at_the_path() {
+    let disk = TestDisk::holding(mark(5));
+    let mut store = disk.open().unwrap();
+    disk.log();
+    assert_eq!(store.advance(mark(6)).unwrap().get(), &mark(6));
+    assert_eq!(disk.log(), ["write", "flush", "name"]);
+    assert_eq!(store.current().unwrap().get(), &mark(6));
+    assert_eq!(disk.log(), ["name"]);
+}
+
+#[test]
+fn marks_survive_and_alternate_between_the_slots() {
+    let disk = TestDisk::holding(Mark::NEVER_SIGNED);
+    for height in 1..10 {
+        let mut store = disk.open().unwrap();
+        store.advance(mark(height)).unwrap();
+        let sequence = store.sequence();
+        drop(store);
+        let store = disk.open().unwrap();
+        assert_eq!((store.mark(), store.sequence()), (&mark(height), sequence));
+    }
+}
+
+#[test]
+fn any_error_stops_the_store_for_the_life_of_the_process() {
+    for fault in ["write", "flush", "name"] {
+        let disk = TestDisk::holding(mark(5));
+        let mut store = disk.open().unwrap();
+        disk.fail(Some(fault));
+        assert!(matches!(store.advance(mark(6)), Err(StoreError::Io { .. })), "{fault}");
+        disk.fail(None);
+        assert!(matches!(store.advance(mark(7)), Err(StoreError::Stopped { .. })), "{fault}");
+        assert!(matches!(store.current(), Err(StoreError::Stopped { .. })), "{fault}");
+        // Memory does not run ahead of what was acknowledged.
+        assert_eq!(store.mark(), &mark(5));
+    }
+}
+
+#[test]
+fn a_replaced_file_stops_the_store() {
+    for ask in [|store: &mut Store| store.advance(mark(6)).map(drop), |store: &mut Store| store.current().map(drop)] {
+        let disk = TestDisk::holding(mark(5));
+        let mut store = disk.open().unwrap();
+        disk.0.lock().unwrap().replaced = true;
+        assert!(matches!(ask(&mut store), Err(StoreError::Replaced)));
+        disk.0.lock().unwrap().replaced = false;
+        assert!(matches!(ask(&mut store), Err(StoreError::Stopped { .. })));
+    }
+}
+
+#[test]
+fn no_fault_while_opening_lets_the_store_open() {
+    for fault in ["settle", "read", "write", "flush"] {
+        let disk = TestDisk::holding(mark(5));
+        disk.fail(Some(fault));
+        assert!(matches!(disk.open(), Err(StoreError::Io { .. })), "{fault}");
+    }
+}
+
+#[test]
+fn a_rotten_slot_is_refused_and_the_survivor_is_named() {
+    for slot in [Slot::First, Slot::Second] {
+        let disk = TestDisk::holding(mark(5));
+        disk.open().unwrap().advance(mark(6)).unwrap();
+        disk.0.lock().unwrap().content[slot.offset() + 44] ^= 1;
+        let Err(StoreError::Damaged(damage)) = disk.open() else { panic!("{slot:?} opened") };
+        assert!(damage.survivor().is_some());
+        assert!(damage.to_string().contains("fails its checksum"), "{damage}");
+    }
+}
+
+#[test]
+fn slots_that_contradict_each_other_are_refused() {
+    let write = |disk: &TestDisk, slot: Slot, record: &Record| {
+        let bytes = record.encode();
+        disk.0.lock().unwrap().content[slot.offset()..slot.offset() + RECORD_BYTES].copy_from_slice(&bytes);
+    };
+    // `sample` has sequence 7, so the image holds 7 (second slot) and 8 (first slot).
+    let base = sample(mark(5));
+    let mut other_host = base.next(mark(5), Mode::Active);
+    other_host.host = HostId([1; 16]);
+    let contradictions = [
+        ("successive", Record { sequence: 10, ..base.clone() }),
+        ("successive", Record { sequence: 7, ..base.clone() }),
+        ("below", base.next(mark(4), Mode::Active)),
+        ("different", other_host),
+    ];
+    for (expected, record) in contradictions {
+        let disk = TestDisk::holding(mark(5));
+        write(&disk, Slot::First, &record);
+        let Err(StoreError::Damaged(damage)) = disk.open() else { panic!("{record:?} opened") };
+        assert!(damage.to_string().contains(expected), "{damage}");
+        assert_eq!(damage.survivor(), Some(mark(5)));
+    }
+}
+
+#[test]
+fn a_file_of_another_chain_key_or_host_is_refused() {
+    let disk = TestDisk::holding(mark(5));
+    let ours = sample(mark(5));
+    let open = |identity: &Identity, host| Store::open(Box::new(disk.clone()), identity, host).err();
+    let other_chain = Identity { chain: crate::consensus::ChainId::new("other").unwrap(), ..ours.identity.clone() };
+    assert!(matches!(open(&other_chain, ours.host), Some(StoreError::ForeignChain { .. })));
+    let key = k256::ecdsa::SigningKey::from_slice(&[1; 32]).unwrap();
+    let other_key =
+        Identity { key: crate::consensus::PublicKey::Secp256k1(*key.verifying_key()), ..ours.identity.clone() };
+    assert!(matches!(open(&other_key, ours.host), Some(StoreError::ForeignKey { .. })));
+    assert!(matches!(open(&ours.identity, HostId([1; 16])), Some(StoreError::ForeignHost { .. })));
+    assert!(open(&ours.identity, ours.host).is_none());
+}
+
+#[test]
+fn a_retired_file_is_refused() {
+    let disk = TestDisk::holding(mark(5));
+    disk.open().unwrap().retire().unwrap();
+    assert!(matches!(disk.open(), Err(StoreError::Retired { mark: retired }) if retired == mark(5)));
+}
+
+#[test]
+#[should_panic(expected = "only moves forward")]
+fn a_mark_never_moves_back() {
+    let _ = TestDisk::holding(mark(5)).open().unwrap().advance(mark(5));
+}
