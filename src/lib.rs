@@ -1,5 +1,40 @@
 //! Highwater: a remote signer for CometBFT validators.
+//!
+//! Data walks one way through the house and comes back by the same door:
+//!
+//! ```text
+//! node ─▶ link ─▶ privval ─▶ chain ─▶ watermark ─▶ keyring ─▶ chain ─▶ privval ─▶ link ─▶ node
+//!         bytes   meaning    the one   may we?      sign it    release  bytes
+//!                            place     + durable
+//! ```
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | [`privval`] | messages, framing, request validation, sign bytes. Pure |
+//! | [`watermark`] | the mark, the rule, the durable file |
+//! | [`keyring`] | what signs: providers of keys, key files |
+//! | [`chain`] | one key joined to one watermark: the only place where a request becomes a signature |
+//! | [`link`] | the doors: tcp with SecretConnection, unix |
+//! | [`node`] | one validator node: dial, wait, serve, dial again |
+//! | [`daemon`] | the whole signer: every chain, a thread for each node |
+//! | [`state`] | what operators do to a state file; [`migration`] reads and writes those of other programs |
+//! | [`hook`] | the program that tells at start how far a chain has come |
+//! | [`config`] | `tmkms.toml` |
+//! | [`cli`] | one file per command |
+//! | [`ops`] | log and panics |
+//! | [`consensus`] | the words that all rooms share |
+
+pub mod chain;
+pub mod cli;
 pub mod config;
 pub mod consensus;
+pub mod daemon;
+pub mod hook;
+pub mod keyring;
+pub mod link;
+pub mod migration;
+pub mod node;
+pub mod ops;
 pub mod privval;
+pub mod state;
 pub mod watermark;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `highwater` program.
+
+fn main() -> std::process::ExitCode {
+    highwater::cli::main()
+}

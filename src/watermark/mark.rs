@@ -45,8 +45,8 @@ impl<T> Durable<T> {
         Self(value)
     }
 
-    /// The value.
-    pub fn get(&self) -> &T {
-        &self.0
+    /// The value, for the one release that the proof is good for.
+    pub fn spend(self) -> T {
+        self.0
     }
 }

@@ -32,7 +32,7 @@ pub enum Slot {
 
 impl Slot {
     fn of(sequence: u64) -> Self {
-        if sequence % 2 == 0 { Self::First } else { Self::Second }
+        if sequence.is_multiple_of(2) { Self::First } else { Self::Second }
     }
 
     /// Where the slot begins in the file.

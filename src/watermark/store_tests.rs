@@ -84,9 +84,9 @@ fn every_mark_costs_one_write_one_flush_and_one_look_at_the_path() {
     let disk = TestDisk::holding(mark(5));
     let mut store = disk.open().unwrap();
     disk.log();
-    assert_eq!(store.advance(mark(6)).unwrap().get(), &mark(6));
+    assert_eq!(store.advance(mark(6)).unwrap().spend(), mark(6));
     assert_eq!(disk.log(), ["write", "flush", "name"]);
-    assert_eq!(store.current().unwrap().get(), &mark(6));
+    assert_eq!(store.current().unwrap().spend(), mark(6));
     assert_eq!(disk.log(), ["name"]);
 }
 

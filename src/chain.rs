@@ -1,0 +1,211 @@
+//! A chain: one consensus key joined to one watermark, and the only place where a request becomes a signature.
+//!
+//! The order is fixed by types. [`decide`] gives a verdict, only the store turns it into a [`Durable`] mark, and
+//! [`release`] consumes that mark before a signature leaves or is remembered. One lock per chain spans all of it,
+//! so one request is in flight and a repeat waits for the flush it relies on. Chains share nothing.
+
+use crate::{
+    consensus::{ChainId, Hrs, PublicKey, Signature, Timestamp},
+    keyring::Signer,
+    privval::{
+        Canonical, Extension, ProposalRequest, RawBytesRequest, Refusal, SignBytes, VoteRequest, extension_sign_bytes,
+        raw_sign_bytes,
+    },
+    watermark::{Candidate, Durable, Mark, Store, StoreError, Verdict, Violation, decide},
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
+};
+
+/// What every self-test signs: one constant that can never be sign bytes. As a length prefix its first byte
+/// announces 72 bytes, and the second is no field of a canonical message.
+pub const SELF_TEST: &[u8] = b"Highwater self-test: this is no vote, no proposal and no vote extension";
+
+/// One chain and its key.
+pub struct Chain {
+    id: ChainId,
+    public_key: Option<PublicKey>,
+    allow_raw_bytes: bool,
+    plane: Mutex<Plane>,
+}
+
+/// Whether the chain can sign.
+enum Plane {
+    Closed(Refusal),
+    Open(Box<Open>),
+}
+
+struct Open {
+    signer: Box<dyn Signer>,
+    store: Store,
+    state_file: PathBuf,
+    /// The signature at the current mark: a second node asks for the same vote, and a device takes its time.
+    cached: Option<Signature>,
+}
+
+/// A message that may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// The time that the signature covers; for a repeated vote not the one asked for.
+    pub timestamp: Timestamp,
+    /// The signature.
+    pub signature: Signature,
+    /// Whether it had been signed before.
+    pub repeated: bool,
+    /// The signature over the vote extension, if there had to be one.
+    pub extension_signature: Option<Signature>,
+}
+
+impl Chain {
+    /// A chain that can sign. Raises no mark and signs nothing by itself.
+    pub fn open(id: ChainId, signer: Box<dyn Signer>, store: Store, state_file: &Path, allow_raw_bytes: bool) -> Self {
+        let public_key = Some(signer.public_key());
+        let open = Open { signer, store, state_file: state_file.into(), cached: None };
+        Self { id, public_key, allow_raw_bytes, plane: Mutex::new(Plane::Open(Box::new(open))) }
+    }
+
+    /// A chain that answers every request with `why`, but for its public key if that is known: a booting node asks
+    /// for it once and exits without.
+    pub fn closed(id: ChainId, public_key: Option<PublicKey>, why: Refusal) -> Self {
+        Self { id, public_key, allow_raw_bytes: false, plane: Mutex::new(Plane::Closed(why)) }
+    }
+
+    /// The chain's id.
+    pub fn id(&self) -> &ChainId {
+        &self.id
+    }
+
+    /// The consensus key. Needs no device, no disk and no lock.
+    pub fn public_key(&self) -> Result<PublicKey, Refusal> {
+        match self.public_key {
+            Some(key) => Ok(key),
+            None => Err(match &*self.plane() {
+                Plane::Closed(why) => why.clone(),
+                Plane::Open(open) => Refusal::KeyUnavailable(format!("{} has no key", open.state_file.display())),
+            }),
+        }
+    }
+
+    /// The last mark, or why there is none.
+    pub fn last(&self) -> Result<Hrs, Refusal> {
+        match &*self.plane() {
+            Plane::Closed(why) => Err(why.clone()),
+            Plane::Open(open) => Ok(open.store.mark().hrs),
+        }
+    }
+
+    /// Signs a vote, and its extension if it has one. The answer is whole or a refusal.
+    pub fn sign_vote(&self, request: &VoteRequest, max_height: Option<u64>) -> Result<Signed, Refusal> {
+        self.with_open(|id, open| {
+            let mut signed = open.sign(id, &request.canonical, max_height)?;
+            if let Extension::Sign(extension) = &request.extension {
+                // Always afresh: an application need not extend the same vote with the same bytes twice.
+                let Canonical { height, round, .. } = request.canonical;
+                let bytes = extension_sign_bytes(id, height, round, extension);
+                signed.extension_signature = Some(open.sign_with_key(&bytes)?);
+            }
+            Ok(signed)
+        })
+    }
+
+    /// Signs a proposal.
+    pub fn sign_proposal(&self, request: &ProposalRequest, max_height: Option<u64>) -> Result<Signed, Refusal> {
+        self.with_open(|id, open| open.sign(id, &request.canonical, max_height))
+    }
+
+    /// Signs Celestia raw bytes, if the chain's configuration allows it. They carry a prefix that keeps them apart
+    /// from everything the watermark guards, so no mark moves.
+    pub fn sign_raw_bytes(&self, request: &RawBytesRequest) -> Result<Signature, Refusal> {
+        if !self.allow_raw_bytes {
+            return Err(Refusal::NotPermitted("raw bytes are signed only with `allow_raw_bytes = true` for the chain"));
+        }
+        self.with_open(|id, open| open.sign_with_key(&raw_sign_bytes(id, &request.raw_bytes, &request.unique_id)))
+    }
+
+    /// Waits for the request in hand and lets none after it begin.
+    pub fn close(&self, why: Refusal) {
+        *self.plane() = Plane::Closed(why);
+    }
+
+    fn with_open<T>(&self, act: impl FnOnce(&ChainId, &mut Open) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        match &mut *self.plane() {
+            Plane::Closed(why) => Err(why.clone()),
+            Plane::Open(open) => act(&self.id, open),
+        }
+    }
+
+    fn plane(&self) -> MutexGuard<'_, Plane> {
+        self.plane.lock().expect("a panic while the lock is held ends the process")
+    }
+}
+
+impl Open {
+    fn sign(&mut self, id: &ChainId, asked: &Canonical, max_height: Option<u64>) -> Result<Signed, Refusal> {
+        // A limit that refuses must do so before the mark moves.
+        if let Some(max_height) = max_height.filter(|max_height| asked.height > *max_height) {
+            return Err(Refusal::MaxHeight { height: asked.height, max_height });
+        }
+        let candidate = Candidate {
+            hrs: asked.hrs(),
+            target: asked.target(),
+            timestamp: asked.timestamp,
+            digest: asked.digest(id),
+        };
+        let (durable, timestamp, repeated) = match decide(self.store.mark(), &candidate) {
+            Verdict::Refuse(violation) => return Err(refusal(violation, candidate.hrs, self.store.mark())),
+            Verdict::Repeat { timestamp } => (self.store.current(), timestamp, true),
+            Verdict::Sign => {
+                self.cached = None;
+                (self.store.advance(candidate.mark()), asked.timestamp, false)
+            }
+        };
+        let durable = durable.map_err(|error| state_unusable(&self.state_file, &error))?;
+        let sign_bytes = Canonical { timestamp, ..*asked }.sign_bytes(id);
+        let signature = match self.cached {
+            Some(signature) => signature,
+            None => self.sign_with_key(sign_bytes.as_slice())?,
+        };
+        let signature = release(durable, id, &sign_bytes, signature);
+        self.cached = Some(signature);
+        Ok(Signed { timestamp, signature, repeated, extension_signature: None })
+    }
+
+    fn sign_with_key(&self, message: &[u8]) -> Result<Signature, Refusal> {
+        self.signer.sign(message).map_err(|error| Refusal::KeyUnavailable(error.to_string()))
+    }
+}
+
+/// Lets a signature go, against the proof that the mark covering it is on the disk.
+///
+/// # Panics
+/// If the bytes that were signed are not the message of the mark. Nothing in this program can be trusted then.
+fn release(mark: Durable<Mark>, id: &ChainId, sign_bytes: &SignBytes, signature: Signature) -> Signature {
+    let (message, chain) = Canonical::parse(sign_bytes.as_slice()).expect("sign bytes read back");
+    let Mark { hrs, signed } = mark.spend();
+    let signed = signed.expect("the mark of a message knows the message");
+    assert!(
+        chain == *id
+            && message.hrs() == hrs
+            && message.timestamp == signed.timestamp
+            && message.digest(id) == signed.digest,
+        "the durable mark at {hrs} does not cover the bytes that were signed"
+    );
+    signature
+}
+
+fn refusal(violation: Violation, asked: Hrs, last: &Mark) -> Refusal {
+    match violation {
+        Violation::DoubleSign(conflict) => Refusal::DoubleSign { hrs: asked, conflict },
+        Violation::Regression => Refusal::Regression { asked, last: last.hrs },
+    }
+}
+
+/// A state file's error as an answer.
+pub fn state_unusable(path: &Path, error: &StoreError) -> Refusal {
+    Refusal::StateUnusable(format!("state file {} {error}", path.display()))
+}
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+mod tests;

@@ -1,0 +1,148 @@
+//! `highwater check`: everything that would keep a signer from signing, found before it starts. Changes nothing.
+
+use super::{CliError, ConfigArgs, Exit, output};
+use crate::{
+    config::{ChainConfig, Config, ConfigError, Finding, KeyRole, NodeAddress, SoftsignConfig},
+    keyring::{self, IdentityKey},
+    state::{self, StateError},
+    watermark::{FileError, HostId, Identity},
+};
+use clap::Args;
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+/// Check without changing anything.
+#[derive(Args, Debug)]
+pub(super) struct Check {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// What was looked at, and how it is.
+#[derive(Default)]
+struct Report {
+    lines: Vec<String>,
+    warnings: usize,
+    failures: usize,
+}
+
+impl Report {
+    fn ok(&mut self, text: impl Into<String>) {
+        self.lines.push(format!("ok    {}", text.into()));
+    }
+
+    fn warn(&mut self, text: impl Into<String>) {
+        self.warnings += 1;
+        self.lines.push(format!("warn  {}", text.into()));
+    }
+
+    fn fail(&mut self, text: impl Into<String>) {
+        self.failures += 1;
+        self.lines.push(format!("fail  {}", text.into()));
+    }
+
+    fn finish(self) -> Result<(), CliError> {
+        output::print(&self.lines.join("\n"))?;
+        let exit = match (self.failures, self.warnings) {
+            (0, 0) => return Ok(()),
+            (0, _) => Exit::CheckWarning,
+            _ => Exit::CheckError,
+        };
+        Err(CliError::new(exit, ""))
+    }
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let path = self.config.path();
+        let mut report = Report::default();
+        match Config::load(&path) {
+            Ok((config, warnings)) => {
+                report.ok(format!("{} is a configuration", path.display()));
+                warnings.iter().for_each(|warning: &Finding| report.warn(warning.at(&path)));
+                check_config(&config, &mut report);
+            }
+            Err(ConfigError::Invalid { findings, path }) => {
+                findings.iter().for_each(|finding| report.fail(finding.at(&path)));
+            }
+            Err(error) => report.fail(error.to_string()),
+        }
+        report.finish()
+    }
+}
+
+fn check_config(config: &Config, report: &mut Report) {
+    let host = HostId::of_this_machine().map_err(|error| report.fail(error.to_string())).ok();
+    for chain in &config.chains {
+        let served = config.validators.iter().any(|validator| validator.chain_id == chain.id);
+        match config.consensus_key(&chain.id) {
+            Some(key) => check_chain(chain, key, host, report),
+            None if served => report.fail(format!("chain {}: no consensus key", chain.id)),
+            None => {}
+        }
+        if !served {
+            report.warn(format!("chain {}: no [[validator]] serves it", chain.id));
+        }
+    }
+    let mut seen: Vec<&Path> = Vec::new();
+    for validator in &config.validators {
+        if let NodeAddress::Tcp { identity_key, .. } = &validator.address
+            && !seen.contains(&identity_key.as_path())
+        {
+            seen.push(identity_key);
+            match IdentityKey::load(identity_key) {
+                Ok(key) => report.ok(format!("identity key {}: peer id {}", identity_key.display(), key.peer_id())),
+                Err(error) => report.fail(format!("identity key: {error}")),
+            }
+        }
+    }
+}
+
+fn check_chain(chain: &ChainConfig, key: &SoftsignConfig, host: Option<HostId>, report: &mut Report) {
+    let id = &chain.id;
+    let signer = match keyring::open(key) {
+        Ok(signer) => signer,
+        Err(error) => return report.fail(format!("chain {id}: {error}")),
+    };
+    let public_key = signer.public_key();
+    let shown = keyring::format::show(&chain.key_format, &public_key, key.role);
+    let address: String = public_key.address().iter().map(|byte| format!("{byte:02X}")).collect();
+    report.ok(format!("chain {id}: key {shown}, validator address {address}"));
+    if key.role == KeyRole::Account {
+        report.warn(format!("chain {id}: has no consensus key, so its account key signs blocks"));
+    }
+    let identity = Identity { chain: id.clone(), key: public_key };
+    check_state(chain, &identity, host, report);
+}
+
+fn check_state(chain: &ChainConfig, identity: &Identity, host: Option<HostId>, report: &mut Report) {
+    let (id, path) = (&chain.id, &chain.state_file);
+    if let Ok(metadata) = fs::metadata(path)
+        && metadata.mode() & 0o022 != 0
+    {
+        let error = FileError::Writable { path: path.clone(), mode: metadata.mode() & 0o777 };
+        report.fail(format!("chain {id}: {error}"));
+    }
+    match state::show(path) {
+        Ok(record) => match host.map(|host| record.check(identity, host)) {
+            None => {}
+            Some(Ok(())) => report.ok(format!("chain {id}: state file {} is at {}", path.display(), record.mark.hrs)),
+            Some(Err(error)) => report.fail(format!("chain {id}: state file {} {error}", path.display())),
+        },
+        Err(StateError::ForeignInPlace { .. }) => check_foreign_state(chain, identity, report),
+        Err(error) => report.fail(format!("chain {id}: {error}")),
+    }
+}
+
+/// A tmkms state file is taken over at start; anything else in its place is not.
+fn check_foreign_state(chain: &ChainConfig, identity: &Identity, report: &mut Report) {
+    let (id, path) = (&chain.id, &chain.state_file);
+    match state::preview(path, identity) {
+        Ok(foreign) => report.ok(format!(
+            "chain {id}: `start` will take over the state of {} from {}, at {}",
+            foreign.program,
+            path.display(),
+            foreign.mark.hrs
+        )),
+        Err(error) => report.fail(format!("chain {id}: {error}")),
+    }
+}

@@ -1,0 +1,136 @@
+//! How a command fails: one message for a person, one exit code for a supervisor.
+
+use crate::{
+    config::ConfigError,
+    daemon::DaemonError,
+    keyring::KeyError,
+    state::StateError,
+    watermark::{FileError, HostError},
+};
+use std::{io, process::ExitCode};
+
+/// Exit codes, after sysexits.h; `check` has its own 0, 1 and 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All is well.
+    Ok = 0,
+    /// `check` found something to know.
+    CheckWarning = 1,
+    /// `check` found something to mend.
+    CheckError = 2,
+    /// The command line is wrong.
+    Usage = 64,
+    /// A state or key file holds something that cannot be used.
+    Data = 65,
+    /// A file is missing.
+    NoInput = 66,
+    /// Every validator node is gone and none is to be dialled again.
+    Unavailable = 69,
+    /// A broken invariant: a bug in Highwater.
+    Software = 70,
+    /// A file cannot be made, or exists already.
+    CantCreate = 73,
+    /// The disk failed.
+    Io = 74,
+    /// Another process uses the state.
+    TempFail = 75,
+    /// A file's permissions are wrong.
+    NoPermission = 77,
+    /// The configuration is wrong.
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command failed. Printed once, by `main`.
+#[derive(Debug)]
+pub struct CliError {
+    /// The exit code.
+    pub exit: Exit,
+    /// What happened, where, and what to do. Empty if the command has said it all.
+    pub message: String,
+}
+
+impl CliError {
+    /// A failure with this exit code and message.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    /// A failure of the file system.
+    pub fn io(what: &str, error: &io::Error) -> Self {
+        let exit = match error.kind() {
+            io::ErrorKind::AlreadyExists => Exit::CantCreate,
+            io::ErrorKind::NotFound => Exit::NoInput,
+            io::ErrorKind::PermissionDenied => Exit::NoPermission,
+            _ => Exit::Io,
+        };
+        Self::new(exit, format!("{what}: {error}"))
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        // A list of findings reads better from the start of a line.
+        let message = match &error {
+            ConfigError::Invalid { findings, path } if findings.len() > 1 => {
+                format!("{} has {} errors:\n{error}", path.display(), findings.len())
+            }
+            _ => error.to_string(),
+        };
+        Self::new(Exit::Config, message)
+    }
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> Self {
+        let exit = match &error {
+            DaemonError::Host(_) | DaemonError::Thread(_) => Exit::Io,
+            DaemonError::Identity(error) => exit_of_key(error),
+            DaemonError::Locked(_) => Exit::TempFail,
+            DaemonError::NoChain(_) => Exit::Data,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<KeyError> for CliError {
+    fn from(error: KeyError) -> Self {
+        Self::new(exit_of_key(&error), error.to_string())
+    }
+}
+
+impl From<StateError> for CliError {
+    fn from(error: StateError) -> Self {
+        let exit = match &error {
+            StateError::File(FileError::Exists { .. }) => Exit::CantCreate,
+            StateError::File(FileError::Io { .. }) => Exit::Io,
+            StateError::File(FileError::Locked { .. }) => Exit::TempFail,
+            StateError::File(FileError::Missing { .. } | FileError::NotAFile { .. }) => Exit::NoInput,
+            StateError::File(FileError::Writable { .. }) => Exit::NoPermission,
+            _ => Exit::Data,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<HostError> for CliError {
+    fn from(error: HostError) -> Self {
+        Self::new(Exit::Io, error.to_string())
+    }
+}
+
+fn exit_of_key(error: &KeyError) -> Exit {
+    match error {
+        KeyError::Denied { .. } | KeyError::Foreign { .. } | KeyError::Permissions { .. } => Exit::NoPermission,
+        KeyError::Exists { .. } => Exit::CantCreate,
+        KeyError::Io { .. } | KeyError::Random { .. } => Exit::Io,
+        KeyError::Malformed { .. } | KeyError::TooLarge { .. } => Exit::Data,
+        KeyError::Missing { .. } | KeyError::NotAFile { .. } => Exit::NoInput,
+    }
+}

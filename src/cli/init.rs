@@ -1,0 +1,164 @@
+//! `highwater init`: a new home with a configuration and an identity key. Nothing that exists is ever overwritten.
+
+use super::{
+    CliError, Exit,
+    networks::{NETWORKS, Network, find},
+    output, state,
+};
+use crate::{
+    config::{Config, KeyRole},
+    keyring::{IdentityKey, KeyError, softsign},
+    watermark::Mark,
+};
+use clap::Args;
+use std::{
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// A new home.
+#[derive(Args, Debug)]
+pub(super) struct Init {
+    /// Networks to configure, separated by commas: core, cosmoshub, irishub, osmosis, sentinelhub
+    #[arg(short, long, value_delimiter = ',', default_value = "cosmoshub")]
+    networks: Vec<String>,
+    #[command(flatten)]
+    begin: state::Begin,
+    /// The new home directory
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+}
+
+impl Init {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let networks = self.networks.iter().map(|name| known(name)).collect::<Result<Vec<_>, _>>()?;
+        make_directory(&self.path, 0o755)?;
+        let home = fs::canonicalize(&self.path)
+            .map_err(|error| CliError::io(&format!("cannot resolve {}", self.path.display()), &error))?;
+        make_directory(&home.join("secrets"), 0o700)?;
+        make_directory(&home.join("state"), 0o700)?;
+
+        let config_path = home.join("tmkms.toml");
+        write_new(&config_path, &configuration(&home, &networks))?;
+        let identity = home.join("secrets/kms-identity.key");
+        match IdentityKey::generate(&identity) {
+            Ok(key) => output::note(&format!("made {} (peer id {})", identity.display(), key.peer_id())),
+            Err(KeyError::Exists { .. }) => output::note(&format!("kept {}", identity.display())),
+            Err(error) => return Err(error.into()),
+        }
+        match self.begin.mark() {
+            Some(mark) => begin_state(&config_path, mark),
+            None => {
+                output::note(
+                    "no state file was made: before `highwater start`, run `highwater state init --never-signed` for a \
+                     new key, `highwater state init --height H` or `highwater state import FILE` for one that has signed",
+                );
+                Ok(())
+            }
+        }
+    }
+}
+
+fn known(name: &str) -> Result<&'static Network, CliError> {
+    find(name).ok_or_else(|| {
+        let names: Vec<_> = NETWORKS.iter().map(|network| network.name).collect();
+        let text = format!(
+            "no network {name:?} is known, only {}. For any other chain start from one of these and change the id",
+            names.join(", ")
+        );
+        CliError::new(Exit::Usage, text)
+    })
+}
+
+/// Makes the state file of each chain; for a key that has never signed, also the key.
+fn begin_state(config_path: &Path, mark: Mark) -> Result<(), CliError> {
+    let (config, _) = Config::load(config_path)?;
+    for chain in &config.chains {
+        let key = config.consensus_key(&chain.id);
+        if let Some(key) = key.filter(|key| key.role == KeyRole::Consensus && !key.path.exists()) {
+            if mark != Mark::NEVER_SIGNED {
+                let text = format!(
+                    "--height is for a key that may have signed. Put it at {} with `highwater softsign import`, then \
+                     run this again",
+                    key.path.display()
+                );
+                return Err(CliError::new(Exit::NoInput, text));
+            }
+            let secret = softsign::generate(key.role)?;
+            secret.store(&key.path)?;
+            output::note(&format!("made {} ({})", key.path.display(), secret.public_key()));
+        }
+        state::place_of(&config, chain)?.create(mark)?;
+        output::note(&format!("made {} at {}", chain.state_file.display(), mark.hrs));
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<(), CliError> {
+    match DirBuilder::new().recursive(true).mode(mode).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(CliError::io(&format!("cannot make the directory {}", path.display()), &error)),
+    }
+}
+
+fn write_new(path: &Path, text: &str) -> Result<(), CliError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let written = match file {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            output::note(&format!("kept {}", path.display()));
+            return Ok(());
+        }
+        Err(error) => Err(error),
+        Ok(mut file) => file.write_all(text.as_bytes()).and_then(|()| file.sync_all()),
+    };
+    written.map_err(|error| CliError::io(&format!("cannot write {}", path.display()), &error))?;
+    output::note(&format!("made {}", path.display()));
+    Ok(())
+}
+
+/// A configuration that tmkms reads too.
+fn configuration(home: &Path, networks: &[&Network]) -> String {
+    let home = home.display();
+    let mut text = String::from("# Highwater configuration; every setting is explained in tmkms.toml.example\n");
+    for network in networks {
+        let Network { chain_id, account_key_prefix, consensus_key_prefix, .. } = network;
+        text += &format!(
+            r#"
+[[chain]]
+id = "{chain_id}"
+key_format = {{ type = "bech32", account_key_prefix = "{account_key_prefix}", consensus_key_prefix = "{consensus_key_prefix}" }}
+sign_extensions = true
+state_file = "{home}/state/{chain_id}-consensus.json"
+
+[[validator]]
+addr = "tcp://127.0.0.1:26659" # the node's priv_validator_laddr
+chain_id = "{chain_id}"
+secret_key = "{home}/secrets/kms-identity.key"
+
+[[providers.softsign]]
+chain_ids = ["{chain_id}"]
+key_type = "consensus"
+path = "{home}/secrets/{chain_id}-consensus.key"
+"#
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_init_writes_is_a_good_configuration_for_every_set_of_networks() {
+        let all: Vec<_> = NETWORKS.iter().collect();
+        for networks in [&all[..], &all[1..2]] {
+            let text = configuration(Path::new("/home/kms"), networks);
+            let (config, warnings) = Config::parse(Path::new("tmkms.toml"), &text).unwrap();
+            assert_eq!(config.chains.len(), networks.len());
+            assert!(warnings.is_empty(), "{warnings:?}");
+        }
+    }
+}

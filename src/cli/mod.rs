@@ -1,0 +1,109 @@
+//! The command line: one file per command, and what they share.
+
+mod check;
+mod error;
+mod init;
+mod networks;
+mod output;
+mod softsign;
+mod start;
+mod state;
+
+pub use error::{CliError, Exit};
+
+use crate::{
+    config::{self, Config},
+    ops::log::LogFormat,
+};
+use clap::{Args, Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Remote signer for CometBFT validators.
+#[derive(Debug, Parser)]
+#[command(name = "highwater", version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check configuration, keys and state without changing anything; exits 0 (ok), 1 (warnings) or 2 (errors)
+    Check(check::Check),
+    /// Make a configuration and an identity key in a new directory
+    Init(init::Init),
+    /// Make or import keys that are kept in files
+    #[command(subcommand)]
+    Softsign(softsign::Softsign),
+    /// Sign for the configured validators, in the foreground
+    Start(start::Start),
+    /// Show, make, import, export or raise the watermark of a chain
+    #[command(subcommand)]
+    State(state::State),
+    /// Print the version
+    Version,
+}
+
+/// Which configuration a command works with.
+#[derive(Args, Debug)]
+struct ConfigArgs {
+    /// Configuration file [default: $TMKMS_CONFIG_FILE, then ./tmkms.toml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    fn path(&self) -> PathBuf {
+        config::resolve_path(self.config.as_deref(), std::env::var_os(config::PATH_VARIABLE))
+    }
+
+    /// The configuration; its warnings go to standard error.
+    fn load(&self) -> Result<Config, CliError> {
+        let path = self.path();
+        let (config, warnings) = Config::load(&path)?;
+        for warning in warnings {
+            output::note(&format!("warning: {}", warning.at(&path)));
+        }
+        Ok(config)
+    }
+}
+
+/// Runs the command line of this process and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and belong on standard output.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    let result = match cli.command {
+        Command::Check(command) => command.run(),
+        Command::Init(command) => command.run(),
+        Command::Softsign(command) => command.run(),
+        Command::Start(command) => command.run(),
+        Command::State(command) => command.run(),
+        Command::Version => output::print(&format!("highwater {}", env!("CARGO_PKG_VERSION"))),
+    };
+    match result {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            if !error.message.is_empty() {
+                output::note(&format!("highwater: {}", error.message));
+            }
+            error.exit.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

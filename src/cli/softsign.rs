@@ -1,0 +1,110 @@
+//! `highwater softsign`: keys that are kept in files.
+
+use super::{CliError, output};
+use crate::{
+    config::{KeyEncoding, KeyRole},
+    keyring::softsign::{self, SecretKey},
+};
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Keys in files.
+#[derive(Debug, Subcommand)]
+pub(super) enum Softsign {
+    /// Make a new key
+    Keygen(Keygen),
+    /// Write an existing key in the form that `path` of a [[providers.softsign]] takes
+    Import(Import),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Keygen {
+    /// Ed25519 for consensus, secp256k1 for account
+    #[arg(short = 't', long = "type", value_enum, default_value_t = KeyKind::Consensus)]
+    kind: KeyKind,
+    /// The new key file
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Import {
+    /// How the existing file is written [default: told from its content]
+    #[arg(short, long, value_enum)]
+    format: Option<Format>,
+    /// Ed25519 for consensus, secp256k1 for account
+    #[arg(short = 't', long = "type", value_enum, default_value_t = KeyKind::Consensus)]
+    kind: KeyKind,
+    /// The existing key file
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// The new key file
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KeyKind {
+    /// secp256k1
+    Account,
+    /// Ed25519
+    Consensus,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// One line of base64: a seed, an expanded key, a YubiHSM export, or Go's seed and public key
+    Base64,
+    /// CometBFT's priv_validator_key.json
+    Json,
+}
+
+impl From<KeyKind> for KeyRole {
+    fn from(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Account => Self::Account,
+            KeyKind::Consensus => Self::Consensus,
+        }
+    }
+}
+
+impl Softsign {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        match self {
+            Self::Keygen(command) => command.run(),
+            Self::Import(command) => command.run(),
+        }
+    }
+}
+
+impl Keygen {
+    fn run(self) -> Result<(), CliError> {
+        let key = softsign::generate(self.kind.into())?;
+        key.store(&self.path)?;
+        output::print(&format!("made {}\n{}", self.path.display(), describe(&key)))
+    }
+}
+
+impl Import {
+    fn run(self) -> Result<(), CliError> {
+        let role = self.kind.into();
+        let key = match self.format {
+            Some(Format::Base64) => SecretKey::load(&self.input, role, KeyEncoding::Base64)?,
+            Some(Format::Json) => SecretKey::load(&self.input, role, KeyEncoding::Json)?,
+            None => SecretKey::load_any(&self.input, role)?,
+        };
+        key.store(&self.output)?;
+        output::print(&format!("made {}\n{}", self.output.display(), describe(&key)))?;
+        output::note(&format!(
+            "remove {} from wherever it still is: a key that runs in two places signs twice",
+            self.input.display()
+        ));
+        Ok(())
+    }
+}
+
+fn describe(key: &SecretKey) -> String {
+    let public = key.public_key();
+    let address: String = public.address().iter().map(|byte| format!("{byte:02X}")).collect();
+    format!("key      {public}\naddress  {address}")
+}

@@ -1,0 +1,110 @@
+//! `highwater start`: sign until told to stop.
+
+use super::{CliError, ConfigArgs, Exit, LogFormat};
+use crate::{
+    config::Config,
+    daemon::{Daemon, Running},
+    ops,
+};
+use clap::Args;
+use std::time::Duration;
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
+use tracing::{info, warn};
+
+/// Sign for the configured validators.
+#[derive(Args, Debug)]
+pub(super) struct Start {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Log connection attempts and pings too
+    #[arg(short, long)]
+    verbose: bool,
+    /// How log lines on standard error look
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// What the control plane waits for.
+enum Event {
+    NodeEnded,
+    Signal(&'static str),
+}
+
+impl Start {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let path = self.config.path();
+        let (config, warnings) = Config::load(&path)?;
+        // Its queue is emptied when this goes, after everything else.
+        let _log = ops::log::init(self.log_format, self.verbose);
+        ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
+        info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "highwater starts");
+        for warning in warnings {
+            warn!("{}", warning.at(&path));
+        }
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| CliError::io("cannot start the control plane", &error))?;
+        let (sender, mut events) = unbounded_channel();
+        watch_signals(&runtime, &sender).map_err(|error| CliError::io("cannot watch for signals", &error))?;
+
+        let daemon = Daemon::open(&config)?;
+        let running = daemon.start(move || {
+            // The receiver outlives every node.
+            let _ = sender.send(Event::NodeEnded);
+        })?;
+        runtime.block_on(until_the_end(&running, &mut events))
+    }
+}
+
+fn watch_signals(runtime: &Runtime, events: &UnboundedSender<Event>) -> std::io::Result<()> {
+    let _inside = runtime.enter();
+    for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")] {
+        let mut signals = signal(kind)?;
+        let events = events.clone();
+        runtime.spawn(async move {
+            while signals.recv().await.is_some() {
+                let _ = events.send(Event::Signal(name));
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn until_the_end(running: &Running, events: &mut UnboundedReceiver<Event>) -> Result<(), CliError> {
+    let mut nodes = running.node_count();
+    while nodes > 0 {
+        match events.recv().await {
+            Some(Event::NodeEnded) => nodes -= 1,
+            Some(Event::Signal(name)) => {
+                info!(signal = name, "stopping: requests in hand are answered first");
+                drain(running, nodes, events).await;
+                return Ok(());
+            }
+            None => break,
+        }
+    }
+    Err(CliError::new(Exit::Unavailable, "every validator node is gone, and reconnect = false for all of them"))
+}
+
+/// Gives every node the time to answer what it has in hand. One that is being dialled ends with its attempt.
+async fn drain(running: &Running, mut nodes: usize, events: &mut UnboundedReceiver<Event>) {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    running.stop();
+    let all_ended = async {
+        while nodes > 0 {
+            match events.recv().await {
+                Some(Event::NodeEnded) => nodes -= 1,
+                Some(Event::Signal(_)) => {}
+                None => return,
+            }
+        }
+    };
+    if tokio::time::timeout(PATIENCE, all_ended).await.is_err() {
+        warn!("a validator node is still being dialled; leaving it");
+    }
+    running.close();
+    info!("stopped");
+}

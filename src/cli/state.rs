@@ -1,0 +1,288 @@
+//! `highwater state`: look after the watermark of a chain.
+
+use super::{CliError, ConfigArgs, Exit, output};
+use crate::{
+    config::{ChainConfig, Config},
+    consensus::{ChainId, HEIGHT_MAX, Hrs},
+    keyring,
+    migration::Program,
+    state::{self, Place},
+    watermark::{HostId, Identity, Mark, Mode, Record},
+};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+use std::{
+    fs::OpenOptions,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+/// Look after the watermark.
+#[derive(Debug, Subcommand)]
+pub(super) enum State {
+    /// Write the mark for another program and retire the state file: `start` refuses it until `import`
+    Export(Export),
+    /// Bring in the state of tmkms, of CometBFT, or of a Highwater on another machine
+    Import(Import),
+    /// Make the state file of a chain that has none
+    Init(InitState),
+    /// Never sign at or below a height again
+    Raise(Raise),
+    /// Show the mark, also while a signer uses it
+    Show(Show),
+}
+
+/// Which chain, and how the answer looks.
+#[derive(Args, Debug)]
+pub(super) struct Common {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Chain id; needed where the configuration has several
+    #[arg(long, value_name = "ID")]
+    chain: Option<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Show {
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct InitState {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    begin: Begin,
+}
+
+/// Where a new watermark begins.
+#[derive(Args, Clone, Copy, Debug)]
+#[group(multiple = false)]
+pub(super) struct Begin {
+    /// The key may have signed up to this height: nothing at or below it is signed
+    #[arg(long, value_name = "H", value_parser = clap::value_parser!(u64).range(1..=HEIGHT_MAX))]
+    height: Option<u64>,
+    /// The key has never signed anything, anywhere
+    #[arg(long)]
+    never_signed: bool,
+}
+
+impl Begin {
+    /// The first mark, if one was named.
+    pub(super) fn mark(self) -> Option<Mark> {
+        match self.height {
+            Some(height) => Some(Mark::floor(Hrs::end_of(height))),
+            None => self.never_signed.then_some(Mark::NEVER_SIGNED),
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Import {
+    #[command(flatten)]
+    common: Common,
+    /// The other program's state file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Export {
+    #[command(flatten)]
+    common: Common,
+    /// Whose format to write
+    #[arg(long, value_enum)]
+    format: ExportFormat,
+    /// Write to this new file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExportFormat {
+    /// priv_validator_state.json
+    Cometbft,
+    /// tmkms's state file
+    Tmkms,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Raise {
+    #[command(flatten)]
+    common: Common,
+    /// Nothing at or below this height is ever signed again
+    #[arg(long, value_name = "H", value_parser = clap::value_parser!(u64).range(1..=HEIGHT_MAX))]
+    height: u64,
+}
+
+impl State {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        match self {
+            Self::Export(command) => command.run(),
+            Self::Import(command) => command.run(),
+            Self::Init(command) => command.run(),
+            Self::Raise(command) => command.run(),
+            Self::Show(command) => command.run(),
+        }
+    }
+}
+
+impl Show {
+    fn run(self) -> Result<(), CliError> {
+        let (_, chain) = self.common.chain()?;
+        let record = state::show(&chain.state_file)?;
+        output::print(&if self.common.json {
+            describe_json(&chain.state_file, &record)
+        } else {
+            describe(&chain.state_file, &record)
+        })
+    }
+}
+
+impl InitState {
+    fn run(self) -> Result<(), CliError> {
+        let mark = self.begin.mark().ok_or_else(|| {
+            let text = "say where the watermark begins: --never-signed for a new key, --height H for one that may \
+                        have signed up to height H";
+            CliError::new(Exit::Usage, text)
+        })?;
+        let (config, chain) = self.common.chain()?;
+        place_of(&config, &chain)?.create(mark)?;
+        self.common.report("made", &chain)
+    }
+}
+
+impl Import {
+    fn run(self) -> Result<(), CliError> {
+        let (config, chain) = self.common.chain()?;
+        let imported = place_of(&config, &chain)?.import(&self.file)?;
+        if let Some(kept) = &imported.kept {
+            output::note(&format!("the file that was there is kept as {}", kept.display()));
+        }
+        output::note(&format!("imported the state of {}; stop that program for good", imported.source));
+        self.common.report("imported", &chain)
+    }
+}
+
+impl Export {
+    fn run(self) -> Result<(), CliError> {
+        let (_, chain) = self.common.chain()?;
+        let program = match self.format {
+            ExportFormat::Cometbft => Program::CometBft,
+            ExportFormat::Tmkms => Program::Tmkms,
+        };
+        // Opened first: after the file is retired there must be somewhere to put its mark.
+        let file = self.output.as_deref().map(create_new).transpose()?;
+        let text = state::export(&chain.state_file, &chain.id, HostId::of_this_machine()?, program)?;
+        match (file, &self.output) {
+            (Some(mut file), Some(path)) => {
+                let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+                written.map_err(|error| CliError::io(&format!("cannot write {}", path.display()), &error))?;
+            }
+            _ => output::print(&text)?,
+        }
+        output::note(&format!(
+            "{} is retired: this signer refuses it until `highwater state import`",
+            chain.state_file.display()
+        ));
+        Ok(())
+    }
+}
+
+impl Raise {
+    fn run(self) -> Result<(), CliError> {
+        let (_, chain) = self.common.chain()?;
+        state::raise(&chain.state_file, &chain.id, HostId::of_this_machine()?, self.height)?;
+        self.common.report("raised", &chain)
+    }
+}
+
+impl Common {
+    /// The configuration and the chain that is meant.
+    fn chain(&self) -> Result<(Config, ChainConfig), CliError> {
+        let config = self.config.load()?;
+        let ids = || config.chains.iter().map(|chain| chain.id.as_str()).collect::<Vec<_>>().join(", ");
+        let usage = |text: String| CliError::new(Exit::Usage, text);
+        let chain = match &self.chain {
+            None => match config.chains.as_slice() {
+                [chain] => chain,
+                _ => return Err(usage(format!("name one of the chains with --chain: {}", ids()))),
+            },
+            Some(id) => {
+                let found = ChainId::new(id).ok().and_then(|id| config.chain(&id));
+                found.ok_or_else(|| usage(format!("no chain {id} in the configuration, which has: {}", ids())))?
+            }
+        };
+        let chain = chain.clone();
+        Ok((config, chain))
+    }
+
+    /// Shows the file as it now is.
+    fn report(&self, done: &str, chain: &ChainConfig) -> Result<(), CliError> {
+        let record = state::show(&chain.state_file)?;
+        if self.json {
+            return output::print(&describe_json(&chain.state_file, &record));
+        }
+        output::print(&format!("{done}\n{}", describe(&chain.state_file, &record)))
+    }
+}
+
+/// Where the state of `chain` is and whose it has to be; this opens the key.
+pub(super) fn place_of(config: &Config, chain: &ChainConfig) -> Result<Place, CliError> {
+    let key = config.consensus_key(&chain.id);
+    let key = key.ok_or_else(|| CliError::new(Exit::Config, format!("chain {} has no consensus key", chain.id)))?;
+    let signer = keyring::open(key)?;
+    let identity = Identity { chain: chain.id.clone(), key: signer.public_key() };
+    Ok(Place { path: chain.state_file.clone(), identity, host: HostId::of_this_machine()? })
+}
+
+fn create_new(path: &Path) -> Result<std::fs::File, CliError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.map_err(|error| CliError::io(&format!("cannot create {}", path.display()), &error))
+}
+
+fn describe(path: &Path, record: &Record) -> String {
+    let Record { mode, sequence, host, identity, mark } = record;
+    let mode = match mode {
+        Mode::Active => "active",
+        Mode::Retired => "retired: exported to another program",
+    };
+    let meaning = match mark.signed {
+        Some(_) => "last signed",
+        None if *mark == Mark::NEVER_SIGNED => "nothing signed yet",
+        None => "nothing at or below is signed",
+    };
+    format!(
+        "chain     {}\nkey       {}\nmark      height {} round {} {} ({meaning})\nmode      {mode}\nsequence  \
+         {sequence}\nhost      {host}\nfile      {}",
+        identity.chain,
+        identity.key,
+        mark.hrs.height,
+        mark.hrs.round,
+        mark.hrs.step,
+        path.display()
+    )
+}
+
+fn describe_json(path: &Path, record: &Record) -> String {
+    let Record { mode, sequence, host, identity, mark } = record;
+    json!({
+        "schema": 1,
+        "chain_id": identity.chain.as_str(),
+        "public_key": identity.key.to_string(),
+        "height": mark.hrs.height,
+        "round": mark.hrs.round,
+        "step": mark.hrs.step.to_string(),
+        "signed": mark.signed.is_some(),
+        "retired": *mode == Mode::Retired,
+        "sequence": sequence,
+        "host": host.to_string(),
+        "file": path.display().to_string(),
+    })
+    .to_string()
+}

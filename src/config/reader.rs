@@ -1,0 +1,310 @@
+//! A walk over the tables of a TOML text that knows line numbers and does not stop at the first mistake.
+//!
+//! A table is handed to a body that asks for every key it knows. What the body did not ask for is then reported as
+//! unknown. No text made here repeats a string from the file, because it can be a password; the one exception are
+//! keys that take one of a few words.
+
+use super::Finding;
+use std::{ops::Range, path::PathBuf};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// How alike two words must be (Jaro-Winkler, 0 to 1) before one is offered in place of the other.
+const SIMILAR: f64 = 0.75;
+
+/// What has been found so far in one text.
+pub(super) struct Findings<'t> {
+    text: &'t str,
+    errors: Vec<Finding>,
+    warnings: Vec<Finding>,
+}
+
+impl<'t> Findings<'t> {
+    /// Nothing yet, in `text`.
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { text, errors: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Something that must be put right before the configuration can be used.
+    pub(super) fn error(&mut self, line: usize, text: impl Into<String>) {
+        self.errors.push(Finding { line, text: text.into() });
+    }
+
+    /// Something that works, but not as the operator may think.
+    pub(super) fn warning(&mut self, line: usize, text: impl Into<String>) {
+        self.warnings.push(Finding { line, text: text.into() });
+    }
+
+    /// The warnings, or the errors if there are any; in the order of the file.
+    pub(super) fn finish(mut self) -> Result<Vec<Finding>, Vec<Finding>> {
+        self.errors.sort_by_key(|finding| finding.line);
+        self.warnings.sort_by_key(|finding| finding.line);
+        if self.errors.is_empty() { Ok(self.warnings) } else { Err(self.errors) }
+    }
+
+    /// The line, counted from 1, on which `span` begins.
+    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+        let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
+        1 + before.iter().filter(|byte| **byte == b'\n').count()
+    }
+}
+
+/// Something read, and the line it stands on.
+pub(super) struct Located<T> {
+    pub(super) value: T,
+    pub(super) line: usize,
+}
+
+/// A table whose known keys are being asked for.
+pub(super) struct Table<'t> {
+    /// What texts call it, as `[[chain]]`.
+    name: &'static str,
+    line: usize,
+    entries: &'t DeTable<'t>,
+    known: Vec<&'static str>,
+    unknown_keys: UnknownKeys,
+}
+
+/// What a key that no one asked for amounts to.
+#[derive(Clone, Copy)]
+enum UnknownKeys {
+    /// A mistake, as in tmkms.
+    Error,
+    /// Nothing: it is not known yet which keys the table has.
+    Ignore,
+    /// A word without effect: tmkms reads past it too.
+    Warning,
+}
+
+impl<'t> Table<'t> {
+    /// Lets `body` ask `entries` for its keys, then reports the keys it did not ask for.
+    pub(super) fn read<T>(
+        name: &'static str,
+        line: usize,
+        entries: &'t DeTable<'t>,
+        findings: &mut Findings<'_>,
+        body: impl FnOnce(&mut Self, &mut Findings<'_>) -> T,
+    ) -> T {
+        let mut table = Self { name, line, entries, known: Vec::new(), unknown_keys: UnknownKeys::Error };
+        let result = body(&mut table, findings);
+        table.report_unknown_keys(findings);
+        result
+    }
+
+    /// What texts call this table.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where the table begins.
+    pub(super) fn line(&self) -> usize {
+        self.line
+    }
+
+    /// The value of `key`, which need not be there.
+    pub(super) fn get(&mut self, key: &'static str, findings: &Findings<'_>) -> Option<Value<'t>> {
+        self.known.push(key);
+        let (spanned_key, value) = self.entries.get_key_value(key)?;
+        Some(Value { key, place: self.name, line: findings.line(&spanned_key.span()), value: value.get_ref() })
+    }
+
+    /// The value of `key`; reports it if it is not there. `meaning` says in a few words what to write.
+    pub(super) fn require(
+        &mut self,
+        key: &'static str,
+        meaning: &str,
+        findings: &mut Findings<'_>,
+    ) -> Option<Value<'t>> {
+        let value = self.get(key, findings);
+        if value.is_none() {
+            findings.error(self.line, format!("{} needs `{key}`: {meaning}", self.name));
+        }
+        value
+    }
+
+    /// The value of a key that goes by two names, of which the first is the usual one.
+    pub(super) fn get_either(&mut self, names: [&'static str; 2], findings: &mut Findings<'_>) -> Option<Value<'t>> {
+        let [first, second] = names.map(|name| self.get(name, findings));
+        if let (Some(_), Some(second)) = (&first, &second) {
+            let text = format!("`{}` and `{}` in {} mean the same: remove one", names[0], names[1], self.name);
+            findings.error(second.line, text);
+        }
+        first.or(second)
+    }
+
+    /// Says nothing about unknown keys of this table.
+    pub(super) fn ignore_unknown_keys(&mut self) {
+        self.unknown_keys = UnknownKeys::Ignore;
+    }
+
+    /// Only warns about unknown keys of this table.
+    pub(super) fn tolerate_unknown_keys(&mut self) {
+        self.unknown_keys = UnknownKeys::Warning;
+    }
+
+    fn report_unknown_keys(&self, findings: &mut Findings<'_>) {
+        for key in self.entries.keys().filter(|key| !self.known.contains(&&**key.get_ref())) {
+            let name = key.get_ref().escape_debug();
+            let hint = match nearest(key.get_ref(), self.known.iter().copied()) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None if self.known.is_empty() => "it has no keys yet".into(),
+                None => format!("it knows `{}`", self.known.join("`, `")),
+            };
+            let line = findings.line(&key.span());
+            match self.unknown_keys {
+                UnknownKeys::Error => findings.error(line, format!("unknown key `{name}` in {}: {hint}", self.name)),
+                UnknownKeys::Ignore => (),
+                UnknownKeys::Warning => {
+                    findings.warning(line, format!("unknown key `{name}` in {} has no effect: {hint}", self.name));
+                }
+            }
+        }
+    }
+}
+
+/// A value, and the key that it belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'t> {
+    key: &'static str,
+    /// What texts call the table of the key.
+    place: &'static str,
+    pub(super) line: usize,
+    value: &'t DeValue<'t>,
+}
+
+impl<'t> Value<'t> {
+    /// Reports that this value cannot be; `what` completes the sentence "`key` in table: ...".
+    pub(super) fn reject(self, what: impl std::fmt::Display, findings: &mut Findings<'_>) {
+        findings.error(self.line, format!("`{}` in {}: {what}", self.key, self.place));
+    }
+
+    /// As [`Self::reject`], for a value that is used all the same.
+    pub(super) fn caution(self, what: impl std::fmt::Display, findings: &mut Findings<'_>) {
+        findings.warning(self.line, format!("`{}` in {}: {what}", self.key, self.place));
+    }
+
+    fn wrong_type<T>(self, expected: &str, findings: &mut Findings<'_>) -> Option<T> {
+        self.reject(format_args!("expected {expected}, found {}", with_article(self.value)), findings);
+        None
+    }
+
+    /// `true` or `false`.
+    pub(super) fn bool(self, findings: &mut Findings<'_>) -> Option<bool> {
+        self.value.as_bool().or_else(|| self.wrong_type("a boolean", findings))
+    }
+
+    /// Whether this is an array without entries.
+    pub(super) fn is_empty_array(self) -> bool {
+        self.value.as_array().is_some_and(|array| array.is_empty())
+    }
+
+    /// Whether this is an integer literal.
+    pub(super) fn is_integer(self) -> bool {
+        self.value.is_integer()
+    }
+
+    /// A string.
+    pub(super) fn string(self, findings: &mut Findings<'_>) -> Option<&'t str> {
+        match self.value {
+            DeValue::String(text) => Some(text),
+            _ => self.wrong_type("a string", findings),
+        }
+    }
+
+    /// A path. It need not exist, but it must say something.
+    pub(super) fn path(self, findings: &mut Findings<'_>) -> Option<PathBuf> {
+        let text = self.string(findings)?;
+        if text.is_empty() || text.contains('\0') {
+            self.reject("a path cannot be empty or contain a NUL character", findings);
+            return None;
+        }
+        Some(text.into())
+    }
+
+    /// An integer from 0 to 65535.
+    pub(super) fn u16(self, findings: &mut Findings<'_>) -> Option<u16> {
+        self.integer(u16::MAX.into(), findings).and_then(|number| u16::try_from(number).ok())
+    }
+
+    /// An integer from 0 to the highest of TOML, which is that of an `i64`.
+    pub(super) fn u64(self, findings: &mut Findings<'_>) -> Option<u64> {
+        self.integer(i64::MAX.unsigned_abs(), findings)
+    }
+
+    fn integer(self, highest: u64, findings: &mut Findings<'_>) -> Option<u64> {
+        let Some(literal) = self.value.as_integer() else {
+            return self.wrong_type("an integer", findings);
+        };
+        let number = u64::from_str_radix(literal.as_str(), literal.radix()).ok().filter(|n| *n <= highest);
+        if number.is_none() {
+            self.reject(format_args!("expected an integer from 0 to {highest}, found {literal}"), findings);
+        }
+        number
+    }
+
+    /// One of a few words, each with what it stands for.
+    pub(super) fn one_of<T: Copy>(self, words: &[(&'static str, T)], findings: &mut Findings<'_>) -> Option<T> {
+        let text = self.string(findings)?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            self.reject(format_args!("expected {}, found {text:?}", known.join(" or ")), findings);
+        }
+        found
+    }
+
+    /// The entries of an array.
+    pub(super) fn array(self, findings: &mut Findings<'_>) -> Option<Vec<Self>> {
+        let Some(array) = self.value.as_array() else {
+            return self.wrong_type("an array", findings);
+        };
+        let entry = |entry: &'t Spanned<DeValue<'t>>| {
+            let line = findings.line(&entry.span());
+            Self { line, value: entry.get_ref(), ..self }
+        };
+        Some(array.iter().map(entry).collect())
+    }
+
+    /// A table, read by `body`. Texts call it `name`.
+    pub(super) fn table<T>(
+        self,
+        name: &'static str,
+        findings: &mut Findings<'_>,
+        body: impl FnOnce(&mut Table<'t>, &mut Findings<'_>) -> T,
+    ) -> Option<T> {
+        match self.value {
+            DeValue::Table(entries) => Some(Table::read(name, self.line, entries, findings, body)),
+            _ => self.wrong_type("a table", findings),
+        }
+    }
+
+    /// An array of tables, each read by `body`. Texts call each of them `name`.
+    pub(super) fn tables<T>(
+        self,
+        name: &'static str,
+        findings: &mut Findings<'_>,
+        mut body: impl FnMut(&mut Table<'t>, &mut Findings<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        if self.value.is_table() && name.starts_with("[[") {
+            self.reject(format_args!("expected an array of tables, found a table: write {name}"), findings);
+            return Vec::new();
+        }
+        let entries = self.array(findings).unwrap_or_default();
+        entries.into_iter().filter_map(|entry| entry.table(name, findings, &mut body).flatten()).collect()
+    }
+}
+
+fn with_article(value: &DeValue<'_>) -> String {
+    let name = value.type_str();
+    let article = if name.starts_with(['a', 'i']) { "an" } else { "a" };
+    format!("{article} {name}")
+}
+
+/// The candidate most like `word`, if one is alike enough to be meant.
+pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let score = |candidate: &'a str| (strsim::jaro_winkler(word, candidate), candidate);
+    let best = candidates.map(score).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(score, _)| *score >= SIMILAR).map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,277 @@
+//! Whether the sections of a configuration fit together.
+//!
+//! A mistake gives one finding: a rule stays silent where what it looks at could not be read.
+
+use super::{
+    ChainConfig, KeyRole, ValidatorConfig,
+    providers::KeyUse,
+    reader::{Findings, Located, nearest},
+    sections::Draft,
+};
+use crate::consensus::ChainId;
+use std::{
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+/// Reports everything that does not fit together, from the text alone.
+pub(super) fn check(draft: &Draft, findings: &mut Findings<'_>) {
+    duplicate_chains(&draft.chain_ids, findings);
+    duplicate_validators(&draft.validators, findings);
+    doubled_keys(&draft.keys, findings);
+    if !draft.chains_incomplete {
+        unknown_chains(draft, findings);
+    }
+    if !draft.keys_incomplete {
+        chains_without_key(draft, findings);
+    }
+    shared_state_files(&draft.chains, normalised, findings);
+}
+
+/// Reports state files that have different paths and yet are one file. Looks at the disk.
+pub(super) fn check_on_disk(chains: &[ChainConfig], findings: &mut Findings<'_>) {
+    shared_state_files(chains, resolved, findings);
+}
+
+/// Each item together with the first one before it that `same` finds to be the same.
+fn repeats<T>(items: &[T], same: impl Fn(&T, &T) -> bool) -> impl Iterator<Item = (&T, &T)> {
+    items.iter().enumerate().filter_map(move |(index, item)| {
+        let first = items[..index].iter().find(|earlier| same(earlier, item))?;
+        Some((first, item))
+    })
+}
+
+fn duplicate_chains(chain_ids: &[Located<ChainId>], findings: &mut Findings<'_>) {
+    for (first, second) in repeats(chain_ids, |a, b| a.value == b.value) {
+        let text = format!("the chain {} is already defined on line {}: remove one of them", second.value, first.line);
+        findings.error(second.line, text);
+    }
+}
+
+fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut Findings<'_>) {
+    let same = |a: &ValidatorConfig, b: &ValidatorConfig| {
+        a.chain_id == b.chain_id && a.address.to_string() == b.address.to_string()
+    };
+    for (first, second) in repeats(validators, same) {
+        let text = format!(
+            "the node {} is already served for {} on line {}: remove one of them",
+            second.address, second.chain_id, first.line
+        );
+        findings.error(second.line, text);
+    }
+}
+
+fn doubled_keys(keys: &[KeyUse], findings: &mut Findings<'_>) {
+    let readable: Vec<_> = keys.iter().filter(|key| key.supported).filter_map(|key| Some((key, key.role?))).collect();
+    let same = |a: &(&KeyUse, KeyRole), b: &(&KeyUse, KeyRole)| a.0.chain == b.0.chain && a.1 == b.1;
+    for ((first, _), (second, role)) in repeats(&readable, same) {
+        let role = match role {
+            KeyRole::Account => "account",
+            KeyRole::Consensus => "consensus",
+        };
+        let text = format!(
+            "the chain {} already has its {role} key, on line {}: a chain has at most one, so remove the chain from one \
+             of the two",
+            second.chain, first.line
+        );
+        findings.error(second.line, text);
+    }
+}
+
+fn unknown_chains(draft: &Draft, findings: &mut Findings<'_>) {
+    let known = || draft.chain_ids.iter().map(|id| id.value.as_str());
+    let named_by_nodes = draft.served.iter().map(|id| (&id.value, id.line));
+    let named_by_keys = draft.keys.iter().map(|key| (&key.chain, key.line));
+    for (chain, line) in named_by_nodes.chain(named_by_keys) {
+        if known().any(|id| id == chain.as_str()) {
+            continue;
+        }
+        let hint = match nearest(chain.as_str(), known()) {
+            Some(id) => format!("did you mean {id}?"),
+            None => format!("the chains are {}", known().collect::<Vec<_>>().join(", ")),
+        };
+        findings.error(line, format!("there is no [[chain]] with the id {chain}: {hint}"));
+    }
+}
+
+fn chains_without_key(draft: &Draft, findings: &mut Findings<'_>) {
+    let is_first = |index: usize, id: &ChainId| draft.served[..index].iter().all(|earlier| earlier.value != *id);
+    for (index, id) in draft.served.iter().enumerate() {
+        let known = draft.chain_ids.iter().any(|chain| chain.value == id.value);
+        let has_key = draft.keys.iter().any(|key| key.chain == id.value);
+        if known && !has_key && is_first(index, &id.value) {
+            let text = format!(
+                "no key signs for the chain {}: add it to the `chain_ids` of a key under [providers]",
+                id.value
+            );
+            findings.error(id.line, text);
+        }
+    }
+}
+
+/// Two chains in one file would take each other's marks for their own.
+fn shared_state_files(chains: &[ChainConfig], name: impl Fn(&Path) -> PathBuf, findings: &mut Findings<'_>) {
+    let named: Vec<_> = chains.iter().map(|chain| (chain, name(&chain.state_file))).collect();
+    // Chains with the same id are reported as such.
+    let same = |a: &(&ChainConfig, PathBuf), b: &(&ChainConfig, PathBuf)| a.1 == b.1 && a.0.id != b.0.id;
+    for ((first, _), (second, _)) in repeats(&named, same) {
+        let text = format!(
+            "the chain {} has the same state file as {} on line {} ({}): give each its own `state_file`",
+            second.id,
+            first.id,
+            first.line,
+            second.state_file.display()
+        );
+        findings.error(second.line, text);
+    }
+}
+
+/// The path without `.` and `..`, as far as the text alone can tell.
+fn normalised(path: &Path) -> PathBuf {
+    let mut result = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => (),
+            Component::ParentDir => match result.components().next_back() {
+                Some(Component::Normal(_)) => drop(result.pop()),
+                Some(Component::RootDir) => (),
+                _ => result.push(component),
+            },
+            _ => result.push(component),
+        }
+    }
+    result
+}
+
+/// The path without symbolic links. A file that is not there yet is named by its directory.
+fn resolved(path: &Path) -> PathBuf {
+    if let Ok(file) = fs::canonicalize(path) {
+        return file;
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (fs::canonicalize(directory), path.file_name()) {
+        (Ok(directory), Some(name)) => directory.join(name),
+        _ => normalised(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{
+        Config,
+        tests::{GOOD, accept, assert_one_error, errors, good_with},
+    };
+
+    /// A second chain, on line 13, with what it needs to be complete.
+    fn two_chains(chain: &str) -> String {
+        format!("{GOOD}[[chain]]\nid = \"test-2\"\nkey_format = {{ type = \"hex\" }}\n{chain}\n")
+    }
+
+    #[test]
+    fn a_chain_is_defined_once() {
+        let text = format!("{GOOD}[[chain]]\nid = \"test-1\"\nkey_format = {{ type = \"hex\" }}\n");
+        assert_one_error(&text, 14, &["the chain test-1 is already defined on line 2"]);
+    }
+
+    #[test]
+    fn a_node_is_served_once_for_a_chain() {
+        let second = "[[validator]]\naddr = \"10.0.0.1:26658\"\nchain_id = \"test-1\"\nsecret_key = \"b\"\n";
+        let words = "the node tcp://10.0.0.1:26658 is already served for test-1 on line 5";
+        assert_one_error(&format!("{GOOD}{second}"), 13, &[words]);
+        accept(&format!("{GOOD}{}", second.replace("26658", "26659")));
+    }
+
+    #[test]
+    fn a_node_names_a_chain_that_exists() {
+        let text = good_with("chain_id = \"test-1\"", "chain_id = \"tets-1\"");
+        assert_one_error(&text, 7, &["no [[chain]] with the id tets-1: did you mean test-1?"]);
+        let text = good_with("chain_id = \"test-1\"", "chain_id = \"osmosis\"");
+        assert_one_error(&text, 7, &["no [[chain]] with the id osmosis: the chains are test-1"]);
+    }
+
+    #[test]
+    fn a_key_names_chains_that_exist() {
+        let text = good_with("[\"test-1\"]", "[\n\"test-1\",\n\"test-11\"]");
+        assert_one_error(&text, 13, &["no [[chain]] with the id test-11: did you mean test-1?"]);
+    }
+
+    #[test]
+    fn a_served_chain_has_a_key() {
+        let text = good_with("[\"test-1\"]", "[]");
+        assert_one_error(&text, 7, &["no key signs for the chain test-1", "`chain_ids`"]);
+        let node = "[[validator]]\naddr = \"unix:///b\"\nchain_id = \"test-1\"\n";
+        assert_one_error(&format!("{text}{node}"), 7, &["no key signs for the chain test-1"]);
+        accept(&two_chains(""));
+    }
+
+    #[test]
+    fn a_chain_has_one_key_of_each_role() {
+        let key =
+            |role| format!("[[providers.softsign]]\nchain_ids = [\"test-1\"]\nkey_type = \"{role}\"\npath = \"b\"\n");
+        let text = format!("{GOOD}{}", key("consensus"));
+        assert_one_error(&text, 14, &["the chain test-1 already has its consensus key, on line 11"]);
+        let text = format!("{GOOD}{}", key("account"));
+        assert_eq!(accept(&text).0.softsign.len(), 2, "one of each is legal");
+        let text = format!("{GOOD}{0}{0}", key("account"));
+        assert_one_error(&text, 18, &["the chain test-1 already has its account key, on line 14"]);
+    }
+
+    #[test]
+    fn one_key_may_serve_several_chains() {
+        let text = two_chains("").replace("[\"test-1\"]", "[\"test-1\", \"test-2\"]");
+        assert_eq!(accept(&text).0.softsign[0].chain_ids.len(), 2);
+    }
+
+    #[test]
+    fn two_chains_never_share_a_state_file() {
+        for same in ["test-1_priv_validator_state.json", "./a/.././test-1_priv_validator_state.json"] {
+            let text = two_chains(&format!("state_file = {same:?}"));
+            assert_one_error(&text, 13, &["the chain test-2 has the same state file as test-1 on line 1"]);
+        }
+        accept(&two_chains("state_file = \"a/test-1_priv_validator_state.json\""));
+    }
+
+    #[test]
+    fn links_to_one_state_file_are_seen_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("a.state"), dir.path().join("b.state"));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let text = two_chains(&format!("state_file = {link:?}"));
+        let text = text.replacen("id = ", &format!("state_file = {file:?}\nid = "), 1);
+        accept(&text);
+
+        let path = dir.path().join("tmkms.toml");
+        fs::write(&path, &text).unwrap();
+        let error = Config::load(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("tmkms.toml:14: the chain test-2 has the same state file as test-1 on line 1"),
+            "{error}"
+        );
+
+        fs::remove_file(&link).unwrap();
+        assert!(Config::load(&path).is_ok());
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("d")).unwrap();
+        fs::write(&path, text.replace("b.state", "d/a.state")).unwrap();
+        assert!(Config::load(&path).is_err(), "also where the file is not there yet");
+    }
+
+    #[test]
+    fn paths_lose_their_dots() {
+        for (path, expected) in
+            [("./a", "a"), ("a/./b/../c", "a/c"), ("../a", "../a"), ("a/../../b", "../b"), ("/../a", "/a")]
+        {
+            assert_eq!(normalised(Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn one_mistake_gives_one_finding() {
+        // A chain without a readable id, a key without readable chains: what refers to them is not blamed.
+        assert_one_error(&good_with("id = \"test-1\"", "id = \"\""), 2, &["a chain id cannot be empty"]);
+        assert_one_error(&good_with("[\"test-1\"]", "1"), 11, &["expected an array"]);
+        assert_eq!(errors(&good_with("key_format", "key_fromat")).len(), 2, "missing and unknown");
+    }
+}

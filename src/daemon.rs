@@ -1,0 +1,209 @@
+//! The whole signer: opens every chain, then serves every validator node from a thread of its own.
+
+use crate::{
+    chain::{Chain, SELF_TEST},
+    config::{ChainConfig, Config, NodeAddress, SoftsignConfig},
+    consensus::ChainId,
+    hook,
+    keyring::{self, IdentityKey, KeyError, Signer},
+    node::{Node, Stop},
+    privval::Refusal,
+    state::{Place, StateError},
+    watermark::{FileError, HostError, HostId, Identity, Store},
+};
+use std::{collections::BTreeMap, fmt, io, sync::Arc, thread};
+use tracing::{error, info, warn};
+
+/// A signer with its chains open and its nodes not yet dialled.
+pub struct Daemon {
+    chains: Vec<Arc<Chain>>,
+    nodes: Vec<Node>,
+}
+
+/// A signer at work.
+pub struct Running {
+    chains: Vec<Arc<Chain>>,
+    stops: Vec<Arc<Stop>>,
+}
+
+impl Daemon {
+    /// Opens every chain that has a validator node. A chain whose state or key is bad is open for errors only; the
+    /// others sign.
+    pub fn open(config: &Config) -> Result<Self, DaemonError> {
+        let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
+        let identities = load_identities(config)?;
+        let mut chains: BTreeMap<ChainId, Arc<Chain>> = BTreeMap::new();
+        let mut reasons = Vec::new();
+        for chain_config in &config.chains {
+            let id = &chain_config.id;
+            if !config.validators.iter().any(|validator| validator.chain_id == *id) {
+                warn!(chain = %id, "no [[validator]] serves this chain");
+                continue;
+            }
+            let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
+            let chain = open_chain(chain_config, key, host).map_err(DaemonError::Locked)?;
+            if let Err(why) = chain.last() {
+                error!(chain = %id, "this chain signs nothing: {why}");
+                reasons.push((id.clone(), why));
+            }
+            chains.insert(id.clone(), Arc::new(chain));
+        }
+        if reasons.len() == chains.len() {
+            return Err(DaemonError::NoChain(reasons));
+        }
+        let nodes = config.validators.iter().zip(identities).map(|(validator, identity)| {
+            let chain = chains.get(&validator.chain_id).expect("every validator has its chain");
+            Node::new(validator.clone(), identity, Arc::clone(chain))
+        });
+        Ok(Self { nodes: nodes.collect(), chains: chains.into_values().collect() })
+    }
+
+    /// Starts a thread for each node. `on_node_end` is called from it when that node will not be dialled again.
+    pub fn start(self, on_node_end: impl Fn() + Clone + Send + 'static) -> Result<Running, DaemonError> {
+        let mut stops = Vec::new();
+        for node in self.nodes {
+            stops.push(node.stop_handle());
+            let on_end = on_node_end.clone();
+            let run = move || {
+                node.run();
+                on_end();
+            };
+            thread::Builder::new().name("node".into()).spawn(run).map_err(DaemonError::Thread)?;
+        }
+        Ok(Running { chains: self.chains, stops })
+    }
+}
+
+impl Running {
+    /// How many nodes were started.
+    pub fn node_count(&self) -> usize {
+        self.stops.len()
+    }
+
+    /// Lets every request in hand be answered and begins none after it. Does not wait.
+    pub fn stop(&self) {
+        self.stops.iter().for_each(|stop| stop.stop());
+    }
+
+    /// Waits for the requests in hand to be decided; no chain signs after this.
+    pub fn close(&self) {
+        for chain in &self.chains {
+            chain.close(Refusal::StateUnusable("the signer is shutting down".into()));
+        }
+    }
+}
+
+/// The identity key of each validator, in their order; each file is read once.
+fn load_identities(config: &Config) -> Result<Vec<Option<Arc<IdentityKey>>>, DaemonError> {
+    let mut loaded: BTreeMap<_, Arc<IdentityKey>> = BTreeMap::new();
+    let mut identities = Vec::new();
+    for validator in &config.validators {
+        let NodeAddress::Tcp { identity_key, .. } = &validator.address else {
+            identities.push(None);
+            continue;
+        };
+        if !loaded.contains_key(identity_key) {
+            let key = IdentityKey::load(identity_key).map_err(DaemonError::Identity)?;
+            info!(peer = %key.peer_id(), file = %identity_key.display(), "identity key loaded");
+            loaded.insert(identity_key, Arc::new(key));
+        }
+        identities.push(loaded.get(identity_key).map(Arc::clone));
+    }
+    Ok(identities)
+}
+
+/// Opens a chain, for errors only if its key or its state is bad. Fails if another signer is at work on the state:
+/// going on could sign twice.
+fn open_chain(config: &ChainConfig, key: &SoftsignConfig, host: HostId) -> Result<Chain, FileError> {
+    let id = || config.id.clone();
+    let signer = match open_key(key) {
+        Ok(signer) => signer,
+        Err(why) => return Ok(Chain::closed(id(), None, Refusal::KeyUnavailable(why))),
+    };
+    let public_key = signer.public_key();
+    let identity = Identity { chain: id(), key: public_key };
+    let store = match open_store(config, &Place { path: config.state_file.clone(), identity, host }) {
+        Ok(store) => store,
+        Err(StateError::File(error @ FileError::Locked { .. })) => return Err(error),
+        Err(why) => return Ok(Chain::closed(id(), Some(public_key), Refusal::StateUnusable(why.to_string()))),
+    };
+    info!(
+        chain = %config.id,
+        key = keyring::format::show(&config.key_format, &public_key, key.role),
+        state = %config.state_file.display(),
+        mark = %store.mark().hrs,
+        "chain open"
+    );
+    Ok(Chain::open(id(), signer, store, &config.state_file, config.allow_raw_bytes))
+}
+
+fn open_key(key: &SoftsignConfig) -> Result<Box<dyn Signer>, String> {
+    let signer = keyring::open(key).map_err(|error| error.to_string())?;
+    prove(signer.as_ref())?;
+    Ok(signer)
+}
+
+fn open_store(config: &ChainConfig, place: &Place) -> Result<Store, StateError> {
+    let (mut store, imported) = place.open()?;
+    if let Some(imported) = imported {
+        let kept = imported.kept.map(|path| path.display().to_string()).unwrap_or_default();
+        info!(chain = %config.id, mark = %imported.mark.hrs, kept, "took over the state of {}", imported.source);
+    }
+    raise_by_hook(config, place, &mut store)?;
+    Ok(store)
+}
+
+/// Has the key sign something that can never be sign bytes, and verifies it.
+fn prove(signer: &dyn Signer) -> Result<(), String> {
+    let signature = signer.sign(SELF_TEST).map_err(|error| error.to_string())?;
+    match signer.public_key().verifies(SELF_TEST, &signature) {
+        true => Ok(()),
+        false => Err("its self-test signature does not verify".into()),
+    }
+}
+
+fn raise_by_hook(config: &ChainConfig, place: &Place, store: &mut Store) -> Result<(), StateError> {
+    let Some(hook) = &config.state_hook else { return Ok(()) };
+    match hook::run(hook, store.mark()) {
+        Ok(None) => info!(chain = %config.id, mark = %store.mark().hrs, "the state hook is not above the mark"),
+        Ok(Some(mark)) => {
+            let raised = store.advance(mark).map_err(place.store_error())?;
+            info!(chain = %config.id, mark = %raised.spend().hrs, "the state hook raised the mark");
+        }
+        Err(error) if hook.fail_closed => return Err(StateError::Hook(error)),
+        Err(error) => warn!(chain = %config.id, "going on without the state hook: {error}"),
+    }
+    Ok(())
+}
+
+/// Why the signer does not start.
+#[derive(Debug)]
+pub enum DaemonError {
+    /// This machine cannot be told from others.
+    Host(HostError),
+    /// An identity key cannot be used.
+    Identity(KeyError),
+    /// Another signer is at work.
+    Locked(FileError),
+    /// No chain can sign.
+    NoChain(Vec<(ChainId, Refusal)>),
+    /// The system gives no thread.
+    Thread(io::Error),
+}
+
+impl fmt::Display for DaemonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(error) => write!(f, "{error}"),
+            Self::Identity(error) => write!(f, "identity key: {error}"),
+            Self::Locked(error) => write!(f, "{error}"),
+            Self::NoChain(reasons) => {
+                f.write_str("no chain can sign")?;
+                reasons.iter().try_for_each(|(chain, why)| write!(f, "\n  {chain}: {why}"))
+            }
+            Self::Thread(error) => write!(f, "cannot start a thread for a validator node: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for DaemonError {}

@@ -1,0 +1,119 @@
+//! The identity key: who we are on a SecretConnection. It signs handshakes, never blocks.
+
+use super::{
+    KeyError, Secret, key_file, random,
+    softsign::{
+        self,
+        encoding::{self, EncodingError},
+    },
+};
+use crate::{config::PeerId, consensus::PublicKey};
+use std::path::Path;
+
+/// An Ed25519 identity key, kept as its seed (the `secret_key` of a `[[validator]]`).
+pub struct IdentityKey {
+    seed: Secret<32>,
+}
+
+impl IdentityKey {
+    /// Reads a tmkms identity file: base64 of a 32-byte seed.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        let content = key_file::read(path)?;
+        Self::decode(&content).map_err(|reason| KeyError::Malformed { path: path.into(), reason })
+    }
+
+    /// Makes a new identity and writes it to `path`, where nothing may be yet.
+    pub fn generate(path: &Path) -> Result<Self, KeyError> {
+        let seed = random()?;
+        key_file::write(path, &encoding::to_base64(&seed[..]))?;
+        Ok(Self { seed })
+    }
+
+    /// The public half, which a node may pin.
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey::Ed25519(softsign::public_of_seed(&self.seed))
+    }
+
+    /// Our own peer id, as the node logs it.
+    pub fn peer_id(&self) -> PeerId {
+        PeerId(self.public_key().address())
+    }
+
+    /// The key in the type that tendermint-p2p asks for, by value.
+    ///
+    /// The one copy of a secret that is not wiped: neither ed25519-consensus nor tendermint-p2p does so. It can
+    /// sign handshakes only. Its `Debug` prints the seed: hand it on at once.
+    pub fn to_consensus_key(&self) -> ed25519_consensus::SigningKey {
+        ed25519_consensus::SigningKey::from(**self.seed)
+    }
+
+    fn decode(content: &[u8]) -> Result<Self, EncodingError> {
+        let bytes = encoding::from_base64(content)?;
+        match bytes.len() {
+            64 | 96 => Err(EncodingError::IdentityNotSeed { bytes: bytes.len() }),
+            _ => encoding::secret(&bytes).map(|seed| Self { seed }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::{KeyType, Signature};
+
+    const SEED: [u8; 32] = [0x42; 32];
+
+    fn identity(content: &[u8]) -> Result<IdentityKey, KeyError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kms-identity.key");
+        key_file::write(&path, content).unwrap();
+        IdentityKey::load(&path)
+    }
+
+    // The id of the node key with this seed, as CometBFT computes it.
+    #[test]
+    fn the_peer_id_is_that_of_cometbft() {
+        for end in ["", "\n", " \r\n"] {
+            let content = [&encoding::to_base64(&SEED)[..], end.as_bytes()].concat();
+            let key = identity(&content).ok().unwrap();
+            assert_eq!(key.peer_id().to_string(), "3097e2dee2cb4a34b53840cdb705aed71067c36f");
+        }
+    }
+
+    #[test]
+    fn the_handshake_key_is_the_same_key() {
+        let key = identity(&encoding::to_base64(&SEED)).ok().unwrap();
+        let handshake = key.to_consensus_key();
+        let public = PublicKey::from_bytes(KeyType::Ed25519, handshake.verification_key().as_ref()).unwrap();
+        assert_eq!(public, key.public_key());
+        assert!(public.verifies(b"challenge", &Signature(handshake.sign(b"challenge").to_bytes())));
+    }
+
+    #[test]
+    fn only_a_seed_is_an_identity() {
+        for bytes in [64, 96] {
+            let error = identity(&encoding::to_base64(&vec![0x42; bytes])).err().unwrap();
+            assert!(error.to_string().contains("must be a 32-byte seed"), "{error}");
+        }
+        let reason = |content: &[u8]| match identity(content).err().unwrap() {
+            KeyError::Malformed { reason, .. } => reason,
+            other => panic!("{other}"),
+        };
+        assert_eq!(reason(&encoding::to_base64(&[0x42; 31])), EncodingError::Length { bytes: 31, expected: &[32] });
+        assert_eq!(reason(b"!"), EncodingError::Base64);
+        assert_eq!(reason(b"\n"), EncodingError::Empty);
+    }
+
+    #[test]
+    fn a_new_identity_is_read_back_and_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kms-identity.key");
+        let made = IdentityKey::generate(&path).ok().unwrap();
+        assert!(matches!(IdentityKey::generate(&path), Err(KeyError::Exists { .. })));
+        assert_eq!(IdentityKey::load(&path).ok().unwrap().peer_id(), made.peer_id());
+        assert_eq!(std::fs::read(&path).unwrap().len(), 44);
+
+        let other = IdentityKey::generate(&dir.path().join("other.key")).ok().unwrap();
+        assert_ne!(other.peer_id(), made.peer_id());
+    }
+}

@@ -1,0 +1,210 @@
+//! Reading and writing the files that hold secrets.
+//!
+//! Reading trusts nothing about a file but what the opened descriptor says. Writing never replaces anything, and
+//! returns only when file and directory entry are on the disk.
+
+use super::KeyError;
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+use zeroize::Zeroizing;
+
+/// Size limit of a key file in bytes. The largest kind, `priv_validator_key.json`, has about 350.
+pub const SIZE_MAX: u64 = 64 * 1024;
+
+/// Only the owner may read and write.
+const MODE: u32 = 0o600;
+/// The permission bits of group and others.
+const MODE_OTHERS: u32 = 0o077;
+/// All permission bits, without the type of the file.
+const MODE_BITS: u32 = 0o7777;
+
+/// Reads a secret file whole. Refuses one that other users could have read or replaced.
+pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    // Asked before opening only because opening a pipe would wait for its writer; what counts is the descriptor.
+    let before = fs::metadata(path).map_err(|error| unreadable(path, error))?;
+    if !before.is_file() {
+        return Err(KeyError::NotAFile { path: path.into() });
+    }
+    let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
+    let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
+    let us = effective_user().map_err(|error| cannot("learn the user of this process from", STATUS.as_ref(), error))?;
+    let size = check(path, &metadata, us)?;
+
+    // Its final size from the start: a buffer that grows leaves copies behind.
+    let mut content = Zeroizing::new(vec![0; size]);
+    file.read_exact(&mut content).map_err(|error| unreadable(path, error))?;
+    Ok(content)
+}
+
+/// Writes a secret file that does not exist yet, readable by its owner alone, and waits for the disk.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), KeyError> {
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(MODE).open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.into() },
+            _ => cannot("create", path, error),
+        })?;
+    let written = file
+        .write_all(content)
+        .and_then(|()| file.sync_all())
+        .map_err(|error| cannot("write", path, error))
+        .and_then(|()| sync_directory(path));
+    if written.is_err() {
+        // Ours, and of no use. If it cannot be removed either, the first error says more.
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+/// Flushes the directory entry of `path`.
+fn sync_directory(path: &Path) -> Result<(), KeyError> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent).and_then(|directory| directory.sync_all()).map_err(|error| cannot("flush", parent, error))
+}
+
+/// The size of an opened file that may hold a secret.
+fn check(path: &Path, metadata: &Metadata, us: u32) -> Result<usize, KeyError> {
+    let path = || path.to_path_buf();
+    if !metadata.is_file() {
+        return Err(KeyError::NotAFile { path: path() });
+    }
+    if !is_trusted(metadata.uid(), us) {
+        return Err(KeyError::Foreign { path: path(), owner: metadata.uid(), expected: us });
+    }
+    if metadata.mode() & MODE_OTHERS != 0 {
+        return Err(KeyError::Permissions { path: path(), mode: metadata.mode() & MODE_BITS });
+    }
+    let bytes = metadata.len();
+    usize::try_from(bytes).ok().filter(|_| bytes <= SIZE_MAX).ok_or_else(|| KeyError::TooLarge { path: path(), bytes })
+}
+
+/// Whether a file of `owner` may hold a secret of a process that runs as `us`. Root can read all of them anyway, and
+/// as root an operator looks after the files of the service's user.
+fn is_trusted(owner: u32, us: u32) -> bool {
+    const ROOT: u32 = 0;
+    owner == us || owner == ROOT || us == ROOT
+}
+
+/// Where Linux describes the process that asks.
+const STATUS: &str = "/proc/self/status";
+
+/// The effective user id of this process (Linux `proc(5)`: the second number after `Uid:`).
+///
+/// The owner of `/proc/self` would be shorter to ask, but is root once a process has switched off core dumps.
+fn effective_user() -> io::Result<u32> {
+    let status = fs::read_to_string(STATUS)?;
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    uids.and_then(|uids| uids.split_ascii_whitespace().nth(1))
+        .and_then(|effective| effective.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it names no effective user id"))
+}
+
+/// The error for a file that could not be opened or read.
+fn unreadable(path: &Path, error: io::Error) -> KeyError {
+    match error.kind() {
+        io::ErrorKind::NotFound => KeyError::Missing { path: path.into() },
+        io::ErrorKind::PermissionDenied => KeyError::Denied { path: path.into() },
+        _ => cannot("read", path, error),
+    }
+}
+
+/// The error for any other failed system call.
+fn cannot(action: &'static str, path: &Path, error: io::Error) -> KeyError {
+    KeyError::Io { action, path: path.into(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        fs::Permissions,
+        os::unix::fs::{PermissionsExt as _, symlink},
+        path::PathBuf,
+    };
+    use tempfile::TempDir;
+
+    const CONTENT: &[u8] = b"not a secret\n";
+
+    fn key() -> (TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.key");
+        write(&path, CONTENT).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_belongs_to_its_owner_alone() {
+        let (_dir, path) = key();
+        let metadata = fs::metadata(&path).unwrap();
+        assert_eq!(metadata.mode() & MODE_BITS, 0o600);
+        assert_eq!(metadata.uid(), effective_user().unwrap());
+        let content = read(&path).unwrap();
+        assert_eq!(*content, CONTENT);
+        assert_eq!(content.capacity(), CONTENT.len());
+    }
+
+    #[test]
+    fn a_file_open_to_others_is_refused_with_the_command_that_helps() {
+        let (_dir, path) = key();
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o777] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let error = read(&path).unwrap_err();
+            assert!(matches!(error, KeyError::Permissions { mode: found, .. } if found == mode));
+            assert!(error.to_string().contains(&format!("`chmod 600 {}`", path.display())), "{error}");
+        }
+        for mode in [0o600, 0o400, 0o700] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert!(read(&path).is_ok(), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_judged_by_the_file_it_leads_to() {
+        let (dir, path) = key();
+        let link = dir.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert_eq!(*read(&link).unwrap(), CONTENT);
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(read(&link), Err(KeyError::Permissions { .. })));
+    }
+
+    #[test]
+    fn nothing_is_ever_overwritten() {
+        let (dir, path) = key();
+        assert!(matches!(write(&path, b"other"), Err(KeyError::Exists { .. })));
+        assert_eq!(*read(&path).unwrap(), CONTENT);
+
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        symlink(&target, &link).unwrap();
+        assert!(matches!(write(&link, b"other"), Err(KeyError::Exists { .. })));
+        assert!(!target.exists());
+    }
+
+    #[test]
+    fn what_is_no_key_file_is_refused() {
+        let (dir, path) = key();
+        assert!(matches!(read(dir.path()), Err(KeyError::NotAFile { .. })));
+        assert!(matches!(read(&dir.path().join("none")), Err(KeyError::Missing { .. })));
+        assert!(matches!(write(&dir.path().join("no/dir"), b""), Err(KeyError::Io { action: "create", .. })));
+
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(SIZE_MAX).unwrap();
+        assert!(read(&path).is_ok());
+        file.set_len(SIZE_MAX + 1).unwrap();
+        assert!(matches!(read(&path), Err(KeyError::TooLarge { bytes: 65_537, .. })));
+    }
+
+    #[test]
+    fn only_we_and_root_may_own_a_key() {
+        assert!(is_trusted(1000, 1000));
+        assert!(is_trusted(0, 1000));
+        assert!(!is_trusted(1001, 1000));
+        assert!(is_trusted(1000, 0));
+    }
+}

@@ -1,0 +1,223 @@
+//! Keys: what signs, and how it is read, made and shown.
+//!
+//! A [`Signer`] signs what the chain hands it; it knows nothing of heights, watermarks or requests. Each provider
+//! has a folder of its own: [`softsign`] keeps keys in files. Which provider a key comes from is decided by the
+//! configuration alone, never by what happens to be available.
+//!
+//! Secrets live in boxed, self-wiping buffers, so that a move copies a pointer and not the key. The curve
+//! libraries still leave traces on the stack while they compute; against those only a process without core dumps
+//! and swap helps.
+
+pub mod format;
+mod identity;
+pub mod key_file;
+pub mod softsign;
+
+pub use identity::IdentityKey;
+
+use crate::{
+    config::SoftsignConfig,
+    consensus::{PublicKey, Signature},
+};
+use rand_core::{OsRng, RngCore as _};
+use softsign::encoding::EncodingError;
+use std::{fmt, io, path::PathBuf};
+use zeroize::Zeroizing;
+
+/// `N` secret bytes that are wiped when dropped. Boxed: a move leaves no copy behind.
+pub type Secret<const N: usize> = Box<Zeroizing<[u8; N]>>;
+
+/// Something that holds one consensus key and signs with it.
+pub trait Signer: Send + Sync {
+    /// The key that verifies its signatures. Known from the start; never asks a device.
+    fn public_key(&self) -> PublicKey;
+
+    /// Signs `message` as it is, without asking whether it may.
+    fn sign(&self, message: &[u8]) -> Result<Signature, SignError>;
+}
+
+/// Opens the key that `config` describes.
+pub fn open(config: &SoftsignConfig) -> Result<Box<dyn Signer>, KeyError> {
+    softsign::SecretKey::load(&config.path, config.role, config.encoding).map(softsign::SecretKey::into_signer)
+}
+
+/// Secret bytes from the operating system's random numbers.
+fn random<const N: usize>() -> Result<Secret<N>, KeyError> {
+    let mut secret = Secret::new(Zeroizing::new([0; N]));
+    OsRng.try_fill_bytes(&mut secret[..]).map_err(|error| KeyError::Random { error })?;
+    Ok(secret)
+}
+
+/// Why a key did not sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignError {
+    /// The provider failed, in its own words.
+    Backend(String),
+}
+
+impl fmt::Display for SignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Backend(reason) => write!(f, "the key's provider could not sign: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for SignError {}
+
+/// Why a key could not be read, written or made. Never holds a byte of the key.
+#[derive(Debug)]
+pub enum KeyError {
+    /// The operating system does not let this process open the file.
+    Denied {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// A key was to be written where something already is.
+    Exists {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// The file belongs to a user who is neither root nor the one that runs this process.
+    Foreign {
+        /// The key file.
+        path: PathBuf,
+        /// Its owner's user id.
+        owner: u32,
+        /// The effective user id of this process.
+        expected: u32,
+    },
+    /// Any other failure of the operating system.
+    Io {
+        /// What was to be done, as in "cannot {action} {path}".
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file was read, but holds no usable key.
+    Malformed {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with its content.
+        reason: EncodingError,
+    },
+    /// There is no such file.
+    Missing {
+        /// The path that leads nowhere.
+        path: PathBuf,
+    },
+    /// A directory, pipe, socket or device.
+    NotAFile {
+        /// What is not a regular file.
+        path: PathBuf,
+    },
+    /// Group or others can read or write the file.
+    Permissions {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The operating system gave no random numbers for a new key.
+    Random {
+        /// What it said.
+        error: rand_core::Error,
+    },
+    /// Larger than any key file ([`key_file::SIZE_MAX`]).
+    TooLarge {
+        /// What is too large to be a key.
+        path: PathBuf,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied { path } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "no permission to open {path}: make the user that runs highwater its owner, `chown USER {path}`"
+                )
+            }
+            Self::Exists { path } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "{path} already exists, and a key is never overwritten: name another path, or move the old file away"
+                )
+            }
+            Self::Foreign { path, owner, expected } => {
+                let path = path.display();
+                write!(f, "{path} belongs to user id {owner}, and highwater runs as {expected}: ")?;
+                write!(f, "run it as the user that owns the key, or run `chown {expected} {path}`")
+            }
+            Self::Io { action, path, error } => write!(f, "cannot {action} {}: {error}", path.display()),
+            Self::Malformed { path, reason } => write!(f, "{} holds no usable key: {reason}", path.display()),
+            Self::Missing { path } => {
+                write!(f, "there is no {}: correct the path, or put the key file there", path.display())
+            }
+            Self::NotAFile { path } => {
+                write!(f, "{} is not a regular file: name the file that holds the key", path.display())
+            }
+            Self::Permissions { path, mode } => {
+                let path = path.display();
+                write!(f, "{path} is open to other users (mode {mode:04o}): run `chmod 600 {path}`")
+            }
+            Self::Random { error } => {
+                write!(f, "the operating system gave no random numbers, so no key was made: {error}")
+            }
+            Self::TooLarge { path, bytes } => {
+                write!(
+                    f,
+                    "{} has {bytes} bytes, more than any key file: name the file that holds the key",
+                    path.display()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KeyEncoding, KeyRole};
+    use std::path::Path;
+
+    const SEED_BASE64: &[u8] = b"QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=";
+
+    fn config(path: &Path, role: KeyRole) -> SoftsignConfig {
+        SoftsignConfig { chain_ids: vec![], role, encoding: KeyEncoding::Base64, path: path.into(), line: 1 }
+    }
+
+    #[test]
+    fn a_configured_key_is_opened_and_signs_verifiably() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("consensus.key");
+        key_file::write(&path, SEED_BASE64).unwrap();
+        for role in [KeyRole::Consensus, KeyRole::Account] {
+            let config = config(&path, role);
+            let signer = open(&config).ok().unwrap();
+            assert_eq!(signer.public_key().key_type(), config.key_type());
+            let signature = signer.sign(b"message").unwrap();
+            assert!(signer.public_key().verifies(b"message", &signature));
+            assert!(!signer.public_key().verifies(b"another", &signature));
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_key_is_named_in_the_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("consensus.key");
+        key_file::write(&path, &SEED_BASE64[..40]).unwrap();
+        let error = open(&config(&path, KeyRole::Consensus)).err().unwrap();
+        assert!(matches!(error, KeyError::Malformed { .. }));
+        assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
+    }
+}

@@ -1,0 +1,129 @@
+//! The doors: how bytes get to a validator node and back.
+//!
+//! A link carries whole messages. Behind it lies `tcp://` with SecretConnection or `unix://` in the clear.
+
+mod contain;
+mod error;
+mod secret;
+mod tcp;
+mod unix;
+
+pub use contain::is_contained;
+pub use error::LinkError;
+pub use tcp::{TcpDoor, tcp};
+pub use unix::unix;
+
+use crate::{config::PeerId, privval::frame::LengthPrefix};
+use std::{
+    io,
+    net::{Shutdown, TcpStream},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
+
+/// How long a connection may take to come about.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A connection to a node over which messages travel.
+pub trait Link: Send {
+    /// Waits for the next message and puts its body into `body`, replacing what was there.
+    fn receive(&mut self, body: &mut Vec<u8>) -> Result<(), LinkError>;
+    /// Sends bytes that hold whole messages, in one write if they fit.
+    fn send(&mut self, frames: &[u8]) -> Result<(), LinkError>;
+    /// Who is on the other side, if the link knows.
+    fn peer(&self) -> Option<PeerId>;
+}
+
+/// A connection whose node has not spoken yet. A node serves one signer and leaves every other in its backlog, so
+/// this is also where a standby waits, without a deadline, until the node turns to it.
+pub trait Door: Send {
+    /// A handle that closes the connection from another thread.
+    fn closer(&self) -> io::Result<Closer>;
+    /// Waits until the node speaks, then makes the connection a link.
+    fn enter(self: Box<Self>) -> Result<Box<dyn Link>, LinkError>;
+}
+
+/// Ends a connection from another thread: a blocked read returns, while an answer in hand can still be written.
+pub enum Closer {
+    /// A TCP connection.
+    Tcp(TcpStream),
+    /// A unix connection.
+    Unix(UnixStream),
+}
+
+impl Closer {
+    /// Ends the reading side.
+    pub fn close(&self) {
+        // An error means that the connection is gone already.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Read),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Read),
+        };
+    }
+}
+
+/// Reads one message from a stream of bytes.
+fn receive_message(stream: &mut impl io::BufRead, body: &mut Vec<u8>) -> Result<(), LinkError> {
+    /// What an idle link keeps; one long request must not hold its memory for ever.
+    const KEEP_BYTES: usize = 64 * 1024;
+    /// How much is allocated ahead of what has arrived.
+    const STEP_BYTES: usize = 64 * 1024;
+    let mut prefix = LengthPrefix::default();
+    let length = loop {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        if let Some(length) = prefix.push(byte[0])? {
+            break length;
+        }
+    };
+    body.clear();
+    body.shrink_to(KEEP_BYTES);
+    while body.len() < length {
+        let begin = body.len();
+        body.resize(length.min(begin + STEP_BYTES), 0);
+        stream.read_exact(&mut body[begin..])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::privval::frame::{FrameError, REQUEST_MAX_BYTES};
+    use std::io::Cursor;
+
+    #[test]
+    fn messages_follow_each_other_whatever_their_length() {
+        let lengths = [0, 1, 127, 128, 1024, 65_536, 65_537, 200_000, 3];
+        let mut stream = Vec::new();
+        for (index, length) in lengths.iter().enumerate() {
+            prost::encoding::encode_varint(*length as u64, &mut stream);
+            stream.extend(vec![u8::try_from(index).unwrap(); *length]);
+        }
+        let mut stream = Cursor::new(stream);
+        let mut body = Vec::new();
+        for (index, length) in lengths.iter().enumerate() {
+            receive_message(&mut stream, &mut body).unwrap();
+            assert_eq!(body, vec![u8::try_from(index).unwrap(); *length]);
+        }
+        assert!(matches!(receive_message(&mut stream, &mut body), Err(LinkError::Closed)));
+    }
+
+    #[test]
+    fn a_promise_of_four_mebibytes_costs_no_memory_until_it_is_kept() {
+        let mut stream = Vec::new();
+        prost::encoding::encode_varint(REQUEST_MAX_BYTES as u64, &mut stream);
+        stream.extend([0; 10]);
+        let mut body = Vec::new();
+        assert!(receive_message(&mut Cursor::new(stream), &mut body).is_err());
+        assert!(body.capacity() <= 128 * 1024, "{}", body.capacity());
+    }
+
+    #[test]
+    fn a_longer_promise_is_refused() {
+        let mut stream = Vec::new();
+        prost::encoding::encode_varint(REQUEST_MAX_BYTES as u64 + 1, &mut stream);
+        let error = receive_message(&mut Cursor::new(stream), &mut Vec::new()).unwrap_err();
+        assert!(matches!(error, LinkError::Frame(FrameError::TooLong { .. })));
+    }
+}

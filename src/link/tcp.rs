@@ -1,0 +1,71 @@
+//! `tcp://`: TCP with SecretConnection.
+
+use super::{CONNECT_TIMEOUT, Closer, Door, Link, LinkError, secret::SecretLink};
+use crate::{config::PeerId, keyring::IdentityKey};
+use socket2::{SockRef, TcpKeepalive};
+use std::{
+    io,
+    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    sync::Arc,
+    time::Duration,
+};
+
+/// A TCP connection that waits for its node to speak.
+pub struct TcpDoor {
+    stream: TcpStream,
+    identity: Arc<IdentityKey>,
+    pinned: Option<PeerId>,
+    timeout: Duration,
+}
+
+/// Connects to `host`, trying each of its addresses once.
+pub fn tcp(
+    host: &str,
+    port: u16,
+    identity: Arc<IdentityKey>,
+    pinned: Option<PeerId>,
+    timeout: Duration,
+) -> Result<TcpDoor, LinkError> {
+    let resolve_error = |error| LinkError::Resolve { host: host.to_owned(), error };
+    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(resolve_error)?.collect();
+    let mut last = resolve_error(io::Error::other("the name has no address"));
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => {
+                prepare(&stream)?;
+                return Ok(TcpDoor { stream, identity, pinned, timeout });
+            }
+            Err(error) => last = LinkError::Connect(error),
+        }
+    }
+    Err(last)
+}
+
+/// No delay for answers, and keepalive: a parked connection is read without a deadline, and only keepalive notices
+/// that its host has gone.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+    const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+    const KEEPALIVE_PROBES: u32 = 3;
+    stream.set_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+impl Door for TcpDoor {
+    fn closer(&self) -> io::Result<Closer> {
+        self.stream.try_clone().map(Closer::Tcp)
+    }
+
+    /// The node writes first, right after it accepts (CometBFT `privval/signer_listener_endpoint.go`). Until then we
+    /// are parked in its backlog, and leaving to dial again would only put a dead entry there.
+    fn enter(self: Box<Self>) -> Result<Box<dyn Link>, LinkError> {
+        if self.stream.peek(&mut [0])? == 0 {
+            return Err(LinkError::Closed);
+        }
+        self.stream.set_read_timeout(Some(self.timeout))?;
+        self.stream.set_write_timeout(Some(self.timeout))?;
+        Ok(Box::new(SecretLink::handshake(self.stream, &self.identity, self.pinned)?))
+    }
+}

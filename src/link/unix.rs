@@ -1,0 +1,58 @@
+//! `unix://`: messages in the clear over a socket whose permissions are the only protection.
+
+use super::{Closer, Door, Link, LinkError, receive_message};
+use crate::config::PeerId;
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+/// A unix connection that waits for its node to speak.
+struct UnixDoor {
+    stream: UnixStream,
+    timeout: Duration,
+}
+
+struct UnixLink {
+    stream: BufReader<UnixStream>,
+}
+
+/// Connects to the socket at `path`.
+pub fn unix(path: &Path, timeout: Duration) -> Result<impl Door + use<>, LinkError> {
+    let stream = UnixStream::connect(path).map_err(LinkError::Connect)?;
+    Ok(UnixDoor { stream, timeout })
+}
+
+impl Door for UnixDoor {
+    fn closer(&self) -> io::Result<Closer> {
+        self.stream.try_clone().map(Closer::Unix)
+    }
+
+    fn enter(self: Box<Self>) -> Result<Box<dyn Link>, LinkError> {
+        /// A vote with room to spare; longer requests are read past the buffer.
+        const BUFFER_BYTES: usize = 4096;
+        let mut stream = BufReader::with_capacity(BUFFER_BYTES, self.stream);
+        if stream.fill_buf()?.is_empty() {
+            return Err(LinkError::Closed);
+        }
+        stream.get_ref().set_read_timeout(Some(self.timeout))?;
+        stream.get_ref().set_write_timeout(Some(self.timeout))?;
+        Ok(Box::new(UnixLink { stream }))
+    }
+}
+
+impl Link for UnixLink {
+    fn receive(&mut self, body: &mut Vec<u8>) -> Result<(), LinkError> {
+        receive_message(&mut self.stream, body)
+    }
+
+    fn send(&mut self, frames: &[u8]) -> Result<(), LinkError> {
+        Ok(self.stream.get_mut().write_all(frames)?)
+    }
+
+    fn peer(&self) -> Option<PeerId> {
+        None
+    }
+}

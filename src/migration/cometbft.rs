@@ -1,0 +1,74 @@
+//! CometBFT's `priv_validator_state.json` (`privval/file.go`): the height is a string, round and step are numbers,
+//! and the last signature is kept with the bytes it covers.
+
+use super::{Foreign, MigrationError, Program, decimal};
+use crate::{
+    consensus::{HEIGHT_MAX, Hrs, ROUND_MAX, Signature, Step},
+    privval::Canonical,
+    watermark::{Identity, Mark},
+};
+use serde_json::{Value, json};
+use subtle_encoding::{base64, hex};
+
+pub(super) fn read(json: &Value, identity: &Identity) -> Result<Foreign, MigrationError> {
+    let wrong = |field, expected| MigrationError::Field { program: Program::CometBft, field, expected };
+    let height = decimal(&json["height"], HEIGHT_MAX).ok_or_else(|| wrong("height", "a number in a string"))?;
+    let round = json["round"].as_u64().and_then(|round| u32::try_from(round).ok()).filter(|round| *round <= ROUND_MAX);
+    let round = round.ok_or_else(|| wrong("round", "a number"))?;
+    let step = json["step"].as_u64().filter(|step| *step <= 3).ok_or_else(|| wrong("step", "a number from 0 to 3"))?;
+    let Some(step) = Step::from_number(step) else {
+        return match (height, round) {
+            (0, 0) => Ok(Foreign { program: Program::CometBft, mark: Mark::NEVER_SIGNED, proven: false }),
+            _ => Err(wrong("step", "1 (proposal), 2 (prevote) or 3 (precommit) above height 0")),
+        };
+    };
+    let hrs = Hrs { height, round, step };
+    let sign_bytes = optional(json, "signbytes", hex_of).ok_or(wrong("signbytes", "hex"))?;
+    let signature = optional(json, "signature", base64_of).ok_or(wrong("signature", "base64"))?;
+    let (Some(sign_bytes), Some(signature)) = (sign_bytes, signature) else {
+        return Err(MigrationError::Unproven { hrs });
+    };
+    prove(hrs, &sign_bytes, &signature, identity)?;
+    Ok(Foreign { program: Program::CometBft, mark: Mark::floor(hrs), proven: true })
+}
+
+/// The file's own signature shows that it is of our chain and key, and of the height that it says.
+fn prove(hrs: Hrs, sign_bytes: &[u8], signature: &[u8], identity: &Identity) -> Result<(), MigrationError> {
+    let parsed = Canonical::parse(sign_bytes);
+    let (message, chain) = parsed.ok_or(MigrationError::SignBytes { found: None, expected: hrs })?;
+    if message.hrs() != hrs {
+        return Err(MigrationError::SignBytes { found: Some(message.hrs()), expected: hrs });
+    }
+    if chain != identity.chain {
+        return Err(MigrationError::ForeignChain { found: chain.to_string() });
+    }
+    let signature = signature.try_into().map(Signature).map_err(|_| MigrationError::Signature)?;
+    if identity.key.verifies(sign_bytes, &signature) { Ok(()) } else { Err(MigrationError::Signature) }
+}
+
+/// CometBFT answers a request at the same height, round and step with an error if its file has no sign bytes.
+pub(super) fn write(mark: &Mark) -> String {
+    let Hrs { height, round, step } = mark.hrs;
+    json!({ "height": height.to_string(), "round": round, "step": step.number() }).to_string()
+}
+
+/// `Some(None)` if the field is absent or empty, `None` if it does not decode.
+fn optional(json: &Value, field: &str, decode: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Option<Vec<u8>>> {
+    match &json[field] {
+        Value::Null => Some(None),
+        Value::String(text) if text.is_empty() => Some(None),
+        Value::String(text) => decode(text).map(Some),
+        _ => None,
+    }
+}
+
+fn hex_of(text: &str) -> Option<Vec<u8>> {
+    hex::decode(text.to_ascii_lowercase()).ok()
+}
+
+fn base64_of(text: &str) -> Option<Vec<u8>> {
+    // The decoder wants whole groups and panics over padding where none belongs.
+    let unpadded = text.trim_end_matches('=');
+    let padded = text.len().is_multiple_of(4) && text.len() - unpadded.len() <= 2 && !unpadded.contains('=');
+    padded.then(|| base64::decode(text).ok()).flatten()
+}

@@ -1,0 +1,152 @@
+//! State files of other programs, in and out.
+//!
+//! A foreign file tells how far its program has signed, never what a device would need to repeat it. So everything
+//! read here becomes a mark without a digest: its own height, round and step is refused for good.
+
+mod cometbft;
+mod tmkms;
+
+use crate::{
+    consensus::{ChainIdError, Hrs},
+    watermark::{Identity, Mark},
+};
+use serde_json::Value;
+use std::fmt;
+
+/// A program whose state files are understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// CometBFT's own signer: `priv_validator_state.json`.
+    CometBft,
+    /// tmkms.
+    Tmkms,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CometBft => "CometBFT",
+            Self::Tmkms => "tmkms",
+        })
+    }
+}
+
+/// A foreign state file that was understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Who wrote it.
+    pub program: Program,
+    /// How far that program has signed.
+    pub mark: Mark,
+    /// Whether the file proves, by a signature of our key over its own content, that it is of our chain and key.
+    /// tmkms's files hold none.
+    pub proven: bool,
+}
+
+/// Reads a foreign state file. `identity` is what a CometBFT file must prove to be of.
+pub fn read(text: &str, identity: &Identity) -> Result<Foreign, MigrationError> {
+    let json: Value = serde_json::from_str(text).map_err(|error| MigrationError::NotJson(error.to_string()))?;
+    let Value::Object(fields) = &json else { return Err(MigrationError::NotJson("it is not an object".into())) };
+    // The one field that tells the two apart. Guessing wrong would be off by a step.
+    let block_id = fields.contains_key("block_id");
+    let signature = fields.contains_key("signbytes") || fields.contains_key("signature");
+    match (block_id, signature) {
+        (true, true) => Err(MigrationError::Ambiguous("it has both a block_id (tmkms) and signbytes (CometBFT)")),
+        (true, false) => tmkms::read(&json),
+        (false, _) => cometbft::read(&json, identity),
+    }
+}
+
+/// Writes `mark` for `program`, so that it never signs the mark's own height, round and step again.
+pub fn write(program: Program, mark: &Mark) -> String {
+    match program {
+        Program::CometBft => cometbft::write(mark),
+        Program::Tmkms => tmkms::write(mark),
+    }
+}
+
+/// Why a foreign state file is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MigrationError {
+    /// It could be either program's.
+    Ambiguous(&'static str),
+    /// A field is missing or wrong.
+    Field {
+        /// Whose format it was read in.
+        program: Program,
+        /// The field.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// It is of another chain.
+    ForeignChain {
+        /// The chain in its sign bytes.
+        found: String,
+    },
+    /// It is not JSON.
+    NotJson(String),
+    /// Its sign bytes are not of its own height, round and step.
+    SignBytes {
+        /// What the sign bytes say, if they can be read.
+        found: Option<Hrs>,
+        /// What the file says.
+        expected: Hrs,
+    },
+    /// Its signature is not our key's.
+    Signature,
+    /// It has signed, and nothing in it shows for which chain and key.
+    Unproven {
+        /// How far.
+        hrs: Hrs,
+    },
+}
+
+impl fmt::Display for MigrationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ambiguous(why) => write!(
+                f,
+                "it cannot be told which program wrote it: {why}. Take the height from it by hand: `highwater state \
+                 init --height H`"
+            ),
+            Self::Field { program, field, expected } => {
+                write!(f, "read as a {program} state file, its `{field}` should be {expected}")
+            }
+            Self::ForeignChain { found } => write!(f, "its sign bytes are of chain {found}"),
+            Self::NotJson(why) => write!(f, "it is no JSON state file: {why}"),
+            Self::SignBytes { found: Some(found), expected } => {
+                write!(f, "it says {expected}, its sign bytes say {found}: it was changed by hand")
+            }
+            Self::SignBytes { found: None, expected } => {
+                write!(f, "it says {expected}, but its sign bytes are no vote or proposal: it was changed by hand")
+            }
+            Self::Signature => f.write_str("its signature is not of the configured consensus key"),
+            Self::Unproven { hrs } => write!(
+                f,
+                "it is at {hrs} without the sign bytes and signature that would prove its chain and key. If you know \
+                 that it is of this key: `highwater state init --height {}`",
+                hrs.height
+            ),
+        }
+    }
+}
+
+impl std::error::Error for MigrationError {}
+
+impl From<ChainIdError> for MigrationError {
+    fn from(error: ChainIdError) -> Self {
+        Self::NotJson(error.to_string())
+    }
+}
+
+/// A decimal number in a string, which is how both programs write heights.
+fn decimal(value: &Value, most: u64) -> Option<u64> {
+    let text = value.as_str()?;
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| plain && *number <= most)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

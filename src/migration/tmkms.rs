@@ -1,0 +1,43 @@
+//! tmkms's state file (`src/chain/state.rs`): height and round are strings, the step counts from 0, and the block is
+//! kept instead of a signature.
+
+use super::{Foreign, MigrationError, Program, decimal};
+use crate::{
+    consensus::{HEIGHT_MAX, Hrs, ROUND_MAX, Step},
+    watermark::Mark,
+};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+pub(super) fn read(json: &Value) -> Result<Foreign, MigrationError> {
+    let wrong = |field, expected| MigrationError::Field { program: Program::Tmkms, field, expected };
+    let height = decimal(&json["height"], HEIGHT_MAX).ok_or_else(|| wrong("height", "a number in a string"))?;
+    let round = decimal(&json["round"], ROUND_MAX.into()).ok_or_else(|| wrong("round", "a number in a string"))?;
+    // A CometBFT file whose round was put into a string by hand would come in one step too high.
+    let step = json["step"].as_u64().filter(|step| *step <= 2);
+    let step = step.ok_or_else(|| wrong("step", "0 (proposal), 1 (prevote) or 2 (precommit)"))?;
+    if !(json["block_id"].is_object() || json["block_id"].is_null()) {
+        return Err(wrong("block_id", "an object or null"));
+    }
+    let round = u32::try_from(round).expect("checked against the highest round");
+    let step = Step::from_number(step + 1).expect("steps 1 to 3 exist");
+    let mark = Mark::floor(Hrs { height, round, step });
+    Ok(Foreign { program: Program::Tmkms, mark, proven: false })
+}
+
+/// tmkms signs again whatever names the same block, and anything at all after a null one. A hash of the mark, which
+/// no block can have, stands in its place.
+pub(super) fn write(mark: &Mark) -> String {
+    let stand_in = match &mark.signed {
+        Some(signed) => signed.digest.0,
+        None => Sha256::digest(format!("highwater: no block was signed at {}", mark.hrs)).into(),
+    };
+    let hash = String::from_utf8(subtle_encoding::hex::encode_upper(stand_in)).expect("hex is text");
+    json!({
+        "height": mark.hrs.height.to_string(),
+        "round": mark.hrs.round.to_string(),
+        "step": mark.hrs.step.number() - 1,
+        "block_id": { "hash": hash, "parts": { "total": 1, "hash": hash } },
+    })
+    .to_string()
+}

@@ -1,0 +1,351 @@
+//! One validator node: dial, wait until it turns to us, serve its requests, dial again.
+//!
+//! A node has a thread of its own and blocks on its own connection; nothing it does can hold up another.
+
+use crate::{
+    chain::{Chain, Signed},
+    config::{NodeAddress, ValidatorConfig},
+    consensus::Hrs,
+    keyring::IdentityKey,
+    link::{self, Closer, Door, Link, LinkError},
+    privval::{ParseError, Refusal, Request, RequestKind, message::Message, response},
+};
+use rand_core::{OsRng, RngCore as _};
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+use tracing::{debug, info, warn};
+
+/// One validator node and the chain it is served.
+pub struct Node {
+    config: ValidatorConfig,
+    name: String,
+    /// Who we are on a SecretConnection; unix sockets need none.
+    identity: Option<Arc<IdentityKey>>,
+    chain: Arc<Chain>,
+    stop: Arc<Stop>,
+}
+
+impl Node {
+    /// A node that has not been dialled.
+    ///
+    /// # Panics
+    /// If a TCP node comes without an identity key: the configuration requires one.
+    pub fn new(config: ValidatorConfig, identity: Option<Arc<IdentityKey>>, chain: Arc<Chain>) -> Self {
+        let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
+        assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
+        let name = config.address.to_string();
+        Self { config, name, identity, chain, stop: Arc::default() }
+    }
+
+    /// A handle that ends [`Node::run`] from another thread.
+    pub fn stop_handle(&self) -> Arc<Stop> {
+        Arc::clone(&self.stop)
+    }
+
+    /// The node's address.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Serves the node until told to stop, or until its first lost link if `reconnect = false`.
+    pub fn run(&self) {
+        let mut backoff = Backoff::default();
+        let mut quiet = Quiet::default();
+        loop {
+            let ended = self.connect_and_serve(|| backoff.reset());
+            self.stop.let_go();
+            if self.stop.is_stopping() {
+                return;
+            }
+            let Err(error) = ended;
+            quiet.report(&error.to_string(), |text, times| {
+                warn!(chain = %self.chain.id(), node = %self.name, times, "link lost: {text}");
+            });
+            if !self.config.reconnect {
+                warn!(chain = %self.chain.id(), node = %self.name, "not dialling again: reconnect = false");
+                return;
+            }
+            if self.stop.sleep(backoff.next()) {
+                return;
+            }
+        }
+    }
+
+    fn connect_and_serve(&self, on_link: impl FnOnce()) -> Result<std::convert::Infallible, LinkError> {
+        let door = self.dial()?;
+        self.stop.hold(door.closer()?);
+        debug!(chain = %self.chain.id(), node = %self.name, "connected, waiting for the node to speak");
+        let mut link = door.enter()?;
+        on_link();
+        let peer = link.peer().map(|peer| peer.to_string());
+        info!(chain = %self.chain.id(), node = %self.name, peer = peer.as_deref().unwrap_or("-"), "link up");
+        self.serve(link.as_mut())
+    }
+
+    fn dial(&self) -> Result<Box<dyn Door>, LinkError> {
+        let timeout = self.config.timeout;
+        match &self.config.address {
+            NodeAddress::Tcp { peer_id, host, port, .. } => {
+                let identity = Arc::clone(self.identity.as_ref().expect("checked in Node::new"));
+                Ok(Box::new(link::tcp(host, *port, identity, *peer_id, timeout)?))
+            }
+            NodeAddress::Unix { path } => Ok(Box::new(link::unix(path, timeout)?)),
+        }
+    }
+
+    fn serve(&self, link: &mut dyn Link) -> Result<std::convert::Infallible, LinkError> {
+        let mut body = Vec::new();
+        let mut frame = Vec::new();
+        loop {
+            link.receive(&mut body)?;
+            let begin = Instant::now();
+            let (message, event) = answer(&self.chain, &body, self.config.max_height)?;
+            assert!(response::fits(&message), "every response fits every node");
+            frame.clear();
+            message.encode_frame(&mut frame);
+            link.send(&frame)?;
+            // After the answer, and through a queue that drops rather than waits.
+            event.log(&self.chain, &self.name, begin.elapsed());
+        }
+    }
+}
+
+/// Answers one message.
+pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Message, Event), LinkError> {
+    let request = match Request::parse(body, chain.id()) {
+        Ok(request) => request,
+        Err(ParseError::Refused(kind, refusal)) => {
+            return Ok((response::refused(kind, &refusal), Event::refused(kind, None, refusal)));
+        }
+        Err(ParseError::Unanswerable) => return Err(LinkError::Unanswerable),
+    };
+    let kind = request.kind();
+    let hrs = match &request {
+        Request::Vote(request) => Some(request.canonical.hrs()),
+        Request::Proposal(request) => Some(request.canonical.hrs()),
+        Request::Ping | Request::PubKey | Request::RawBytes(_) => None,
+    };
+    let answered = match request {
+        Request::Ping => Ok((response::ping(), Outcome::Answered)),
+        Request::PubKey => chain.public_key().map(|key| (response::pub_key(&key), Outcome::Answered)),
+        Request::Proposal(request) => chain
+            .sign_proposal(&request, max_height)
+            .map(|signed| (response::proposal(request.echo, &signed.signature), Outcome::of(&signed))),
+        Request::RawBytes(request) => {
+            chain.sign_raw_bytes(&request).map(|signature| (response::raw_bytes(&signature), Outcome::Signed))
+        }
+        Request::Vote(request) => chain.sign_vote(&request, max_height).map(|signed| {
+            let extension = signed.extension_signature.as_ref();
+            let message = response::vote(request.echo, signed.timestamp, &signed.signature, extension);
+            (message, Outcome::of(&signed))
+        }),
+    };
+    Ok(match answered {
+        Ok((message, outcome)) => (message, Event { kind, hrs, outcome }),
+        Err(refusal) => (response::refused(kind, &refusal), Event::refused(kind, hrs, refusal)),
+    })
+}
+
+/// What became of a request, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Which kind of request.
+    pub kind: RequestKind,
+    /// Height, round and step, if it has them.
+    pub hrs: Option<Hrs>,
+    /// What it got.
+    pub outcome: Outcome,
+}
+
+/// What a request got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer without a signature.
+    Answered,
+    /// An error.
+    Refused(Refusal),
+    /// A signature that it, or another node, had got before.
+    Repeated,
+    /// A new signature.
+    Signed,
+}
+
+impl Outcome {
+    fn of(signed: &Signed) -> Self {
+        if signed.repeated { Self::Repeated } else { Self::Signed }
+    }
+
+    /// A short name for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused(refusal) => match refusal {
+                Refusal::KeyUnavailable(_) | Refusal::StateUnusable(_) => "failed",
+                _ => "refused",
+            },
+            Self::Repeated => "repeated",
+            Self::Signed => "signed",
+        }
+    }
+}
+
+impl Event {
+    fn refused(kind: RequestKind, hrs: Option<Hrs>, refusal: Refusal) -> Self {
+        Self { kind, hrs, outcome: Outcome::Refused(refusal) }
+    }
+
+    fn log(&self, chain: &Chain, node: &str, took: Duration) {
+        let chain = chain.id();
+        let request = match &self.hrs {
+            Some(hrs) => hrs.step.to_string(),
+            None => self.kind.name().to_owned(),
+        };
+        let (height, round) = (self.hrs.map(|hrs| hrs.height), self.hrs.map(|hrs| hrs.round));
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let verdict = self.outcome.name();
+        match &self.outcome {
+            Outcome::Refused(refusal) => {
+                warn!(%chain, node, request, height, round, us, reason = refusal.name(), "{verdict}: {refusal}");
+            }
+            _ if self.kind == RequestKind::Ping => debug!(%chain, node, request, us, "{verdict}"),
+            _ => info!(%chain, node, request, height, round, us, "{verdict}"),
+        }
+    }
+}
+
+/// Ends a node's thread from another one.
+#[derive(Default)]
+pub struct Stop {
+    state: Mutex<StopState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct StopState {
+    stopping: bool,
+    closer: Option<Closer>,
+}
+
+impl Stop {
+    /// Lets the request in hand be answered and begins none after it.
+    pub fn stop(&self) {
+        let mut state = self.state();
+        state.stopping = true;
+        if let Some(closer) = &state.closer {
+            closer.close();
+        }
+        self.wake.notify_all();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.state().stopping
+    }
+
+    /// Takes the handle of the connection that is now in use.
+    fn hold(&self, closer: Closer) {
+        let mut state = self.state();
+        if state.stopping {
+            closer.close();
+        }
+        state.closer = Some(closer);
+    }
+
+    fn let_go(&self) {
+        self.state().closer = None;
+    }
+
+    /// Sleeps, unless told to stop. Whether it was.
+    fn sleep(&self, duration: Duration) -> bool {
+        let state = self.state();
+        let waited = self.wake.wait_timeout_while(state, duration, |state| !state.stopping);
+        waited.expect("nobody panics with this lock").0.stopping
+    }
+
+    fn state(&self) -> MutexGuard<'_, StopState> {
+        self.state.lock().expect("nobody panics with this lock")
+    }
+}
+
+/// How long to wait before dialling again: 50 ms at first, at most 1 s, because a booting node waits three seconds
+/// for its signer and exits without one. Each wait is shortened by up to half, so that signers spread out.
+#[derive(Default)]
+struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    const FIRST_MS: u64 = 50;
+    const LONGEST_MS: u64 = 1000;
+
+    fn next(&mut self) -> Duration {
+        let full = Self::LONGEST_MS.min(Self::FIRST_MS << self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        Duration::from_millis(full - u64::from(OsRng.next_u32()) % (full / 2 + 1))
+    }
+
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// Keeps a node that is down from filling the log: a reason is told when it is new, and again every half minute.
+#[derive(Default)]
+struct Quiet {
+    last: Option<(String, Instant)>,
+    times: u32,
+}
+
+impl Quiet {
+    const AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+    fn report(&mut self, text: &str, tell: impl FnOnce(&str, u32)) {
+        self.times += 1;
+        let known = self.last.as_ref().is_some_and(|(last, at)| last == text && at.elapsed() < Self::AGAIN_AFTER);
+        if !known {
+            tell(text, self.times);
+            self.last = Some((text.to_owned(), Instant::now()));
+            self.times = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_from_50_ms_to_1_s_and_begin_anew_after_a_link() {
+        let mut backoff = Backoff::default();
+        for full in [50, 100, 200, 400, 800, 1000, 1000, 1000] {
+            let wait = u64::try_from(backoff.next().as_millis()).unwrap();
+            assert!((full / 2..=full).contains(&wait), "{wait} of {full}");
+        }
+        backoff.reset();
+        assert!(backoff.next() <= Duration::from_millis(50));
+        backoff.failures = u32::MAX;
+        assert!(backoff.next() <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn the_same_reason_is_told_once() {
+        let mut quiet = Quiet::default();
+        let mut told = Vec::new();
+        for text in ["down", "down", "down", "other", "down"] {
+            quiet.report(text, |text, times| told.push((text.to_owned(), times)));
+        }
+        assert_eq!(told, [("down".into(), 1), ("other".into(), 3), ("down".into(), 1)]);
+    }
+
+    #[test]
+    fn a_stop_ends_a_sleep_and_closes_what_comes_later() {
+        let stop = Stop::default();
+        stop.stop();
+        assert!(stop.sleep(Duration::from_secs(60)));
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        stop.hold(Closer::Unix(ours.try_clone().unwrap()));
+        assert_eq!(std::io::Read::read(&mut &ours, &mut [0]).unwrap(), 0);
+        drop(theirs);
+    }
+}

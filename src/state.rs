@@ -1,0 +1,343 @@
+//! What is done to the state file of a chain: open it for signing, make it, bring a mark in, take one out, raise it.
+//!
+//! A mark only moves forward here, whoever asks.
+
+use crate::{
+    consensus::{ChainId, Hrs},
+    hook::HookError,
+    migration::{self, Foreign, MigrationError, Program},
+    watermark::{self, Damage, FileError, Format, HostId, Identity, Mark, Mode, Record, StateFile, Store, StoreError},
+};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+/// The state file of a chain.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whose it has to be.
+    pub identity: Identity,
+    /// The machine that it has to be of.
+    pub host: HostId,
+}
+
+/// What was taken over from another file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// What that file was.
+    pub source: &'static str,
+    /// The mark of the state file from now on.
+    pub mark: Mark,
+    /// Where the file that stood in its place is kept.
+    pub kept: Option<PathBuf>,
+}
+
+impl Place {
+    /// Opens the state for signing. A tmkms state file in its place is imported, once.
+    pub fn open(&self) -> Result<(Store, Option<Imported>), StateError> {
+        let file = StateFile::open(&self.path)?;
+        let (file, imported) = match file.format()? {
+            Format::Highwater => (file, None),
+            Format::Unknown => return Err(StateError::Unknown { path: self.path.clone() }),
+            Format::Json => {
+                let foreign = self.read_foreign(&file.text()?, &self.path)?;
+                if foreign.program != Program::Tmkms {
+                    // Its node still loads and writes that file.
+                    return Err(StateError::CometBftInPlace { path: self.path.clone() });
+                }
+                let imported = self.take_place_of(&file, foreign.mark, "tmkms")?;
+                drop(file);
+                (StateFile::open(&self.path)?, Some(imported))
+            }
+        };
+        let store = Store::open(Box::new(file), &self.identity, self.host).map_err(self.store_error())?;
+        Ok((store, imported))
+    }
+
+    /// Makes the state file of a chain that has none.
+    pub fn create(&self, mark: Mark) -> Result<(), StateError> {
+        Ok(watermark::create(&self.path, &self.first_record(mark))?)
+    }
+
+    /// Brings in the mark of the file at `from`: tmkms's, CometBFT's, or a Highwater state file of another machine
+    /// or one that was retired; also when it stands in our own place.
+    pub fn import(&self, from: &Path) -> Result<Imported, StateError> {
+        match StateFile::open(&self.path) {
+            Err(FileError::Missing { .. }) => {
+                let (source, mark) = self.read_source(from, None)?;
+                self.create(mark)?;
+                Ok(Imported { source, mark, kept: None })
+            }
+            Err(error) => Err(error.into()),
+            Ok(file) => self.import_over(file, from),
+        }
+    }
+
+    fn import_over(&self, mut file: StateFile, from: &Path) -> Result<Imported, StateError> {
+        let in_place = is_same_file(&self.path, from);
+        match file.format()? {
+            Format::Unknown => return Err(StateError::Unknown { path: self.path.clone() }),
+            Format::Json if in_place => {
+                let foreign = self.read_foreign(&file.text()?, from)?;
+                return self.take_place_of(&file, foreign.mark, name_of(foreign.program));
+            }
+            Format::Json => return Err(StateError::ForeignInPlace { path: self.path.clone() }),
+            Format::Highwater => {}
+        }
+        let ours = self.verified(&mut file)?;
+        let usable = match ours.check(&self.identity, self.host) {
+            Ok(()) => true,
+            Err(StoreError::ForeignHost { .. } | StoreError::Retired { .. }) => false,
+            Err(error) => return Err(self.store_error()(error)),
+        };
+        let (source, theirs) = if in_place { ("Highwater", ours.mark) } else { self.read_source(from, Some(&ours))? };
+        if usable {
+            if theirs.hrs <= ours.mark.hrs {
+                return Err(StateError::NotForward { path: self.path.clone(), last: ours.mark.hrs, asked: theirs.hrs });
+            }
+            let mark = Mark::floor(theirs.hrs);
+            let mut store = Store::open(Box::new(file), &self.identity, self.host).map_err(self.store_error())?;
+            store.advance(mark).map_err(self.store_error())?;
+            return Ok(Imported { source, mark, kept: None });
+        }
+        let mark = Mark::floor(theirs.hrs.max(ours.mark.hrs));
+        self.take_place_of(&file, mark, source)
+    }
+
+    /// What the file at `from` brings. `ours` is the state file that is there already.
+    fn read_source(&self, from: &Path, ours: Option<&Record>) -> Result<(&'static str, Mark), StateError> {
+        let (format, text) = watermark::format_of(from)?;
+        match (format, text) {
+            (Format::Json, Some(text)) => match self.read_foreign(&text, from) {
+                Ok(foreign) => Ok((name_of(foreign.program), foreign.mark)),
+                // Our own export comes back unused: nothing is taken from it that we do not have.
+                Err(StateError::Migration { error: MigrationError::Unproven { hrs }, .. })
+                    if ours.is_some_and(|ours| ours.mode == Mode::Retired && ours.mark.hrs >= hrs) =>
+                {
+                    Ok((name_of(Program::CometBft), Mark::floor(hrs)))
+                }
+                Err(error) => Err(error),
+            },
+            (Format::Highwater, _) => {
+                // Locked, so that it is nobody's working file.
+                let theirs = Self { path: from.into(), ..self.clone() };
+                let record = theirs.verified(&mut StateFile::open(from)?)?;
+                match record.check(&self.identity, self.host) {
+                    Ok(()) | Err(StoreError::ForeignHost { .. } | StoreError::Retired { .. }) => {
+                        Ok(("Highwater", Mark::floor(record.mark.hrs)))
+                    }
+                    Err(error) => Err(theirs.store_error()(error)),
+                }
+            }
+            _ => Err(StateError::Unknown { path: from.into() }),
+        }
+    }
+
+    fn read_foreign(&self, text: &str, from: &Path) -> Result<Foreign, StateError> {
+        migration::read(text, &self.identity).map_err(|error| StateError::Migration { path: from.into(), error })
+    }
+
+    fn verified(&self, file: &mut StateFile) -> Result<Record, StateError> {
+        let newest = file.newest().map_err(self.store_error())?;
+        newest.map_err(|damage| self.store_error()(StoreError::Damaged(damage)))
+    }
+
+    fn take_place_of(&self, file: &StateFile, mark: Mark, source: &'static str) -> Result<Imported, StateError> {
+        let kept = watermark::replace(file, &self.first_record(mark), true)?;
+        Ok(Imported { source, mark, kept })
+    }
+
+    fn first_record(&self, mark: Mark) -> Record {
+        let identity = self.identity.clone();
+        Record { mode: Mode::Active, sequence: 0, host: self.host, identity, mark }
+    }
+
+    /// Names the file in an error of its store.
+    pub fn store_error(&self) -> impl FnOnce(StoreError) -> StateError + use<> {
+        let path = self.path.clone();
+        move |error| StateError::Store { path, error }
+    }
+}
+
+/// Raises the mark of `chain`'s file at `path`: nothing at or below `height` is ever signed again. Needs no key.
+pub fn raise(path: &Path, chain: &ChainId, host: HostId, height: u64) -> Result<Mark, StateError> {
+    let mut store = open_without_key(path, chain, host)?;
+    let mark = Mark::floor(Hrs::end_of(height));
+    if mark.hrs <= store.mark().hrs {
+        return Err(StateError::NotForward { path: path.into(), last: store.mark().hrs, asked: mark.hrs });
+    }
+    let raised = store.advance(mark).map_err(|error| StateError::Store { path: path.into(), error })?;
+    Ok(raised.spend())
+}
+
+/// Writes the mark of `chain`'s file at `path` as `program`'s state file, after the file has been retired: from then
+/// on only one of the two programs can sign. A retired file is exported again as it was.
+pub fn export(path: &Path, chain: &ChainId, host: HostId, program: Program) -> Result<String, StateError> {
+    let store = match open_without_key(path, chain, host) {
+        Err(StateError::Store { error: StoreError::Retired { mark }, .. }) => {
+            return Ok(migration::write(program, &mark));
+        }
+        other => other?,
+    };
+    let mark = *store.mark();
+    store.retire().map_err(|error| StateError::Store { path: path.into(), error })?;
+    Ok(migration::write(program, &mark))
+}
+
+/// The newest record of the file at `path`, also while a signer uses it.
+pub fn show(path: &Path) -> Result<Record, StateError> {
+    let store_error = |error| StateError::Store { path: path.into(), error };
+    match watermark::format_of(path)? {
+        (Format::Highwater, _) => {}
+        (Format::Json, _) => return Err(StateError::ForeignInPlace { path: path.into() }),
+        (Format::Unknown, _) => return Err(StateError::Unknown { path: path.into() }),
+    }
+    let newest: Result<Record, Damage> = watermark::read_unlocked(path).map_err(store_error)?;
+    newest.map_err(|damage| StateError::Store { path: path.into(), error: StoreError::Damaged(damage) })
+}
+
+/// What [`Place::open`] would take over from the tmkms state file at `path`.
+pub fn preview(path: &Path, identity: &Identity) -> Result<Foreign, StateError> {
+    let (_, text) = watermark::format_of(path)?;
+    let text = text.ok_or(StateError::Unknown { path: path.into() })?;
+    match migration::read(&text, identity) {
+        Ok(foreign) if foreign.program == Program::Tmkms => Ok(foreign),
+        Ok(_) | Err(MigrationError::Unproven { .. }) => Err(StateError::CometBftInPlace { path: path.into() }),
+        Err(error) => Err(StateError::Migration { path: path.into(), error }),
+    }
+}
+
+/// Opens a store for whichever key it is of.
+fn open_without_key(path: &Path, chain: &ChainId, host: HostId) -> Result<Store, StateError> {
+    let mut file = StateFile::open(path)?;
+    let store_error = |error| StateError::Store { path: path.into(), error };
+    match file.format()? {
+        Format::Highwater => {}
+        Format::Json => return Err(StateError::ForeignInPlace { path: path.into() }),
+        Format::Unknown => return Err(StateError::Unknown { path: path.into() }),
+    }
+    let newest = file.newest().map_err(store_error)?;
+    let newest =
+        newest.map_err(|damage| StateError::Store { path: path.into(), error: StoreError::Damaged(damage) })?;
+    let identity = Identity { chain: chain.clone(), ..newest.identity };
+    Store::open(Box::new(file), &identity, host).map_err(|error| StateError::Store { path: path.into(), error })
+}
+
+fn name_of(program: Program) -> &'static str {
+    match program {
+        Program::CometBft => "CometBFT",
+        Program::Tmkms => "tmkms",
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let id = |path: &Path| -> io::Result<_> { std::fs::metadata(path).map(|found| (found.dev(), found.ino())) };
+    matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Why a state file cannot be used as asked.
+#[derive(Debug)]
+pub enum StateError {
+    /// CometBFT's own state file stands where ours should be.
+    CometBftInPlace {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The file cannot be opened, made or replaced.
+    File(FileError),
+    /// Another program's state file stands where ours should be.
+    ForeignInPlace {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The state hook gave no usable height, and the chain stays closed without one.
+    Hook(HookError),
+    /// Another program's state file cannot be taken over.
+    Migration {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        error: MigrationError,
+    },
+    /// The mark would not move forward.
+    NotForward {
+        /// Where the state file is.
+        path: PathBuf,
+        /// Its mark.
+        last: Hrs,
+        /// The mark that was asked for.
+        asked: Hrs,
+    },
+    /// The file was opened, but cannot be used.
+    Store {
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        error: StoreError,
+    },
+    /// The file is nobody's state file.
+    Unknown {
+        /// Where it is.
+        path: PathBuf,
+    },
+}
+
+impl From<FileError> for StateError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CometBftInPlace { path } => write!(
+                f,
+                "{} is CometBFT's own state file, which its node still writes. Name another `state_file`, then run \
+                 `highwater state import {}`",
+                path.display(),
+                path.display()
+            ),
+            Self::File(error) => write!(f, "{error}"),
+            Self::ForeignInPlace { path } => write!(
+                f,
+                "{} is another program's state file: `highwater state import {}` takes it over",
+                path.display(),
+                path.display()
+            ),
+            Self::Hook(error) => write!(f, "{error} (fail_closed = true)"),
+            Self::Migration { path, error } => write!(f, "cannot import {}: {error}", path.display()),
+            Self::NotForward { path, last, asked } => write!(
+                f,
+                "state file {} is at {last} and only moves forward: {asked} is not above it. Nothing was changed",
+                path.display()
+            ),
+            Self::Store { path, error } => write!(f, "state file {} {error}", path.display()),
+            Self::Unknown { path } => write!(
+                f,
+                "{} is damaged or no state file at all: wait until the chain has committed two more heights, move the \
+                 file away, then run `highwater state init --height H` with the last of them",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StateError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File(error) => Some(error),
+            Self::Migration { error, .. } => Some(error),
+            Self::Store { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -1,0 +1,178 @@
+//! Highwater against real CometBFT nodes: blocks grow, whatever happens to the signer, and nothing is signed twice.
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub)]
+#![cfg(unix)]
+
+#[path = "cometbft/app.rs"]
+mod app;
+#[path = "cometbft/lab.rs"]
+mod lab;
+#[path = "cometbft/node.rs"]
+mod node;
+#[path = "cometbft/rpc.rs"]
+mod rpc;
+#[path = "cometbft/signer.rs"]
+mod signer;
+
+use lab::{Lab, cometbft, free_port};
+use node::{Node, chain_id, extension_params};
+use serde_json::{Value, json};
+use signer::Signer;
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    thread,
+    time::Duration,
+};
+
+/// How many blocks a lone validator makes at least before the signer is killed, between the kills, and after.
+const LONE_BLOCKS: u64 = 10;
+const KILLS: u64 = 4;
+/// Longer than a block takes: the kill may come at any point of one.
+const KILL_DELAY_MAX_MS: u64 = 100;
+/// How many blocks four validators make.
+const SHARED_BLOCKS: u64 = 20;
+/// What the slower of two nodes may be told: its proposal is not the first one, or it asks for what is past.
+const REFUSED_TO_THE_SECOND_NODE: [&str; 4] =
+    ["block-against-nil", "conflicting-proposal", "nil-against-block", "regression"];
+
+#[test]
+fn a_v0_37_validator_signs_through_kills_of_the_signer() {
+    lone_validator("v0.37.18", Transport::Tcp);
+}
+
+#[test]
+fn a_v0_38_validator_signs_through_kills_of_the_signer() {
+    lone_validator("v0.38.25", Transport::Tcp);
+}
+
+#[test]
+fn a_v0_38_validator_signs_over_a_unix_socket() {
+    lone_validator("v0.38.25", Transport::Unix);
+}
+
+#[test]
+fn a_v0_40_validator_signs_through_kills_of_the_signer() {
+    lone_validator("v0.40.0", Transport::Tcp);
+}
+
+#[test]
+fn a_v1_validator_signs_through_kills_of_the_signer() {
+    lone_validator("v1.0.1", Transport::Tcp);
+}
+
+enum Transport {
+    Tcp,
+    Unix,
+}
+
+/// One validator is the whole chain: without its signature there is no next block.
+fn lone_validator(version: &str, transport: Transport) {
+    let Some(binary) = cometbft(version) else { return };
+    let lab = Lab::new();
+    let node = Node::init(&lab, &binary, "node");
+    let mut genesis = node.genesis();
+    let chain = chain_id(&genesis);
+    let extended = enable_extensions(&mut genesis);
+    node.set_genesis(&genesis);
+    let key = node.public_key();
+    let address = match transport {
+        Transport::Tcp => format!("tcp://127.0.0.1:{}", free_port()),
+        Transport::Unix => format!("unix://{}", lab.path("privval.sock").display()),
+    };
+    let key_file = node.use_signer(&address);
+    let signer = Signer::init(&lab, &chain, &key_file, &[address]);
+
+    // The signer comes first: a node exits if it has none within three seconds.
+    let mut signing = signer.start();
+    let mut running = node.start(&app::serve());
+    for _ in 0..KILLS {
+        node.wait_for_blocks(&mut running, LONE_BLOCKS);
+        thread::sleep(random_delay());
+        signing.assert_running();
+        signing.kill();
+        signing = signer.start();
+    }
+    let last = node.wait_for_blocks(&mut running, LONE_BLOCKS) - 1;
+
+    for height in 1..=last {
+        let commit = node.rpc.commit(height);
+        assert_eq!(commit.signers(), 1, "height {height}");
+        assert!(commit.is_signed_by(&key, &chain), "height {height}");
+        node.rpc.block_without_evidence(height);
+    }
+    let mut in_force = node.rpc.expect(&format!("/consensus_params?height={last}"));
+    let enabled_at = extension_params(&mut in_force["consensus_params"]).map(|height| height.take());
+    assert_eq!(enabled_at, extended.then(|| json!("1")), "{version}");
+    signing.terminate();
+    assert!(lab.wait_for_exit(&mut signing).success());
+    assert!(signer.height() >= last);
+    for event in signer::log(&signing) {
+        assert!(event["reason"].is_null(), "nothing was to be refused: {event}");
+    }
+    node.assert_no_alarm(&running);
+}
+
+/// Two nodes with the key of validator A ask one signer for every vote; B, C and D keep their own keys.
+#[test]
+fn two_nodes_of_one_validator_never_get_two_signatures() {
+    let Some(binary) = cometbft("v0.38.25") else { return };
+    let lab = Lab::new();
+    let nodes = ["a1", "a2", "b", "c", "d"].map(|name| Node::init(&lab, &binary, name));
+    let [a1, a2, b, c, d] = &nodes;
+    let mut genesis = a1.genesis();
+    genesis["validators"] = [a1, b, c, d].iter().map(|node| node.genesis()["validators"][0].take()).collect();
+    let chain = chain_id(&genesis);
+    assert!(enable_extensions(&mut genesis));
+    let key = a1.public_key();
+    let peers = nodes.each_ref().map(Node::p2p_address);
+    for (node, own) in nodes.iter().zip(&peers) {
+        node.set_genesis(&genesis);
+        let others: Vec<_> = peers.iter().filter(|peer| *peer != own).map(String::as_str).collect();
+        node.configure("p2p", "persistent_peers", &format!("\"{}\"", others.join(",")));
+    }
+    let addresses = [a1, a2].map(|_| format!("tcp://127.0.0.1:{}", free_port()));
+    let key_file = a1.use_signer(&addresses[0]);
+    a2.use_signer(&addresses[1]);
+    for node in [a1, a2] {
+        // Every vote that the node gets signed goes to its log.
+        node.configure("", "log_level", "\"consensus:debug,*:info\"");
+    }
+    let signer = Signer::init(&lab, &chain, &key_file, &addresses);
+
+    let mut signing = signer.start();
+    let app = app::serve();
+    let mut running = nodes.each_ref().map(|node| node.start(&app));
+    for (node, running) in nodes.iter().zip(&mut running) {
+        node.wait_for_height(running, SHARED_BLOCKS + 1);
+    }
+
+    signing.assert_running();
+    let mut signed_by_a = 0;
+    for height in 1..=SHARED_BLOCKS {
+        let hashes = nodes.each_ref().map(|node| node.rpc.block_without_evidence(height));
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "one chain at height {height}: {hashes:?}");
+        signed_by_a += u64::from(b.rpc.commit(height).is_signed_by(&key, &chain));
+    }
+    assert!(signed_by_a > SHARED_BLOCKS / 2, "validator A signed only {signed_by_a} of {SHARED_BLOCKS} blocks");
+    for (node, running) in nodes.iter().zip(&running) {
+        node.assert_no_alarm(running);
+    }
+    let [votes, votes_again] = [(a1, &running[0]), (a2, &running[1])].map(|(node, running)| node.signed_votes(running));
+    let both: Vec<_> = votes.iter().filter_map(|(hrs, vote)| Some((hrs, vote, votes_again.get(hrs)?))).collect();
+    assert!(both.len() as u64 > SHARED_BLOCKS, "both nodes of validator A got only {} votes", both.len());
+    for (hrs, vote, vote_again) in both {
+        assert_eq!(vote, vote_again, "one signature for {hrs}");
+    }
+    for answer in signer::log(&signing).iter().filter(|event| !event["reason"].is_null()) {
+        let reason = answer["reason"].as_str().unwrap();
+        assert!(REFUSED_TO_THE_SECOND_NODE.contains(&reason), "{answer}");
+    }
+}
+
+/// Has every precommit carry an extension from the first block on, where the version knows extensions.
+fn enable_extensions(genesis: &mut Value) -> bool {
+    extension_params(&mut genesis["consensus_params"]).map(|height| *height = json!("1")).is_some()
+}
+
+fn random_delay() -> Duration {
+    Duration::from_millis(RandomState::new().hash_one(()) % KILL_DELAY_MAX_MS)
+}
