@@ -1,1 +1,337 @@
+//! A chain over a real state file, with real keys and with ones that fail.
 
+use super::*;
+use crate::{
+    consensus::{Conflict, Step},
+    keyring::{SignError, softsign::SecretKey},
+    privval::{BlockId, Kind, message},
+    watermark::{HostId, Identity, Mode, Record, StateFile, create},
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+use zeroize::Zeroizing;
+
+fn id() -> ChainId {
+    ChainId::new("test-chain").unwrap()
+}
+
+fn software_key() -> Box<dyn Signer> {
+    SecretKey::Ed25519Seed(Box::new(Zeroizing::new([0x42; 32]))).into_signer()
+}
+
+/// Signs with the software key, fails on demand, and counts.
+#[derive(Default)]
+struct FlakyKey {
+    fails: Arc<AtomicBool>,
+    signed: Arc<AtomicUsize>,
+}
+
+impl Signer for FlakyKey {
+    fn public_key(&self) -> PublicKey {
+        software_key().public_key()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(SignError::Backend("played fault".into()));
+        }
+        self.signed.fetch_add(1, Ordering::SeqCst);
+        software_key().sign(message)
+    }
+}
+
+struct Home {
+    directory: tempfile::TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        let home = Self { directory: tempfile::tempdir().unwrap() };
+        let record = Record {
+            mode: Mode::Active,
+            sequence: 0,
+            host: HostId([1; 16]),
+            identity: home.identity(),
+            mark: Mark::NEVER_SIGNED,
+        };
+        create(&home.state_file(), &record).unwrap();
+        home
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { chain: id(), key: software_key().public_key() }
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    fn chain_with(&self, signer: Box<dyn Signer>, allow_raw_bytes: bool) -> Chain {
+        let file = Box::new(StateFile::open(&self.state_file()).unwrap());
+        let store = Store::open(file, &self.identity(), HostId([1; 16])).unwrap();
+        Chain::open(id(), signer, store, &self.state_file(), allow_raw_bytes)
+    }
+
+    fn chain(&self) -> Chain {
+        self.chain_with(software_key(), false)
+    }
+}
+
+fn canonical(height: u64, kind: Kind, block: u8, seconds: i64) -> Canonical {
+    let block_id = (block != 0).then_some(BlockId { hash: [block; 32], parts_total: 1, parts_hash: [block; 32] });
+    Canonical { kind, height, round: 0, block_id, timestamp: Timestamp::new(seconds, 0).unwrap() }
+}
+
+fn vote(height: u64, kind: Kind, block: u8, seconds: i64) -> VoteRequest {
+    let extension = match kind {
+        Kind::Precommit if block != 0 => Extension::Sign(b"extension".to_vec()),
+        _ => Extension::None,
+    };
+    VoteRequest { canonical: canonical(height, kind, block, seconds), extension, echo: message::Vote::default() }
+}
+
+fn proposal(height: u64, block: u8, seconds: i64) -> ProposalRequest {
+    let kind = Kind::Proposal { pol_round: -1 };
+    ProposalRequest { canonical: canonical(height, kind, block, seconds), echo: message::Proposal::default() }
+}
+
+fn assert_signs(request: &VoteRequest, signed: &Signed) {
+    let covered = Canonical { timestamp: signed.timestamp, ..request.canonical };
+    let key = software_key().public_key();
+    assert!(key.verifies(covered.sign_bytes(&id()).as_slice(), &signed.signature));
+    if let Extension::Sign(extension) = &request.extension {
+        let bytes = extension_sign_bytes(&id(), covered.height, covered.round, extension);
+        assert!(key.verifies(&bytes, &signed.extension_signature.unwrap()));
+    }
+}
+
+#[test]
+fn a_round_of_consensus_is_signed() {
+    let home = Home::new();
+    let chain = home.chain();
+    assert!(!chain.sign_proposal(&proposal(1, 7, 1), None).unwrap().repeated);
+    for kind in [Kind::Prevote, Kind::Precommit] {
+        let request = vote(1, kind, 7, 1);
+        let signed = chain.sign_vote(&request, None).unwrap();
+        assert_signs(&request, &signed);
+        assert_eq!(signed.extension_signature.is_some(), kind == Kind::Precommit);
+    }
+    assert_eq!(chain.last(), Ok(Hrs { height: 1, round: 0, step: Step::Precommit }));
+}
+
+#[test]
+fn a_repeated_vote_gets_the_old_time_and_the_old_signature_also_after_a_restart() {
+    let home = Home::new();
+    let chain = home.chain();
+    let first = chain.sign_vote(&vote(1, Kind::Precommit, 7, 100), None).unwrap();
+    let again = chain.sign_vote(&vote(1, Kind::Precommit, 7, 200), None).unwrap();
+    drop(chain);
+    let chain = home.chain();
+    let after_restart = chain.sign_vote(&vote(1, Kind::Precommit, 7, 300), None).unwrap();
+    for repeat in [again, after_restart] {
+        assert!(repeat.repeated);
+        assert_eq!((repeat.timestamp, repeat.signature), (first.timestamp, first.signature));
+        assert_signs(&vote(1, Kind::Precommit, 7, 0), &repeat);
+    }
+}
+
+#[test]
+fn a_repeat_asks_the_key_for_nothing_but_the_extension() {
+    let home = Home::new();
+    let key = FlakyKey::default();
+    let signed = Arc::clone(&key.signed);
+    let chain = home.chain_with(Box::new(key), false);
+    for _ in 0..3 {
+        chain.sign_vote(&vote(1, Kind::Prevote, 7, 1), None).unwrap();
+    }
+    assert_eq!(signed.load(Ordering::SeqCst), 1);
+    for _ in 0..3 {
+        chain.sign_vote(&vote(1, Kind::Precommit, 7, 1), None).unwrap();
+    }
+    assert_eq!(signed.load(Ordering::SeqCst), 1 + 1 + 3);
+}
+
+#[test]
+fn an_extension_may_differ_between_repeats() {
+    let home = Home::new();
+    let chain = home.chain();
+    let first = vote(1, Kind::Precommit, 7, 1);
+    let other = VoteRequest { extension: Extension::Sign(b"another".to_vec()), ..first.clone() };
+    let (a, b) = (chain.sign_vote(&first, None).unwrap(), chain.sign_vote(&other, None).unwrap());
+    assert_eq!(a.signature, b.signature);
+    assert_signs(&first, &a);
+    assert_signs(&other, &b);
+}
+
+#[test]
+fn conflicts_and_regressions_are_refused_and_move_nothing() {
+    let home = Home::new();
+    let chain = home.chain();
+    chain.sign_vote(&vote(5, Kind::Prevote, 7, 1), None).unwrap();
+    let last = chain.last();
+    let hrs = Hrs { height: 5, round: 0, step: Step::Prevote };
+    let refused = |request: VoteRequest| chain.sign_vote(&request, None).unwrap_err();
+    let double_sign = |conflict| Refusal::DoubleSign { hrs, conflict };
+    assert_eq!(refused(vote(5, Kind::Prevote, 8, 1)), double_sign(Conflict::BlockAgainstBlock));
+    assert_eq!(refused(vote(5, Kind::Prevote, 0, 1)), double_sign(Conflict::NilAgainstBlock));
+    assert!(matches!(refused(vote(4, Kind::Precommit, 7, 1)), Refusal::Regression { .. }));
+    let late = chain.sign_proposal(&proposal(5, 7, 1), None);
+    assert!(matches!(late, Err(Refusal::Regression { .. })));
+    assert_eq!(chain.last(), last);
+    assert!(chain.sign_vote(&vote(5, Kind::Precommit, 8, 1), None).is_ok(), "another block in a later step is legal");
+}
+
+#[test]
+fn a_proposal_is_repeated_only_to_the_byte() {
+    let home = Home::new();
+    let chain = home.chain();
+    let first = chain.sign_proposal(&proposal(1, 7, 1), None).unwrap();
+    assert_eq!(chain.sign_proposal(&proposal(1, 7, 1), None).unwrap().signature, first.signature);
+    let hrs = Hrs { height: 1, round: 0, step: Step::Propose };
+    let refusal = Refusal::DoubleSign { hrs, conflict: Conflict::Proposal };
+    assert_eq!(chain.sign_proposal(&proposal(1, 7, 2), None), Err(refusal.clone()));
+    assert_eq!(chain.sign_proposal(&proposal(1, 8, 1), None), Err(refusal));
+}
+
+#[test]
+fn max_height_refuses_before_the_mark_moves() {
+    let home = Home::new();
+    let chain = home.chain();
+    let refusal = Refusal::MaxHeight { height: 6, max_height: 5 };
+    assert_eq!(chain.sign_vote(&vote(6, Kind::Prevote, 7, 1), Some(5)), Err(refusal));
+    assert_eq!(chain.last(), Ok(Hrs::GENESIS));
+    assert!(chain.sign_vote(&vote(5, Kind::Prevote, 7, 1), Some(5)).is_ok());
+}
+
+#[test]
+fn a_key_that_fails_after_the_mark_moved_can_only_sign_the_same_message_later() {
+    let home = Home::new();
+    let key = FlakyKey::default();
+    let fails = Arc::clone(&key.fails);
+    let chain = home.chain_with(Box::new(key), false);
+    fails.store(true, Ordering::SeqCst);
+    let failed = chain.sign_vote(&vote(1, Kind::Prevote, 7, 1), None);
+    assert!(matches!(failed, Err(Refusal::KeyUnavailable(_))));
+    fails.store(false, Ordering::SeqCst);
+    assert!(matches!(chain.sign_vote(&vote(1, Kind::Prevote, 8, 1), None), Err(Refusal::DoubleSign { .. })));
+    let request = vote(1, Kind::Prevote, 7, 1);
+    assert_signs(&request, &chain.sign_vote(&request, None).unwrap());
+}
+
+#[test]
+fn a_precommit_whose_extension_cannot_be_signed_is_refused_whole_and_later_answered_whole() {
+    /// Fails for extensions only: their sign bytes carry no type field.
+    struct NoExtensions(Arc<AtomicBool>);
+    impl Signer for NoExtensions {
+        fn public_key(&self) -> PublicKey {
+            software_key().public_key()
+        }
+        fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+            match Canonical::parse(message).is_none() && self.0.load(Ordering::SeqCst) {
+                true => Err(SignError::Backend("played fault".into())),
+                false => software_key().sign(message),
+            }
+        }
+    }
+    let home = Home::new();
+    let fails = Arc::new(AtomicBool::new(true));
+    let chain = home.chain_with(Box::new(NoExtensions(Arc::clone(&fails))), false);
+    let request = vote(1, Kind::Precommit, 7, 1);
+    for _ in 0..2 {
+        assert!(matches!(chain.sign_vote(&request, None), Err(Refusal::KeyUnavailable(_))));
+    }
+    fails.store(false, Ordering::SeqCst);
+    assert_signs(&request, &chain.sign_vote(&request, None).unwrap());
+}
+
+#[test]
+fn a_replaced_state_file_stops_the_chain_and_the_signature_is_discarded() {
+    let home = Home::new();
+    let chain = home.chain();
+    std::fs::rename(home.state_file(), home.directory.path().join("away")).unwrap();
+    for _ in 0..2 {
+        let refused = chain.sign_vote(&vote(1, Kind::Prevote, 7, 1), None);
+        assert!(matches!(refused, Err(Refusal::StateUnusable(_))), "{refused:?}");
+    }
+    assert!(chain.public_key().is_ok(), "a booting node asks for the key once");
+}
+
+#[test]
+fn a_closed_chain_answers_why_and_still_knows_its_key() {
+    let why = Refusal::StateUnusable("no state".into());
+    let key = software_key().public_key();
+    let chain = Chain::closed(id(), Some(key), why.clone());
+    assert_eq!(chain.public_key(), Ok(key));
+    assert_eq!(chain.sign_vote(&vote(1, Kind::Prevote, 7, 1), None), Err(why.clone()));
+    assert_eq!(Chain::closed(id(), None, why.clone()).public_key(), Err(why));
+}
+
+#[test]
+fn raw_bytes_are_signed_only_where_allowed_and_move_no_mark() {
+    let request = RawBytesRequest { raw_bytes: vec![1, 2, 3], unique_id: "fibre/pp:v0".into() };
+    let home = Home::new();
+    assert!(matches!(home.chain().sign_raw_bytes(&request), Err(Refusal::NotPermitted(_))));
+    let chain = home.chain_with(software_key(), true);
+    let signature = chain.sign_raw_bytes(&request).unwrap();
+    // The signature in tests/vectors/wire.json, made with Celestia's own code.
+    let json: serde_json::Value = serde_json::from_str(include_str!("../tests/vectors/wire.json")).unwrap();
+    let expected = subtle_encoding::hex::decode(json["celestia_raw_bytes"]["ed25519_sig"].as_str().unwrap()).unwrap();
+    assert_eq!(signature.0.to_vec(), expected);
+    assert_eq!(chain.last(), Ok(Hrs::GENESIS));
+}
+
+#[test]
+fn many_nodes_asking_at_once_get_one_signature_for_one_place() {
+    let home = Home::new();
+    let chain = home.chain();
+    let signatures = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for node in 1..=8_u8 {
+            let (chain, signatures) = (&chain, &signatures);
+            scope.spawn(move || {
+                for height in 1..=50 {
+                    // Half of the nodes want one block, half another; each at a time of its own.
+                    let request = vote(height, Kind::Prevote, node % 2 + 1, i64::from(node));
+                    if let Ok(signed) = chain.sign_vote(&request, None) {
+                        signatures.lock().unwrap().push((height, signed.timestamp, signed.signature));
+                    }
+                }
+            });
+        }
+    });
+    let signatures = signatures.into_inner().unwrap();
+    for height in 1..=50 {
+        let mut at_height = signatures.iter().filter(|(h, ..)| *h == height);
+        if let Some(first) = at_height.next() {
+            assert!(at_height.all(|other| other == first), "two messages left for height {height}");
+        }
+    }
+    assert!(signatures.iter().any(|(height, ..)| *height == 50));
+}
+
+#[test]
+#[should_panic(expected = "does not cover the bytes")]
+fn a_mark_releases_nothing_but_its_own_message() {
+    let home = Home::new();
+    let file = Box::new(StateFile::open(&home.state_file()).unwrap());
+    let mut store = Store::open(file, &home.identity(), HostId([1; 16])).unwrap();
+    let marked = canonical(1, Kind::Prevote, 7, 1);
+    let candidate = Candidate {
+        hrs: marked.hrs(),
+        target: marked.target(),
+        timestamp: marked.timestamp,
+        digest: marked.digest(&id()),
+    };
+    let durable = store.advance(candidate.mark()).unwrap();
+    let other = canonical(1, Kind::Prevote, 8, 1).sign_bytes(&id());
+    release(durable, &id(), &other, Signature([0; 64]));
+}
+
+#[test]
+fn the_self_test_is_no_message() {
+    assert_eq!(Canonical::parse(SELF_TEST), None);
+    // Its first byte would be a length prefix; nothing it could announce is its own rest.
+    assert_ne!(usize::from(SELF_TEST[0]), SELF_TEST.len() - 1);
+}
