@@ -286,7 +286,7 @@ fn raw_bytes_are_signed_only_where_allowed_and_move_no_mark() {
 fn many_nodes_asking_at_once_get_one_signature_for_one_place() {
     let home = Home::new();
     let chain = home.chain();
-    let signatures = std::sync::Mutex::new(Vec::new());
+    let signatures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for node in 1..=8_u8 {
             let (chain, signatures) = (&chain, &signatures);

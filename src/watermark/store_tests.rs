@@ -203,3 +203,92 @@ fn a_retired_file_is_refused() {
 fn a_mark_never_moves_back() {
     let _ = TestDisk::holding(mark(5)).open().unwrap().advance(mark(5));
 }
+
+/// A disk with a write cache: what is not flushed may or may not be there after a power cut, in whole or in part.
+struct CachingDisk {
+    /// What the disk holds for certain.
+    durable: [u8; FILE_BYTES],
+    /// The write that no flush has covered yet.
+    pending: Option<(usize, [u8; RECORD_BYTES])>,
+    /// Operations until the power goes.
+    left: usize,
+}
+
+impl CachingDisk {
+    fn tick(&mut self) -> io::Result<()> {
+        self.left = self.left.checked_sub(1).ok_or_else(|| io::Error::other("the power is gone"))?;
+        Ok(())
+    }
+
+    /// Every content that the disk can have after the cut: without the pending write, with it, or torn anywhere.
+    fn after_power_cut(&self) -> Vec<[u8; FILE_BYTES]> {
+        let Some((offset, record)) = &self.pending else { return vec![self.durable] };
+        let cut_at = |cut: usize| {
+            let mut content = self.durable;
+            content[*offset..offset + cut].copy_from_slice(&record[..cut]);
+            content
+        };
+        (0..=RECORD_BYTES).map(cut_at).collect()
+    }
+}
+
+impl Disk for Arc<Mutex<CachingDisk>> {
+    fn settle(&mut self) -> io::Result<()> {
+        self.flush()
+    }
+
+    fn read(&mut self, slot: Slot, record: &mut [u8; RECORD_BYTES]) -> io::Result<()> {
+        let disk = self.lock().unwrap();
+        record.copy_from_slice(&disk.durable[slot.offset()..slot.offset() + RECORD_BYTES]);
+        Ok(())
+    }
+
+    fn write(&mut self, slot: Slot, record: &[u8; RECORD_BYTES]) -> io::Result<()> {
+        let mut disk = self.lock().unwrap();
+        disk.tick()?;
+        disk.pending = Some((slot.offset(), *record));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut disk = self.lock().unwrap();
+        disk.tick()?;
+        if let Some((offset, record)) = disk.pending.take() {
+            disk.durable[offset..offset + RECORD_BYTES].copy_from_slice(&record);
+        }
+        Ok(())
+    }
+
+    fn still_named(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+#[test]
+fn after_a_power_cut_at_any_point_the_store_is_at_or_above_every_released_mark_or_refuses() {
+    let expected = sample(Mark::NEVER_SIGNED);
+    let (mut states, mut refused) = (0, 0);
+    for power in 0..14 {
+        let content = image(&sample(mark(1)));
+        let disk = Arc::new(Mutex::new(CachingDisk { durable: content, pending: None, left: power }));
+        let mut released = mark(1);
+        if let Ok(mut store) = Store::open(Box::new(Arc::clone(&disk)), &expected.identity, expected.host) {
+            for height in 2.. {
+                match store.advance(mark(height)) {
+                    Ok(durable) => released = durable.spend(),
+                    Err(_) => break,
+                }
+            }
+        }
+        for content in disk.lock().unwrap().after_power_cut() {
+            states += 1;
+            let disk = CachingDisk { durable: content, pending: None, left: usize::MAX };
+            match Store::open(Box::new(Arc::new(Mutex::new(disk))), &expected.identity, expected.host) {
+                Ok(store) => assert!(store.mark().hrs >= released.hrs, "rolled back below a released mark"),
+                Err(StoreError::Damaged(_)) => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert!(states > 2000 && refused > 0 && refused < states, "{states} states, {refused} refused");
+}

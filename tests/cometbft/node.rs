@@ -17,7 +17,7 @@ use std::{
 /// that has given up.
 const ALARMS: [&str; 5] =
     ["conflicting", "consensus failure", "byzantine behavior", "attempting to add evidence", "non-deterministic"];
-/// A node logs our refusals too. They are no alarm: a vote that was refused does not exist.
+/// Refusals of the signer stand in the node's log too. They are no alarm: there is no such signature.
 const REFUSED: &str = "failed signing";
 
 /// A node on loopback ports, with fresh keys and, at first, a chain of its own.
@@ -112,7 +112,8 @@ impl<'a> Node<'a> {
 
     /// Waits for so many more blocks, and gives the height then.
     pub fn wait_for_blocks(&self, process: &mut Process, blocks: u64) -> u64 {
-        self.wait_for_height(process, self.rpc.height().unwrap_or(0) + blocks)
+        let now = self.wait_for_height(process, 0);
+        self.wait_for_height(process, now + blocks)
     }
 
     /// Panics if the log speaks of two signatures for one vote, or of a halt.

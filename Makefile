@@ -1,0 +1,52 @@
+# Highwater. `make` alone lists the targets.
+
+CARGO ?= cargo
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater
+export PATH := $(CACHE)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint fmt build install bench fuzz crates clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## Watch it sign ten heights and refuse a double sign; no network, no root, under 30 s after the build
+	@$(CARGO) run --quiet --locked --release --example demo
+
+test: ## Run every test; installs real CometBFT nodes and tmkms into a per-user cache first
+	@tests/install/cometbft.sh
+	@tests/install/tmkms.sh
+	$(CARGO) test --locked
+
+test-fast: ## Run the unit tests only
+	$(CARGO) test --locked --lib
+
+lint: ## Check formatting, clippy, licences and sources of every dependency
+	@tests/install/cargo-deny.sh
+	$(CARGO) fmt --check
+	$(CARGO) fetch --locked
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) deny --offline check bans licenses sources
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+build: ## Build the release binary: target/release/highwater
+	$(CARGO) build --locked --release
+
+install: build ## Install the binary into PREFIX/bin (default /usr/local)
+	install -D -m 0755 target/release/highwater $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/highwater
+
+bench: ## Measure the signing path against its floor, as a ratio in one interleaved run
+	$(CARGO) bench --locked --bench signing
+
+fuzz: ## Fuzz each target for SECONDS (default 30) with cargo-fuzz on the stable toolchain
+	@tests/install/cargo-fuzz.sh
+	@for target in $$(ls fuzz/targets | sed 's/\.rs$$//'); do \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(or $(SECONDS),30) || exit 1; done
+
+crates: ## Count the crates of the default build
+	@$(CARGO) tree --locked -e normal --prefix none | sed 's/ (\*)//' | sort -u | wc -l
+
+clean: ## Remove what was built in this checkout
+	$(CARGO) clean

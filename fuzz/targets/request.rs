@@ -1,0 +1,20 @@
+//! Any bytes are a request, a refusal or unanswerable; every refusal fits every node; what is to be signed reads back.
+#![no_main]
+
+use highwater::{
+    consensus::ChainId,
+    privval::{Canonical, ParseError, Request, response},
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|body: &[u8]| {
+    let chain = ChainId::new("test-chain").expect("a good chain id");
+    let canonical = match Request::parse(body, &chain) {
+        Ok(Request::Vote(vote)) => vote.canonical,
+        Ok(Request::Proposal(proposal)) => proposal.canonical,
+        Ok(_) | Err(ParseError::Unanswerable) => return,
+        Err(ParseError::Refused(kind, refusal)) => return assert!(response::fits(&response::refused(kind, &refusal))),
+    };
+    let sign_bytes = canonical.sign_bytes(&chain);
+    assert_eq!(Canonical::parse(sign_bytes.as_slice()), Some((canonical, chain)));
+});

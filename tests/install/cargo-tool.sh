@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Installs NAME at VERSION into the bin folder of the per-user cache, unless that very version is there.
+set -euo pipefail
+name=$1 version=$2
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/highwater"
+
+if [ "$("$cache/bin/$name" "${name#cargo-}" --version 2>/dev/null | awk '{ print $2 }')" = "$version" ]; then
+  exit 0
+fi
+echo "installing $name $version into $cache/bin (once)"
+cargo install "$name" --version "$version" --locked --quiet --force --root "$cache"
