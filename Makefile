@@ -26,6 +26,7 @@ lint: ## Check formatting, clippy, licences and sources of every dependency
 	$(CARGO) fmt --check
 	$(CARGO) fetch --locked
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
 	$(CARGO) deny --offline check bans licenses sources
 
 fmt: ## Format the code

@@ -3,7 +3,6 @@
 
 #![allow(clippy::print_stdout)]
 
-#[allow(unreachable_pub, reason = "the file is shared with the tests")]
 #[path = "../tests/support/mock_node.rs"]
 mod mock_node;
 

@@ -1,7 +1,7 @@
 //! A chain: one consensus key joined to one watermark, and the only place where a request becomes a signature.
 //!
 //! The order is fixed by types. [`decide`] gives a verdict, only the store turns it into a [`Durable`] mark, and
-//! [`release`] consumes that mark before a signature leaves or is remembered. One lock per chain spans all of it,
+//! `release` consumes that mark before a signature leaves or is remembered. One lock per chain spans all of it,
 //! so one request is in flight and a repeat waits for the flush it relies on. Chains share nothing.
 
 use crate::{

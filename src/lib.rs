@@ -21,6 +21,7 @@
 //! | [`hook`] | the program that tells at start how far a chain has come |
 //! | [`config`] | `tmkms.toml` |
 //! | [`cli`] | one file per command |
+//! | [`disk`] | private new files and durable directory entries |
 //! | [`ops`] | log and panics |
 //! | [`consensus`] | the words that all rooms share |
 
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod consensus;
 pub mod daemon;
+pub mod disk;
 pub mod hook;
 pub mod keyring;
 pub mod link;

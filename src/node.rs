@@ -100,6 +100,10 @@ impl Node {
         let mut frame = Vec::new();
         loop {
             link.receive(&mut body)?;
+            // What had arrived before the reading side was closed is still read; it must not begin.
+            if self.stop.is_stopping() {
+                return Err(LinkError::Closed);
+            }
             let begin = Instant::now();
             let (message, event) = answer(&self.chain, &body, self.config.max_height)?;
             assert!(response::fits(&message), "every response fits every node");

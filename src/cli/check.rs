@@ -105,8 +105,7 @@ fn check_chain(chain: &ChainConfig, key: &SoftsignConfig, host: Option<HostId>, 
     };
     let public_key = signer.public_key();
     let shown = keyring::format::show(&chain.key_format, &public_key, key.role);
-    let address: String = public_key.address().iter().map(|byte| format!("{byte:02X}")).collect();
-    report.ok(format!("chain {id}: key {shown}, validator address {address}"));
+    report.ok(format!("chain {id}: key {shown}, validator address {}", public_key.address_hex()));
     if key.role == KeyRole::Account {
         report.warn(format!("chain {id}: has no consensus key, so its account key signs blocks"));
     }

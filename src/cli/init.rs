@@ -7,14 +7,15 @@ use super::{
 };
 use crate::{
     config::{Config, KeyRole},
+    disk,
     keyring::{IdentityKey, KeyError, softsign},
     watermark::Mark,
 };
 use clap::Args;
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, DirBuilder},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -37,6 +38,10 @@ impl Init {
         make_directory(&self.path, 0o755)?;
         let home = fs::canonicalize(&self.path)
             .map_err(|error| CliError::io(&format!("cannot resolve {}", self.path.display()), &error))?;
+        if !home.to_str().is_some_and(is_plain) {
+            let text = format!("{} cannot stand in a configuration: choose a path without quotes", home.display());
+            return Err(CliError::new(Exit::Usage, text));
+        }
         make_directory(&home.join("secrets"), 0o700)?;
         make_directory(&home.join("state"), 0o700)?;
 
@@ -59,6 +64,11 @@ impl Init {
             }
         }
     }
+}
+
+/// Whether a path can be written between quotes in TOML as it is.
+fn is_plain(path: &str) -> bool {
+    !path.contains(|c: char| c.is_control() || matches!(c, '"' | '\\'))
 }
 
 fn known(name: &str) -> Result<&'static Network, CliError> {
@@ -104,8 +114,7 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), CliError> {
 }
 
 fn write_new(path: &Path, text: &str) -> Result<(), CliError> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let written = match file {
+    let written = match disk::create_private(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             output::note(&format!("kept {}", path.display()));
             return Ok(());

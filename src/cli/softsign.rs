@@ -105,6 +105,5 @@ impl Import {
 
 fn describe(key: &SecretKey) -> String {
     let public = key.public_key();
-    let address: String = public.address().iter().map(|byte| format!("{byte:02X}")).collect();
-    format!("key      {public}\naddress  {address}")
+    format!("key      {public}\naddress  {}", public.address_hex())
 }

@@ -4,7 +4,7 @@ use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
     config::{ChainConfig, Config},
     consensus::{ChainId, HEIGHT_MAX, Hrs},
-    keyring,
+    disk, keyring,
     migration::Program,
     state::{self, Place},
     watermark::{HostId, Identity, Mark, Mode, Record},
@@ -12,9 +12,7 @@ use crate::{
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use std::{
-    fs::OpenOptions,
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -242,8 +240,7 @@ pub(super) fn place_of(config: &Config, chain: &ChainConfig) -> Result<Place, Cl
 }
 
 fn create_new(path: &Path) -> Result<std::fs::File, CliError> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map_err(|error| CliError::io(&format!("cannot create {}", path.display()), &error))
+    disk::create_private(path).map_err(|error| CliError::io(&format!("cannot create {}", path.display()), &error))
 }
 
 fn describe(path: &Path, record: &Record) -> String {

@@ -88,6 +88,11 @@ impl PublicKey {
         }
     }
 
+    /// The address in upper-case hex, as CometBFT shows it.
+    pub fn address_hex(&self) -> String {
+        self.address().iter().map(|byte| format!("{byte:02X}")).collect()
+    }
+
     /// Whether `signature` is this key's over `message`. Strict for Ed25519; secp256k1 must have low S.
     pub fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
         match self {

@@ -4,10 +4,11 @@
 //! returns only when file and directory entry are on the disk.
 
 use super::KeyError;
+use crate::disk::{create_private, sync_parent};
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, File, Metadata},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 use zeroize::Zeroizing;
@@ -15,8 +16,6 @@ use zeroize::Zeroizing;
 /// Size limit of a key file in bytes. The largest kind, `priv_validator_key.json`, has about 350.
 pub const SIZE_MAX: u64 = 64 * 1024;
 
-/// Only the owner may read and write.
-const MODE: u32 = 0o600;
 /// The permission bits of group and others.
 const MODE_OTHERS: u32 = 0o077;
 /// All permission bits, without the type of the file.
@@ -42,30 +41,20 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
 
 /// Writes a secret file that does not exist yet, readable by its owner alone, and waits for the disk.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), KeyError> {
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(MODE).open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.into() },
-            _ => cannot("create", path, error),
-        })?;
+    let mut file = create_private(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.into() },
+        _ => cannot("create", path, error),
+    })?;
     let written = file
         .write_all(content)
         .and_then(|()| file.sync_all())
         .map_err(|error| cannot("write", path, error))
-        .and_then(|()| sync_directory(path));
+        .and_then(|()| sync_parent(path).map_err(|error| cannot("flush the directory of", path, error)));
     if written.is_err() {
         // Ours, and of no use. If it cannot be removed either, the first error says more.
         let _ = fs::remove_file(path);
     }
     written
-}
-
-/// Flushes the directory entry of `path`.
-fn sync_directory(path: &Path) -> Result<(), KeyError> {
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    File::open(parent).and_then(|directory| directory.sync_all()).map_err(|error| cannot("flush", parent, error))
 }
 
 /// The size of an opened file that may hold a secret.
@@ -123,7 +112,7 @@ fn cannot(action: &'static str, path: &Path, error: io::Error) -> KeyError {
 mod tests {
     use super::*;
     use std::{
-        fs::Permissions,
+        fs::{OpenOptions, Permissions},
         os::unix::fs::{PermissionsExt as _, symlink},
         path::PathBuf,
     };

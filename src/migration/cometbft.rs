@@ -4,11 +4,12 @@
 use super::{Foreign, MigrationError, Program, decimal};
 use crate::{
     consensus::{HEIGHT_MAX, Hrs, ROUND_MAX, Signature, Step},
+    keyring::softsign::encoding,
     privval::Canonical,
     watermark::{Identity, Mark},
 };
 use serde_json::{Value, json};
-use subtle_encoding::{base64, hex};
+use subtle_encoding::hex;
 
 pub(super) fn read(json: &Value, identity: &Identity) -> Result<Foreign, MigrationError> {
     let wrong = |field, expected| MigrationError::Field { program: Program::CometBft, field, expected };
@@ -67,8 +68,5 @@ fn hex_of(text: &str) -> Option<Vec<u8>> {
 }
 
 fn base64_of(text: &str) -> Option<Vec<u8>> {
-    // The decoder wants whole groups and panics over padding where none belongs.
-    let unpadded = text.trim_end_matches('=');
-    let padded = text.len().is_multiple_of(4) && text.len() - unpadded.len() <= 2 && !unpadded.contains('=');
-    padded.then(|| base64::decode(text).ok()).flatten()
+    encoding::from_base64(text.as_bytes()).ok().map(|bytes| bytes.to_vec())
 }

@@ -4,11 +4,12 @@ use super::{
     record::{MAGIC, RECORD_BYTES, Record},
     store::{Damage, Disk, FILE_BYTES, Slot, Slots, StoreError, image},
 };
+use crate::disk::{create_private, sync_parent};
 use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
-    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -91,7 +92,7 @@ impl StateFile {
 impl Disk for StateFile {
     fn settle(&mut self) -> io::Result<()> {
         self.file.sync_all()?;
-        sync_directory_of(&self.path)
+        sync_parent(&self.path)
     }
 
     fn read(&mut self, slot: Slot, record: &mut [u8; RECORD_BYTES]) -> io::Result<()> {
@@ -128,12 +129,11 @@ impl Disk for StateFile {
 /// Creates the state file at `path` with `record`. Never touches a file that is there.
 pub fn create(path: &Path, record: &Record) -> Result<(), FileError> {
     let at = |action| FileError::io(path, action);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.map_err(|error| match error.kind() {
+    let mut file = create_private(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => FileError::Exists { path: path.into() },
         _ => at("create")(error),
     })?;
-    let written = file.write_all(&image(record)).and_then(|()| file.sync_all()).and_then(|()| sync_directory_of(path));
+    let written = file.write_all(&image(record)).and_then(|()| file.sync_all()).and_then(|()| sync_parent(path));
     written.map_err(|error| {
         // Half a state file would only look like a damaged one.
         let _ = fs::remove_file(path);
@@ -157,9 +157,9 @@ pub fn replace(old: &StateFile, record: &Record, keep: bool) -> Result<Option<Pa
     }
     create(&new, record)?;
     let kept = keep.then(|| keep_beside(&path)).transpose().map_err(at("keep a copy of"))?;
-    sync_directory_of(&path).map_err(at("flush the directory of"))?;
+    sync_parent(&path).map_err(at("flush the directory of"))?;
     fs::rename(&new, &path).map_err(at("replace"))?;
-    sync_directory_of(&path).map_err(at("flush the directory of"))?;
+    sync_parent(&path).map_err(at("flush the directory of"))?;
     Ok(kept)
 }
 
@@ -248,14 +248,6 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    File::open(directory)?.sync_all()
 }
 
 /// Why a state file cannot be opened, created or replaced.

@@ -6,7 +6,7 @@
 //! [`Connection`].
 //!
 //! Needs nothing but `std`, `highwater` and what `highwater` itself is made of.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use ed25519_consensus::SigningKey;
 use highwater::{

@@ -152,7 +152,7 @@ pub fn to_base64(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 /// Decodes base64, with or without padding and white space around it, in constant time but for the length.
-pub(in crate::keyring) fn from_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, EncodingError> {
+pub fn from_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, EncodingError> {
     let text = text.trim_ascii();
     if text.is_empty() {
         return Err(EncodingError::Empty);

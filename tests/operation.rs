@@ -1,0 +1,187 @@
+//! The signer as a supervisor sees it: signals, logs nobody reads, hooks, panics.
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
+
+mod support;
+
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::fs::PermissionsExt as _,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+use support::{
+    assert_alive,
+    mock_node::{MockNode, precommit, prevote},
+    signer::Home,
+};
+
+const CHAIN: &str = "test-chain";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Kills, by its id, a process that a failed test leaves behind.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Guard {
+    fn exit_code(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the process does not end");
+    }
+}
+
+fn home_for(node: &MockNode, extra: &str) -> Home {
+    Home::new().chain(CHAIN, extra).node(&node.address(), CHAIN, "").init()
+}
+
+fn start_with(home: &Home, arguments: &[&str], stderr: Stdio) -> Guard {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    command.arg("start").arg("-c").arg(home.path("tmkms.toml")).args(arguments);
+    Guard(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap())
+}
+
+#[test]
+fn a_log_that_nobody_reads_never_holds_up_an_answer() {
+    let node = MockNode::tcp().unwrap();
+    let home = home_for(&node, "");
+    // A pipe holds 64 KiB. With -v each request logs far more than 20 bytes, so 4000 overflow it.
+    let mut signer = start_with(&home, &["-v"], Stdio::piped());
+    let mut session = node.accept().unwrap();
+    for height in 1..=4000 {
+        session.ask_vote(CHAIN, prevote(height, 0, Some(7))).unwrap().unwrap();
+    }
+    let mut logged = [0; 64 * 1024];
+    let stderr = signer.0.stderr.as_mut().unwrap();
+    stderr.read_exact(&mut logged).expect("the pipe was full all the while");
+}
+
+#[test]
+fn both_signals_end_it_with_code_0_also_while_it_waits_or_dials() {
+    for signal in ["-TERM", "-INT"] {
+        for state in ["serving", "parked", "dialling"] {
+            let node = MockNode::tcp().unwrap();
+            let home = home_for(&node, "");
+            let mut signer = start_with(&home, &[], Stdio::null());
+            let connection = node.accept_raw(PATIENCE).unwrap();
+            let held = match state {
+                "serving" => {
+                    let mut session = connection.into_session().unwrap();
+                    session.ping().unwrap();
+                    Some(session)
+                }
+                "parked" => {
+                    thread::sleep(Duration::from_millis(50));
+                    None
+                }
+                _ => {
+                    drop(connection);
+                    drop(node);
+                    thread::sleep(Duration::from_millis(200));
+                    None
+                }
+            };
+            let begin = Instant::now();
+            let id = signer.0.id().to_string();
+            assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+            assert_eq!(signer.exit_code(), Some(0), "{signal} while {state}");
+            assert!(begin.elapsed() < Duration::from_secs(10), "{signal} while {state} took {:?}", begin.elapsed());
+            drop(held);
+        }
+    }
+}
+
+#[test]
+fn log_lines_carry_what_was_asked_and_what_came_of_it() {
+    let node = MockNode::tcp().unwrap();
+    let home = home_for(&node, "");
+    let mut signer = home.start();
+    let mut session = node.accept().unwrap();
+    session.ask_vote(CHAIN, precommit(5, 2, Some(7))).unwrap().unwrap();
+    session.ask_vote(CHAIN, precommit(5, 2, Some(8))).unwrap().unwrap_err();
+    signer.wait_for_log("double sign refused");
+    let log = signer.log();
+    let line = |text: &str| -> serde_json::Value {
+        serde_json::from_str(log.lines().find(|line| line.contains(text)).unwrap()).unwrap()
+    };
+    let signed = line("\"message\":\"signed\"");
+    assert_eq!(signed["chain"], CHAIN);
+    assert_eq!(signed["node"], node.address());
+    assert_eq!((&signed["request"], &signed["height"], &signed["round"]), (&"precommit".into(), &5.into(), &2.into()));
+    assert!(signed["us"].is_u64());
+    let refused = line("double sign refused");
+    assert_eq!((&refused["reason"], &refused["level"]), (&"block-against-block".into(), &"WARN".into()));
+}
+
+/// A home whose chain has `script` for its state hook.
+fn hook_home(node: &MockNode, script: &str, fail_closed: bool) -> Home {
+    let home = Home::new();
+    let hook = home.path("hook.sh");
+    fs::write(&hook, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o700)).unwrap();
+    let extra = format!("state_hook = {{ cmd = [{hook:?}], timeout_secs = 20, fail_closed = {fail_closed} }}");
+    home.chain(CHAIN, &extra).node(&node.address(), CHAIN, "").init()
+}
+
+#[test]
+fn a_state_hook_raises_the_mark_durably_before_the_first_answer() {
+    let node = MockNode::tcp().unwrap();
+    let home = hook_home(&node, r#"echo '{"latest_block_height": "100"}'"#, true);
+    let mut signer = home.start();
+    let mut session = node.accept().unwrap();
+    assert_eq!(session.ask_vote(CHAIN, precommit(100, 9, Some(7))).unwrap().unwrap_err().code, 101);
+    assert_alive(&mut session, &home.public_key(CHAIN), CHAIN, 101);
+    signer.sigkill();
+    assert_eq!(home.mark(CHAIN).0, 101);
+}
+
+#[test]
+fn a_failing_state_hook_closes_the_chain_or_is_passed_over_as_configured() {
+    for (fail_closed, opens) in [(true, false), (false, true)] {
+        let node = MockNode::tcp().unwrap();
+        let home = hook_home(&node, "exit 1", fail_closed);
+        let mut signer = home.start();
+        if opens {
+            assert_alive(&mut node.accept().unwrap(), &home.public_key(CHAIN), CHAIN, 1);
+        } else {
+            assert_eq!(signer.exit_code(), Some(65));
+            assert!(signer.log().contains("the state hook failed"), "{}", signer.log());
+            assert_eq!(home.mark(CHAIN).0, 0);
+        }
+    }
+}
+
+/// Not a test of its own: the process in which the next test lets a thread panic.
+#[test]
+#[ignore = "run by a_panic_anywhere_ends_the_process"]
+fn panicking_process() {
+    highwater::ops::panic::end_process_with(|| std::process::exit(70));
+    let thread = thread::spawn(|| panic!("played"));
+    let _ = thread.join();
+    // Reached only by a process that limps on.
+    std::process::exit(0);
+}
+
+#[test]
+fn a_panic_anywhere_ends_the_process() {
+    let program = std::env::current_exe().unwrap();
+    let arguments = ["--ignored", "--exact", "panicking_process", "--nocapture"];
+    let child = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Guard(child);
+    assert_eq!(child.exit_code(), Some(70));
+    let mut text = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.contains("a broken invariant ends the process") && text.contains("played"), "{text}");
+}
