@@ -123,11 +123,6 @@ impl Chain {
         self.with_open(|id, open| open.sign_with_key(&raw_sign_bytes(id, &request.raw_bytes, &request.unique_id)))
     }
 
-    /// Waits for the request in hand and lets none after it begin.
-    pub fn close(&self, why: Refusal) {
-        *self.plane() = Plane::Closed(why);
-    }
-
     fn with_open<T>(&self, act: impl FnOnce(&ChainId, &mut Open) -> Result<T, Refusal>) -> Result<T, Refusal> {
         match &mut *self.plane() {
             Plane::Closed(why) => Err(why.clone()),

@@ -9,20 +9,18 @@ use crate::{
     node::{Node, Stop},
     privval::Refusal,
     state::{Place, StateError},
-    watermark::{FileError, HostError, HostId, Identity, Store},
+    watermark::{FileError, HostError, HostId, Identity, Mark, Store},
 };
 use std::{collections::BTreeMap, fmt, io, sync::Arc, thread};
 use tracing::{error, info, warn};
 
 /// A signer with its chains open and its nodes not yet dialled.
 pub struct Daemon {
-    chains: Vec<Arc<Chain>>,
     nodes: Vec<Node>,
 }
 
 /// A signer at work.
 pub struct Running {
-    chains: Vec<Arc<Chain>>,
     stops: Vec<Arc<Stop>>,
 }
 
@@ -31,7 +29,6 @@ impl Daemon {
     /// others sign.
     pub fn open(config: &Config) -> Result<Self, DaemonError> {
         let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
-        let identities = load_identities(config)?;
         let mut chains: BTreeMap<ChainId, Arc<Chain>> = BTreeMap::new();
         let mut reasons = Vec::new();
         for chain_config in &config.chains {
@@ -51,11 +48,8 @@ impl Daemon {
         if reasons.len() == chains.len() {
             return Err(DaemonError::NoChain(reasons));
         }
-        let nodes = config.validators.iter().zip(identities).map(|(validator, identity)| {
-            let chain = chains.get(&validator.chain_id).expect("every validator has its chain");
-            Node::new(validator.clone(), identity, Arc::clone(chain))
-        });
-        Ok(Self { nodes: nodes.collect(), chains: chains.into_values().collect() })
+        let nodes = open_nodes(config, &chains)?;
+        Ok(Self { nodes })
     }
 
     /// Starts a thread for each node. `on_node_end` is called from it when that node will not be dialled again.
@@ -70,7 +64,7 @@ impl Daemon {
             };
             thread::Builder::new().name("node".into()).spawn(run).map_err(DaemonError::Thread)?;
         }
-        Ok(Running { chains: self.chains, stops })
+        Ok(Running { stops })
     }
 }
 
@@ -84,32 +78,32 @@ impl Running {
     pub fn stop(&self) {
         self.stops.iter().for_each(|stop| stop.stop());
     }
-
-    /// Waits for the requests in hand to be decided; no chain signs after this.
-    pub fn close(&self) {
-        for chain in &self.chains {
-            chain.close(Refusal::StateUnusable("the signer is shutting down".into()));
-        }
-    }
 }
 
-/// The identity key of each validator, in their order; each file is read once.
-fn load_identities(config: &Config) -> Result<Vec<Option<Arc<IdentityKey>>>, DaemonError> {
-    let mut loaded: BTreeMap<_, Arc<IdentityKey>> = BTreeMap::new();
-    let mut identities = Vec::new();
+/// Every node whose identity key can be read. One whose key cannot is left out; it must not keep the others from
+/// being served.
+fn open_nodes(config: &Config, chains: &BTreeMap<ChainId, Arc<Chain>>) -> Result<Vec<Node>, DaemonError> {
+    let mut nodes = Vec::new();
+    let mut unusable = None;
     for validator in &config.validators {
-        let NodeAddress::Tcp { identity_key, .. } = &validator.address else {
-            identities.push(None);
-            continue;
+        let identity = match &validator.address {
+            NodeAddress::Unix { .. } => None,
+            NodeAddress::Tcp { identity_key, .. } => match IdentityKey::load(identity_key) {
+                Ok(key) => Some(Arc::new(key)),
+                Err(why) => {
+                    error!(chain = %validator.chain_id, node = %validator.address, "not serving this node: {why}");
+                    unusable = Some(why);
+                    continue;
+                }
+            },
         };
-        if !loaded.contains_key(identity_key) {
-            let key = IdentityKey::load(identity_key).map_err(DaemonError::Identity)?;
-            info!(peer = %key.peer_id(), file = %identity_key.display(), "identity key loaded");
-            loaded.insert(identity_key, Arc::new(key));
-        }
-        identities.push(loaded.get(identity_key).map(Arc::clone));
+        let chain = chains.get(&validator.chain_id).expect("every validator has its chain");
+        nodes.push(Node::new(validator.clone(), identity, Arc::clone(chain)));
     }
-    Ok(identities)
+    match unusable {
+        Some(why) if nodes.is_empty() => Err(DaemonError::Identity(why)),
+        _ => Ok(nodes),
+    }
 }
 
 /// Opens a chain, for errors only if its key or its state is bad. Fails if another signer is at work on the state:
@@ -148,6 +142,13 @@ fn open_store(config: &ChainConfig, place: &Place) -> Result<Store, StateError> 
     if let Some(imported) = imported {
         let kept = imported.kept.map(|path| path.display().to_string()).unwrap_or_default();
         info!(chain = %config.id, mark = %imported.mark.hrs, kept, "took over the state of {}", imported.source);
+        if imported.mark == Mark::NEVER_SIGNED {
+            warn!(
+                chain = %config.id,
+                "{} says that this key has never signed. If it has, stop now and run `highwater state raise`",
+                imported.source
+            );
+        }
     }
     raise_by_hook(config, place, &mut store)?;
     Ok(store)

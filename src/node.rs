@@ -12,6 +12,7 @@ use crate::{
 };
 use rand_core::{OsRng, RngCore as _};
 use std::{
+    convert::Infallible,
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -73,15 +74,14 @@ impl Node {
         }
     }
 
-    fn connect_and_serve(&self, on_link: impl FnOnce()) -> Result<std::convert::Infallible, LinkError> {
+    fn connect_and_serve(&self, on_answer: impl FnMut()) -> Result<Infallible, LinkError> {
         let door = self.dial()?;
         self.stop.hold(door.closer()?);
         debug!(chain = %self.chain.id(), node = %self.name, "connected, waiting for the node to speak");
         let mut link = door.enter()?;
-        on_link();
         let peer = link.peer().map(|peer| peer.to_string());
         info!(chain = %self.chain.id(), node = %self.name, peer = peer.as_deref().unwrap_or("-"), "link up");
-        self.serve(link.as_mut())
+        self.serve(link.as_mut(), on_answer)
     }
 
     fn dial(&self) -> Result<Box<dyn Door>, LinkError> {
@@ -95,7 +95,7 @@ impl Node {
         }
     }
 
-    fn serve(&self, link: &mut dyn Link) -> Result<std::convert::Infallible, LinkError> {
+    fn serve(&self, link: &mut dyn Link, mut on_answer: impl FnMut()) -> Result<Infallible, LinkError> {
         let mut body = Vec::new();
         let mut frame = Vec::new();
         loop {
@@ -112,6 +112,7 @@ impl Node {
             link.send(&frame)?;
             // After the answer, and through a queue that drops rather than waits.
             event.log(&self.chain, &self.name, begin.elapsed());
+            on_answer();
         }
     }
 }
@@ -273,7 +274,8 @@ impl Stop {
 }
 
 /// How long to wait before dialling again: 50 ms at first, at most 1 s, because a booting node waits three seconds
-/// for its signer and exits without one. Each wait is shortened by up to half, so that signers spread out.
+/// for its signer and exits without one. Each wait is shortened by up to half, so that signers spread out. It begins
+/// anew once a node has been answered: one that only shakes hands and hangs up is not worth a quick redial.
 #[derive(Default)]
 struct Backoff {
     failures: u32,

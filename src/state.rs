@@ -43,12 +43,11 @@ impl Place {
             Format::Highwater => (file, None),
             Format::Unknown => return Err(StateError::Unknown { path: self.path.clone() }),
             Format::Json => {
-                let foreign = self.read_foreign(&file.text()?, &self.path)?;
-                if foreign.program != Program::Tmkms {
-                    // Its node still loads and writes that file.
-                    return Err(StateError::CometBftInPlace { path: self.path.clone() });
+                let mark = self.tmkms_in_place(&file)?;
+                if watermark::was_replaced_before(&file)? {
+                    return Err(StateError::ImportedBefore { path: self.path.clone() });
                 }
-                let imported = self.take_place_of(&file, foreign.mark, "tmkms")?;
+                let imported = self.take_place_of(&file, mark, "tmkms")?;
                 drop(file);
                 (StateFile::open(&self.path)?, Some(imported))
             }
@@ -67,7 +66,7 @@ impl Place {
     pub fn import(&self, from: &Path) -> Result<Imported, StateError> {
         match StateFile::open(&self.path) {
             Err(FileError::Missing { .. }) => {
-                let (source, mark) = self.read_source(from, None)?;
+                let (source, mark) = self.read_source(from)?;
                 self.create(mark)?;
                 Ok(Imported { source, mark, kept: None })
             }
@@ -81,58 +80,82 @@ impl Place {
         match file.format()? {
             Format::Unknown => return Err(StateError::Unknown { path: self.path.clone() }),
             Format::Json if in_place => {
-                let foreign = self.read_foreign(&file.text()?, from)?;
-                return self.take_place_of(&file, foreign.mark, name_of(foreign.program));
+                let mark = self.tmkms_in_place(&file)?;
+                return self.take_place_of(&file, mark, "tmkms");
             }
             Format::Json => return Err(StateError::ForeignInPlace { path: self.path.clone() }),
             Format::Highwater => {}
         }
         let ours = self.verified(&mut file)?;
-        let usable = match ours.check(&self.identity, self.host) {
-            Ok(()) => true,
-            Err(StoreError::ForeignHost { .. } | StoreError::Retired { .. }) => false,
-            Err(error) => return Err(self.store_error()(error)),
-        };
-        let (source, theirs) = if in_place { ("Highwater", ours.mark) } else { self.read_source(from, Some(&ours))? };
-        if usable {
-            if theirs.hrs <= ours.mark.hrs {
-                return Err(StateError::NotForward { path: self.path.clone(), last: ours.mark.hrs, asked: theirs.hrs });
+        match ours.check(&self.identity, self.host) {
+            Ok(()) if in_place => Err(StateError::ActiveSource { path: from.into(), ours: self.path.clone() }),
+            Ok(()) => {
+                let (source, theirs) = self.read_source(from)?;
+                self.must_be_above(&ours, theirs)?;
+                let mut store = Store::open(Box::new(file), &self.identity, self.host).map_err(self.store_error())?;
+                let mark = store.advance(theirs).map_err(self.store_error())?.spend();
+                Ok(Imported { source, mark, kept: None })
             }
-            let mark = Mark::floor(theirs.hrs);
-            let mut store = Store::open(Box::new(file), &self.identity, self.host).map_err(self.store_error())?;
-            store.advance(mark).map_err(self.store_error())?;
-            return Ok(Imported { source, mark, kept: None });
+            // By itself it cannot say what the other program has signed since.
+            Err(error @ StoreError::Retired { .. }) if in_place => Err(self.store_error()(error)),
+            Err(StoreError::Retired { .. }) => {
+                let (source, theirs) = self.read_source(from)?;
+                self.must_be_above(&ours, theirs)?;
+                self.take_place_of(&file, theirs, source)
+            }
+            Err(StoreError::ForeignHost { .. }) => {
+                let (source, theirs) = if in_place { ("Highwater", ours.mark) } else { self.read_source(from)? };
+                self.take_place_of(&file, Mark::floor(theirs.hrs.max(ours.mark.hrs)), source)
+            }
+            Err(error) => Err(self.store_error()(error)),
         }
-        let mark = Mark::floor(theirs.hrs.max(ours.mark.hrs));
-        self.take_place_of(&file, mark, source)
     }
 
-    /// What the file at `from` brings. `ours` is the state file that is there already.
-    fn read_source(&self, from: &Path, ours: Option<&Record>) -> Result<(&'static str, Mark), StateError> {
-        let (format, text) = watermark::format_of(from)?;
+    fn must_be_above(&self, ours: &Record, theirs: Mark) -> Result<(), StateError> {
+        if theirs.hrs > ours.mark.hrs {
+            return Ok(());
+        }
+        let retired = ours.mode == Mode::Retired;
+        Err(StateError::NotForward { path: self.path.clone(), last: ours.mark.hrs, asked: theirs.hrs, retired })
+    }
+
+    /// The mark of a tmkms file that stands in our place.
+    fn tmkms_in_place(&self, file: &StateFile) -> Result<Mark, StateError> {
+        match self.read_foreign(&file.text()?, &self.path) {
+            Ok(foreign) if foreign.program == Program::Tmkms => Ok(foreign.mark),
+            // Its node still loads and writes that file.
+            Ok(_) | Err(StateError::Migration { error: MigrationError::Unproven { .. }, .. }) => {
+                Err(StateError::CometBftInPlace { path: self.path.clone() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the file at `from` brings.
+    fn read_source(&self, from: &Path) -> Result<(&'static str, Mark), StateError> {
+        // What helps a signer that misses its own state would mislead here.
+        let refused = |error| StateError::Migration { path: from.into(), error };
+        let (format, text) = watermark::format_of(from).map_err(|error| match error {
+            FileError::Missing { .. } => refused(MigrationError::Missing),
+            other => other.into(),
+        })?;
         match (format, text) {
-            (Format::Json, Some(text)) => match self.read_foreign(&text, from) {
-                Ok(foreign) => Ok((name_of(foreign.program), foreign.mark)),
-                // Our own export comes back unused: nothing is taken from it that we do not have.
-                Err(StateError::Migration { error: MigrationError::Unproven { hrs }, .. })
-                    if ours.is_some_and(|ours| ours.mode == Mode::Retired && ours.mark.hrs >= hrs) =>
-                {
-                    Ok((name_of(Program::CometBft), Mark::floor(hrs)))
-                }
-                Err(error) => Err(error),
-            },
+            (Format::Json, Some(text)) => {
+                let foreign = self.read_foreign(&text, from)?;
+                Ok((name_of(foreign.program), foreign.mark))
+            }
             (Format::Highwater, _) => {
                 // Locked, so that it is nobody's working file.
                 let theirs = Self { path: from.into(), ..self.clone() };
                 let record = theirs.verified(&mut StateFile::open(from)?)?;
                 match record.check(&self.identity, self.host) {
-                    Ok(()) | Err(StoreError::ForeignHost { .. } | StoreError::Retired { .. }) => {
-                        Ok(("Highwater", Mark::floor(record.mark.hrs)))
-                    }
+                    Err(StoreError::ForeignHost { .. }) => Ok(("Highwater", Mark::floor(record.mark.hrs))),
+                    // Two active files for one key on one machine would let two signers run.
+                    Ok(()) => Err(StateError::ActiveSource { path: from.into(), ours: self.path.clone() }),
                     Err(error) => Err(theirs.store_error()(error)),
                 }
             }
-            _ => Err(StateError::Unknown { path: from.into() }),
+            _ => Err(refused(MigrationError::Unknown)),
         }
     }
 
@@ -146,8 +169,8 @@ impl Place {
     }
 
     fn take_place_of(&self, file: &StateFile, mark: Mark, source: &'static str) -> Result<Imported, StateError> {
-        let kept = watermark::replace(file, &self.first_record(mark), true)?;
-        Ok(Imported { source, mark, kept })
+        let kept = watermark::replace(file, &self.first_record(mark))?;
+        Ok(Imported { source, mark, kept: Some(kept) })
     }
 
     fn first_record(&self, mark: Mark) -> Record {
@@ -167,24 +190,34 @@ pub fn raise(path: &Path, chain: &ChainId, host: HostId, height: u64) -> Result<
     let mut store = open_without_key(path, chain, host)?;
     let mark = Mark::floor(Hrs::end_of(height));
     if mark.hrs <= store.mark().hrs {
-        return Err(StateError::NotForward { path: path.into(), last: store.mark().hrs, asked: mark.hrs });
+        let last = store.mark().hrs;
+        return Err(StateError::NotForward { path: path.into(), last, asked: mark.hrs, retired: false });
     }
     let raised = store.advance(mark).map_err(|error| StateError::Store { path: path.into(), error })?;
     Ok(raised.spend())
 }
 
-/// Writes the mark of `chain`'s file at `path` as `program`'s state file, after the file has been retired: from then
-/// on only one of the two programs can sign. A retired file is exported again as it was.
-pub fn export(path: &Path, chain: &ChainId, host: HostId, program: Program) -> Result<String, StateError> {
+/// The mark of a state file in another program's format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// The other program's state file.
+    pub text: String,
+    /// Whether the mark had been handed out before: two copies exist, and only one may ever be used.
+    pub repeated: bool,
+}
+
+/// Writes the mark of `chain`'s file at `path` as `program`'s state file, after our file has been retired, so that
+/// this signer refuses it. A retired file is exported again as it was, in case the first copy was lost.
+pub fn export(path: &Path, chain: &ChainId, host: HostId, program: Program) -> Result<Exported, StateError> {
     let store = match open_without_key(path, chain, host) {
         Err(StateError::Store { error: StoreError::Retired { mark }, .. }) => {
-            return Ok(migration::write(program, &mark));
+            return Ok(Exported { text: migration::write(program, &mark), repeated: true });
         }
         other => other?,
     };
     let mark = *store.mark();
     store.retire().map_err(|error| StateError::Store { path: path.into(), error })?;
-    Ok(migration::write(program, &mark))
+    Ok(Exported { text: migration::write(program, &mark), repeated: false })
 }
 
 /// The newest record of the file at `path`, also while a signer uses it.
@@ -242,6 +275,13 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 /// Why a state file cannot be used as asked.
 #[derive(Debug)]
 pub enum StateError {
+    /// The file to import is itself in use on this machine.
+    ActiveSource {
+        /// That file.
+        path: PathBuf,
+        /// Our state file.
+        ours: PathBuf,
+    },
     /// CometBFT's own state file stands where ours should be.
     CometBftInPlace {
         /// Where.
@@ -256,6 +296,11 @@ pub enum StateError {
     },
     /// The state hook gave no usable height, and the chain stays closed without one.
     Hook(HookError),
+    /// A tmkms state file stands where ours was: tmkms has run again since it was taken over.
+    ImportedBefore {
+        /// Where.
+        path: PathBuf,
+    },
     /// Another program's state file cannot be taken over.
     Migration {
         /// Where it is.
@@ -271,6 +316,8 @@ pub enum StateError {
         last: Hrs,
         /// The mark that was asked for.
         asked: Hrs,
+        /// Whether the state file is retired.
+        retired: bool,
     },
     /// The file was opened, but cannot be used.
     Store {
@@ -295,6 +342,15 @@ impl From<FileError> for StateError {
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ActiveSource { path, ours } => write!(
+                f,
+                "{} is a working state file of this machine: {} needs no import. Nothing was changed",
+                path.display(),
+                match path == ours {
+                    true => "it".to_owned(),
+                    false => format!("to use it, name it as `state_file` or move it to {}; it", ours.display()),
+                }
+            ),
             Self::CometBftInPlace { path } => write!(
                 f,
                 "{} is CometBFT's own state file, which its node still writes. Name another `state_file`, then run \
@@ -305,15 +361,30 @@ impl fmt::Display for StateError {
             Self::File(error) => write!(f, "{error}"),
             Self::ForeignInPlace { path } => write!(
                 f,
-                "{} is another program's state file: `highwater state import {}` takes it over",
+                "{} is another program's state file. If it is tmkms's and tmkms is stopped for good, `highwater state \
+                 import {}` takes it over",
                 path.display(),
                 path.display()
             ),
             Self::Hook(error) => write!(f, "{error} (fail_closed = true)"),
+            Self::ImportedBefore { path } => write!(
+                f,
+                "{} is a tmkms state file again, although tmkms's state was taken over before: tmkms has run since, and \
+                 our mark went with the file that it replaced. Stop tmkms for good, wait until the chain has committed \
+                 two more heights, move the file away, then run `highwater state init --height H` with the last of them",
+                path.display()
+            ),
             Self::Migration { path, error } => write!(f, "cannot import {}: {error}", path.display()),
-            Self::NotForward { path, last, asked } => write!(
+            Self::NotForward { path, last, asked, retired: false } => write!(
                 f,
                 "state file {} is at {last} and only moves forward: {asked} is not above it. Nothing was changed",
+                path.display()
+            ),
+            Self::NotForward { path, last, asked, retired: true } => write!(
+                f,
+                "state file {} was retired at {last}, and {asked} does not show what the other program has signed \
+                 since. If it never ran: wait until the chain has committed two more heights, move the file away, then \
+                 run `highwater state init --height H` with the last of them",
                 path.display()
             ),
             Self::Store { path, error } => write!(f, "state file {} {error}", path.display()),

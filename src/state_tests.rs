@@ -100,7 +100,7 @@ fn import_only_moves_forward() {
         for height in [1, 9, 10] {
             write_private(&tmkms, &tmkms_text(height));
             let error = place(path).import(&tmkms).unwrap_err();
-            assert!(matches!(error, StateError::NotForward { .. }), "{error}");
+            assert!(matches!(error, StateError::NotForward { retired: false, .. }), "{error}");
         }
         write_private(&tmkms, &tmkms_text(11));
         assert_eq!(place(path).import(&tmkms).unwrap().mark.hrs, at(11, Step::Prevote));
@@ -158,7 +158,7 @@ fn nothing_is_imported_from_or_into_a_file_in_use() {
     with_home(|home, path| {
         let theirs = home.join("theirs");
         place(path).create(Mark::floor(at(5, Step::Prevote))).unwrap();
-        place(&theirs).create(Mark::floor(at(9, Step::Prevote))).unwrap();
+        Place { host: OTHER, ..place(&theirs) }.create(Mark::floor(at(9, Step::Prevote))).unwrap();
         let locked = |result: Result<Imported, StateError>| {
             assert!(matches!(result, Err(StateError::File(FileError::Locked { .. }))), "{result:?}");
         };
@@ -193,11 +193,12 @@ fn raise_closes_whole_heights_and_only_moves_forward() {
 fn an_export_retires_the_file_and_can_be_repeated() {
     with_home(|home, path| {
         place(path).create(Mark::floor(at(10, Step::Prevote))).unwrap();
-        let text = export(path, &chain(), OURS, Program::Tmkms).unwrap();
+        let first = export(path, &chain(), OURS, Program::Tmkms).unwrap();
+        assert!(!first.repeated);
         let error = place(path).open().err().unwrap();
         assert!(matches!(error, StateError::Store { error: StoreError::Retired { .. }, .. }), "{error}");
         assert!(raise(path, &chain(), OURS, 99).is_err(), "raising would hide that another program signs");
-        assert_eq!(export(path, &chain(), OURS, Program::Tmkms).unwrap(), text);
+        assert_eq!(export(path, &chain(), OURS, Program::Tmkms).unwrap(), Exported { repeated: true, ..first });
 
         // tmkms went on to height 12 and gives its file back.
         let tmkms = home.join("tmkms.json");
@@ -208,27 +209,102 @@ fn an_export_retires_the_file_and_can_be_repeated() {
 }
 
 #[test]
-fn a_retired_file_never_comes_back_below_its_own_mark() {
+fn a_retired_file_comes_back_only_with_a_state_above_its_own() {
     with_home(|home, path| {
         place(path).create(Mark::floor(at(10, Step::Prevote))).unwrap();
-        export(path, &chain(), OURS, Program::CometBft).unwrap();
+        let text = export(path, &chain(), OURS, Program::Tmkms).unwrap().text;
+        let exported = home.join("exported.json");
+        write_private(&exported, &text);
+        let copy = home.join("copy");
+        fs::copy(path, &copy).unwrap();
         let older = home.join("older.json");
         write_private(&older, &tmkms_text(3));
-        assert_eq!(place(path).import(&older).unwrap().mark.hrs, at(10, Step::Prevote));
+        // Neither the file itself, nor a copy of it, nor its own export says what tmkms has signed since.
+        let refused = [path, &copy, &exported, &older].map(|from| place(path).import(from).unwrap_err());
+        assert!(matches!(refused[0], StateError::Store { error: StoreError::Retired { .. }, .. }), "{}", refused[0]);
+        assert!(matches!(refused[1], StateError::Store { error: StoreError::Retired { .. }, .. }), "{}", refused[1]);
+        assert!(matches!(refused[2], StateError::NotForward { retired: true, .. }), "{}", refused[2]);
+        assert!(matches!(refused[3], StateError::NotForward { retired: true, .. }), "{}", refused[3]);
+        assert!(place(path).open().is_err());
     });
 }
 
 #[test]
-fn an_unused_cometbft_export_can_be_taken_back_but_proves_nothing_else() {
+fn a_cometbft_export_proves_nothing_anywhere() {
     with_home(|home, path| {
         place(path).create(Mark::floor(at(10, Step::Prevote))).unwrap();
-        let text = export(path, &chain(), OURS, Program::CometBft).unwrap();
+        let text = export(path, &chain(), OURS, Program::CometBft).unwrap().text;
         let exported = home.join("priv_validator_state.json");
         write_private(&exported, &text);
-        let elsewhere = home.join("elsewhere");
-        let unproven = place(&elsewhere).import(&exported).unwrap_err();
-        assert!(matches!(unproven, StateError::Migration { error: MigrationError::Unproven { .. }, .. }));
-        assert_eq!(place(path).import(&exported).unwrap().mark.hrs, at(10, Step::Prevote));
+        for path in [path, &home.join("elsewhere")] {
+            let unproven = place(path).import(&exported).unwrap_err();
+            assert!(matches!(unproven, StateError::Migration { error: MigrationError::Unproven { .. }, .. }));
+        }
+    });
+}
+
+#[test]
+fn a_tmkms_that_went_on_running_is_not_taken_over_a_second_time() {
+    with_home(|home, path| {
+        write_private(path, &tmkms_text(200));
+        drop(place(path).open().unwrap());
+        raise(path, &chain(), OURS, 500).unwrap();
+        let theirs = home.join("theirs");
+        write_private(&theirs, &tmkms_text(150));
+        fs::rename(&theirs, path).unwrap();
+        let error = place(path).open().err().unwrap();
+        assert!(matches!(error, StateError::ImportedBefore { .. }), "{error}");
+        assert_eq!(fs::read_to_string(path).unwrap(), tmkms_text(150));
+    });
+}
+
+#[test]
+fn a_tmkms_file_that_changes_while_it_is_taken_over_is_left_alone() {
+    with_home(|home, path| {
+        write_private(path, &tmkms_text(100));
+        let read = StateFile::open(path).unwrap();
+        let newer = home.join("newer");
+        write_private(&newer, &tmkms_text(101));
+        fs::rename(&newer, path).unwrap();
+        let error = place(path).take_place_of(&read, Mark::floor(at(100, Step::Prevote)), "tmkms").unwrap_err();
+        assert!(matches!(error, StateError::File(FileError::Locked { .. })), "{error}");
+        assert_eq!(fs::read_to_string(path).unwrap(), tmkms_text(101));
+    });
+}
+
+#[test]
+fn cometbfts_own_file_is_never_replaced_in_place() {
+    with_home(|_, path| {
+        for text in [r#"{"height":"0","round":0,"step":0}"#, r#"{"height":"9","round":0,"step":2}"#] {
+            write_private(path, text);
+            let error = place(path).import(path).unwrap_err();
+            assert!(matches!(error, StateError::CometBftInPlace { .. }), "{error}");
+            assert_eq!(fs::read_to_string(path).unwrap(), text);
+        }
+    });
+}
+
+#[test]
+fn a_working_file_of_this_machine_is_no_source() {
+    with_home(|home, path| {
+        let other = home.join("other");
+        place(&other).create(Mark::floor(at(10, Step::Prevote))).unwrap();
+        let error = place(path).import(&other).unwrap_err();
+        assert!(matches!(error, StateError::ActiveSource { .. }), "{error}");
+        assert!(!path.exists());
+    });
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_without_waiting() {
+    with_home(|home, path| {
+        let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+        assert!(made.success());
+        assert!(show(path).is_err());
+        assert!(place(path).open().is_err());
+        let link = home.join("link");
+        std::os::unix::fs::symlink(home.join("nowhere"), &link).unwrap();
+        assert!(matches!(place(&link).open(), Err(StateError::File(FileError::DeadLink { .. }))));
     });
 }
 

@@ -75,12 +75,9 @@ fn check_config(config: &Config, report: &mut Report) {
     for chain in &config.chains {
         let served = config.validators.iter().any(|validator| validator.chain_id == chain.id);
         match config.consensus_key(&chain.id) {
+            _ if !served => report.warn(format!("chain {}: no [[validator]] serves it", chain.id)),
             Some(key) => check_chain(chain, key, host, report),
-            None if served => report.fail(format!("chain {}: no consensus key", chain.id)),
-            None => {}
-        }
-        if !served {
-            report.warn(format!("chain {}: no [[validator]] serves it", chain.id));
+            None => report.fail(format!("chain {}: no consensus key", chain.id)),
         }
     }
     let mut seen: Vec<&Path> = Vec::new();

@@ -4,8 +4,9 @@ use crate::{
     config::ConfigError,
     daemon::DaemonError,
     keyring::KeyError,
+    migration::MigrationError,
     state::StateError,
-    watermark::{FileError, HostError},
+    watermark::{FileError, HostError, StoreError},
 };
 use std::{io, process::ExitCode};
 
@@ -65,8 +66,8 @@ impl CliError {
     /// A failure of the file system.
     pub fn io(what: &str, error: &io::Error) -> Self {
         let exit = match error.kind() {
-            io::ErrorKind::AlreadyExists => Exit::CantCreate,
-            io::ErrorKind::NotFound => Exit::NoInput,
+            // What is not found is the directory for something new.
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => Exit::CantCreate,
             io::ErrorKind::PermissionDenied => Exit::NoPermission,
             _ => Exit::Io,
         };
@@ -83,7 +84,14 @@ impl From<ConfigError> for CliError {
             }
             _ => error.to_string(),
         };
-        Self::new(Exit::Config, message)
+        let exit = match &error {
+            ConfigError::Unreadable { error, .. } if error.kind() == io::ErrorKind::NotFound => Exit::NoInput,
+            ConfigError::Unreadable { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
+                Exit::NoPermission
+            }
+            _ => Exit::Config,
+        };
+        Self::new(exit, message)
     }
 }
 
@@ -108,14 +116,31 @@ impl From<KeyError> for CliError {
 impl From<StateError> for CliError {
     fn from(error: StateError) -> Self {
         let exit = match &error {
-            StateError::File(FileError::Exists { .. }) => Exit::CantCreate,
-            StateError::File(FileError::Io { .. }) => Exit::Io,
-            StateError::File(FileError::Locked { .. }) => Exit::TempFail,
-            StateError::File(FileError::Missing { .. } | FileError::NotAFile { .. }) => Exit::NoInput,
-            StateError::File(FileError::Writable { .. }) => Exit::NoPermission,
+            StateError::File(error) => exit_of_file(error),
+            StateError::Migration { error: MigrationError::Missing, .. } => Exit::NoInput,
+            StateError::Store { error: StoreError::Io { error, .. }, .. } => exit_of_io(error),
             _ => Exit::Data,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+fn exit_of_file(error: &FileError) -> Exit {
+    match error {
+        FileError::Exists { .. } => Exit::CantCreate,
+        FileError::Io { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        FileError::Io { action: "create", .. } => Exit::CantCreate,
+        FileError::Io { error, .. } => exit_of_io(error),
+        FileError::Locked { .. } => Exit::TempFail,
+        FileError::DeadLink { .. } | FileError::Missing { .. } | FileError::NotAFile { .. } => Exit::NoInput,
+        FileError::Writable { .. } => Exit::NoPermission,
+    }
+}
+
+fn exit_of_io(error: &io::Error) -> Exit {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        _ => Exit::Io,
     }
 }
 
@@ -128,7 +153,7 @@ impl From<HostError> for CliError {
 fn exit_of_key(error: &KeyError) -> Exit {
     match error {
         KeyError::Denied { .. } | KeyError::Foreign { .. } | KeyError::Permissions { .. } => Exit::NoPermission,
-        KeyError::Exists { .. } => Exit::CantCreate,
+        KeyError::Exists { .. } | KeyError::Io { action: "create", .. } => Exit::CantCreate,
         KeyError::Io { .. } | KeyError::Random { .. } => Exit::Io,
         KeyError::Malformed { .. } | KeyError::TooLarge { .. } => Exit::Data,
         KeyError::Missing { .. } | KeyError::NotAFile { .. } => Exit::NoInput,

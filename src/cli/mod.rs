@@ -11,10 +11,7 @@ mod state;
 
 pub use error::{CliError, Exit};
 
-use crate::{
-    config::{self, Config},
-    ops::log::LogFormat,
-};
+use crate::config::{self, Config};
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 

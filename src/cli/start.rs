@@ -1,10 +1,13 @@
 //! `highwater start`: sign until told to stop.
 
-use super::{CliError, ConfigArgs, Exit, LogFormat};
+use super::{CliError, ConfigArgs, Exit};
 use crate::{
     config::Config,
     daemon::{Daemon, Running},
-    ops,
+    ops::{
+        self,
+        log::{Log, LogFormat},
+    },
 };
 use clap::Args;
 use std::time::Duration;
@@ -39,7 +42,7 @@ impl Start {
         let path = self.config.path();
         let (config, warnings) = Config::load(&path)?;
         // Its queue is emptied when this goes, after everything else.
-        let _log = ops::log::init(self.log_format, self.verbose);
+        let log = Log::start(self.log_format, self.verbose);
         ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "highwater starts");
         for warning in warnings {
@@ -55,7 +58,7 @@ impl Start {
             // The receiver outlives every node.
             let _ = sender.send(Event::NodeEnded);
         })?;
-        runtime.block_on(until_the_end(&running, &mut events))
+        runtime.block_on(until_the_end(&running, &mut events, &log))
     }
 }
 
@@ -73,17 +76,24 @@ fn watch_signals(runtime: &Runtime, events: &UnboundedSender<Event>) -> std::io:
     Ok(())
 }
 
-async fn until_the_end(running: &Running, events: &mut UnboundedReceiver<Event>) -> Result<(), CliError> {
+async fn until_the_end(running: &Running, events: &mut UnboundedReceiver<Event>, log: &Log) -> Result<(), CliError> {
+    const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(60);
     let mut nodes = running.node_count();
+    let mut told_dropped = 0;
     while nodes > 0 {
-        match events.recv().await {
-            Some(Event::NodeEnded) => nodes -= 1,
-            Some(Event::Signal(name)) => {
+        match tokio::time::timeout(LOOK_AT_LOG_EVERY, events.recv()).await {
+            Ok(Some(Event::NodeEnded)) => nodes -= 1,
+            Ok(Some(Event::Signal(name))) => {
                 info!(signal = name, "stopping: requests in hand are answered first");
                 drain(running, nodes, events).await;
                 return Ok(());
             }
-            None => break,
+            Ok(None) => break,
+            Err(_) if log.dropped_lines() > told_dropped => {
+                told_dropped = log.dropped_lines();
+                warn!(lines = told_dropped, "log lines were dropped since the start: nobody read them in time");
+            }
+            Err(_) => {}
         }
     }
     Err(CliError::new(Exit::Unavailable, "every validator node is gone, and reconnect = false for all of them"))
@@ -103,8 +113,8 @@ async fn drain(running: &Running, mut nodes: usize, events: &mut UnboundedReceiv
         }
     };
     if tokio::time::timeout(PATIENCE, all_ended).await.is_err() {
-        warn!("a validator node is still being dialled; leaving it");
+        // Leaving is safe at any point: what was not answered was not released.
+        warn!("a validator node is still being dialled or waits for a disk; leaving it");
     }
-    running.close();
     info!("stopped");
 }

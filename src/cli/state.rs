@@ -12,6 +12,7 @@ use crate::{
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use std::{
+    fs,
     io::Write as _,
     path::{Path, PathBuf},
 };
@@ -162,7 +163,10 @@ impl Import {
         if let Some(kept) = &imported.kept {
             output::note(&format!("the file that was there is kept as {}", kept.display()));
         }
-        output::note(&format!("imported the state of {}; stop that program for good", imported.source));
+        output::note(&format!(
+            "imported the state of {}: be sure that this was its latest, and that it never signs with this key again",
+            imported.source
+        ));
         self.common.report("imported", &chain)
     }
 }
@@ -176,18 +180,28 @@ impl Export {
         };
         // Opened first: after the file is retired there must be somewhere to put its mark.
         let file = self.output.as_deref().map(create_new).transpose()?;
-        let text = state::export(&chain.state_file, &chain.id, HostId::of_this_machine()?, program)?;
+        let exported = HostId::of_this_machine()
+            .map_err(CliError::from)
+            .and_then(|host| Ok(state::export(&chain.state_file, &chain.id, host, program)?))
+            .inspect_err(|_| {
+                // Ours, and empty: in the place of a state file it would only do harm.
+                self.output.as_deref().map(fs::remove_file);
+            })?;
         match (file, &self.output) {
             (Some(mut file), Some(path)) => {
-                let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+                let written = file.write_all(exported.text.as_bytes()).and_then(|()| file.sync_all());
+                let written = written.and_then(|()| disk::sync_parent(path));
                 written.map_err(|error| CliError::io(&format!("cannot write {}", path.display()), &error))?;
             }
-            _ => output::print(&text)?,
+            _ => output::print(&exported.text)?,
         }
         output::note(&format!(
             "{} is retired: this signer refuses it until `highwater state import`",
             chain.state_file.display()
         ));
+        if exported.repeated {
+            output::note("this mark was handed out before: use only one of the copies, ever");
+        }
         Ok(())
     }
 }
@@ -239,7 +253,7 @@ pub(super) fn place_of(config: &Config, chain: &ChainConfig) -> Result<Place, Cl
     Ok(Place { path: chain.state_file.clone(), identity, host: HostId::of_this_machine()? })
 }
 
-fn create_new(path: &Path) -> Result<std::fs::File, CliError> {
+fn create_new(path: &Path) -> Result<fs::File, CliError> {
     disk::create_private(path).map_err(|error| CliError::io(&format!("cannot create {}", path.display()), &error))
 }
 
@@ -254,14 +268,16 @@ fn describe(path: &Path, record: &Record) -> String {
         None if *mark == Mark::NEVER_SIGNED => "nothing signed yet",
         None => "nothing at or below is signed",
     };
+    let Hrs { height, round, step } = mark.hrs;
+    let place = match mark.hrs == Hrs::end_of(height) {
+        true => format!("height {height}, all of it"),
+        false => format!("height {height} round {round} {step}"),
+    };
     format!(
-        "chain     {}\nkey       {}\nmark      height {} round {} {} ({meaning})\nmode      {mode}\nsequence  \
-         {sequence}\nhost      {host}\nfile      {}",
+        "chain     {}\nkey       {}\nmark      {place} ({meaning})\nmode      {mode}\nsequence  {sequence}\n\
+         host      {host}\nfile      {}",
         identity.chain,
         identity.key,
-        mark.hrs.height,
-        mark.hrs.round,
-        mark.hrs.step,
         path.display()
     )
 }

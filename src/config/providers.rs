@@ -36,7 +36,7 @@ impl Draft {
         let format = table.get("key_format", findings);
         let encoding = format.and_then(|value| value.one_of(&KEY_ENCODINGS, findings)).unwrap_or(KeyEncoding::Base64);
         if let (Some(format), Some(KeyRole::Account), KeyEncoding::Json) = (format, role, encoding) {
-            format.reject("the file of an account key is always Base64: write \"base64\"", findings);
+            format.reject("the file of an account key is always base64: convert it with `highwater softsign import -t account IN OUT`, and write \"base64\"", findings);
         }
         let path = table.require("path", "the file with the key", findings);
         let path = path.and_then(|value| value.path(findings));
@@ -141,7 +141,7 @@ mod tests {
             ("path", "key_type = \"acount\"\npath", 12, "expected \"account\" or \"consensus\", found \"acount\""),
             ("path", "key_type = \"account\"\ntype = \"account\"\npath", 13, "mean the same: remove one"),
             ("path", "key_format = \"raw\"\npath", 12, "expected \"base64\" or \"json\", found \"raw\""),
-            ("path", "type = \"account\"\nkey_format = \"json\"\npath", 13, "account key is always Base64"),
+            ("path", "type = \"account\"\nkey_format = \"json\"\npath", 13, "softsign import -t account"),
         ] {
             assert_one_error(&good_with(old, new), line, &[text]);
         }

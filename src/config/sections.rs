@@ -17,6 +17,8 @@ use std::time::Duration;
 const NODE_TIMEOUT_SECONDS: u16 = 10;
 /// How long a state hook may take, unless `timeout_secs` says otherwise; tmkms's value.
 const HOOK_TIMEOUT_SECONDS: u64 = 1;
+/// Longer than anybody would wait for a chain to open.
+const HOOK_TIMEOUT_SECONDS_MAX: u64 = 3600;
 /// Values of `protocol_version` that tmkms 0.15 knows. They have no effect there either.
 const PROTOCOL_VERSIONS: [&str; 2] = ["v0.34", "v0.38"];
 
@@ -194,7 +196,13 @@ fn read_hook(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<HookC
         }
         words.into_iter().collect::<Option<Vec<_>>>()
     });
-    let timeout = table.get("timeout_secs", findings).and_then(|value| value.u64(findings));
+    let timeout = table.get("timeout_secs", findings).and_then(|value| {
+        let seconds = value.u64(findings)?;
+        if !(1..=HOOK_TIMEOUT_SECONDS_MAX).contains(&seconds) {
+            value.reject(format_args!("expected 1 to {HOOK_TIMEOUT_SECONDS_MAX} seconds, found {seconds}"), findings);
+        }
+        Some(seconds)
+    });
     let fail_closed = table.get("fail_closed", findings);
     if fail_closed.is_none() {
         let text = "chain.state_hook has no `fail_closed`: taken as true, so the chain does not sign if the hook fails; \

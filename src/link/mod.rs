@@ -10,7 +10,7 @@ mod unix;
 
 pub use contain::is_contained;
 pub use error::LinkError;
-pub use tcp::{TcpDoor, tcp};
+pub use tcp::tcp;
 pub use unix::unix;
 
 use crate::{config::PeerId, privval::frame::LengthPrefix};

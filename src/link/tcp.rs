@@ -11,7 +11,7 @@ use std::{
 };
 
 /// A TCP connection that waits for its node to speak.
-pub struct TcpDoor {
+struct TcpDoor {
     stream: TcpStream,
     identity: Arc<IdentityKey>,
     pinned: Option<PeerId>,
@@ -25,7 +25,7 @@ pub fn tcp(
     identity: Arc<IdentityKey>,
     pinned: Option<PeerId>,
     timeout: Duration,
-) -> Result<TcpDoor, LinkError> {
+) -> Result<impl Door + use<>, LinkError> {
     let resolve_error = |error| LinkError::Resolve { host: host.to_owned(), error };
     let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(resolve_error)?.collect();
     let mut last = resolve_error(io::Error::other("the name has no address"));

@@ -1,10 +1,11 @@
 //! `unix://`: messages in the clear over a socket whose permissions are the only protection.
 
-use super::{Closer, Door, Link, LinkError, receive_message};
+use super::{CONNECT_TIMEOUT, Closer, Door, Link, LinkError, receive_message};
 use crate::config::PeerId;
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::net::UnixStream,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
     time::Duration,
 };
@@ -21,8 +22,13 @@ struct UnixLink {
 
 /// Connects to the socket at `path`.
 pub fn unix(path: &Path, timeout: Duration) -> Result<impl Door + use<>, LinkError> {
-    let stream = UnixStream::connect(path).map_err(LinkError::Connect)?;
-    Ok(UnixDoor { stream, timeout })
+    // Through socket2, because std's connect waits without a limit while the listener's backlog is full.
+    let connect = || -> io::Result<UnixStream> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.connect_timeout(&SockAddr::unix(path)?, CONNECT_TIMEOUT)?;
+        Ok(OwnedFd::from(socket).into())
+    };
+    Ok(UnixDoor { stream: connect().map_err(LinkError::Connect)?, timeout })
 }
 
 impl Door for UnixDoor {

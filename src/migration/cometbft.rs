@@ -19,7 +19,7 @@ pub(super) fn read(json: &Value, identity: &Identity) -> Result<Foreign, Migrati
     let step = json["step"].as_u64().filter(|step| *step <= 3).ok_or_else(|| wrong("step", "a number from 0 to 3"))?;
     let Some(step) = Step::from_number(step) else {
         return match (height, round) {
-            (0, 0) => Ok(Foreign { program: Program::CometBft, mark: Mark::NEVER_SIGNED, proven: false }),
+            (0, 0) => Err(MigrationError::Unproven { hrs: Hrs::GENESIS }),
             _ => Err(wrong("step", "1 (proposal), 2 (prevote) or 3 (precommit) above height 0")),
         };
     };
@@ -30,7 +30,7 @@ pub(super) fn read(json: &Value, identity: &Identity) -> Result<Foreign, Migrati
         return Err(MigrationError::Unproven { hrs });
     };
     prove(hrs, &sign_bytes, &signature, identity)?;
-    Ok(Foreign { program: Program::CometBft, mark: Mark::floor(hrs), proven: true })
+    Ok(Foreign { program: Program::CometBft, mark: Mark::floor(hrs) })
 }
 
 /// The file's own signature shows that it is of our chain and key, and of the height that it says.

@@ -7,7 +7,7 @@ mod cometbft;
 mod tmkms;
 
 use crate::{
-    consensus::{ChainIdError, Hrs},
+    consensus::Hrs,
     watermark::{Identity, Mark},
 };
 use serde_json::Value;
@@ -38,9 +38,6 @@ pub struct Foreign {
     pub program: Program,
     /// How far that program has signed.
     pub mark: Mark,
-    /// Whether the file proves, by a signature of our key over its own content, that it is of our chain and key.
-    /// tmkms's files hold none.
-    pub proven: bool,
 }
 
 /// Reads a foreign state file. `identity` is what a CometBFT file must prove to be of.
@@ -84,6 +81,8 @@ pub enum MigrationError {
         /// The chain in its sign bytes.
         found: String,
     },
+    /// There is no such file.
+    Missing,
     /// It is not JSON.
     NotJson(String),
     /// Its sign bytes are not of its own height, round and step.
@@ -95,6 +94,8 @@ pub enum MigrationError {
     },
     /// Its signature is not our key's.
     Signature,
+    /// It is no program's state file.
+    Unknown,
     /// It has signed, and nothing in it shows for which chain and key.
     Unproven {
         /// How far.
@@ -108,12 +109,13 @@ impl fmt::Display for MigrationError {
             Self::Ambiguous(why) => write!(
                 f,
                 "it cannot be told which program wrote it: {why}. Take the height from it by hand: `highwater state \
-                 init --height H`"
+                 init --height H`, or `state raise` where a state file exists"
             ),
             Self::Field { program, field, expected } => {
                 write!(f, "read as a {program} state file, its `{field}` should be {expected}")
             }
             Self::ForeignChain { found } => write!(f, "its sign bytes are of chain {found}"),
+            Self::Missing => f.write_str("there is no such file"),
             Self::NotJson(why) => write!(f, "it is no JSON state file: {why}"),
             Self::SignBytes { found: Some(found), expected } => {
                 write!(f, "it says {expected}, its sign bytes say {found}: it was changed by hand")
@@ -122,10 +124,15 @@ impl fmt::Display for MigrationError {
                 write!(f, "it says {expected}, but its sign bytes are no vote or proposal: it was changed by hand")
             }
             Self::Signature => f.write_str("its signature is not of the configured consensus key"),
+            Self::Unknown => f.write_str("it is no state file of Highwater, tmkms or CometBFT"),
+            Self::Unproven { hrs: Hrs::GENESIS } => f.write_str(
+                "it says that nothing was ever signed, which a reset also leaves behind. If it is so: `highwater state \
+                 init --never-signed`; if the key may have signed: `highwater state init --height H`",
+            ),
             Self::Unproven { hrs } => write!(
                 f,
                 "it is at {hrs} without the sign bytes and signature that would prove its chain and key. If you know \
-                 that it is of this key: `highwater state init --height {}`",
+                 that it is of this key: `highwater state init --height {}`, or `state raise` where a state file exists",
                 hrs.height
             ),
         }
@@ -133,12 +140,6 @@ impl fmt::Display for MigrationError {
 }
 
 impl std::error::Error for MigrationError {}
-
-impl From<ChainIdError> for MigrationError {
-    fn from(error: ChainIdError) -> Self {
-        Self::NotJson(error.to_string())
-    }
-}
 
 /// A decimal number in a string, which is how both programs write heights.
 fn decimal(value: &Value, most: u64) -> Option<u64> {

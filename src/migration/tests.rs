@@ -88,7 +88,7 @@ fn cometbft_file(seed: u8, chain: &str) -> Value {
 fn a_cometbft_file_proves_its_chain_key_and_height() {
     let foreign = read_json(&cometbft_file(0x42, "test-chain")).unwrap();
     let mark = Mark::floor(hrs(10, 2, Step::Prevote));
-    assert_eq!(foreign, Foreign { program: Program::CometBft, mark, proven: true });
+    assert_eq!(foreign, Foreign { program: Program::CometBft, mark });
 
     let other_chain = read_json(&cometbft_file(0x42, "other")).unwrap_err();
     assert_eq!(other_chain, MigrationError::ForeignChain { found: "other".into() });
@@ -133,9 +133,11 @@ fn a_cometbft_file_that_was_changed_by_hand_is_refused() {
 }
 
 #[test]
-fn a_cometbft_file_that_has_never_signed_is_the_beginning() {
+fn a_cometbft_file_that_says_it_never_signed_proves_nothing() {
     let fresh = json!({ "height": "0", "round": 0, "step": 0 });
-    assert_eq!(read_json(&fresh).unwrap().mark, Mark::NEVER_SIGNED);
+    let error = read_json(&fresh).unwrap_err();
+    assert_eq!(error, MigrationError::Unproven { hrs: Hrs::GENESIS });
+    assert!(error.to_string().contains("--never-signed"), "{error}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) fn read(json: &Value) -> Result<Foreign, MigrationError> {
     let round = u32::try_from(round).expect("checked against the highest round");
     let step = Step::from_number(step + 1).expect("steps 1 to 3 exist");
     let mark = Mark::floor(Hrs { height, round, step });
-    Ok(Foreign { program: Program::Tmkms, mark, proven: false })
+    Ok(Foreign { program: Program::Tmkms, mark })
 }
 
 /// tmkms signs again whatever names the same block, and anything at all after a null one. A hash of the mark, which

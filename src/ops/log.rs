@@ -2,9 +2,9 @@
 //!
 //! Whoever reads the other end of the pipe may stop reading; then lines are dropped and counted, and signing goes on.
 
-use std::io;
+use std::{io, sync::mpsc, thread, time::Duration};
 use tracing::Level;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -19,17 +19,47 @@ pub enum LogFormat {
 /// Lines that wait for a slow reader; past that they are dropped.
 const QUEUE_LINES: usize = 4096;
 
-/// Starts the log. Lines that are still queued are written when the guard goes.
-pub fn init(format: LogFormat, verbose: bool) -> WorkerGuard {
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).finish(io::stderr());
-    let level = if verbose { Level::DEBUG } else { Level::INFO };
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(writer).with_max_level(level).with_target(false).with_ansi(false);
-    // A second subscriber in one process would be a mistake in a test; the first one stays.
-    let _ = match format {
-        LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish()),
-        LogFormat::Text => tracing::subscriber::set_global_default(subscriber.finish()),
-    };
-    guard
+/// The log of this process. Lines that are still queued are written when it goes, if anybody reads them.
+pub struct Log {
+    worker: Option<WorkerGuard>,
+    dropped: ErrorCounter,
+}
+
+impl Log {
+    /// Starts the log.
+    pub fn start(format: LogFormat, verbose: bool) -> Self {
+        let (writer, worker) =
+            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).finish(io::stderr());
+        let dropped = writer.error_counter();
+        let level = if verbose { Level::DEBUG } else { Level::INFO };
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(writer).with_max_level(level).with_target(false).with_ansi(false);
+        // A second subscriber in one process would be a mistake in a test; the first one stays.
+        let _ = match format {
+            LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish()),
+            LogFormat::Text => tracing::subscriber::set_global_default(subscriber.finish()),
+        };
+        Self { worker: Some(worker), dropped }
+    }
+
+    /// How many lines were dropped since the start.
+    pub fn dropped_lines(&self) -> usize {
+        self.dropped.dropped_lines()
+    }
+}
+
+impl Drop for Log {
+    /// The guard waits for the queue, and on a full one for standard output. Nobody waits for the guard.
+    fn drop(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let (sender, written) = mpsc::channel::<()>();
+        let worker = self.worker.take();
+        let finisher = thread::Builder::new().spawn(move || {
+            drop(worker);
+            drop(sender);
+        });
+        if finisher.is_ok() {
+            let _ = written.recv_timeout(PATIENCE);
+        }
+    }
 }

@@ -38,10 +38,7 @@ impl StateFile {
     /// Opens and locks the file at `path`, whatever it holds.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let at = |action| FileError::io(path, action);
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => FileError::Missing { path: path.into() },
-            _ => at("open")(error),
-        })?;
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| unopened(path, error))?;
         let metadata = file.metadata().map_err(at("look at"))?;
         if !metadata.is_file() {
             return Err(FileError::NotAFile { path: path.into() });
@@ -81,7 +78,12 @@ impl StateFile {
     }
 
     fn names_us(&self) -> io::Result<bool> {
-        match fs::metadata(&self.path) {
+        self.is_at(&self.path)
+    }
+
+    /// Whether `path` leads to this very file.
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        match fs::metadata(path) {
             Ok(metadata) => Ok(metadata.dev() == self.device && metadata.ino() == self.inode),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -141,11 +143,11 @@ pub fn create(path: &Path, record: &Record) -> Result<(), FileError> {
     })
 }
 
-/// Puts a new state file with `record` in the place of `old`, which is kept as `FILE.imported` if `keep`.
+/// Puts a new state file with `record` in the place of `old`, which is kept as `FILE.imported`; returns where.
 ///
-/// The new file is durable before the one rename that makes it visible, so a crash leaves the old or the new one.
-/// Returns where the old file went.
-pub fn replace(old: &StateFile, record: &Record, keep: bool) -> Result<Option<PathBuf>, FileError> {
+/// The new file is durable before the one rename that makes it visible, so a crash leaves the old or the new one. The
+/// old one must still be what its path names: tmkms knows no locks and may have written a newer one.
+pub fn replace(old: &StateFile, record: &Record) -> Result<PathBuf, FileError> {
     let path = fs::canonicalize(&old.path).map_err(FileError::io(&old.path, "resolve"))?;
     let at = |action| FileError::io(&path, action);
     let new = with_suffix(&path, ".new");
@@ -156,11 +158,23 @@ pub fn replace(old: &StateFile, record: &Record, keep: bool) -> Result<Option<Pa
         return Err(FileError::io(&new, "remove")(error));
     }
     create(&new, record)?;
-    let kept = keep.then(|| keep_beside(&path)).transpose().map_err(at("keep a copy of"))?;
+    let kept = keep_beside(&path).map_err(at("keep a copy of"))?;
     sync_parent(&path).map_err(at("flush the directory of"))?;
+    let unchanged = old.is_at(&kept).and_then(|kept| Ok(kept && old.is_at(&path)?));
+    if !unchanged.map_err(at("look at"))? {
+        let _ = fs::remove_file(&new);
+        return Err(FileError::Locked { path });
+    }
     fs::rename(&new, &path).map_err(at("replace"))?;
     sync_parent(&path).map_err(at("flush the directory of"))?;
     Ok(kept)
+}
+
+/// Whether another file was replaced at the path of `file` before, and is still kept beside it.
+pub fn was_replaced_before(file: &StateFile) -> Result<bool, FileError> {
+    let kept = with_suffix(&file.path, KEPT_SUFFIX);
+    // A crash during the first replacement leaves a second name of the very same file.
+    Ok(kept.exists() && !file.is_at(&kept).map_err(FileError::io(&kept, "look at"))?)
 }
 
 /// The newest record at `path`, read beside whoever holds the lock. A signer that is writing may tear a read, so a
@@ -168,7 +182,7 @@ pub fn replace(old: &StateFile, record: &Record, keep: bool) -> Result<Option<Pa
 pub fn read_unlocked(path: &Path) -> Result<Result<Record, Damage>, StoreError> {
     const TRIES: usize = 5;
     let io = |error| StoreError::Io { action: "open", error };
-    let file = File::open(path).map_err(io)?;
+    let file = open_to_look(path).map_err(io)?;
     let mut reader = StateFile { file, path: path.into(), device: 0, inode: 0 };
     let mut found = reader.newest()?;
     for _ in 1..TRIES {
@@ -183,14 +197,27 @@ pub fn read_unlocked(path: &Path) -> Result<Result<Record, Damage>, StoreError> 
 
 /// What the file at `path` holds, and its text if that is JSON.
 pub fn format_of(path: &Path) -> Result<(Format, Option<String>), FileError> {
-    let file = File::open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => FileError::Missing { path: path.into() },
-        _ => FileError::io(path, "open")(error),
-    })?;
+    let file = open_to_look(path).map_err(|error| unopened(path, error))?;
     let read = |error| FileError::io(path, "read")(error);
     match format(&file).map_err(read)? {
         Format::Json => Ok((Format::Json, Some(read_text(&file).map_err(read)?))),
         other => Ok((other, None)),
+    }
+}
+
+/// Opens a file for reading. One that is not regular is refused before: opening a pipe would wait for its writer.
+fn open_to_look(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    File::open(path)
+}
+
+fn unopened(path: &Path, error: io::Error) -> FileError {
+    match error.kind() {
+        io::ErrorKind::NotFound if path.is_symlink() => FileError::DeadLink { path: path.into() },
+        io::ErrorKind::NotFound => FileError::Missing { path: path.into() },
+        _ => FileError::io(path, "open")(error),
     }
 }
 
@@ -224,11 +251,14 @@ fn read_text(file: &File) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))
 }
 
+/// What the name of a replaced file ends in.
+const KEPT_SUFFIX: &str = ".imported";
+
 /// A second name for the file, so that the rename does not lose it: the first free of `.imported`, `.imported.2` …
 fn keep_beside(path: &Path) -> io::Result<PathBuf> {
     let inode = fs::metadata(path)?.ino();
     for number in 1_u32.. {
-        let suffix = if number == 1 { ".imported".to_owned() } else { format!(".imported.{number}") };
+        let suffix = if number == 1 { KEPT_SUFFIX.to_owned() } else { format!("{KEPT_SUFFIX}.{number}") };
         let kept = with_suffix(path, &suffix);
         match fs::hard_link(path, &kept) {
             Ok(()) => return Ok(kept),
@@ -253,6 +283,11 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Why a state file cannot be opened, created or replaced.
 #[derive(Debug)]
 pub enum FileError {
+    /// A link to nothing.
+    DeadLink {
+        /// Where.
+        path: PathBuf,
+    },
     /// There is one already.
     Exists {
         /// Where.
@@ -301,6 +336,9 @@ impl FileError {
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::DeadLink { path } => {
+                write!(f, "state file {} is a link that leads nowhere: is its disk mounted?", path.display())
+            }
             Self::Exists { path } => write!(
                 f,
                 "state file {} exists and is never overwritten; raise its mark with `highwater state raise`",

@@ -122,7 +122,7 @@ fn replacing_keeps_the_old_file_under_a_free_name() {
         fs::write(&path, format!("{{\"round\": {round}}}")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let old = StateFile::open(&path).unwrap();
-        let kept = replace(&old, &sample(mark(round)), true).unwrap().unwrap();
+        let kept = replace(&old, &sample(mark(round))).unwrap();
         assert_eq!(fs::read_to_string(kept).unwrap(), format!("{{\"round\": {round}}}"));
         drop(old);
         assert_eq!(open_store(&path).unwrap().mark(), &mark(round));
@@ -140,7 +140,7 @@ fn replacing_resumes_after_a_crash_at_any_point() {
     // Died after the new file was half written and the link was made.
     fs::write(home.path().join("state.json.new"), "half").unwrap();
     fs::hard_link(&path, home.path().join("state.json.imported")).unwrap();
-    let kept = replace(&StateFile::open(&path).unwrap(), &sample(mark(9)), true).unwrap().unwrap();
+    let kept = replace(&StateFile::open(&path).unwrap(), &sample(mark(9))).unwrap();
     assert_eq!(kept, home.path().canonicalize().unwrap().join("state.json.imported"));
     assert_eq!(open_store(&path).unwrap().mark(), &mark(9));
 }
@@ -151,6 +151,6 @@ fn whoever_held_the_old_file_during_a_replacement_has_lost_it() {
     let path = home.path().join("state");
     create(&path, &sample(mark(3))).unwrap();
     let old = StateFile::open(&path).unwrap();
-    replace(&old, &sample(mark(9)), false).unwrap();
+    replace(&old, &sample(mark(9))).unwrap();
     assert!(!old.names_us().unwrap());
 }

@@ -16,7 +16,7 @@ mod record;
 mod rule;
 mod store;
 
-pub use file::{FileError, Format, StateFile, create, format_of, read_unlocked, replace};
+pub use file::{FileError, Format, StateFile, create, format_of, read_unlocked, replace, was_replaced_before};
 pub use host::{HostError, HostId};
 pub use mark::{Durable, Mark, Signed};
 pub use record::{Identity, Mode, RECORD_BYTES, Record, RecordError};

@@ -334,8 +334,9 @@ impl fmt::Display for StoreError {
             }
             Self::Io { action, error } => write!(f, "cannot {action}: {error}"),
             Self::Replaced => f.write_str(
-                "was replaced by another file while in use (is tmkms still running on it?). Stop the other program, \
-                 find the higher of the two marks, then restart",
+                "was replaced by another file while in use (is tmkms still running on it?). Stop the other program for \
+                 good, wait until the chain has committed two more heights, move the file away, then run `highwater state \
+                 init --height H` with the last of them",
             ),
             Self::Retired { mark } => write!(
                 f,

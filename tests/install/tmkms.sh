@@ -1,0 +1,31 @@
+#!/bin/sh
+# Installs the tmkms that tests/tmkms.rs runs, where it looks for it:
+#
+#     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/tmkms-0.15.0/bin/tmkms
+#
+# Builds it only if it is missing, from crates.io, with the cargo that is installed. Nothing else on the machine
+# changes but cargo's own caches. Two runs at once do no harm: it is built aside and then renamed into its place.
+set -eu
+
+VERSION=0.15.0
+
+say() {
+    echo "*** tmkms.sh: $*" >&2
+}
+
+parent="${XDG_CACHE_HOME:-$HOME/.cache}/highwater"
+root="$parent/tmkms-$VERSION"
+if [ -x "$root/bin/tmkms" ]; then
+    say "$VERSION is there: $root/bin/tmkms"
+    exit 0
+fi
+
+mkdir -p "$root/bin"
+aside=$(mktemp -d "$parent/.building.XXXXXX")
+trap 'rm -rf "$aside"' EXIT
+trap 'exit 1' HUP INT TERM
+
+say "building $VERSION with $(cargo --version): downloads its crates, takes some minutes"
+cargo install tmkms --locked --version "$VERSION" --features softsign --root "$aside"
+mv -f "$aside/bin/tmkms" "$root/bin/tmkms"
+say "installed $VERSION: $root/bin/tmkms"
