@@ -331,7 +331,11 @@ fn cometbft_is_taken_over_where_its_own_signature_proves_its_state() {
         let state = cometbft_state(ballot, support::CHAIN, SEED);
         home.write("theirs.json", serde_json::to_string_pretty(&state).unwrap());
         let mark = format!("imported|mark      height 7 round {} {} (nothing at or below", ballot.2, ballot.0.step());
-        home.run("state import theirs.json").assert(0, &mark, "imported the state of CometBFT: be sure that this was its latest");
+        home.run("state import theirs.json").assert(
+            0,
+            &mark,
+            "imported the state of CometBFT: be sure that this was its latest",
+        );
         let mut node = PlainNode::bind(&home.path("node.sock"), support::CHAIN);
         let highwater = home.spawn("highwater", &mut home.highwater("start"));
         node.meet();
