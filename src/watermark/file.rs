@@ -11,6 +11,8 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 /// A state file, open and locked for as long as this lives.
@@ -189,7 +191,7 @@ pub fn read_unlocked(path: &Path) -> Result<Result<Record, Damage>, StoreError> 
         if found.is_ok() {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
         found = reader.newest()?;
     }
     Ok(found)
@@ -221,12 +223,19 @@ fn unopened(path: &Path, error: io::Error) -> FileError {
     }
 }
 
+/// Takes the lock. Its holder may be a process that has just been killed, or a child of ours between fork and exec, so
+/// it is asked for again for a short while.
 fn lock(file: &File, path: &Path) -> Result<(), FileError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(FileError::Locked { path: path.into() }),
-        Err(TryLockError::Error(error)) => Err(FileError::io(path, "lock")(error)),
+    const TRIES: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(20);
+    for _ in 1..TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(FileError::io(path, "lock")(error)),
+        }
     }
+    Err(FileError::Locked { path: path.into() })
 }
 
 fn format(file: &File) -> io::Result<Format> {
