@@ -69,6 +69,26 @@ fn a_log_that_nobody_reads_never_holds_up_an_answer() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_never_holds_up_the_end_even_where_both_outputs_are_one_pipe() {
+    let node = MockNode::tcp().unwrap();
+    let home = home_for(&node, "");
+    let (unread, pipe) = std::io::pipe().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    command.args(["start", "-v", "-c"]).arg(home.path("tmkms.toml")).stdin(Stdio::null());
+    let mut signer = Guard(command.stdout(pipe.try_clone().unwrap()).stderr(pipe).spawn().unwrap());
+    let mut session = node.accept().unwrap();
+    // More than the pipe and the queue behind it hold.
+    for _ in 0..8000 {
+        session.ping().unwrap();
+    }
+    let begin = Instant::now();
+    assert!(Command::new("kill").args(["-TERM", &signer.0.id().to_string()]).status().unwrap().success());
+    assert_eq!(signer.exit_code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    drop(unread);
+}
+
+#[test]
 fn both_signals_end_it_with_code_0_also_while_it_waits_or_dials() {
     for signal in ["-TERM", "-INT"] {
         for state in ["serving", "parked", "dialling"] {
