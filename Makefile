@@ -13,7 +13,8 @@ help: ## List the targets
 demo: ## Watch it sign ten heights and refuse a double sign; no network, no root, under 30 s after the build
 	@$(CARGO) run --quiet --locked --release --example demo
 
-test: ## Run every test; installs real CometBFT nodes and tmkms into a per-user cache first
+test: ## Run every test; installs real CometBFT nodes and tmkms into a per-user cache first, and SoftHSM if root
+	@tests/install/debian.sh softhsm2 opensc
 	@tests/install/cometbft.sh
 	@tests/install/tmkms.sh
 	$(CARGO) test --locked

@@ -10,7 +10,7 @@ use highwater::{
     config::{Config, KeyRole},
     consensus::{ChainId, KeyType, PublicKey},
     daemon::Daemon,
-    keyring::{IdentityKey, softsign},
+    keyring::{IdentityKey, Keyring, softsign},
     privval::message::{Proposal, RemoteSignerError, Vote},
     state::Place,
     watermark::{HostId, Identity, Mark},
@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("home       {} (removed at the end)", home.path().display());
     println!("node       {}, a mock in this process", node.address());
 
-    let running = Daemon::open(&config)?.start(|| {})?;
+    let keyring = Keyring::open(&config, None)?;
+    let running = Daemon::open(&config, &keyring)?.start(|| {})?;
     let mut session = node.accept()?;
     println!("link up    the signer is {}", session.signer().unwrap_or("unknown"));
     let key = consensus_key(&mut session)?;

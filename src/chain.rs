@@ -6,7 +6,7 @@
 
 use crate::{
     consensus::{ChainId, Hrs, PublicKey, Signature, Timestamp},
-    keyring::Signer,
+    keyring::{SignError, Signer},
     privval::{
         Canonical, Extension, ProposalRequest, RawBytesRequest, Refusal, SignBytes, VoteRequest, extension_sign_bytes,
         raw_sign_bytes,
@@ -97,21 +97,17 @@ impl Chain {
 
     /// Signs a vote, and its extension if it has one. The answer is whole or a refusal.
     pub fn sign_vote(&self, request: &VoteRequest, max_height: Option<u64>) -> Result<Signed, Refusal> {
-        self.with_open(|id, open| {
-            let mut signed = open.sign(id, &request.canonical, max_height)?;
-            if let Extension::Sign(extension) = &request.extension {
-                // Always afresh: an application need not extend the same vote with the same bytes twice.
-                let Canonical { height, round, .. } = request.canonical;
-                let bytes = extension_sign_bytes(id, height, round, extension);
-                signed.extension_signature = Some(open.sign_with_key(&bytes)?);
-            }
-            Ok(signed)
-        })
+        let Canonical { height, round, .. } = request.canonical;
+        let extension = match &request.extension {
+            Extension::None => None,
+            Extension::Sign(extension) => Some(extension_sign_bytes(&self.id, height, round, extension)),
+        };
+        self.with_open(|id, open| open.sign(id, &request.canonical, extension.as_deref(), max_height))
     }
 
     /// Signs a proposal.
     pub fn sign_proposal(&self, request: &ProposalRequest, max_height: Option<u64>) -> Result<Signed, Refusal> {
-        self.with_open(|id, open| open.sign(id, &request.canonical, max_height))
+        self.with_open(|id, open| open.sign(id, &request.canonical, None, max_height))
     }
 
     /// Signs Celestia raw bytes, if the chain's configuration allows it. They carry a prefix that keeps them apart
@@ -136,7 +132,15 @@ impl Chain {
 }
 
 impl Open {
-    fn sign(&mut self, id: &ChainId, asked: &Canonical, max_height: Option<u64>) -> Result<Signed, Refusal> {
+    /// The one way to a signature. A device begins before the mark is flushed and works meanwhile; the release waits
+    /// for both. What the device refuses at once, it refuses before the mark moves.
+    fn sign(
+        &mut self,
+        id: &ChainId,
+        asked: &Canonical,
+        extension: Option<&[u8]>,
+        max_height: Option<u64>,
+    ) -> Result<Signed, Refusal> {
         // A limit that refuses must do so before the mark moves.
         if let Some(max_height) = max_height.filter(|max_height| asked.height > *max_height) {
             return Err(Refusal::MaxHeight { height: asked.height, max_height });
@@ -147,28 +151,45 @@ impl Open {
             timestamp: asked.timestamp,
             digest: asked.digest(id),
         };
-        let (durable, timestamp, repeated) = match decide(self.store.mark(), &candidate) {
+        let (timestamp, repeated) = match decide(self.store.mark(), &candidate) {
             Verdict::Refuse(violation) => return Err(refusal(violation, candidate.hrs, self.store.mark())),
-            Verdict::Repeat { timestamp } => (self.store.current(), timestamp, true),
-            Verdict::Sign => {
-                self.cached = None;
-                (self.store.advance(candidate.mark()), asked.timestamp, false)
-            }
+            Verdict::Repeat { timestamp } => (timestamp, true),
+            Verdict::Sign => (asked.timestamp, false),
+        };
+        let sign_bytes = Canonical { timestamp, ..*asked }.sign_bytes(id);
+        let cached = self.cached.filter(|_| repeated);
+        // An extension is always signed afresh: an application need not extend the same vote alike twice.
+        let both = [sign_bytes.as_slice(), extension.unwrap_or_default()];
+        let messages = &both[usize::from(cached.is_some())..1 + usize::from(extension.is_some())];
+        let ticket = if messages.is_empty() { None } else { self.signer.begin(messages).map_err(key_unavailable)? };
+
+        let durable = if repeated {
+            self.store.current()
+        } else {
+            self.cached = None;
+            self.store.advance(candidate.mark())
         };
         let durable = durable.map_err(|error| state_unusable(&self.state_file, &error))?;
-        let sign_bytes = Canonical { timestamp, ..*asked }.sign_bytes(id);
-        let signature = match self.cached {
-            Some(signature) => signature,
-            None => self.sign_with_key(sign_bytes.as_slice())?,
-        };
-        let signature = release(durable, id, &sign_bytes, signature);
+
+        let mut signatures = match ticket {
+            Some(ticket) => ticket.wait().map_err(key_unavailable)?,
+            None => messages.iter().map(|message| self.sign_with_key(message)).collect::<Result<_, _>>()?,
+        }
+        .into_iter();
+        let vote = cached.or_else(|| signatures.next()).expect("a signature for every message");
+        let signature = release(durable, id, &sign_bytes, vote);
         self.cached = Some(signature);
-        Ok(Signed { timestamp, signature, repeated, extension_signature: None })
+        Ok(Signed { timestamp, signature, repeated, extension_signature: signatures.next() })
     }
 
     fn sign_with_key(&self, message: &[u8]) -> Result<Signature, Refusal> {
-        self.signer.sign(message).map_err(|error| Refusal::KeyUnavailable(error.to_string()))
+        self.signer.sign(message).map_err(key_unavailable)
     }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn key_unavailable(error: SignError) -> Refusal {
+    Refusal::KeyUnavailable(error.to_string())
 }
 
 /// Lets a signature go, against the proof that the mark covering it is on the disk.

@@ -2,10 +2,10 @@
 
 use crate::{
     chain::{Chain, SELF_TEST},
-    config::{ChainConfig, Config, NodeAddress, SoftsignConfig},
+    config::{ChainConfig, Config, KeyConfig, NodeAddress},
     consensus::ChainId,
     hook,
-    keyring::{self, IdentityKey, KeyError, Signer},
+    keyring::{self, IdentityKey, KeyError, Keyring, Signer},
     node::{Node, Stop},
     privval::Refusal,
     state::{Place, StateError},
@@ -27,7 +27,7 @@ pub struct Running {
 impl Daemon {
     /// Opens every chain that has a validator node. A chain whose state or key is bad is open for errors only; the
     /// others sign.
-    pub fn open(config: &Config) -> Result<Self, DaemonError> {
+    pub fn open(config: &Config, keyring: &Keyring) -> Result<Self, DaemonError> {
         let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
         let mut chains: BTreeMap<ChainId, Arc<Chain>> = BTreeMap::new();
         let mut reasons = Vec::new();
@@ -38,7 +38,7 @@ impl Daemon {
                 continue;
             }
             let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
-            let chain = open_chain(chain_config, key, host).map_err(DaemonError::Locked)?;
+            let chain = open_chain(chain_config, keyring, key, host).map_err(DaemonError::Locked)?;
             if let Err(why) = chain.last() {
                 error!(chain = %id, "this chain signs nothing: {why}");
                 reasons.push((id.clone(), why));
@@ -108,9 +108,9 @@ fn open_nodes(config: &Config, chains: &BTreeMap<ChainId, Arc<Chain>>) -> Result
 
 /// Opens a chain, for errors only if its key or its state is bad. Fails if another signer is at work on the state:
 /// going on could sign twice.
-fn open_chain(config: &ChainConfig, key: &SoftsignConfig, host: HostId) -> Result<Chain, FileError> {
+fn open_chain(config: &ChainConfig, keyring: &Keyring, key: KeyConfig<'_>, host: HostId) -> Result<Chain, FileError> {
     let id = || config.id.clone();
-    let signer = match open_key(key) {
+    let signer = match open_key(keyring, key) {
         Ok(signer) => signer,
         Err(why) => return Ok(Chain::closed(id(), None, Refusal::KeyUnavailable(why))),
     };
@@ -123,7 +123,7 @@ fn open_chain(config: &ChainConfig, key: &SoftsignConfig, host: HostId) -> Resul
     };
     info!(
         chain = %config.id,
-        key = keyring::format::show(&config.key_format, &public_key, key.role),
+        key = keyring::format::show(&config.key_format, &public_key, key.role()),
         state = %config.state_file.display(),
         mark = %store.mark().hrs,
         "chain open"
@@ -131,9 +131,12 @@ fn open_chain(config: &ChainConfig, key: &SoftsignConfig, host: HostId) -> Resul
     Ok(Chain::open(id(), signer, store, &config.state_file, config.allow_raw_bytes))
 }
 
-fn open_key(key: &SoftsignConfig) -> Result<Box<dyn Signer>, String> {
-    let signer = keyring::open(key).map_err(|error| error.to_string())?;
-    prove(signer.as_ref())?;
+fn open_key(keyring: &Keyring, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, String> {
+    let signer = keyring.signer(key).map_err(|error| error.to_string())?;
+    if let KeyConfig::Softsign(_) = key {
+        // A device proves itself on its own thread, whenever it is there.
+        prove(signer.as_ref())?;
+    }
     Ok(signer)
 }
 

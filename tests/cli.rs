@@ -454,6 +454,26 @@ fn init_makes_key_and_state_of_a_new_validator_in_one_go() {
 }
 
 #[test]
+fn check_says_what_to_install_for_a_device() {
+    let home = Home::with_chain();
+    let text = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    let token = "[[providers.pkcs11]]\nprofile = \"yubihsm2-pkcs11\"\nmodule = \"/nowhere/hsm.so\"\n\
+                 token = { label = \"validator\" }\npin = { fd = 3 }\nkeys = []\n";
+    home.write("tmkms.toml", text + token);
+    let mut check = home.highwater("check");
+    let output = check.env_remove("YUBIHSM_PKCS11_CONF").output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stdout}");
+    for words in [
+        "ok    token \"validator\": the profile yubihsm2-pkcs11 is tested with yubihsm_pkcs11 2.8.0",
+        "fail  token \"validator\": there is no /nowhere/hsm.so: install Yubico's yubihsm-shell",
+        "warn  token \"validator\": its module may need the environment variable YUBIHSM_PKCS11_CONF: set it to the path",
+    ] {
+        assert!(stdout.contains(words), "{words:?} is in\n{stdout}");
+    }
+}
+
+#[test]
 fn check_finds_what_is_wrong_and_changes_nothing() {
     let home = Home::with_chain();
     table(

@@ -1,7 +1,7 @@
 //! Any text is a configuration or a list of findings with lines.
 #![no_main]
 
-use highwater::config::{Config, ConfigError};
+use highwater::config::{Config, ConfigError, KeyRole};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
 
@@ -11,7 +11,11 @@ fuzz_target!(|text: &str| {
             assert!(!config.validators.is_empty());
             for validator in &config.validators {
                 assert!(config.chain(&validator.chain_id).is_some());
-                assert!(config.consensus_key(&validator.chain_id).is_some());
+                let key = config.consensus_key(&validator.chain_id).unwrap();
+                assert!(key.chain_ids().contains(&validator.chain_id));
+                let of_chain = config.keys().filter(|key| key.chain_ids().contains(&validator.chain_id));
+                let best = of_chain.filter(|key| key.role() == KeyRole::Consensus).count();
+                assert_eq!(best, usize::from(key.role() == KeyRole::Consensus));
             }
         }
         Err(ConfigError::Invalid { findings, .. }) => assert!(!findings.is_empty()),

@@ -2,13 +2,13 @@
 
 use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
-    config::{ChainConfig, Config, ConfigError, Finding, KeyRole, NodeAddress, SoftsignConfig},
+    config::{ChainConfig, Config, ConfigError, Finding, KeyConfig, KeyRole, NodeAddress, Pkcs11Config},
     keyring::{self, IdentityKey},
     state::{self, StateError},
     watermark::{FileError, HostId, Identity},
 };
 use clap::Args;
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{env, fs, os::unix::fs::MetadataExt as _, path::Path};
 
 /// Check without changing anything.
 #[derive(Args, Debug)]
@@ -80,6 +80,7 @@ fn check_config(config: &Config, report: &mut Report) {
             None => report.fail(format!("chain {}: no consensus key", chain.id)),
         }
     }
+    config.pkcs11.iter().for_each(|provider| check_pkcs11(provider, report));
     let mut seen: Vec<&Path> = Vec::new();
     for validator in &config.validators {
         if let NodeAddress::Tcp { identity_key, .. } = &validator.address
@@ -94,16 +95,33 @@ fn check_config(config: &Config, report: &mut Report) {
     }
 }
 
-fn check_chain(chain: &ChainConfig, key: &SoftsignConfig, host: Option<HostId>, report: &mut Report) {
+/// Whether the module and what it needs are on this machine. Does not load it.
+fn check_pkcs11(provider: &Pkcs11Config, report: &mut Report) {
+    let Pkcs11Config { profile, module, token, .. } = provider;
+    let of = match profile.tested_with.as_slice() {
+        [] => String::new(),
+        with => format!(" with {}", with.join(", ")),
+    };
+    report.ok(format!("{token}: the profile {} {}{of}", profile.name, profile.evidence));
+    if !module.is_file() {
+        let (path, install) = (module.display(), &profile.module.install);
+        report.fail(format!("{token}: there is no {path}: install {install}, or name the file with `module`"));
+    }
+    if let Some(variable) = profile.missing_variable(|name| env::var_os(name).is_some()) {
+        let (name, meaning) = (&variable.name, &variable.meaning);
+        report.warn(format!("{token}: its module may need the environment variable {name}: set it to {meaning}"));
+    }
+}
+
+fn check_chain(chain: &ChainConfig, key: KeyConfig<'_>, host: Option<HostId>, report: &mut Report) {
     let id = &chain.id;
-    let signer = match keyring::open(key) {
-        Ok(signer) => signer,
+    let public_key = match keyring::public_key(key) {
+        Ok(key) => key,
         Err(error) => return report.fail(format!("chain {id}: {error}")),
     };
-    let public_key = signer.public_key();
-    let shown = keyring::format::show(&chain.key_format, &public_key, key.role);
+    let shown = keyring::format::show(&chain.key_format, &public_key, key.role());
     report.ok(format!("chain {id}: key {shown}, validator address {}", public_key.address_hex()));
-    if key.role == KeyRole::Account {
+    if key.role() == KeyRole::Account {
         report.warn(format!("chain {id}: has no consensus key, so its account key signs blocks"));
     }
     let identity = Identity { chain: id.clone(), key: public_key };

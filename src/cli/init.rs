@@ -6,7 +6,7 @@ use super::{
     output, state,
 };
 use crate::{
-    config::{Config, KeyRole},
+    config::{Config, KeyConfig, KeyRole},
     disk,
     keyring::{IdentityKey, KeyError, softsign},
     watermark::Mark,
@@ -86,8 +86,10 @@ fn known(name: &str) -> Result<&'static Network, CliError> {
 fn begin_state(config_path: &Path, mark: Mark) -> Result<(), CliError> {
     let (config, _) = Config::load(config_path)?;
     for chain in &config.chains {
-        let key = config.consensus_key(&chain.id);
-        if let Some(key) = key.filter(|key| key.role == KeyRole::Consensus && !key.path.exists()) {
+        if let Some(KeyConfig::Softsign(key)) = config.consensus_key(&chain.id)
+            && key.role == KeyRole::Consensus
+            && !key.path.exists()
+        {
             if mark != Mark::NEVER_SIGNED {
                 let text = format!(
                     "--height is for a key that may have signed. Put it at {} with `highwater softsign import`, then \

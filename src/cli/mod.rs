@@ -11,7 +11,10 @@ mod state;
 
 pub use error::{CliError, Exit};
 
-use crate::config::{self, Config};
+use crate::{
+    config::{self, Config},
+    keyring::pkcs11::{child, spawner},
+};
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 
@@ -27,6 +30,12 @@ struct Cli {
 enum Command {
     /// Check configuration, keys and state without changing anything; exits 0 (ok), 1 (warnings) or 2 (errors)
     Check(check::Check),
+    /// Talks to one PKCS#11 token; started by the spawner
+    #[command(name = spawner::CHILD_COMMAND, hide = true)]
+    HsmChild,
+    /// Starts the children that talk to PKCS#11 tokens; started by the signer
+    #[command(name = spawner::SPAWNER_COMMAND, hide = true)]
+    HsmSpawner,
     /// Make a configuration and an identity key in a new directory
     Init(init::Init),
     /// Make or import keys that are kept in files
@@ -77,6 +86,8 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Check(command) => command.run(),
+        Command::HsmChild => child::run().map_err(|error| not_by_hand(&error)),
+        Command::HsmSpawner => spawner::run().map_err(|error| not_by_hand(&error)),
         Command::Init(command) => command.run(),
         Command::Softsign(command) => command.run(),
         Command::Start(command) => command.run(),
@@ -92,6 +103,10 @@ pub fn main() -> ExitCode {
             error.exit.into()
         }
     }
+}
+
+fn not_by_hand(error: &std::io::Error) -> CliError {
+    CliError::new(Exit::Software, format!("this command is started by the signer, not by hand: {error}"))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::{CliError, ConfigArgs, Exit};
 use crate::{
     config::Config,
     daemon::{Daemon, Running},
+    keyring::{self, Keyring},
     ops::{
         self,
         log::{Log, LogFormat},
@@ -42,6 +43,8 @@ impl Start {
         let path = self.config.path();
         let (config, warnings) = Config::load(&path)?;
         // Its queue is emptied when this goes, after everything else.
+        let cannot_start = |error| CliError::io("cannot start the process that starts children", &error);
+        let spawner = keyring::start_spawner(&config).map_err(cannot_start)?;
         let log = Log::start(self.log_format, self.verbose);
         ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "highwater starts");
@@ -53,7 +56,9 @@ impl Start {
         let (sender, mut events) = unbounded_channel();
         watch_signals(&runtime, &sender).map_err(|error| CliError::io("cannot watch for signals", &error))?;
 
-        let daemon = Daemon::open(&config)?;
+        let keyring = Keyring::open(&config, spawner.as_ref());
+        let keyring = keyring.map_err(|error| CliError::io("cannot start a thread for a device", &error))?;
+        let daemon = Daemon::open(&config, &keyring)?;
         let running = daemon.start(move || {
             // The receiver outlives every node.
             let _ = sender.send(Event::NodeEnded);

@@ -1,7 +1,7 @@
 //! `tmkms.toml`: read as tmkms 0.15 reads it, checked as a whole, and turned into a [`Config`].
 //!
 //! ```text
-//! text ─▶ reader (tables, lines) ─▶ sections, providers, unsupported (one by one) ─▶ validate (together) ─▶ Config
+//! text ─▶ reader (tables, lines) ─▶ sections, providers, pkcs11, unsupported (one by one) ─▶ validate (together) ─▶ Config
 //! ```
 //!
 //! Every mistake in a file is reported at once, each with its line. What works, but not as one may think, comes as a
@@ -9,18 +9,16 @@
 
 mod address;
 mod model;
+mod pkcs11;
 mod providers;
-mod reader;
+pub(crate) mod reader;
 mod sections;
 mod unsupported;
 mod validate;
 
 pub use model::*;
-pub use unsupported::{
-    ConnectorServer, FortanixConfig, FortanixKey, FortanixKeyName, LedgerConfig, Pkcs11Config, Secret, YubihsmAdapter,
-    YubihsmConfig, YubihsmKey, YubihsmPassword,
-};
 
+use pkcs11::Surroundings;
 use reader::{Findings, Table};
 use sections::Draft;
 use std::{
@@ -48,7 +46,7 @@ impl Config {
         // The text can hold a password.
         let text = fs::read_to_string(path).map(Zeroizing::new);
         let text = text.map_err(|error| ConfigError::Unreadable { path: path.into(), error })?;
-        let (config, warnings) = Self::parse(path, &text)?;
+        let (config, warnings) = Self::read(path, &text, Surroundings::DISK)?;
 
         let mut on_disk = Findings::new(&text);
         validate::check_on_disk(&config.chains, &mut on_disk);
@@ -56,10 +54,14 @@ impl Config {
         Ok((config, warnings))
     }
 
-    /// Reads `text`, the content of the file at `path`. Looks at nothing else.
+    /// Reads `text`, the content of the file at `path`. Looks at nothing else, so a profile must be a built-in one.
     pub fn parse(path: &Path, text: &str) -> Result<(Self, Vec<Finding>), ConfigError> {
+        Self::read(path, text, Surroundings::NONE)
+    }
+
+    fn read(path: &Path, text: &str, surroundings: Surroundings) -> Result<(Self, Vec<Finding>), ConfigError> {
         let mut findings = Findings::new(text);
-        let mut draft = Draft::default();
+        let mut draft = Draft::new(surroundings);
         match DeTable::parse(text) {
             Ok(root) => {
                 Table::read("the file", 0, root.get_ref(), &mut findings, |table, findings| {
@@ -75,8 +77,8 @@ impl Config {
         }
         match findings.finish() {
             Ok(warnings) => {
-                let Draft { chains, validators, softsign, .. } = draft;
-                Ok((Self { path: path.into(), chains, validators, softsign }, warnings))
+                let Draft { chains, validators, softsign, pkcs11, .. } = draft;
+                Ok((Self { path: path.into(), chains, validators, softsign, pkcs11 }, warnings))
             }
             Err(findings) => Err(ConfigError::Invalid { path: path.into(), findings }),
         }
@@ -316,6 +318,7 @@ key_type = "konsensus"
         assert!(warnings.is_empty(), "{warnings:#?}");
         assert!(config.chains[0].allow_raw_bytes && config.chains[0].state_hook.is_some());
         assert!(config.validators[0].max_height.is_some());
+        assert_eq!(config.pkcs11[0].keys.len(), 1);
         assert!(text.contains("\n[highwater]"));
     }
 }

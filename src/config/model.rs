@@ -1,11 +1,19 @@
 //! What a configuration means once it has been read: no strings left to check.
 
-use crate::consensus::{ChainId, KeyType};
+use crate::{
+    consensus::{ChainId, KeyType, PublicKey},
+    keyring::pkcs11::{
+        profile::Profile,
+        spec::{ObjectSelector, TokenSelector},
+    },
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
     fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
+use zeroize::Zeroizing;
 
 /// A configuration in which every reference resolves: each validator has its chain, each chain its own state
 /// file and at most one consensus key per algorithm.
@@ -19,6 +27,8 @@ pub struct Config {
     pub validators: Vec<ValidatorConfig>,
     /// Every key of a `[[providers.softsign]]`, in file order.
     pub softsign: Vec<SoftsignConfig>,
+    /// Every `[[providers.pkcs11]]`, in file order. No two have the same module and token.
+    pub pkcs11: Vec<Pkcs11Config>,
 }
 
 impl Config {
@@ -27,15 +37,67 @@ impl Config {
         self.chains.iter().find(|chain| chain.id == *id)
     }
 
-    /// The key that signs blocks for `chain`: its Ed25519 key, else its secp256k1 key.
+    /// The key that signs blocks for `chain`: its Ed25519 key, else its secp256k1 key, whichever provider has it.
     ///
     /// tmkms signs with the account key of a chain that has no consensus key (`keyring.rs`); that is how Band's
     /// secp256k1 validators are configured, so the fallback stays. It depends on the configuration alone, never
     /// on which key can be loaded.
-    pub fn consensus_key(&self, chain: &ChainId) -> Option<&SoftsignConfig> {
-        let of_chain = |key: &&SoftsignConfig| key.chain_ids.contains(chain);
-        let consensus = self.softsign.iter().filter(of_chain).find(|key| key.role == KeyRole::Consensus);
-        consensus.or_else(|| self.softsign.iter().find(of_chain))
+    pub fn consensus_key(&self, chain: &ChainId) -> Option<KeyConfig<'_>> {
+        let of_chain = || self.keys().filter(|key| key.chain_ids().contains(chain));
+        of_chain().find(|key| key.role() == KeyRole::Consensus).or_else(|| of_chain().next())
+    }
+
+    /// Every key of every provider.
+    pub fn keys(&self) -> impl Iterator<Item = KeyConfig<'_>> {
+        let pkcs11 = self.pkcs11.iter().enumerate().flat_map(|(provider_index, provider)| {
+            let key = move |(key_index, key)| KeyConfig::Pkcs11 { provider, provider_index, key, key_index };
+            provider.keys.iter().enumerate().map(key)
+        });
+        self.softsign.iter().map(KeyConfig::Softsign).chain(pkcs11)
+    }
+}
+
+/// A key of any provider.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyConfig<'a> {
+    /// A key on a token.
+    Pkcs11 {
+        /// Its token.
+        provider: &'a Pkcs11Config,
+        /// Where `provider` stands in [`Config::pkcs11`].
+        provider_index: usize,
+        /// The key.
+        key: &'a Pkcs11Key,
+        /// Where `key` stands in [`Pkcs11Config::keys`].
+        key_index: usize,
+    },
+    /// A key in a file.
+    Softsign(&'a SoftsignConfig),
+}
+
+impl<'a> KeyConfig<'a> {
+    /// The chains it signs for.
+    pub fn chain_ids(self) -> &'a [ChainId] {
+        match self {
+            Self::Pkcs11 { key, .. } => &key.chain_ids,
+            Self::Softsign(key) => &key.chain_ids,
+        }
+    }
+
+    /// Its role.
+    pub fn role(self) -> KeyRole {
+        match self {
+            Self::Pkcs11 { key, .. } => key.role,
+            Self::Softsign(key) => key.role,
+        }
+    }
+
+    /// Where it stands in the file.
+    pub fn line(self) -> usize {
+        match self {
+            Self::Pkcs11 { key, .. } => key.line,
+            Self::Softsign(key) => key.line,
+        }
     }
 }
 
@@ -163,13 +225,98 @@ pub struct SoftsignConfig {
     pub line: usize,
 }
 
-impl SoftsignConfig {
-    /// The algorithm that the role implies, as in tmkms: account keys are secp256k1, consensus keys Ed25519.
-    pub fn key_type(&self) -> KeyType {
-        match self.role {
-            KeyRole::Account => KeyType::Secp256k1,
-            KeyRole::Consensus => KeyType::Ed25519,
+/// A `[[providers.pkcs11]]`: one token of one PKCS#11 module.
+#[derive(Clone, Debug)]
+pub struct Pkcs11Config {
+    /// `profile`
+    pub profile: Profile,
+    /// `module`, or the first path of the profile that exists, or else its first path. Absolute.
+    pub module: PathBuf,
+    /// `token`
+    pub token: TokenSelector,
+    /// `pin`; there is one unless the profile logs in by a protected path.
+    pub pin: Option<PinSource>,
+    /// `keys`
+    pub keys: Vec<Pkcs11Key>,
+    /// Where the section stands in the file.
+    pub line: usize,
+}
+
+/// An entry of `keys` of a `[[providers.pkcs11]]`.
+#[derive(Clone, Debug)]
+pub struct Pkcs11Key {
+    /// `chain_ids`: chains of this configuration.
+    pub chain_ids: Vec<ChainId>,
+    /// `id` or `label`
+    pub object: ObjectSelector,
+    /// `type` (or `key_type`); the profile supports its algorithm.
+    pub role: KeyRole,
+    /// `public_key`: what every signature is verified against. Of the role's algorithm.
+    pub public_key: PublicKey,
+    /// Where the key stands in the file.
+    pub line: usize,
+}
+
+/// Where the PIN of a token is found. It can be sent to a child process; then an inline PIN travels too.
+#[derive(Clone, Deserialize, Serialize)]
+pub enum PinSource {
+    /// In the systemd credential of this name, a file of `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+    /// In this environment variable.
+    Env(String),
+    /// To be read from this file descriptor, which is open at start.
+    Fd(i32),
+    /// In this file.
+    File(PathBuf),
+    /// In the configuration itself.
+    Inline(Secret),
+}
+
+/// Without the PIN.
+impl fmt::Debug for PinSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Without the PIN, in words that follow "the PIN is in".
+impl fmt::Display for PinSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Credential(name) => write!(f, "the credential {name}"),
+            Self::Env(name) => write!(f, "the environment variable {name}"),
+            Self::Fd(number) => write!(f, "the file descriptor {number}"),
+            Self::File(path) => write!(f, "the file {}", path.display()),
+            Self::Inline(_) => f.write_str("the configuration"),
         }
+    }
+}
+
+/// A secret that stands in the configuration itself. It has no `Debug`, and its serialised form shows it.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes `text` as a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The secret text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
     }
 }
 
@@ -180,6 +327,26 @@ pub enum KeyRole {
     Account,
     /// An Ed25519 key that signs blocks.
     Consensus,
+}
+
+impl KeyRole {
+    /// The algorithm that the role implies, as in tmkms.
+    pub fn key_type(self) -> KeyType {
+        match self {
+            Self::Account => KeyType::Secp256k1,
+            Self::Consensus => KeyType::Ed25519,
+        }
+    }
+}
+
+/// The word that stands for it in the configuration.
+impl fmt::Display for KeyRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Account => "account",
+            Self::Consensus => "consensus",
+        })
+    }
 }
 
 /// How a softsign key file is encoded.

@@ -1,4 +1,4 @@
-//! `[providers]`: which key signs for which chain. `[[providers.softsign]]` is read here, the rest in `unsupported`.
+//! `[providers]`: which key signs for which chain. `[[providers.softsign]]` is read here.
 
 use super::{
     KeyEncoding, KeyRole, SoftsignConfig,
@@ -26,6 +26,10 @@ impl Draft {
         if let Some(softsign) = table.get("softsign", findings) {
             let body = |table: &mut Table<'_>, findings: &mut Findings<'_>| self.softsign(table, findings);
             self.softsign = softsign.tables("[[providers.softsign]]", findings, body);
+        }
+        if let Some(pkcs11) = table.get("pkcs11", findings) {
+            let body = |table: &mut Table<'_>, findings: &mut Findings<'_>| self.pkcs11(table, findings);
+            self.pkcs11 = pkcs11.tables("[[providers.pkcs11]]", findings, body);
         }
         self.unsupported_providers(table, findings);
     }

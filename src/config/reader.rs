@@ -15,7 +15,7 @@ use toml::{
 const SIMILAR: f64 = 0.75;
 
 /// What has been found so far in one text.
-pub(super) struct Findings<'t> {
+pub(crate) struct Findings<'t> {
     text: &'t str,
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
@@ -23,42 +23,42 @@ pub(super) struct Findings<'t> {
 
 impl<'t> Findings<'t> {
     /// Nothing yet, in `text`.
-    pub(super) fn new(text: &'t str) -> Self {
+    pub(crate) fn new(text: &'t str) -> Self {
         Self { text, errors: Vec::new(), warnings: Vec::new() }
     }
 
     /// Something that must be put right before the configuration can be used.
-    pub(super) fn error(&mut self, line: usize, text: impl Into<String>) {
+    pub(crate) fn error(&mut self, line: usize, text: impl Into<String>) {
         self.errors.push(Finding { line, text: text.into() });
     }
 
     /// Something that works, but not as the operator may think.
-    pub(super) fn warning(&mut self, line: usize, text: impl Into<String>) {
+    pub(crate) fn warning(&mut self, line: usize, text: impl Into<String>) {
         self.warnings.push(Finding { line, text: text.into() });
     }
 
     /// The warnings, or the errors if there are any; in the order of the file.
-    pub(super) fn finish(mut self) -> Result<Vec<Finding>, Vec<Finding>> {
+    pub(crate) fn finish(mut self) -> Result<Vec<Finding>, Vec<Finding>> {
         self.errors.sort_by_key(|finding| finding.line);
         self.warnings.sort_by_key(|finding| finding.line);
         if self.errors.is_empty() { Ok(self.warnings) } else { Err(self.errors) }
     }
 
     /// The line, counted from 1, on which `span` begins.
-    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+    pub(crate) fn line(&self, span: &Range<usize>) -> usize {
         let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
         1 + before.iter().filter(|byte| **byte == b'\n').count()
     }
 }
 
 /// Something read, and the line it stands on.
-pub(super) struct Located<T> {
-    pub(super) value: T,
-    pub(super) line: usize,
+pub(crate) struct Located<T> {
+    pub(crate) value: T,
+    pub(crate) line: usize,
 }
 
 /// A table whose known keys are being asked for.
-pub(super) struct Table<'t> {
+pub(crate) struct Table<'t> {
     /// What texts call it, as `[[chain]]`.
     name: &'static str,
     line: usize,
@@ -80,7 +80,7 @@ enum UnknownKeys {
 
 impl<'t> Table<'t> {
     /// Lets `body` ask `entries` for its keys, then reports the keys it did not ask for.
-    pub(super) fn read<T>(
+    pub(crate) fn read<T>(
         name: &'static str,
         line: usize,
         entries: &'t DeTable<'t>,
@@ -93,25 +93,20 @@ impl<'t> Table<'t> {
         result
     }
 
-    /// What texts call this table.
-    pub(super) fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// Where the table begins.
-    pub(super) fn line(&self) -> usize {
+    pub(crate) fn line(&self) -> usize {
         self.line
     }
 
     /// The value of `key`, which need not be there.
-    pub(super) fn get(&mut self, key: &'static str, findings: &Findings<'_>) -> Option<Value<'t>> {
+    pub(crate) fn get(&mut self, key: &'static str, findings: &Findings<'_>) -> Option<Value<'t>> {
         self.known.push(key);
         let (spanned_key, value) = self.entries.get_key_value(key)?;
         Some(Value { key, place: self.name, line: findings.line(&spanned_key.span()), value: value.get_ref() })
     }
 
     /// The value of `key`; reports it if it is not there. `meaning` says in a few words what to write.
-    pub(super) fn require(
+    pub(crate) fn require(
         &mut self,
         key: &'static str,
         meaning: &str,
@@ -125,7 +120,7 @@ impl<'t> Table<'t> {
     }
 
     /// The value of a key that goes by two names, of which the first is the usual one.
-    pub(super) fn get_either(&mut self, names: [&'static str; 2], findings: &mut Findings<'_>) -> Option<Value<'t>> {
+    pub(crate) fn get_either(&mut self, names: [&'static str; 2], findings: &mut Findings<'_>) -> Option<Value<'t>> {
         let [first, second] = names.map(|name| self.get(name, findings));
         if let (Some(_), Some(second)) = (&first, &second) {
             let text = format!("`{}` and `{}` in {} mean the same: remove one", names[0], names[1], self.name);
@@ -134,13 +129,29 @@ impl<'t> Table<'t> {
         first.or(second)
     }
 
+    /// The one of these keys that is there; reports it if none or more than one is. [`Value::key`] says which.
+    pub(crate) fn exactly_one<const N: usize>(
+        &mut self,
+        names: [&'static str; N],
+        findings: &mut Findings<'_>,
+    ) -> Option<Value<'t>> {
+        let mut found = names.map(|name| self.get(name, findings)).into_iter().flatten();
+        match (found.next(), found.next()) {
+            (Some(value), None) => Some(value),
+            _ => {
+                findings.error(self.line, format!("{} needs either `{}`", self.name, names.join("` or `")));
+                None
+            }
+        }
+    }
+
     /// Says nothing about unknown keys of this table.
-    pub(super) fn ignore_unknown_keys(&mut self) {
+    pub(crate) fn ignore_unknown_keys(&mut self) {
         self.unknown_keys = UnknownKeys::Ignore;
     }
 
     /// Only warns about unknown keys of this table.
-    pub(super) fn tolerate_unknown_keys(&mut self) {
+    pub(crate) fn tolerate_unknown_keys(&mut self) {
         self.unknown_keys = UnknownKeys::Warning;
     }
 
@@ -166,22 +177,27 @@ impl<'t> Table<'t> {
 
 /// A value, and the key that it belongs to.
 #[derive(Clone, Copy)]
-pub(super) struct Value<'t> {
+pub(crate) struct Value<'t> {
     key: &'static str,
     /// What texts call the table of the key.
     place: &'static str,
-    pub(super) line: usize,
+    pub(crate) line: usize,
     value: &'t DeValue<'t>,
 }
 
 impl<'t> Value<'t> {
+    /// The key that it belongs to.
+    pub(crate) fn key(self) -> &'static str {
+        self.key
+    }
+
     /// Reports that this value cannot be; `what` completes the sentence "`key` in table: ...".
-    pub(super) fn reject(self, what: impl std::fmt::Display, findings: &mut Findings<'_>) {
+    pub(crate) fn reject(self, what: impl std::fmt::Display, findings: &mut Findings<'_>) {
         findings.error(self.line, format!("`{}` in {}: {what}", self.key, self.place));
     }
 
     /// As [`Self::reject`], for a value that is used all the same.
-    pub(super) fn caution(self, what: impl std::fmt::Display, findings: &mut Findings<'_>) {
+    pub(crate) fn caution(self, what: impl std::fmt::Display, findings: &mut Findings<'_>) {
         findings.warning(self.line, format!("`{}` in {}: {what}", self.key, self.place));
     }
 
@@ -191,22 +207,22 @@ impl<'t> Value<'t> {
     }
 
     /// `true` or `false`.
-    pub(super) fn bool(self, findings: &mut Findings<'_>) -> Option<bool> {
+    pub(crate) fn bool(self, findings: &mut Findings<'_>) -> Option<bool> {
         self.value.as_bool().or_else(|| self.wrong_type("a boolean", findings))
     }
 
     /// Whether this is an array without entries.
-    pub(super) fn is_empty_array(self) -> bool {
+    pub(crate) fn is_empty_array(self) -> bool {
         self.value.as_array().is_some_and(|array| array.is_empty())
     }
 
     /// Whether this is an integer literal.
-    pub(super) fn is_integer(self) -> bool {
+    pub(crate) fn is_integer(self) -> bool {
         self.value.is_integer()
     }
 
     /// A string.
-    pub(super) fn string(self, findings: &mut Findings<'_>) -> Option<&'t str> {
+    pub(crate) fn string(self, findings: &mut Findings<'_>) -> Option<&'t str> {
         match self.value {
             DeValue::String(text) => Some(text),
             _ => self.wrong_type("a string", findings),
@@ -214,7 +230,7 @@ impl<'t> Value<'t> {
     }
 
     /// A path. It need not exist, but it must say something.
-    pub(super) fn path(self, findings: &mut Findings<'_>) -> Option<PathBuf> {
+    pub(crate) fn path(self, findings: &mut Findings<'_>) -> Option<PathBuf> {
         let text = self.string(findings)?;
         if text.is_empty() || text.contains('\0') {
             self.reject("a path cannot be empty or contain a NUL character", findings);
@@ -223,13 +239,28 @@ impl<'t> Value<'t> {
         Some(text.into())
     }
 
+    /// A path that means the same in every working directory.
+    pub(crate) fn absolute_path(self, findings: &mut Findings<'_>) -> Option<PathBuf> {
+        let path = self.path(findings)?;
+        if !path.is_absolute() {
+            self.reject("the path must be absolute: begin it with /", findings);
+            return None;
+        }
+        Some(path)
+    }
+
+    /// Whether this is a string.
+    pub(crate) fn is_string(self) -> bool {
+        self.value.is_str()
+    }
+
     /// An integer from 0 to 65535.
-    pub(super) fn u16(self, findings: &mut Findings<'_>) -> Option<u16> {
+    pub(crate) fn u16(self, findings: &mut Findings<'_>) -> Option<u16> {
         self.integer(u16::MAX.into(), findings).and_then(|number| u16::try_from(number).ok())
     }
 
     /// An integer from 0 to the highest of TOML, which is that of an `i64`.
-    pub(super) fn u64(self, findings: &mut Findings<'_>) -> Option<u64> {
+    pub(crate) fn u64(self, findings: &mut Findings<'_>) -> Option<u64> {
         self.integer(i64::MAX.unsigned_abs(), findings)
     }
 
@@ -245,7 +276,7 @@ impl<'t> Value<'t> {
     }
 
     /// One of a few words, each with what it stands for.
-    pub(super) fn one_of<T: Copy>(self, words: &[(&'static str, T)], findings: &mut Findings<'_>) -> Option<T> {
+    pub(crate) fn one_of<T: Copy>(self, words: &[(&'static str, T)], findings: &mut Findings<'_>) -> Option<T> {
         let text = self.string(findings)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
         if found.is_none() {
@@ -256,7 +287,7 @@ impl<'t> Value<'t> {
     }
 
     /// The entries of an array.
-    pub(super) fn array(self, findings: &mut Findings<'_>) -> Option<Vec<Self>> {
+    pub(crate) fn array(self, findings: &mut Findings<'_>) -> Option<Vec<Self>> {
         let Some(array) = self.value.as_array() else {
             return self.wrong_type("an array", findings);
         };
@@ -268,7 +299,7 @@ impl<'t> Value<'t> {
     }
 
     /// A table, read by `body`. Texts call it `name`.
-    pub(super) fn table<T>(
+    pub(crate) fn table<T>(
         self,
         name: &'static str,
         findings: &mut Findings<'_>,
@@ -281,7 +312,7 @@ impl<'t> Value<'t> {
     }
 
     /// An array of tables, each read by `body`. Texts call each of them `name`.
-    pub(super) fn tables<T>(
+    pub(crate) fn tables<T>(
         self,
         name: &'static str,
         findings: &mut Findings<'_>,
@@ -303,7 +334,7 @@ fn with_article(value: &DeValue<'_>) -> String {
 }
 
 /// The candidate most like `word`, if one is alike enough to be meant.
-pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let score = |candidate: &'a str| (strsim::jaro_winkler(word, candidate), candidate);
     let best = candidates.map(score).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(score, _)| *score >= SIMILAR).map(|(_, candidate)| candidate)

@@ -3,11 +3,11 @@
 //! Whether the sections fit together is for `validate` to say.
 
 use super::{
-    ChainConfig, HookConfig, KeyFormat, NodeAddress, SoftsignConfig, ValidatorConfig,
+    ChainConfig, HookConfig, KeyFormat, NodeAddress, Pkcs11Config, SoftsignConfig, ValidatorConfig,
     address::Address,
+    pkcs11::Surroundings,
     providers::KeyUse,
     reader::{Findings, Located, Table, Value},
-    unsupported::{FortanixConfig, LedgerConfig, Pkcs11Config, YubihsmConfig},
 };
 use crate::consensus::{ChainId, HEIGHT_MAX};
 use std::time::Duration;
@@ -23,7 +23,6 @@ const HOOK_TIMEOUT_SECONDS_MAX: u64 = 3600;
 const PROTOCOL_VERSIONS: [&str; 2] = ["v0.34", "v0.38"];
 
 /// Everything that could be read, before the sections are compared with each other.
-#[derive(Default)]
 pub(super) struct Draft {
     /// Every id that a `[[chain]]` gives, even where the rest of the section has a mistake.
     pub(super) chain_ids: Vec<Located<ChainId>>,
@@ -34,17 +33,32 @@ pub(super) struct Draft {
     /// Every chain that a key of any provider names.
     pub(super) keys: Vec<KeyUse>,
     pub(super) softsign: Vec<SoftsignConfig>,
-    pub(super) yubihsm: Vec<YubihsmConfig>,
-    pub(super) ledgertm: Vec<LedgerConfig>,
-    pub(super) fortanixdsm: Vec<FortanixConfig>,
     pub(super) pkcs11: Vec<Pkcs11Config>,
     /// Some chain's id could not be read: that an id is unknown cannot be said.
     pub(super) chains_incomplete: bool,
     /// Some key's chains could not be read: that a chain has no key cannot be said.
     pub(super) keys_incomplete: bool,
+    /// What may be looked at beside the text.
+    pub(super) surroundings: Surroundings,
 }
 
 impl Draft {
+    /// Nothing yet.
+    pub(super) fn new(surroundings: Surroundings) -> Self {
+        Self {
+            chain_ids: Vec::new(),
+            chains: Vec::new(),
+            served: Vec::new(),
+            validators: Vec::new(),
+            keys: Vec::new(),
+            softsign: Vec::new(),
+            pkcs11: Vec::new(),
+            chains_incomplete: false,
+            keys_incomplete: false,
+            surroundings,
+        }
+    }
+
     /// Reads the whole file.
     pub(super) fn read(&mut self, root: &mut Table<'_>, findings: &mut Findings<'_>) {
         let chains = root.get("chain", findings);

@@ -3,7 +3,7 @@
 //! A mistake gives one finding: a rule stays silent where what it looks at could not be read.
 
 use super::{
-    ChainConfig, KeyRole, ValidatorConfig,
+    ChainConfig, KeyRole, Pkcs11Config, ValidatorConfig,
     providers::KeyUse,
     reader::{Findings, Located, nearest},
     sections::Draft,
@@ -19,6 +19,7 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings<'_>) {
     duplicate_chains(&draft.chain_ids, findings);
     duplicate_validators(&draft.validators, findings);
     doubled_keys(&draft.keys, findings);
+    doubled_tokens(&draft.pkcs11, findings);
     if !draft.chains_incomplete {
         unknown_chains(draft, findings);
     }
@@ -65,14 +66,24 @@ fn doubled_keys(keys: &[KeyUse], findings: &mut Findings<'_>) {
     let readable: Vec<_> = keys.iter().filter(|key| key.supported).filter_map(|key| Some((key, key.role?))).collect();
     let same = |a: &(&KeyUse, KeyRole), b: &(&KeyUse, KeyRole)| a.0.chain == b.0.chain && a.1 == b.1;
     for ((first, _), (second, role)) in repeats(&readable, same) {
-        let role = match role {
-            KeyRole::Account => "account",
-            KeyRole::Consensus => "consensus",
-        };
         let text = format!(
             "the chain {} already has its {role} key, on line {}: a chain has at most one, so remove the chain from one \
              of the two",
             second.chain, first.line
+        );
+        findings.error(second.line, text);
+    }
+}
+
+/// Two workers on one token would take its login and its sessions from each other.
+fn doubled_tokens(providers: &[Pkcs11Config], findings: &mut Findings<'_>) {
+    let same = |a: &Pkcs11Config, b: &Pkcs11Config| a.module == b.module && a.token == b.token;
+    for (first, second) in repeats(providers, same) {
+        let text = format!(
+            "the {} of {} is already on line {}: put its keys into the `keys` there",
+            second.token,
+            second.module.display(),
+            first.line
         );
         findings.error(second.line, text);
     }

@@ -8,20 +8,29 @@
 //! libraries still leave traces on the stack while they compute; against those only a process without core dumps
 //! and swap helps.
 
+pub mod device;
 pub mod format;
 mod identity;
 pub mod key_file;
+pub mod pkcs11;
 pub mod softsign;
 
+pub use device::Ticket;
 pub use identity::IdentityKey;
 
 use crate::{
-    config::SoftsignConfig,
+    config::{Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig},
     consensus::{PublicKey, Signature},
+};
+use device::{Device, DeviceKey};
+use pkcs11::{
+    child::ChildOpener,
+    spawner::{Plan, Spawner},
+    spec::{KeySpec, TokenSpec},
 };
 use rand_core::{OsRng, RngCore as _};
 use softsign::encoding::EncodingError;
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 use zeroize::Zeroizing;
 
 /// `N` secret bytes that are wiped when dropped. Boxed: a move leaves no copy behind.
@@ -34,11 +43,77 @@ pub trait Signer: Send + Sync {
 
     /// Signs `message` as it is, without asking whether it may.
     fn sign(&self, message: &[u8]) -> Result<Signature, SignError>;
+
+    /// Begins to sign `messages` on a device, so that it works while the mark is flushed. Refuses at once what cannot
+    /// succeed. `None` from a key that signs within microseconds: there is nothing to begin.
+    fn begin(&self, messages: &[&[u8]]) -> Result<Option<Ticket>, SignError> {
+        let _ = messages;
+        Ok(None)
+    }
 }
 
-/// Opens the key that `config` describes.
-pub fn open(config: &SoftsignConfig) -> Result<Box<dyn Signer>, KeyError> {
-    softsign::SecretKey::load(&config.path, config.role, config.encoding).map(softsign::SecretKey::into_signer)
+/// The public key of `key`, without asking a device: a key in a device is pinned by the configuration.
+pub fn public_key(key: KeyConfig<'_>) -> Result<PublicKey, KeyError> {
+    match key {
+        KeyConfig::Softsign(key) => Ok(load_softsign(key)?.public_key()),
+        KeyConfig::Pkcs11 { key, .. } => Ok(key.public_key),
+    }
+}
+
+/// Starts the process that starts the children of PKCS#11 tokens, if the configuration has any. Before anything else:
+/// before threads, sockets and secrets.
+pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
+    let plans: Vec<Plan> = config.pkcs11.iter().map(plan).collect();
+    if plans.is_empty() { Ok(None) } else { Spawner::start(&plans).map(|spawner| Some(Arc::new(spawner))) }
+}
+
+/// The devices of a configuration, each with its thread.
+pub struct Keyring {
+    /// One for each `[[providers.pkcs11]]`.
+    pkcs11: Vec<Arc<Device>>,
+}
+
+impl Keyring {
+    /// Starts a thread for every device. One that is down is no error: it is looked for until it comes.
+    pub fn open(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Self> {
+        let Some(spawner) = spawner else { return Ok(Self { pkcs11: Vec::new() }) };
+        let start = |(number, provider): (usize, &Pkcs11Config)| {
+            let keys: Vec<_> = provider.keys.iter().map(|key| key.public_key).collect();
+            let name = format!("{} of {}", provider.token, provider.module.display());
+            let limit = provider.profile.limits.max_message_bytes.and_then(|most| usize::try_from(most).ok());
+            let opener = ChildOpener::new(Arc::clone(spawner), number, keys.clone());
+            Device::start(&name, Box::new(opener), keys, limit)
+        };
+        let pkcs11 = config.pkcs11.iter().enumerate().map(start).collect::<io::Result<_>>()?;
+        Ok(Self { pkcs11 })
+    }
+
+    /// What signs for `key`. Which that is depends on the configuration alone.
+    pub fn signer(&self, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, KeyError> {
+        match key {
+            KeyConfig::Softsign(key) => Ok(load_softsign(key)?.into_signer()),
+            KeyConfig::Pkcs11 { provider_index, key, key_index, .. } => {
+                let device = Arc::clone(&self.pkcs11[provider_index]);
+                Ok(Box::new(DeviceKey::new(device, key_index, key.public_key)))
+            }
+        }
+    }
+}
+
+fn load_softsign(key: &SoftsignConfig) -> Result<softsign::SecretKey, KeyError> {
+    softsign::SecretKey::load(&key.path, key.role, key.encoding)
+}
+
+/// What the spawner has to know about a provider.
+fn plan(provider: &Pkcs11Config) -> Plan {
+    let key = |key: &Pkcs11Key| KeySpec { object: key.object.clone(), key_type: key.public_key.key_type().into() };
+    let spec = TokenSpec {
+        module: provider.module.clone(),
+        profile: provider.profile.clone(),
+        token: provider.token.clone(),
+        keys: provider.keys.iter().map(key).collect(),
+    };
+    Plan { spec, pin: provider.pin.clone() }
 }
 
 /// Secret bytes from the operating system's random numbers.
@@ -203,8 +278,8 @@ mod tests {
         key_file::write(&path, SEED_BASE64).unwrap();
         for role in [KeyRole::Consensus, KeyRole::Account] {
             let config = config(&path, role);
-            let signer = open(&config).ok().unwrap();
-            assert_eq!(signer.public_key().key_type(), config.key_type());
+            let signer = load_softsign(&config).ok().unwrap().into_signer();
+            assert_eq!(signer.public_key().key_type(), config.role.key_type());
             let signature = signer.sign(b"message").unwrap();
             assert!(signer.public_key().verifies(b"message", &signature));
             assert!(!signer.public_key().verifies(b"another", &signature));
@@ -216,7 +291,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("consensus.key");
         key_file::write(&path, &SEED_BASE64[..40]).unwrap();
-        let error = open(&config(&path, KeyRole::Consensus)).err().unwrap();
+        let error = load_softsign(&config(&path, KeyRole::Consensus)).err().unwrap();
         assert!(matches!(error, KeyError::Malformed { .. }));
         assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
     }

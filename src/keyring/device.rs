@@ -1,0 +1,349 @@
+//! Keys in devices: one thread per device, a bounded queue, one deadline per request, recovery, and a breaker.
+//!
+//! Whatever the kind of device, its session lives on the device's own thread and nobody else waits for it: a caller
+//! waits for its ticket, which never outlives its deadline. Every signature is verified against the pinned public key
+//! before it leaves here. A device that keeps failing is asked nothing but self-tests until one succeeds, so a dead
+//! one costs its callers no time.
+
+use super::{SignError, Signer};
+use crate::{
+    chain::SELF_TEST,
+    consensus::{PublicKey, Signature},
+};
+use rand_core::{OsRng, RngCore as _};
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use tracing::{error, info, warn};
+
+/// How long a request may take, with all its signatures: waiting, signing, a rebuilt session and a second try. Well
+/// below the 5 s after which CometBFT gives up on its signer.
+pub const DEADLINE: Duration = Duration::from_millis(1200);
+
+/// How long a device that is down may take to come up.
+const PROBE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Requests that wait for one device. More would pass their deadline anyway.
+const QUEUE_REQUESTS: usize = 8;
+
+/// How long an idle session is trusted before a self-test looks whether it still lives; some devices drop one that
+/// is silent for 30 s.
+const IDLE_BEFORE_SELF_TEST: Duration = Duration::from_secs(15);
+
+/// Failures in a row after which a device is asked nothing but self-tests. One missed deadline is enough.
+const FAILURES_TO_TRIP: u32 = 3;
+
+/// A connection to a device that is ready to sign.
+pub trait Session: Send {
+    /// Signs `message` with the device's key of that index. Returns soon after `deadline` at the latest.
+    fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble>;
+}
+
+/// Makes sessions.
+pub trait Opener: Send {
+    /// Opens a session in place of the last one, which is gone for good. Returns soon after `deadline` at the latest.
+    fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble>;
+}
+
+/// Why a device did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The session or the device is in an unknown state: a new session may help.
+    Broken(String),
+    /// Nothing helps before an operator acts, and trying again may do harm: a wrong PIN locks a token.
+    Fatal(String),
+    /// It did not answer in time.
+    Late,
+    /// It gave a clear answer, and would give it again.
+    Rejected(String),
+}
+
+impl Trouble {
+    fn text(&self) -> &str {
+        match self {
+            Self::Broken(text) | Self::Fatal(text) | Self::Rejected(text) => text,
+            Self::Late => "it did not answer in time",
+        }
+    }
+}
+
+/// A device and its thread. The thread ends when this goes.
+pub struct Device {
+    name: String,
+    jobs: SyncSender<Job>,
+    health: Arc<Mutex<Health>>,
+    message_max_bytes: Option<usize>,
+}
+
+/// What is known about a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Down, and why. Only self-tests are sent to it.
+    Down(String),
+    /// It signs.
+    Up,
+}
+
+/// Signatures that are being made. Dropping it discards them.
+pub struct Ticket {
+    signatures: Receiver<Result<Vec<Signature>, SignError>>,
+    deadline: Instant,
+    device: String,
+}
+
+struct Job {
+    key: usize,
+    messages: Vec<Vec<u8>>,
+    deadline: Instant,
+    reply: SyncSender<Result<Vec<Signature>, SignError>>,
+}
+
+impl Device {
+    /// Starts the thread of a device that holds `keys`, and gives it one deadline to come up. A device that is down is
+    /// no error: it is looked for until it comes.
+    pub fn start(
+        name: &str,
+        opener: Box<dyn Opener>,
+        keys: Vec<PublicKey>,
+        message_max_bytes: Option<usize>,
+    ) -> io::Result<Arc<Self>> {
+        let (jobs, queue) = sync_channel(QUEUE_REQUESTS);
+        let (first, came_up) = sync_channel(1);
+        let health = Arc::new(Mutex::new(Health::Down("it has not been opened yet".into())));
+        let worker = Worker {
+            name: name.to_owned(),
+            opener,
+            session: None,
+            keys,
+            health: Arc::clone(&health),
+            failures: 0,
+            waits: 0,
+            fatal: false,
+        };
+        thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
+        // Its answer does not matter here: the health is told to whoever asks.
+        let _ = came_up.recv_timeout(DEADLINE);
+        Ok(Arc::new(Self { name: name.to_owned(), jobs, health, message_max_bytes }))
+    }
+
+    /// How the device is.
+    pub fn health(&self) -> Health {
+        lock(&self.health).clone()
+    }
+
+    /// Puts messages into the queue, all for one key and under one deadline. Refuses at once what cannot succeed: a
+    /// device that is down, a full queue, a message that the device does not take.
+    pub fn submit(&self, key: usize, messages: &[&[u8]]) -> Result<Ticket, SignError> {
+        let refuse = |why: &str| SignError::Backend(format!("{}: {why}", self.name));
+        if let Health::Down(why) = &*lock(&self.health) {
+            return Err(refuse(why));
+        }
+        if let (Some(most), Some(longest)) = (self.message_max_bytes, messages.iter().map(|m| m.len()).max())
+            && longest > most
+        {
+            return Err(refuse(&format!("it signs at most {most} bytes, this message has {longest}")));
+        }
+        let deadline = Instant::now() + DEADLINE;
+        let (reply, signatures) = sync_channel(1);
+        let messages = messages.iter().map(|message| message.to_vec()).collect();
+        match self.jobs.try_send(Job { key, messages, deadline, reply }) {
+            Ok(()) => Ok(Ticket { signatures, deadline, device: self.name.clone() }),
+            Err(TrySendError::Full(_)) => Err(refuse("too many requests wait for it")),
+            Err(TrySendError::Disconnected(_)) => Err(refuse("its thread has ended")),
+        }
+    }
+}
+
+impl Ticket {
+    /// Waits for the signatures, in the order of their messages, no longer than their deadline.
+    pub fn wait(self) -> Result<Vec<Signature>, SignError> {
+        /// The device's thread notices a missed deadline itself, and knows more about it.
+        const GRACE: Duration = Duration::from_millis(50);
+        let left = self.deadline.saturating_duration_since(Instant::now()) + GRACE;
+        match self.signatures.recv_timeout(left) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                Err(SignError::Backend(format!("{}: {}", self.device, Trouble::Late.text())))
+            }
+        }
+    }
+}
+
+/// A key in a device.
+pub struct DeviceKey {
+    device: Arc<Device>,
+    index: usize,
+    public_key: PublicKey,
+}
+
+impl DeviceKey {
+    /// The key of that index on `device`. `public_key` is pinned: it is what the configuration says.
+    pub fn new(device: Arc<Device>, index: usize, public_key: PublicKey) -> Self {
+        Self { device, index, public_key }
+    }
+}
+
+impl Signer for DeviceKey {
+    fn public_key(&self) -> PublicKey {
+        self.public_key
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+        let signatures = self.device.submit(self.index, &[message])?.wait()?;
+        Ok(*signatures.first().expect("one signature for one message"))
+    }
+
+    fn begin(&self, messages: &[&[u8]]) -> Result<Option<Ticket>, SignError> {
+        self.device.submit(self.index, messages).map(Some)
+    }
+}
+
+/// The thread of a device.
+struct Worker {
+    name: String,
+    opener: Box<dyn Opener>,
+    session: Option<Box<dyn Session>>,
+    keys: Vec<PublicKey>,
+    health: Arc<Mutex<Health>>,
+    failures: u32,
+    /// How often a self-test was waited for since the device went down.
+    waits: u32,
+    fatal: bool,
+}
+
+impl Worker {
+    fn run(mut self, queue: &Receiver<Job>, first: &SyncSender<()>) {
+        self.self_test();
+        let _ = first.send(());
+        loop {
+            match queue.recv_timeout(self.patience()) {
+                Ok(job) => self.serve(&job),
+                Err(RecvTimeoutError::Timeout) => self.self_test(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// How long to wait for work before a self-test: long for a device that signs; 50 ms to 5 s, with jitter, for one
+    /// that is down; for ever where only an operator can help.
+    fn patience(&mut self) -> Duration {
+        const FIRST_MS: u64 = 50;
+        const LONGEST_MS: u64 = 5000;
+        if self.fatal {
+            return Duration::MAX;
+        }
+        if *lock(&self.health) == Health::Up {
+            return IDLE_BEFORE_SELF_TEST;
+        }
+        let full = LONGEST_MS.min(FIRST_MS << self.waits.min(10));
+        self.waits = self.waits.saturating_add(1);
+        Duration::from_millis(full - u64::from(OsRng.next_u32()) % (full / 2 + 1))
+    }
+
+    fn serve(&mut self, job: &Job) {
+        let signed = job.messages.iter().map(|message| self.sign(job.key, message, job.deadline)).collect();
+        let signed: Result<Vec<Signature>, Trouble> = signed;
+        self.note(signed.as_ref().err());
+        let signed = signed.map_err(|trouble| SignError::Backend(format!("{}: {}", self.name, trouble.text())));
+        // Whoever asked may have stopped waiting.
+        let _ = job.reply.try_send(signed);
+    }
+
+    /// Signs, and once more with a new session if the first try broke the old one.
+    fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
+        match self.try_sign(key, message, deadline) {
+            Err(Trouble::Broken(_)) if Instant::now() < deadline => self.try_sign(key, message, deadline),
+            other => other,
+        }
+    }
+
+    fn try_sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
+        if self.fatal {
+            return Err(Trouble::Fatal(self.reason()));
+        }
+        if Instant::now() >= deadline {
+            return Err(Trouble::Late);
+        }
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => self.opener.open(deadline)?,
+        };
+        let signature = session.sign(key, message, deadline);
+        if let Ok(signature) = &signature
+            && !self.keys[key].verifies(message, signature)
+        {
+            return Err(Trouble::Broken("its signature does not verify with the pinned public key".into()));
+        }
+        // After anything but a clear answer the session is not used again: some modules stay stuck in it.
+        if matches!(signature, Ok(_) | Err(Trouble::Rejected(_))) {
+            self.session = Some(session);
+        }
+        signature
+    }
+
+    /// Signs the self-test with every key: the probe of a device that is down, and the pulse of an idle one.
+    fn self_test(&mut self) {
+        if self.fatal {
+            return;
+        }
+        // A token that is being opened may take its time to log in; nobody waits for this.
+        let patience = if self.session.is_some() { DEADLINE } else { PROBE_DEADLINE };
+        let deadline = Instant::now() + patience;
+        let tested = (0..self.keys.len()).try_for_each(|key| self.sign(key, SELF_TEST, deadline).map(drop));
+        self.note(tested.as_ref().err());
+    }
+
+    /// Keeps the breaker: closed by a success, opened by repeated failure.
+    fn note(&mut self, trouble: Option<&Trouble>) {
+        let Some(trouble) = trouble else {
+            self.failures = 0;
+            self.waits = 0;
+            let was = std::mem::replace(&mut *lock(&self.health), Health::Up);
+            if was != Health::Up {
+                info!(device = %self.name, "device up");
+            }
+            return;
+        };
+        self.failures += 1;
+        let trips = match trouble {
+            // The key or message is wrong, not the device.
+            Trouble::Rejected(_) => *lock(&self.health) != Health::Up,
+            Trouble::Fatal(_) | Trouble::Late => true,
+            Trouble::Broken(_) => self.failures >= FAILURES_TO_TRIP || *lock(&self.health) != Health::Up,
+        };
+        if !trips {
+            warn!(device = %self.name, "{}", trouble.text());
+            return;
+        }
+        let down = Health::Down(trouble.text().to_owned());
+        let was = std::mem::replace(&mut *lock(&self.health), down.clone());
+        if was != down {
+            error!(device = %self.name, "device down: {}", trouble.text());
+        }
+        if matches!(trouble, Trouble::Fatal(_)) {
+            self.fatal = true;
+            error!(device = %self.name, "not tried again before a restart");
+        }
+    }
+
+    fn reason(&self) -> String {
+        match &*lock(&self.health) {
+            Health::Down(why) => why.clone(),
+            Health::Up => "it is closed".into(),
+        }
+    }
+}
+
+fn lock(health: &Mutex<Health>) -> MutexGuard<'_, Health> {
+    health.lock().expect("nobody panics with this lock")
+}
+
+#[cfg(test)]
+#[path = "device_tests.rs"]
+mod tests;

@@ -1,0 +1,201 @@
+//! A device that fails on demand: what its callers see, and for how long.
+
+use super::*;
+use crate::keyring::softsign::SecretKey;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use zeroize::Zeroizing;
+
+fn software_key() -> Box<dyn Signer> {
+    SecretKey::Ed25519Seed(Box::new(Zeroizing::new([0x42; 32]))).into_signer()
+}
+
+/// What the next calls do, taken from the front; then all is well.
+#[derive(Clone, Debug)]
+enum Fault {
+    Broken,
+    Fatal,
+    FlippedBit,
+    Hang,
+    Rejected,
+}
+
+#[derive(Clone, Default)]
+struct Bench {
+    faults: Arc<Mutex<Vec<Fault>>>,
+    unplugged: Arc<AtomicBool>,
+    opened: Arc<AtomicUsize>,
+    signed: Arc<AtomicUsize>,
+}
+
+struct BenchSession(Bench);
+
+impl Opener for Bench {
+    fn open(&mut self, _deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        match self.unplugged.load(Ordering::SeqCst) {
+            true => Err(Trouble::Broken("unplugged".into())),
+            false => Ok(Box::new(BenchSession(self.clone()))),
+        }
+    }
+}
+
+impl Session for BenchSession {
+    fn sign(&mut self, _key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
+        if self.0.unplugged.load(Ordering::SeqCst) {
+            return Err(Trouble::Broken("unplugged".into()));
+        }
+        self.0.signed.fetch_add(1, Ordering::SeqCst);
+        let mut faults = self.0.faults.lock().unwrap();
+        let fault = if faults.is_empty() { None } else { Some(faults.remove(0)) };
+        drop(faults);
+        let mut signature = software_key().sign(message).unwrap();
+        match fault {
+            None => Ok(signature),
+            Some(Fault::Broken) => Err(Trouble::Broken("played".into())),
+            Some(Fault::Fatal) => Err(Trouble::Fatal("wrong PIN".into())),
+            Some(Fault::Rejected) => Err(Trouble::Rejected("no such mechanism".into())),
+            Some(Fault::FlippedBit) => {
+                signature.0[5] ^= 1;
+                Ok(signature)
+            }
+            Some(Fault::Hang) => {
+                thread::sleep(deadline.saturating_duration_since(Instant::now()));
+                Err(Trouble::Late)
+            }
+        }
+    }
+}
+
+impl Bench {
+    fn start(&self) -> Arc<Device> {
+        let keys = vec![software_key().public_key()];
+        Device::start("bench", Box::new(self.clone()), keys, Some(2019)).unwrap()
+    }
+
+    fn play(&self, faults: &[Fault]) {
+        *self.faults.lock().unwrap() = faults.to_vec();
+    }
+}
+
+fn sign(device: &Arc<Device>) -> Result<Signature, SignError> {
+    DeviceKey::new(Arc::clone(device), 0, software_key().public_key()).sign(b"message")
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} never came");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_device_comes_up_with_a_self_test_and_signs() {
+    let bench = Bench::default();
+    let device = bench.start();
+    assert_eq!(device.health(), Health::Up);
+    assert_eq!(bench.signed.load(Ordering::SeqCst), 1, "the self-test");
+    assert_eq!(sign(&device), software_key().sign(b"message"));
+}
+
+#[test]
+fn one_fault_costs_a_new_session_and_nothing_else() {
+    for fault in [Fault::Broken, Fault::FlippedBit] {
+        let bench = Bench::default();
+        let device = bench.start();
+        bench.play(std::slice::from_ref(&fault));
+        assert_eq!(sign(&device), software_key().sign(b"message"), "{fault:?}");
+        assert_eq!(bench.opened.load(Ordering::SeqCst), 2, "{fault:?}");
+        assert_eq!(device.health(), Health::Up);
+    }
+}
+
+#[test]
+fn a_wrong_signature_never_leaves_even_twice() {
+    let bench = Bench::default();
+    let device = bench.start();
+    bench.play(&[Fault::FlippedBit, Fault::FlippedBit]);
+    let error = sign(&device).unwrap_err();
+    assert!(error.to_string().contains("does not verify"), "{error}");
+    assert!(sign(&device).is_ok());
+}
+
+#[test]
+fn a_clear_answer_is_not_asked_for_again() {
+    let bench = Bench::default();
+    let device = bench.start();
+    bench.play(&[Fault::Rejected]);
+    assert!(sign(&device).unwrap_err().to_string().contains("no such mechanism"));
+    assert_eq!((bench.opened.load(Ordering::SeqCst), bench.signed.load(Ordering::SeqCst)), (1, 2));
+    assert_eq!(device.health(), Health::Up);
+}
+
+#[test]
+fn a_fatal_answer_is_never_asked_for_again() {
+    let bench = Bench::default();
+    let device = bench.start();
+    bench.play(&[Fault::Fatal]);
+    assert!(sign(&device).is_err());
+    let opened = bench.opened.load(Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(sign(&device).unwrap_err().to_string().contains("wrong PIN"));
+    }
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(bench.opened.load(Ordering::SeqCst), opened);
+}
+
+#[test]
+fn a_hang_is_answered_in_time_and_then_costs_no_time_until_a_self_test_succeeds() {
+    let bench = Bench::default();
+    let device = bench.start();
+    bench.play(&[Fault::Hang]);
+    let begin = Instant::now();
+    assert!(sign(&device).is_err());
+    assert!(begin.elapsed() < Duration::from_millis(1500), "{:?}", begin.elapsed());
+    bench.unplugged.store(true, Ordering::SeqCst);
+    wait_until("down", || matches!(device.health(), Health::Down(_)));
+    let begin = Instant::now();
+    for _ in 0..100 {
+        assert!(sign(&device).is_err());
+    }
+    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+    bench.unplugged.store(false, Ordering::SeqCst);
+    wait_until("up", || device.health() == Health::Up);
+    assert!(sign(&device).is_ok());
+}
+
+#[test]
+fn a_device_that_is_down_at_the_start_is_waited_for() {
+    let bench = Bench::default();
+    bench.unplugged.store(true, Ordering::SeqCst);
+    let device = bench.start();
+    assert!(matches!(device.health(), Health::Down(_)));
+    bench.unplugged.store(false, Ordering::SeqCst);
+    wait_until("up", || device.health() == Health::Up);
+    assert!(sign(&device).is_ok());
+}
+
+#[test]
+fn a_long_message_is_refused_before_it_reaches_the_device() {
+    let bench = Bench::default();
+    let device = bench.start();
+    let long = vec![0; 2020];
+    let error = device.submit(0, &[b"vote", &long]).err().unwrap();
+    assert!(error.to_string().contains("at most 2019 bytes"), "{error}");
+    assert!(device.submit(0, &[b"vote", &long[..2019]]).is_ok());
+}
+
+#[test]
+fn a_full_queue_refuses_at_once_and_everybody_is_answered_in_time() {
+    let bench = Bench::default();
+    let device = bench.start();
+    bench.play(&[Fault::Hang]);
+    let begin = Instant::now();
+    let tickets: Vec<_> = (0..30).map(|_| device.submit(0, &[b"message"])).collect();
+    assert!(begin.elapsed() < Duration::from_millis(300));
+    assert!(tickets.iter().filter(|ticket| ticket.is_err()).count() >= 30 - QUEUE_REQUESTS - 1);
+    for ticket in tickets.into_iter().flatten() {
+        let _ = ticket.wait();
+    }
+    assert!(begin.elapsed() < Duration::from_millis(1800), "{:?}", begin.elapsed());
+}

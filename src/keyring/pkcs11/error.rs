@@ -1,0 +1,397 @@
+//! Why a token did not do what it was asked, and whether to ask again.
+
+use super::{module::PinState, spec::ObjectSelector, spec::TokenSelector};
+use crate::consensus::KeyType;
+use cryptoki::error::{Error, RvError};
+use std::{fmt, path::PathBuf};
+
+/// What to do about a [`TokenError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The token or the key is not there now. It may be unplugged or out of reach: asking again later does no harm.
+    Absent,
+    /// Trouble with session, device or transport: open the token anew and ask once more.
+    Broken,
+    /// Asking again does harm, as it would after a wrong PIN, or cannot help. An operator has to act first.
+    Fatal,
+    /// The device's clear answer to this request: the same request would get it again.
+    Rejected,
+}
+
+/// Why a token did not do what it was asked. Never holds a PIN or a byte of a secret key.
+#[derive(Debug)]
+pub enum TokenError {
+    /// More than one private key fits.
+    AmbiguousKey {
+        /// Which key was wanted.
+        object: ObjectSelector,
+        /// The keys that fit.
+        hits: Vec<String>,
+    },
+    /// More than one token fits.
+    AmbiguousToken {
+        /// Which token was wanted.
+        token: TokenSelector,
+        /// The tokens that fit.
+        hits: Vec<String>,
+    },
+    /// A function of the module failed.
+    Call {
+        /// What was to be done, as in "cannot {action}".
+        action: &'static str,
+        /// What the module answered.
+        error: Error,
+    },
+    /// A new key was to have an id or a label that is taken.
+    Exists {
+        /// What is taken.
+        object: ObjectSelector,
+    },
+    /// An Ed25519 key without its seed was to be imported.
+    Expanded,
+    /// The device refused the login, for another reason than a wrong PIN.
+    Login {
+        /// Which token.
+        token: TokenSelector,
+        /// What it answered.
+        error: Error,
+    },
+    /// The module cannot be loaded.
+    Module {
+        /// The module.
+        path: PathBuf,
+        /// What the loader said.
+        reason: String,
+    },
+    /// No private key fits.
+    NoKey {
+        /// Which key was wanted.
+        object: ObjectSelector,
+        /// The private keys on the token.
+        present: Vec<String>,
+    },
+    /// No PIN was given, and the token has no way of its own to ask for one.
+    NoPin {
+        /// Which token.
+        token: TokenSelector,
+    },
+    /// No token fits.
+    NoToken {
+        /// Which token was wanted.
+        token: TokenSelector,
+        /// The tokens that the module shows.
+        present: Vec<String>,
+    },
+    /// An action failed, and what it left on the token could not be removed.
+    NotRemoved {
+        /// Why the action failed.
+        first: Box<TokenError>,
+        /// Why its remains are still there.
+        then: Box<TokenError>,
+    },
+    /// The token says that few or no attempts at its PIN are left. Nothing was sent to it.
+    PinAtRisk {
+        /// Which token.
+        token: TokenSelector,
+        /// How much is left.
+        state: PinState,
+    },
+    /// A new key signed, but not so that its public key verifies it.
+    SelfTest,
+    /// What the device returned is no signature.
+    Signature {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The message is longer than the device signs.
+    TooLong {
+        /// Length of the message.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A new key is on the token, but its public half cannot be read.
+    Unreadable,
+    /// The profile says that the device has no such keys.
+    Unsupported {
+        /// Which kind.
+        key_type: KeyType,
+        /// Name of the profile.
+        profile: String,
+    },
+    /// The token did not accept the PIN. It counts attempts: never try again without an operator.
+    WrongPin {
+        /// Which token.
+        token: TokenSelector,
+        /// What it answered.
+        error: Error,
+    },
+}
+
+impl TokenError {
+    /// What to do about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::AmbiguousKey { .. }
+            | Self::AmbiguousToken { .. }
+            | Self::Module { .. }
+            | Self::NoPin { .. }
+            | Self::PinAtRisk { .. }
+            | Self::WrongPin { .. } => ErrorClass::Fatal,
+            Self::Call { error, .. } => class(error),
+            // Whatever is not plainly trouble on the way could be this device's word for a wrong PIN.
+            Self::Login { error: Error::Pkcs11(rv, _), .. } if is_trouble(*rv) => ErrorClass::Broken,
+            Self::Login { .. } => ErrorClass::Fatal,
+            Self::NoKey { .. } | Self::NoToken { .. } => ErrorClass::Absent,
+            Self::NotRemoved { first, .. } => first.class(),
+            Self::Signature { .. } => ErrorClass::Broken,
+            Self::Exists { .. }
+            | Self::Expanded
+            | Self::SelfTest
+            | Self::TooLong { .. }
+            | Self::Unreadable
+            | Self::Unsupported { .. } => ErrorClass::Rejected,
+        }
+    }
+
+    /// Makes the error of a module's function one of ours.
+    pub(super) fn call(action: &'static str) -> impl FnOnce(Error) -> Self {
+        move |error| Self::Call { action, error }
+    }
+
+    /// Sorts what a device answered to a login.
+    pub(super) fn login(token: &TokenSelector, error: Error) -> Self {
+        let token = token.clone();
+        match error {
+            Error::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _) => {
+                Self::WrongPin { token, error }
+            }
+            _ => Self::Login { token, error },
+        }
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AmbiguousKey { object, hits } => {
+                write!(f, "{} private keys have {object}: {}; ", hits.len(), list(hits))?;
+                f.write_str("select by what only one of them has, or delete what should not be there")
+            }
+            Self::AmbiguousToken { token, hits } => {
+                write!(f, "more than one fits {token}: {}; select the token by its serial", list(hits))
+            }
+            Self::Call { action, error } => write!(f, "cannot {action}: {}", answer(error)),
+            Self::Exists { object } => {
+                write!(f, "a key with {object} is on the token already, and is not overwritten: choose another")
+            }
+            Self::Expanded => {
+                f.write_str(
+                    "this Ed25519 key is expanded, its seed is lost, and a PKCS#11 device imports only seeds: ",
+                )?;
+                f.write_str("import it from a file that holds the seed, or generate a new key")
+            }
+            Self::Login { token, error } => write!(f, "cannot log in to {token}: {}", answer(error)),
+            Self::Module { path, reason } => {
+                write!(f, "cannot load the PKCS#11 module {}: {reason}; ", path.display())?;
+                f.write_str("install the device's software, or correct the path")
+            }
+            Self::NoKey { object, present } => {
+                write!(f, "no private key on the token has {object}; the token holds {}", list(present))
+            }
+            Self::NoPin { token } => {
+                write!(f, "{token} needs a PIN and none is configured: name a source for it with `pin`")
+            }
+            Self::NoToken { token, present } => write!(f, "there is no {token}; the module shows {}", list(present)),
+            Self::NotRemoved { first, then } => {
+                write!(f, "{first}; and what this left on the token could not be removed ({then}): ")?;
+                f.write_str("list the token's keys and delete what is not yours")
+            }
+            Self::PinAtRisk { token, state } => write!(f, "{token} says that {state}"),
+            Self::SelfTest => {
+                f.write_str("the new key's signature over the self-test does not verify, so the key was removed again")
+            }
+            Self::Signature { bytes } => {
+                write!(f, "the device returned {bytes} bytes that are not a 64-byte signature")
+            }
+            Self::TooLong { bytes, max } => {
+                write!(f, "the message has {bytes} bytes, and this device signs at most {max}")
+            }
+            Self::Unreadable => {
+                f.write_str("the new key's public half cannot be read, so the key was removed again: ")?;
+                f.write_str("is the profile the right one for this device?")
+            }
+            Self::Unsupported { key_type, profile } => {
+                write!(f, "devices of profile {profile} have no {key_type} keys")
+            }
+            Self::WrongPin { token, error } => {
+                write!(f, "{token} did not accept the PIN ({}): it is not sent again, because the ", answer(error))?;
+                f.write_str("token locks after a few wrong ones; correct the PIN, then restart")
+            }
+        }
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+/// Sorts what a function other than C_Login answered.
+fn class(error: &Error) -> ErrorClass {
+    use RvError as Rv;
+    let Error::Pkcs11(rv, _) = error else {
+        // A function that is missing, or an answer that makes no sense: so it will be the next time.
+        return ErrorClass::Rejected;
+    };
+    match rv {
+        Rv::ActionProhibited
+        | Rv::AttributeReadOnly
+        | Rv::AttributeSensitive
+        | Rv::AttributeTypeInvalid
+        | Rv::AttributeValueInvalid
+        | Rv::CurveNotSupported
+        | Rv::DataInvalid
+        | Rv::DataLenRange
+        | Rv::DomainParamsInvalid
+        | Rv::FunctionNotSupported
+        | Rv::FunctionRejected
+        | Rv::KeyFunctionNotPermitted
+        | Rv::KeySizeRange
+        | Rv::KeyTypeInconsistent
+        | Rv::MechanismInvalid
+        | Rv::MechanismParamInvalid
+        | Rv::PublicKeyInvalid
+        | Rv::SessionReadOnly
+        | Rv::TemplateIncomplete
+        | Rv::TemplateInconsistent
+        | Rv::TokenWriteProtected => ErrorClass::Rejected,
+        Rv::CantLock
+        | Rv::NeedToCreateThreads
+        | Rv::PinExpired
+        | Rv::PinIncorrect
+        | Rv::PinInvalid
+        | Rv::PinLenRange
+        | Rv::PinLocked
+        | Rv::UserPinNotInitialized => ErrorClass::Fatal,
+        _ => ErrorClass::Broken,
+    }
+}
+
+/// Whether an answer to C_Login speaks of session, device or transport, and so cannot mean a wrong PIN.
+fn is_trouble(rv: RvError) -> bool {
+    use RvError as Rv;
+    matches!(
+        rv,
+        Rv::CryptokiNotInitialized
+            | Rv::DeviceError
+            | Rv::DeviceMemory
+            | Rv::DeviceRemoved
+            | Rv::FunctionFailed
+            | Rv::GeneralError
+            | Rv::HostMemory
+            | Rv::OperationActive
+            | Rv::SessionClosed
+            | Rv::SessionCount
+            | Rv::SessionHandleInvalid
+            | Rv::SlotIdInvalid
+            | Rv::TokenNotPresent
+    )
+}
+
+/// The error of a module as its manual writes it: `C_Sign answered CKR_DEVICE_ERROR`.
+fn answer(error: &Error) -> String {
+    match error {
+        Error::Pkcs11(rv, function) => format!("C_{function:?} answered {}", rv_name(*rv)),
+        other => other.to_string(),
+    }
+}
+
+/// The name of a return value in the standard (`CKR_PIN_INCORRECT`), or the number of one that has none.
+fn rv_name(rv: RvError) -> String {
+    match rv {
+        RvError::UnknownErrorCode(number) | RvError::VendorDefined(number) => format!("CK_RV {number:#010x}"),
+        named => {
+            let mut name = "CKR".to_owned();
+            for letter in format!("{named:?}").chars() {
+                if letter.is_ascii_uppercase() {
+                    name.push('_');
+                }
+                name.push(letter.to_ascii_uppercase());
+            }
+            name
+        }
+    }
+}
+
+fn list(items: &[String]) -> String {
+    match items {
+        [] => "none".to_owned(),
+        _ => items.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cryptoki::context::Function;
+
+    fn failed(rv: RvError) -> Error {
+        Error::Pkcs11(rv, Function::Sign)
+    }
+
+    fn token() -> TokenSelector {
+        TokenSelector::Label("validator".to_owned())
+    }
+
+    #[test]
+    fn answers_are_named_as_in_the_standard() {
+        for (rv, text) in [
+            (RvError::DeviceError, "cannot sign: C_Sign answered CKR_DEVICE_ERROR"),
+            (RvError::VendorDefined(0x8000_0001), "cannot sign: C_Sign answered CK_RV 0x80000001"),
+            (RvError::UnknownErrorCode(0x77), "cannot sign: C_Sign answered CK_RV 0x00000077"),
+            (RvError::KeyFunctionNotPermitted, "cannot sign: C_Sign answered CKR_KEY_FUNCTION_NOT_PERMITTED"),
+        ] {
+            assert_eq!(TokenError::call("sign")(failed(rv)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn only_clear_answers_are_final_and_pins_are_fatal() {
+        for (rv, class) in [
+            (RvError::DataLenRange, ErrorClass::Rejected),
+            (RvError::DeviceRemoved, ErrorClass::Broken),
+            (RvError::GeneralError, ErrorClass::Broken),
+            (RvError::KeyHandleInvalid, ErrorClass::Broken),
+            (RvError::MechanismInvalid, ErrorClass::Rejected),
+            (RvError::OperationActive, ErrorClass::Broken),
+            (RvError::PinLocked, ErrorClass::Fatal),
+            (RvError::UserNotLoggedIn, ErrorClass::Broken),
+            (RvError::VendorDefined(0x8000_0001), ErrorClass::Broken),
+        ] {
+            assert_eq!(TokenError::call("sign")(failed(rv)).class(), class, "{rv:?}");
+        }
+    }
+
+    #[test]
+    fn a_login_is_repeated_only_after_what_cannot_be_a_wrong_pin() {
+        for (rv, class, wrong) in [
+            (RvError::ArgumentsBad, ErrorClass::Fatal, false),
+            (RvError::DeviceRemoved, ErrorClass::Broken, false),
+            (RvError::PinIncorrect, ErrorClass::Fatal, true),
+            (RvError::PinLenRange, ErrorClass::Fatal, true),
+            (RvError::PinLocked, ErrorClass::Fatal, false),
+            (RvError::SessionCount, ErrorClass::Broken, false),
+            (RvError::VendorDefined(0x8000_0001), ErrorClass::Fatal, false),
+        ] {
+            let error = TokenError::login(&token(), failed(rv));
+            assert_eq!(error.class(), class, "{rv:?}");
+            assert_eq!(matches!(error, TokenError::WrongPin { .. }), wrong, "{rv:?}");
+        }
+    }
+
+    #[test]
+    fn what_failed_first_decides_although_its_remains_stay() {
+        let then = Box::new(TokenError::call("delete an object")(failed(RvError::DeviceRemoved)));
+        let error = TokenError::NotRemoved { first: Box::new(TokenError::SelfTest), then };
+        assert_eq!(error.class(), ErrorClass::Rejected);
+        assert!(error.to_string().contains("CKR_DEVICE_REMOVED"), "{error}");
+    }
+}

@@ -1,0 +1,324 @@
+//! What an operator does to a token: list, make, import and delete keys.
+
+use super::{
+    attributes::{self, SECP256K1_PARAMS},
+    error::TokenError,
+    spec::ObjectSelector,
+    token::{Key, Token, mechanism},
+};
+use crate::{
+    consensus::{KeyType, PublicKey},
+    keyring::softsign::SecretKey,
+};
+use cryptoki::{
+    error::Error,
+    mechanism::Mechanism,
+    object::{Attribute, AttributeType, KeyType as CkKeyType, ObjectClass, ObjectHandle},
+};
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// A private key as a token lists it. What the device does not tell is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// `CKA_ID`, empty if it has none.
+    pub id: Vec<u8>,
+    /// `CKA_LABEL`, empty if it has none.
+    pub label: String,
+    /// Its algorithm. `None` is one that Highwater does not sign with, or an object that a failed call left behind.
+    pub key_type: Option<KeyType>,
+    /// Its public half.
+    pub public_key: Option<PublicKey>,
+    /// Whether the device itself generated it.
+    pub local: Option<bool>,
+    /// Whether it could never leave the device.
+    pub never_extractable: Option<bool>,
+    /// Whether it can leave the device, wrapped by another key.
+    pub extractable: Option<bool>,
+    /// Whether it never leaves the device unwrapped.
+    pub sensitive: Option<bool>,
+}
+
+/// What a new key is to be called. Both must be free on the token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyName {
+    /// `CKA_ID`
+    pub id: Vec<u8>,
+    /// `CKA_LABEL`
+    pub label: String,
+}
+
+impl Token {
+    /// Lists every private key on the token.
+    pub fn list_keys(&self) -> Result<Vec<KeyInfo>, TokenError> {
+        let keys = self.find(&[Attribute::Class(ObjectClass::PRIVATE_KEY)])?;
+        keys.into_iter().map(|key| self.describe(key)).collect()
+    }
+
+    /// Has the device generate a key, and proves it with a signature over `self_test`, which can never be sign
+    /// bytes. A key that does not prove itself is removed again.
+    pub fn generate(
+        &self,
+        name: &KeyName,
+        key_type: KeyType,
+        extractable: bool,
+        self_test: &[u8],
+    ) -> Result<Key, TokenError> {
+        let mechanism = match key_type {
+            KeyType::Ed25519 => mechanism(self.numbers().generate)?,
+            KeyType::Secp256k1 => Mechanism::EccKeyPairGen,
+        };
+        self.create(name, key_type, self_test, None, |params| {
+            let mut public = public_template(name);
+            public.push(Attribute::EcParams(params.to_vec()));
+            let private = self.private_template(name, extractable);
+            self.session()
+                .generate_key_pair(&mechanism, &public, &private)
+                .map(|_| ())
+                .map_err(TokenError::call("generate a key"))
+        })
+    }
+
+    /// Puts a secret key onto the token, and proves it with a signature over `self_test`, which can never be sign
+    /// bytes. A key that does not prove itself is removed again. It is never extractable.
+    pub fn import(&self, name: &KeyName, secret: &SecretKey, self_test: &[u8]) -> Result<Key, TokenError> {
+        let value = secret_value(secret)?;
+        let public_key = secret.public_key();
+        let key_type = public_key.key_type();
+        self.create(name, key_type, self_test, Some(public_key), |params| {
+            self.import_private(name, key_type, params, &value)?;
+            if self.profile().objects.import_public_object {
+                self.import_public(name, &public_key, params)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes one key: its private object, and the public objects that have exactly its id and label. A public
+    /// object without a private one is removed too.
+    pub fn delete(&self, selector: &ObjectSelector) -> Result<(), TokenError> {
+        let private = self.objects(ObjectClass::PRIVATE_KEY, selector)?;
+        let public = self.objects(ObjectClass::PUBLIC_KEY, selector)?;
+        let named = match (&private[..], &public[..]) {
+            ([key], _) | ([], [key]) => *key,
+            ([], []) => return Err(self.no_key(selector)?),
+            ([], many) | (many, _) => {
+                return Err(TokenError::AmbiguousKey { object: selector.clone(), hits: self.shown(many) });
+            }
+        };
+        let name = self.id_and_label(named);
+        if let [key] = private[..] {
+            self.destroy(key)?;
+        }
+        // Searched again: on some devices the public half went with the private one.
+        for object in self.objects(ObjectClass::PUBLIC_KEY, selector)? {
+            if self.id_and_label(object) == name {
+                self.destroy(object)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a key by `attempt` with each encoding of its curve in turn, until one yields a key that proves itself.
+    /// A failed attempt is undone.
+    fn create(
+        &self,
+        name: &KeyName,
+        key_type: KeyType,
+        self_test: &[u8],
+        expected: Option<PublicKey>,
+        attempt: impl Fn(&[u8]) -> Result<(), TokenError>,
+    ) -> Result<Key, TokenError> {
+        self.check_supported(key_type)?;
+        self.check_free(name)?;
+        let before = self.find(&[])?;
+        let mut failure = TokenError::Unsupported { key_type, profile: self.profile().name.clone() };
+        for params in self.curve_encodings(key_type) {
+            match attempt(&params).and_then(|()| self.prove(name, key_type, self_test, expected)) {
+                Ok(key) => return Ok(key),
+                Err(error) => failure = error,
+            }
+            if let Err(then) = self.undo(name, &before) {
+                return Err(TokenError::NotRemoved { first: Box::new(failure), then: Box::new(then) });
+            }
+        }
+        Err(failure)
+    }
+
+    /// Finds a new key as the signer will, and has it sign.
+    fn prove(
+        &self,
+        name: &KeyName,
+        key_type: KeyType,
+        self_test: &[u8],
+        expected: Option<PublicKey>,
+    ) -> Result<Key, TokenError> {
+        self.find_key(&ObjectSelector::Label(name.label.clone()), key_type)?;
+        let key = self.find_key(&ObjectSelector::Id(name.id.clone()), key_type)?;
+        let public_key = expected.or(key.public_key()).ok_or(TokenError::Unreadable)?;
+        let signature = self.sign(&key, self_test)?;
+        let is_proven = public_key.verifies(self_test, &signature) && key.public_key().is_none_or(|k| k == public_key);
+        is_proven.then_some(key).ok_or(TokenError::SelfTest)
+    }
+
+    /// Removes what is on the token now, was not `before`, and either has this name or none at all: a module may
+    /// leave a blank object behind after a call that failed. What another process made in the meantime stays.
+    fn undo(&self, name: &KeyName, before: &[ObjectHandle]) -> Result<(), TokenError> {
+        for object in self.find(&[])? {
+            let (id, label) = self.id_and_label(object);
+            let is_ours = (id.is_empty() || id == name.id) && (label.is_empty() || label == name.label);
+            if is_ours && !before.iter().any(|old| old.handle() == object.handle()) {
+                self.destroy(object)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn import_private(&self, name: &KeyName, key_type: KeyType, params: &[u8], value: &[u8]) -> Result<(), TokenError> {
+        let mut template = self.private_template(name, false);
+        template.push(Attribute::Class(ObjectClass::PRIVATE_KEY));
+        template.push(Attribute::KeyType(self.ck_key_type(key_type)?));
+        template.push(Attribute::EcParams(params.to_vec()));
+        template.push(Attribute::Value(value.to_vec()));
+        let answer = self.session().create_object(&template);
+        wipe(&mut template);
+        answer.map(|_| ()).map_err(TokenError::call("import the private key"))
+    }
+
+    fn import_public(&self, name: &KeyName, key: &PublicKey, params: &[u8]) -> Result<(), TokenError> {
+        let mut template = public_template(name);
+        template.push(Attribute::Class(ObjectClass::PUBLIC_KEY));
+        template.push(Attribute::KeyType(self.ck_key_type(key.key_type())?));
+        template.push(Attribute::EcParams(params.to_vec()));
+        template.push(Attribute::EcPoint(attributes::point_of(key)));
+        self.session().create_object(&template).map(|_| ()).map_err(TokenError::call("import the public key"))
+    }
+
+    fn private_template(&self, name: &KeyName, extractable: bool) -> Vec<Attribute> {
+        let mut template = vec![
+            Attribute::Token(true),
+            Attribute::Private(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(extractable),
+            Attribute::Sign(true),
+            Attribute::Id(name.id.clone()),
+            Attribute::Label(name.label.clone().into_bytes()),
+        ];
+        if self.profile().objects.clear_unneeded_usages {
+            template.push(Attribute::Decrypt(false));
+            template.push(Attribute::Derive(false));
+            template.push(Attribute::SignRecover(false));
+            template.push(Attribute::Unwrap(false));
+        }
+        template
+    }
+
+    /// Refuses a name of which either half is taken, by a private or by a public key.
+    fn check_free(&self, name: &KeyName) -> Result<(), TokenError> {
+        for object in [ObjectSelector::Id(name.id.clone()), ObjectSelector::Label(name.label.clone())] {
+            for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+                if !self.objects(class, &object)?.is_empty() {
+                    return Err(TokenError::Exists { object });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `CKA_EC_PARAMS` of the curve: the encodings to try, in their order.
+    fn curve_encodings(&self, key_type: KeyType) -> Vec<Vec<u8>> {
+        match key_type {
+            KeyType::Ed25519 => self.profile().ed25519.ec_params.clone(),
+            KeyType::Secp256k1 => vec![SECP256K1_PARAMS.to_vec()],
+        }
+    }
+
+    /// `CKA_KEY_TYPE` as this device numbers it.
+    fn ck_key_type(&self, key_type: KeyType) -> Result<CkKeyType, TokenError> {
+        match key_type {
+            KeyType::Ed25519 => CkKeyType::try_from(self.numbers().key_type)
+                .map_err(|error: Error| TokenError::Call { action: "use the profile's key type", error }),
+            KeyType::Secp256k1 => Ok(CkKeyType::EC),
+        }
+    }
+
+    fn destroy(&self, object: ObjectHandle) -> Result<(), TokenError> {
+        self.session().destroy_object(object).map_err(TokenError::call("delete an object"))
+    }
+
+    fn describe(&self, key: ObjectHandle) -> Result<KeyInfo, TokenError> {
+        let (id, label) = self.id_and_label(key);
+        let key_type = self.key_type_of(key)?;
+        let public_key = match key_type {
+            // Found anew, so that the list shows what the signer would see.
+            Some(key_type) if !id.is_empty() => {
+                self.find_key(&ObjectSelector::Id(id.clone()), key_type).ok().and_then(|key| key.public_key())
+            }
+            Some(key_type) => self.read_public_key(key, key_type),
+            None => None,
+        };
+        Ok(KeyInfo {
+            id,
+            label,
+            key_type,
+            public_key,
+            local: self.flag(key, AttributeType::Local),
+            never_extractable: self.flag(key, AttributeType::NeverExtractable),
+            extractable: self.flag(key, AttributeType::Extractable),
+            sensitive: self.flag(key, AttributeType::Sensitive),
+        })
+    }
+
+    /// The algorithm of a key, if it is one of ours.
+    fn key_type_of(&self, key: ObjectHandle) -> Result<Option<KeyType>, TokenError> {
+        let Some(Attribute::KeyType(found)) = self.attribute(key, AttributeType::KeyType) else { return Ok(None) };
+        let params = match self.attribute(key, AttributeType::EcParams) {
+            Some(Attribute::EcParams(params)) => params,
+            _ => vec![],
+        };
+        Ok([KeyType::Ed25519, KeyType::Secp256k1].into_iter().find(|key_type| {
+            self.ck_key_type(*key_type).is_ok_and(|wanted| wanted == found)
+                && self.curve_encodings(*key_type).contains(&params)
+        }))
+    }
+
+    fn flag(&self, object: ObjectHandle, kind: AttributeType) -> Option<bool> {
+        match self.attribute(object, kind)? {
+            Attribute::Extractable(value)
+            | Attribute::Local(value)
+            | Attribute::NeverExtractable(value)
+            | Attribute::Sensitive(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+fn public_template(name: &KeyName) -> Vec<Attribute> {
+    vec![
+        Attribute::Token(true),
+        Attribute::Private(false),
+        Attribute::Verify(true),
+        Attribute::Id(name.id.clone()),
+        Attribute::Label(name.label.clone().into_bytes()),
+    ]
+}
+
+/// `CKA_VALUE` of a key: the seed of an Ed25519 one, the scalar of a secp256k1 one, 32 bytes each.
+fn secret_value(secret: &SecretKey) -> Result<Zeroizing<Vec<u8>>, TokenError> {
+    match secret {
+        SecretKey::Ed25519Expanded(_) => Err(TokenError::Expanded),
+        SecretKey::Ed25519Seed(seed) => Ok(Zeroizing::new(seed.to_vec())),
+        SecretKey::Secp256k1(key) => {
+            let scalar = Zeroizing::new(<[u8; 32]>::from(key.to_bytes()));
+            Ok(Zeroizing::new(scalar.to_vec()))
+        }
+    }
+}
+
+/// Wipes the secret bytes of a template, which does not do so itself.
+fn wipe(template: &mut [Attribute]) {
+    for attribute in template {
+        if let Attribute::Value(bytes) = attribute {
+            bytes.zeroize();
+        }
+    }
+}

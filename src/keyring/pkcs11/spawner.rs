@@ -1,0 +1,209 @@
+//! The spawner: a small process that starts the children that talk to PKCS#11 modules, and keeps their PINs.
+//!
+//! It is started before anything else, so that the signer itself never has to start a program, nor see a PIN. The
+//! signer asks for the child of a token by its number and gets the end of a socket pair; the child on the other end has
+//! already been told its token and its PIN. Asking again replaces the child: the old one is killed.
+
+use super::{
+    locked::Locked,
+    pin,
+    protocol::{read_json, write_frame, write_json},
+    spec::TokenSpec,
+};
+use crate::{config::PinSource, keyring::device::Trouble};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
+    process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard},
+};
+
+/// The hidden command that becomes the spawner.
+pub const SPAWNER_COMMAND: &str = "hsm-spawner";
+/// The hidden command that becomes the child of a token.
+pub const CHILD_COMMAND: &str = "hsm-child";
+
+/// A token and where its PIN comes from.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Plan {
+    /// The token.
+    pub spec: TokenSpec,
+    /// Where its PIN comes from; none for one with a keypad of its own.
+    pub pin: Option<PinSource>,
+}
+
+/// The signer's side of the spawner. It ends when this goes, and so do its children.
+pub struct Spawner {
+    control: Mutex<UnixStream>,
+    process: Child,
+}
+
+impl Spawner {
+    /// Starts the spawner with a plan for every token.
+    pub fn start(plans: &[Plan]) -> io::Result<Self> {
+        let (mut ours, theirs) = UnixStream::pair()?;
+        let mut command = own_program(SPAWNER_COMMAND, theirs);
+        // A terminal's Ctrl-C is for the signer, which first answers what it has in hand.
+        let process = command.stderr(Stdio::inherit()).process_group(0).spawn()?;
+        write_json(&mut ours, &plans)?;
+        Ok(Self { control: Mutex::new(ours), process })
+    }
+
+    /// A new child for the token of that number.
+    pub fn child(&self, number: usize) -> Result<UnixStream, Trouble> {
+        let gone = |error: io::Error| Trouble::Broken(format!("the process that starts children is gone: {error}"));
+        let mut control = self.control();
+        let number = u32::try_from(number).expect("there are few tokens");
+        control.write_all(&number.to_le_bytes()).map_err(gone)?;
+        match receive_stream(&control).map_err(gone)? {
+            Some(stream) => Ok(stream),
+            None => Err(Trouble::Fatal(read_json(&mut *control).map_err(gone)?)),
+        }
+    }
+
+    fn control(&self) -> MutexGuard<'_, UnixStream> {
+        self.control.lock().expect("nobody panics with this lock")
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        // It ends by itself at the end of its control stream; this only makes sure.
+        let _ = self.control().shutdown(std::net::Shutdown::Both);
+        let _ = self.process.wait();
+    }
+}
+
+/// The program of the hidden command `hsm-spawner`: its control stream is standard input.
+pub fn run() -> io::Result<()> {
+    let mut control = standard_input()?;
+    let plans: Vec<Plan> = read_json(&mut control)?;
+    let mut tokens: Vec<Token> = plans.into_iter().map(Token::new).collect();
+    let mut number = [0; 4];
+    loop {
+        match control.read_exact(&mut number) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            other => other?,
+        }
+        let index = usize::try_from(u32::from_le_bytes(number)).ok();
+        let token = index.and_then(|index| tokens.get_mut(index));
+        let token = token.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "there is no such token"))?;
+        match token.start_child() {
+            Ok(stream) => send_stream(&control, &stream)?,
+            Err(why) => {
+                control.write_all(&[REFUSED])?;
+                write_json(&mut control, &why)?;
+            }
+        }
+    }
+}
+
+/// A token in the spawner's hands.
+struct Token {
+    spec: TokenSpec,
+    pin: Result<Option<Locked>, String>,
+    /// Variables that a child must not inherit: they held its PIN.
+    hidden: Option<String>,
+    child: Option<Child>,
+}
+
+impl Token {
+    fn new(plan: Plan) -> Self {
+        let pin = plan.pin.as_ref().map(|source| pin::read(source, plan.spec.profile.session.pin_format)).transpose();
+        let pin = pin.and_then(|pin| match pin {
+            None => Ok(None),
+            Some(pin) => Locked::new(&pin).map(Some).ok_or_else(|| "the PIN is too long".to_owned()),
+        });
+        let hidden = match &plan.pin {
+            Some(PinSource::Env(name)) => Some(name.clone()),
+            _ => None,
+        };
+        Self { spec: plan.spec, pin, hidden, child: None }
+    }
+
+    fn start_child(&mut self) -> Result<UnixStream, String> {
+        self.end_child();
+        let pin = self.pin.as_ref().map_err(Clone::clone)?;
+        let cannot = |error: io::Error| format!("cannot start a child process for {}: {error}", self.spec.token);
+        let (mut ours, theirs) = UnixStream::pair().map_err(cannot)?;
+        let mut command = own_program(CHILD_COMMAND, theirs);
+        if let Some(name) = &self.hidden {
+            command.env_remove(name);
+        }
+        // A module that logs into a full pipe would hang.
+        self.child = Some(command.stderr(Stdio::null()).spawn().map_err(cannot)?);
+        let told =
+            write_json(&mut ours, &self.spec).and_then(|()| write_frame(&mut ours, pin.as_deref().unwrap_or(&[])));
+        told.map_err(cannot)?;
+        Ok(ours)
+    }
+
+    fn end_child(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // An error means that it has ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.end_child();
+    }
+}
+
+/// This very program, whatever has become of its file, with a stream for standard input.
+fn own_program(command_name: &str, stream: UnixStream) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("highwater").arg(command_name).stdin(OwnedFd::from(stream)).stdout(Stdio::null());
+    command
+}
+
+/// Standard input as the socket that it is.
+pub(super) fn standard_input() -> io::Result<UnixStream> {
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
+/// The byte that comes with a stream.
+const GRANTED: u8 = 0;
+/// The byte that comes before a reason.
+const REFUSED: u8 = 1;
+
+fn send_stream(control: &UnixStream, stream: &UnixStream) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let streams = [stream.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&streams)), "there is space for one descriptor");
+    sendmsg(control, &[IoSlice::new(&[GRANTED])], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// The stream that was granted, or `None` if a reason follows.
+fn receive_stream(control: &UnixStream) -> io::Result<Option<UnixStream>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [REFUSED];
+    let received = recvmsg(control, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let stream = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut streams) => streams.next().map(UnixStream::from),
+        _ => None,
+    });
+    match (byte, stream) {
+        ([GRANTED], Some(stream)) => Ok(Some(stream)),
+        ([REFUSED], None) => Ok(None),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it sent something else than a stream")),
+    }
+}

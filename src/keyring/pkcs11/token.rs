@@ -1,0 +1,289 @@
+//! One token, one session, logged in once: finding keys and signing with them.
+//!
+//! Assumes one thread and one [`Token`] at a time in its process. After an error of class
+//! [`Broken`](super::error::ErrorClass::Broken) drop the token and open another: a session may be left with an
+//! operation that nothing can cancel.
+
+use super::{
+    attributes,
+    error::TokenError,
+    module::{Module, PinState, TokenInfo},
+    profile::{Ed25519Numbers, Login, Profile, SessionMode},
+    spec::{ObjectSelector, TokenSelector},
+};
+use crate::consensus::{KeyType, PublicKey, Signature};
+use cryptoki::{
+    context::Pkcs11,
+    error::{Error, RvError},
+    mechanism::{Mechanism, MechanismType, vendor_defined::VendorDefinedMechanism},
+    object::{Attribute, AttributeType, ObjectClass, ObjectHandle},
+    session::{Session, UserType},
+    slot::Slot,
+    types::RawAuthPin,
+};
+use sha2::{Digest as _, Sha256};
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// The user's PIN of a token. Wiped when dropped, and never shown.
+pub struct Pin(Zeroizing<Vec<u8>>);
+
+impl Pin {
+    /// Takes the bytes as they are to be sent to the device.
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+}
+
+/// A token that was opened and logged in to.
+pub struct Token {
+    /// Closed before the module is finalised: fields are dropped in their order.
+    session: Session,
+    /// Keeps the module initialised.
+    _module: Module,
+    profile: Profile,
+    /// What this token calls Ed25519.
+    numbers: Ed25519Numbers,
+}
+
+impl Token {
+    /// Opens the token to sign with it: loads the module, finds the token, opens a session and logs in once.
+    pub fn open(
+        module: &Path,
+        selector: &TokenSelector,
+        profile: &Profile,
+        pin: Option<&Pin>,
+    ) -> Result<Self, TokenError> {
+        Self::open_session(module, selector, profile, pin, profile.session.mode == SessionMode::ReadWrite)
+    }
+
+    /// Opens the token to make, import or delete keys.
+    pub fn open_for_changes(
+        module: &Path,
+        selector: &TokenSelector,
+        profile: &Profile,
+        pin: Option<&Pin>,
+    ) -> Result<Self, TokenError> {
+        Self::open_session(module, selector, profile, pin, true)
+    }
+
+    fn open_session(
+        path: &Path,
+        selector: &TokenSelector,
+        profile: &Profile,
+        pin: Option<&Pin>,
+        read_write: bool,
+    ) -> Result<Self, TokenError> {
+        let module = Module::load(path)?;
+        let (slot, info) = module.find(selector)?;
+        if info.pin != PinState::Ok {
+            return Err(TokenError::PinAtRisk { token: selector.clone(), state: info.pin });
+        }
+        let context = module.context();
+        let session = match read_write {
+            true => context.open_rw_session(slot),
+            false => context.open_ro_session(slot),
+        };
+        let session = session.map_err(TokenError::call("open a session with the token"))?;
+        login(&session, selector, &info, profile, pin)?;
+        let numbers = numbers(context, slot, profile)?;
+        Ok(Self { session, _module: module, profile: profile.clone(), numbers })
+    }
+
+    /// Finds the one private key that `selector` names, and its public half where the device shows it.
+    pub fn find_key(&self, selector: &ObjectSelector, key_type: KeyType) -> Result<Key, TokenError> {
+        self.check_supported(key_type)?;
+        let mut hits = self.objects(ObjectClass::PRIVATE_KEY, selector)?;
+        let Some(handle) = hits.pop() else { return Err(self.no_key(selector)?) };
+        if !hits.is_empty() {
+            hits.push(handle);
+            return Err(TokenError::AmbiguousKey { object: selector.clone(), hits: self.shown(&hits) });
+        }
+        let public_objects = self.objects(ObjectClass::PUBLIC_KEY, selector)?;
+        let public_key = match public_objects[..] {
+            // With several it would be a guess.
+            [public_object] => self.read_public_key(public_object, key_type),
+            _ => None,
+        };
+        let public_key = public_key.or_else(|| self.read_public_key(handle, key_type));
+        Ok(Key { handle, key_type, public_key })
+    }
+
+    /// Signs `message` with `key`: Ed25519 over the message itself, secp256k1 over its SHA-256 and with low S.
+    pub fn sign(&self, key: &Key, message: &[u8]) -> Result<Signature, TokenError> {
+        match key.key_type {
+            KeyType::Ed25519 => self.sign_ed25519(key, message),
+            KeyType::Secp256k1 => self.sign_secp256k1(key, message),
+        }
+    }
+
+    fn sign_ed25519(&self, key: &Key, message: &[u8]) -> Result<Signature, TokenError> {
+        let max = self.profile.limits.max_message_bytes.and_then(|max| usize::try_from(max).ok());
+        if let Some(max) = max.filter(|max| message.len() > *max) {
+            return Err(TokenError::TooLong { bytes: message.len(), max });
+        }
+        // No parameters: with some a device would sign another variant of Ed25519, or ignore them silently.
+        let signature = self.call_sign(&mechanism(self.numbers.sign)?, key, message)?;
+        let bytes = signature.len();
+        signature.try_into().map(Signature).map_err(|_| TokenError::Signature { bytes })
+    }
+
+    fn sign_secp256k1(&self, key: &Key, message: &[u8]) -> Result<Signature, TokenError> {
+        let signature = self.call_sign(&Mechanism::Ecdsa, key, &Sha256::digest(message))?;
+        let malformed = |_| TokenError::Signature { bytes: signature.len() };
+        let any_s = k256::ecdsa::Signature::from_slice(&signature).map_err(malformed)?;
+        // Devices give high S half of the time; CometBFT takes only low.
+        let low_s = any_s.normalize_s().unwrap_or(any_s);
+        Ok(Signature(low_s.to_bytes().into()))
+    }
+
+    fn call_sign(&self, mechanism: &Mechanism<'_>, key: &Key, data: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.session.sign(mechanism, key.handle, data).map_err(TokenError::call("sign"))
+    }
+
+    /// The session, for what changes the token.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// What this token calls Ed25519.
+    pub(super) fn numbers(&self) -> Ed25519Numbers {
+        self.numbers
+    }
+
+    /// What is peculiar to the device.
+    pub(super) fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Refuses a kind of key that the device does not have.
+    pub(super) fn check_supported(&self, key_type: KeyType) -> Result<(), TokenError> {
+        match self.profile.supports(key_type) {
+            true => Ok(()),
+            false => Err(TokenError::Unsupported { key_type, profile: self.profile.name.clone() }),
+        }
+    }
+
+    /// The objects of `class` that `selector` names.
+    pub(super) fn objects(
+        &self,
+        class: ObjectClass,
+        selector: &ObjectSelector,
+    ) -> Result<Vec<ObjectHandle>, TokenError> {
+        let attribute = match selector {
+            ObjectSelector::Id(id) => Attribute::Id(id.clone()),
+            ObjectSelector::Label(label) => Attribute::Label(label.clone().into_bytes()),
+        };
+        // Never the key type: some modules refuse to search for it.
+        self.find(&[Attribute::Class(class), attribute])
+    }
+
+    /// The objects that have all of these attributes.
+    pub(super) fn find(&self, template: &[Attribute]) -> Result<Vec<ObjectHandle>, TokenError> {
+        self.session.find_objects(template).map_err(TokenError::call("search the token"))
+    }
+
+    /// One attribute of an object, if the device shows it. Modules differ in how they say that there is none.
+    pub(super) fn attribute(&self, object: ObjectHandle, kind: AttributeType) -> Option<Attribute> {
+        self.session.get_attributes(object, &[kind]).ok()?.pop()
+    }
+
+    /// The public key that an object carries, whether it is a public or a private one.
+    pub(super) fn read_public_key(&self, object: ObjectHandle, key_type: KeyType) -> Option<PublicKey> {
+        let point = match self.attribute(object, AttributeType::EcPoint) {
+            Some(Attribute::EcPoint(bytes)) => attributes::public_key_from_point(key_type, &bytes),
+            _ => None,
+        };
+        point.or_else(|| match self.attribute(object, AttributeType::PublicKeyInfo) {
+            Some(Attribute::PublicKeyInfo(bytes)) => attributes::public_key_from_info(key_type, &bytes),
+            _ => None,
+        })
+    }
+
+    /// The error for a key that is not there. Itself fails where the token cannot be searched.
+    pub(super) fn no_key(&self, selector: &ObjectSelector) -> Result<TokenError, TokenError> {
+        let keys = self.find(&[Attribute::Class(ObjectClass::PRIVATE_KEY)])?;
+        Ok(TokenError::NoKey { object: selector.clone(), present: self.shown(&keys) })
+    }
+
+    /// Id and label of each of these keys, for an error text.
+    pub(super) fn shown(&self, keys: &[ObjectHandle]) -> Vec<String> {
+        let show = |key: &ObjectHandle| {
+            let (id, label) = self.id_and_label(*key);
+            format!("{} {}", ObjectSelector::Id(id), ObjectSelector::Label(label))
+        };
+        keys.iter().map(show).collect()
+    }
+
+    /// Id and label of an object, empty where it has none.
+    pub(super) fn id_and_label(&self, object: ObjectHandle) -> (Vec<u8>, String) {
+        let id = match self.attribute(object, AttributeType::Id) {
+            Some(Attribute::Id(id)) => id,
+            _ => vec![],
+        };
+        let label = match self.attribute(object, AttributeType::Label) {
+            Some(Attribute::Label(label)) => String::from_utf8_lossy(&label).into_owned(),
+            _ => String::new(),
+        };
+        (id, label)
+    }
+}
+
+/// A private key on the token that found it.
+pub struct Key {
+    handle: ObjectHandle,
+    key_type: KeyType,
+    public_key: Option<PublicKey>,
+}
+
+impl Key {
+    /// Which algorithm it signs with.
+    pub fn key_type(&self) -> KeyType {
+        self.key_type
+    }
+
+    /// Its public half, where the device shows it. Where it does not, only the configuration can say what it is.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.public_key
+    }
+}
+
+/// The first of the profile's numbers for Ed25519 that the token lists; the first of all where it lists none, so that
+/// the refusal comes from the device, with its own words.
+fn numbers(context: &Pkcs11, slot: Slot, profile: &Profile) -> Result<Ed25519Numbers, TokenError> {
+    let listed = context.get_mechanism_list(slot).map_err(TokenError::call("list the token's mechanisms"))?;
+    let is_listed = |numbers: &&Ed25519Numbers| {
+        MechanismType::try_from(numbers.sign).is_ok_and(|mechanism| listed.contains(&mechanism))
+    };
+    let known = &profile.ed25519.numbers;
+    Ok(known.iter().find(is_listed).or(known.first()).copied().unwrap_or(Ed25519Numbers::STANDARD))
+}
+
+/// Logs in as the token's user. Sends a PIN at most once.
+fn login(
+    session: &Session,
+    selector: &TokenSelector,
+    info: &TokenInfo,
+    profile: &Profile,
+    pin: Option<&Pin>,
+) -> Result<(), TokenError> {
+    let answer = match pin {
+        Some(pin) => session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.0.to_vec()))),
+        None if profile.session.login == Login::ProtectedPath || info.protected_path => {
+            session.login(UserType::User, None)
+        }
+        None if info.login_required => return Err(TokenError::NoPin { token: selector.clone() }),
+        None => return Ok(()),
+    };
+    match answer {
+        // What a module that could not be finalised still remembers.
+        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+        Err(error) => Err(TokenError::login(selector, error)),
+    }
+}
+
+/// The mechanism with this number, without parameters.
+pub(super) fn mechanism(number: u64) -> Result<Mechanism<'static>, TokenError> {
+    let kind = MechanismType::try_from(number).map_err(TokenError::call("use the profile's mechanism"))?;
+    Ok(Mechanism::VendorDefined(VendorDefinedMechanism::new::<()>(kind, None)))
+}
