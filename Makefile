@@ -39,8 +39,8 @@ build: ## Build the release binary: target/release/highwater
 install: build ## Install the binary into PREFIX/bin (default /usr/local)
 	install -D -m 0755 target/release/highwater $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/highwater
 
-bench: ## Measure the signing path against its floor, as a ratio in one interleaved run
-	$(CARGO) bench --locked --bench signing
+bench: ## Measure the signing path against its floor, in software and through SoftHSM, as ratios
+	$(CARGO) bench --locked --bench signing --bench pkcs11
 
 fuzz: ## Fuzz each target for SECONDS (default 30) with cargo-fuzz on the stable toolchain
 	@tests/install/cargo-fuzz.sh
