@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | [`privval`] | messages, framing, request validation, sign bytes. Pure |
 //! | [`watermark`] | the mark, the rule, the durable file |
-//! | [`keyring`] | what signs: providers of keys, key files |
+//! | [`keyring`] | what signs: keys in files, keys in devices |
 //! | [`chain`] | one key joined to one watermark: the only place where a request becomes a signature |
 //! | [`link`] | the doors: tcp with SecretConnection, unix |
 //! | [`node`] | one validator node: dial, wait, serve, dial again |
