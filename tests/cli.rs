@@ -64,10 +64,16 @@ fn help_version_and_typing_mistakes() {
             ("version", 0, VERSION, ""),
             ("--version", 0, VERSION, ""),
             ("-V", 0, VERSION, ""),
-            ("--help", 0, "Usage: highwater|check|init|softsign|start|state|version", ""),
+            ("--help", 0, "Usage: highwater|check|init|pkcs11|softsign|start|state|version", ""),
             ("state --help", 0, "export|import|init|raise|show", ""),
             ("help softsign", 0, "keygen|import", ""),
-            ("", 64, "", "Usage: highwater|check|init|softsign|start|state|version"),
+            ("pkcs11 --help", 0, "delete|generate|import|keys|test|tokens", ""),
+            ("pkcs11 import a.key --id 1 --label a", 64, "", "expected hex, two digits for each byte"),
+            ("pkcs11 import a.key --id 01", 64, "", "--label <TEXT>"),
+            ("pkcs11 test --id 01 --label a", 64, "", "'--id <HEX>' cannot be used with '--label <TEXT>'"),
+            ("pkcs11 test --id 01 --count 0", 64, "", "0 is not in 1.."),
+            ("pkcs11 keys list --pin-file a --pin-fd 3", 64, "", "cannot be used with '--pin-fd <N>'"),
+            ("", 64, "", "Usage: highwater|check|init|pkcs11|softsign|start|state|version"),
             ("state", 64, "", "Usage: highwater state|export|import|init|raise|show"),
             ("softsign", 64, "", "Usage: highwater softsign|keygen|import"),
             ("sing", 64, "", "unrecognized subcommand 'sing'"),
@@ -454,26 +460,6 @@ fn init_makes_key_and_state_of_a_new_validator_in_one_go() {
 }
 
 #[test]
-fn check_says_what_to_install_for_a_device() {
-    let home = Home::with_chain();
-    let text = fs::read_to_string(home.path("tmkms.toml")).unwrap();
-    let token = "[[providers.pkcs11]]\nprofile = \"yubihsm2-pkcs11\"\nmodule = \"/nowhere/hsm.so\"\n\
-                 token = { label = \"validator\" }\npin = { fd = 3 }\nkeys = []\n";
-    home.write("tmkms.toml", text + token);
-    let mut check = home.highwater("check");
-    let output = check.env_remove("YUBIHSM_PKCS11_CONF").output().unwrap();
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{stdout}");
-    for words in [
-        "ok    token \"validator\": the profile yubihsm2-pkcs11 is tested with yubihsm_pkcs11 2.8.0",
-        "fail  token \"validator\": there is no /nowhere/hsm.so: install Yubico's yubihsm-shell",
-        "warn  token \"validator\": its module may need the environment variable YUBIHSM_PKCS11_CONF: set it to the path",
-    ] {
-        assert!(stdout.contains(words), "{words:?} is in\n{stdout}");
-    }
-}
-
-#[test]
 fn check_finds_what_is_wrong_and_changes_nothing() {
     let home = Home::with_chain();
     table(
@@ -639,4 +625,24 @@ fn the_search_for_secrets_finds_them() {
         assert!(home.secret_in(&format!("error: {leak}!")).is_some(), "{leak}");
     }
     assert_eq!(home.secret_in(&public_key_hex()), None);
+}
+
+#[test]
+fn check_says_what_to_install_for_a_device() {
+    let home = Home::with_chain();
+    let text = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    let token = "[[providers.pkcs11]]\nprofile = \"yubihsm2-pkcs11\"\nmodule = \"/nowhere/hsm.so\"\n\
+                 token = { label = \"validator\" }\npin = { fd = 3 }\nkeys = []\n";
+    home.write("tmkms.toml", text + token);
+    let mut check = home.highwater("check");
+    let output = check.env_remove("YUBIHSM_PKCS11_CONF").output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stdout}");
+    for words in [
+        "ok    token \"validator\": the profile yubihsm2-pkcs11 is tested with yubihsm_pkcs11 2.8.0",
+        "fail  token \"validator\": there is no /nowhere/hsm.so: install Yubico's yubihsm-shell",
+        "warn  token \"validator\": its module may need the environment variable YUBIHSM_PKCS11_CONF: set it to the path",
+    ] {
+        assert!(stdout.contains(words), "{words:?} is in\n{stdout}");
+    }
 }

@@ -3,7 +3,7 @@
 use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
     config::{ChainConfig, Config, ConfigError, Finding, KeyConfig, KeyRole, NodeAddress, Pkcs11Config},
-    keyring::{self, IdentityKey},
+    keyring::{self, IdentityKey, pkcs11::profile::Evidence},
     state::{self, StateError},
     watermark::{FileError, HostId, Identity},
 };
@@ -102,7 +102,10 @@ fn check_pkcs11(provider: &Pkcs11Config, report: &mut Report) {
         [] => String::new(),
         with => format!(" with {}", with.join(", ")),
     };
-    report.ok(format!("{token}: the profile {} {}{of}", profile.name, profile.evidence));
+    // Of any lower level the configuration itself warns, with the line.
+    if profile.evidence == Evidence::Tested {
+        report.ok(format!("{token}: the profile {} {}{of}", profile.name, profile.evidence));
+    }
     if !module.is_file() {
         let (path, install) = (module.display(), &profile.module.install);
         report.fail(format!("{token}: there is no {path}: install {install}, or name the file with `module`"));

@@ -3,7 +3,10 @@
 use crate::{
     config::ConfigError,
     daemon::DaemonError,
-    keyring::KeyError,
+    keyring::{
+        KeyError,
+        pkcs11::error::{ErrorClass, TokenError},
+    },
     migration::MigrationError,
     state::StateError,
     watermark::{FileError, HostError, StoreError},
@@ -24,19 +27,19 @@ pub enum Exit {
     Usage = 64,
     /// A state or key file holds something that cannot be used.
     Data = 65,
-    /// A file is missing.
+    /// A file, a token or a key on it is missing.
     NoInput = 66,
     /// Every validator node is gone and none is to be dialled again.
     Unavailable = 69,
     /// A broken invariant: a bug in Highwater.
     Software = 70,
-    /// A file cannot be made, or exists already.
+    /// A file or a key cannot be made, or exists already.
     CantCreate = 73,
-    /// The disk failed.
+    /// The disk or a device failed.
     Io = 74,
-    /// Another process uses the state.
+    /// Another process uses the state, or the token.
     TempFail = 75,
-    /// A file's permissions are wrong.
+    /// A file's permissions are wrong, or a PIN is.
     NoPermission = 77,
     /// The configuration is wrong.
     Config = 78,
@@ -122,6 +125,37 @@ impl From<StateError> for CliError {
             _ => Exit::Data,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<TokenError> for CliError {
+    fn from(error: TokenError) -> Self {
+        let hint = match &error {
+            TokenError::NoPin { .. } => " in the configuration, or give it with --pin-file or --pin-fd",
+            _ => "",
+        };
+        Self::new(exit_of_token(&error), format!("{error}{hint}"))
+    }
+}
+
+fn exit_of_token(error: &TokenError) -> Exit {
+    match error {
+        TokenError::AmbiguousKey { .. } | TokenError::AmbiguousToken { .. } | TokenError::NoPin { .. } => Exit::Usage,
+        TokenError::Exists { .. } => Exit::CantCreate,
+        TokenError::Expanded => Exit::Data,
+        TokenError::Login { .. } if error.class() == ErrorClass::Broken => Exit::Io,
+        TokenError::Login { .. }
+        | TokenError::PinAtRisk { .. }
+        | TokenError::PinForm { .. }
+        | TokenError::WrongPin { .. } => Exit::NoPermission,
+        TokenError::Module { .. } | TokenError::NoKey { .. } | TokenError::NoToken { .. } => Exit::NoInput,
+        TokenError::Call { .. }
+        | TokenError::NotRemoved { .. }
+        | TokenError::SelfTest
+        | TokenError::Signature { .. }
+        | TokenError::TooLong { .. }
+        | TokenError::Unreadable
+        | TokenError::Unsupported { .. } => Exit::Io,
     }
 }
 

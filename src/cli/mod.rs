@@ -5,6 +5,7 @@ mod error;
 mod init;
 mod networks;
 mod output;
+mod pkcs11;
 mod softsign;
 mod start;
 mod state;
@@ -38,6 +39,9 @@ enum Command {
     HsmSpawner,
     /// Make a configuration and an identity key in a new directory
     Init(init::Init),
+    /// Look at PKCS#11 tokens; make, import, test and delete the keys on them
+    #[command(subcommand)]
+    Pkcs11(pkcs11::Pkcs11),
     /// Make or import keys that are kept in files
     #[command(subcommand)]
     Softsign(softsign::Softsign),
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::HsmChild => child::run().map_err(|error| not_by_hand(&error)),
         Command::HsmSpawner => spawner::run().map_err(|error| not_by_hand(&error)),
         Command::Init(command) => command.run(),
+        Command::Pkcs11(command) => command.run(),
         Command::Softsign(command) => command.run(),
         Command::Start(command) => command.run(),
         Command::State(command) => command.run(),

@@ -6,7 +6,7 @@ use crate::{
     keyring::softsign::{self, SecretKey},
 };
 use clap::{Args, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Keys in files.
 #[derive(Debug, Subcommand)]
@@ -43,16 +43,18 @@ pub(super) struct Import {
     output: PathBuf,
 }
 
+/// Which kind of key.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum KeyKind {
+pub(super) enum KeyKind {
     /// secp256k1
     Account,
     /// Ed25519
     Consensus,
 }
 
+/// How a key file is written.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// One line of base64: a seed, an expanded key, a YubiHSM export, or Go's seed and public key
     Base64,
     /// CometBFT's priv_validator_key.json
@@ -87,12 +89,7 @@ impl Keygen {
 
 impl Import {
     fn run(self) -> Result<(), CliError> {
-        let role = self.kind.into();
-        let key = match self.format {
-            Some(Format::Base64) => SecretKey::load(&self.input, role, KeyEncoding::Base64)?,
-            Some(Format::Json) => SecretKey::load(&self.input, role, KeyEncoding::Json)?,
-            None => SecretKey::load_any(&self.input, role)?,
-        };
+        let key = load(&self.input, self.kind.into(), self.format)?;
         key.store(&self.output)?;
         output::print(&format!("made {}\n{}", self.output.display(), describe(&key)))?;
         output::note(&format!(
@@ -101,6 +98,16 @@ impl Import {
         ));
         Ok(())
     }
+}
+
+/// Reads a key file, in the encoding that its content tells if no `format` does.
+pub(super) fn load(path: &Path, role: KeyRole, format: Option<Format>) -> Result<SecretKey, CliError> {
+    let key = match format {
+        Some(Format::Base64) => SecretKey::load(path, role, KeyEncoding::Base64),
+        Some(Format::Json) => SecretKey::load(path, role, KeyEncoding::Json),
+        None => SecretKey::load_any(path, role),
+    };
+    key.map_err(CliError::from)
 }
 
 fn describe(key: &SecretKey) -> String {

@@ -62,18 +62,8 @@ impl Config {
     fn read(path: &Path, text: &str, surroundings: Surroundings) -> Result<(Self, Vec<Finding>), ConfigError> {
         let mut findings = Findings::new(text);
         let mut draft = Draft::new(surroundings);
-        match DeTable::parse(text) {
-            Ok(root) => {
-                Table::read("the file", 0, root.get_ref(), &mut findings, |table, findings| {
-                    draft.read(table, findings)
-                });
-                validate::check(&draft, &mut findings);
-            }
-            Err(error) => {
-                let line = error.span().map_or(0, |span| findings.line(&span));
-                // Only the message: the error's own text quotes the line, which can hold a password.
-                findings.error(line, format!("this is not TOML: {}", error.message()));
-            }
+        if draft_from(text, &mut draft, &mut findings) {
+            validate::check(&draft, &mut findings);
         }
         match findings.finish() {
             Ok(warnings) => {
@@ -81,6 +71,57 @@ impl Config {
                 Ok((Self { path: path.into(), chains, validators, softsign, pkcs11 }, warnings))
             }
             Err(findings) => Err(ConfigError::Invalid { path: path.into(), findings }),
+        }
+    }
+}
+
+/// What can be read of a configuration that need not be complete: an operator writes the section of a token first, and
+/// has its keys made then. Nothing signs by it.
+#[derive(Clone, Debug)]
+pub struct Sketch {
+    /// The sections that can be read. Not compared with each other: references may lead nowhere.
+    pub config: Config,
+    /// What keeps the file from being a configuration, in the order of the file. May be empty.
+    pub errors: Vec<Finding>,
+}
+
+impl Sketch {
+    /// Reads the file at `path`. Only one that is no TOML at all is an error.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        // The text can hold a password.
+        let text = fs::read_to_string(path).map(Zeroizing::new);
+        let text = text.map_err(|error| ConfigError::Unreadable { path: path.into(), error })?;
+        Self::read(path, &text, Surroundings::DISK)
+    }
+
+    fn read(path: &Path, text: &str, surroundings: Surroundings) -> Result<Self, ConfigError> {
+        let mut findings = Findings::new(text);
+        let mut draft = Draft::new(surroundings);
+        let is_toml = draft_from(text, &mut draft, &mut findings);
+        if is_toml {
+            validate::check(&draft, &mut findings);
+        }
+        let errors = findings.finish().err().unwrap_or_default();
+        if !is_toml {
+            return Err(ConfigError::Invalid { path: path.into(), findings: errors });
+        }
+        let Draft { chains, validators, softsign, pkcs11, .. } = draft;
+        Ok(Self { config: Config { path: path.into(), chains, validators, softsign, pkcs11 }, errors })
+    }
+}
+
+/// Reads all sections of `text`. False if it is no TOML.
+fn draft_from(text: &str, draft: &mut Draft, findings: &mut Findings<'_>) -> bool {
+    match DeTable::parse(text) {
+        Ok(root) => {
+            Table::read("the file", 0, root.get_ref(), findings, |table, findings| draft.read(table, findings));
+            true
+        }
+        Err(error) => {
+            let line = error.span().map_or(0, |span| findings.line(&span));
+            // Only the message: the error's own text quotes the line, which can hold a password.
+            findings.error(line, format!("this is not TOML: {}", error.message()));
+            false
         }
     }
 }
@@ -129,6 +170,21 @@ impl std::error::Error for ConfigError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_can_be_read_of_an_unfinished_configuration_is_read() {
+        let token = "[[providers.pkcs11]]\nprofile = \"softhsm2\"\ntoken = { label = \"a\" }\npin = { fd = 3 }\n\
+                     keys = [{ chain_ids = [\"test-1\"], id = \"01\" }]\n";
+        let text = format!("{}{token}", &GOOD[..GOOD.find("[[providers").unwrap()]);
+        let read = |text: &str| Sketch::read(Path::new("tmkms.toml"), text, Surroundings::NONE);
+        let Sketch { config, errors } = read(&text).unwrap();
+        assert_eq!((config.chains.len(), config.pkcs11.len(), config.pkcs11[0].keys.len()), (1, 1, 0));
+        assert_eq!(config.pkcs11[0].profile_text, "softhsm2");
+        assert!(errors.len() == 1 && errors[0].text.contains("needs `public_key`"), "{errors:?}");
+
+        assert!(read(GOOD).unwrap().errors.is_empty());
+        assert!(matches!(read("what is this"), Err(ConfigError::Invalid { .. })));
+    }
 
     const EXAMPLE: &str = include_str!("../../tmkms.toml.example");
 

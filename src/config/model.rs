@@ -230,6 +230,8 @@ pub struct SoftsignConfig {
 pub struct Pkcs11Config {
     /// `profile`
     pub profile: Profile,
+    /// `profile` as it is written: a name or a path.
+    pub profile_text: String,
     /// `module`, or the first path of the profile that exists, or else its first path. Absolute.
     pub module: PathBuf,
     /// `token`

@@ -10,7 +10,7 @@ use crate::{
     consensus::{KeyType, PublicKey},
     keyring::pkcs11::{
         profile::{Evidence, Login, Profile, ProfileError},
-        spec::{ObjectSelector, TokenSelector},
+        spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector, TokenSelector},
     },
 };
 use std::{
@@ -23,8 +23,6 @@ use subtle_encoding::{base64, hex};
 const TOKEN_LABEL_MAX_BYTES: usize = 32;
 /// Longest serial number of a token, in bytes (`CK_TOKEN_INFO.serialNumber`).
 const TOKEN_SERIAL_MAX_BYTES: usize = 16;
-/// Longest `CKA_ID` or `CKA_LABEL` that is taken, in bytes.
-const OBJECT_NAME_MAX_BYTES: usize = 255;
 /// The first file descriptor that is not a standard stream.
 const FIRST_FREE_FD: u16 = 3;
 /// How `pin` is written; completes "needs `pin`: ...".
@@ -53,7 +51,9 @@ impl Draft {
     /// Reads a `[[providers.pkcs11]]`.
     pub(super) fn pkcs11(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Pkcs11Config> {
         let value = table.require("profile", "the family of the device, for example \"softhsm2\"", findings);
-        let profile = value.and_then(|value| read_profile(value, self.surroundings, findings));
+        let profile_text = value.and_then(|value| value.string(findings));
+        let profile = value.zip(profile_text);
+        let profile = profile.and_then(|(value, text)| read_profile(value, text, self.surroundings, findings));
         let module = table.get("module", findings).map(|value| value.absolute_path(findings));
         let module =
             module.or_else(|| Some(installed_module(table.line(), profile.as_ref()?, self.surroundings, findings)));
@@ -78,6 +78,7 @@ impl Draft {
             keys: keys.unwrap_or_default(),
             line: table.line(),
             profile: profile?,
+            profile_text: profile_text?.into(),
         })
     }
 
@@ -110,8 +111,13 @@ impl Draft {
     }
 }
 
-fn read_profile(value: Value<'_>, surroundings: Surroundings, findings: &mut Findings<'_>) -> Option<Profile> {
-    match Profile::by_name_or_path(value.string(findings)?, surroundings.load_profile) {
+fn read_profile(
+    value: Value<'_>,
+    text: &str,
+    surroundings: Surroundings,
+    findings: &mut Findings<'_>,
+) -> Option<Profile> {
+    match Profile::by_name_or_path(text, surroundings.load_profile) {
         Ok(profile) => {
             if profile.evidence > Evidence::Tested {
                 let text = format!(

@@ -1,7 +1,8 @@
 //! Tokens of SoftHSM 2, each in a directory of its own, and a process of its own for what uses them.
 //!
 //! A PKCS#11 module lives once in a process, and SoftHSM reads its configuration from the environment: so a test
-//! runs its body in a child of the test binary.
+//! runs its body in a child of the test binary, unless it only runs commands.
+#![allow(dead_code)]
 
 use std::{
     env, fs,
@@ -11,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 
 /// The user's PIN of every token.
-pub const PIN: &str = "1234";
+pub const PIN: &str = "hush-1234";
 /// The label of the token that every lab has from the start.
 pub const LABEL: &str = "validator";
 
@@ -34,29 +35,31 @@ pub struct Lab {
 
 /// Runs `body` in a process of its own with a fresh token. `test` is the name of the test that calls this.
 pub fn isolated(test: &str, body: impl FnOnce(&Lab)) {
-    let Some(module) = MODULES.iter().map(PathBuf::from).find(|path| path.exists()) else {
-        return skip("there is no libsofthsm2.so");
-    };
-    if Command::new("softhsm2-util").arg("--version").output().is_err() {
-        return skip("there is no softhsm2-util");
-    }
+    let Some(module) = installed() else { return };
     if let Some(dir) = env::var_os(LAB) {
         let lab = Lab { dir: dir.into(), module };
         body(&lab);
         return fs::write(lab.dir.join("done"), "").unwrap();
     }
     let dir = TempDir::new().unwrap();
-    let lab = Lab { dir: dir.path().into(), module };
-    fs::create_dir(lab.dir.join("tokens")).unwrap();
-    let conf = format!(
-        "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
-        lab.dir.join("tokens").display()
-    );
-    fs::write(lab.dir.join("softhsm2.conf"), conf).unwrap();
-    lab.init_token(LABEL);
+    let lab = Lab::in_directory(dir.path(), module);
     let output = lab.spawn_test(test).output().unwrap();
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     assert!(lab.dir.join("done").exists(), "there is no test {test:?}");
+}
+
+/// The module, if SoftHSM is on this machine. Says so if it is not.
+pub fn installed() -> Option<PathBuf> {
+    let module = MODULES.iter().map(PathBuf::from).find(|path| path.exists());
+    if module.is_none() {
+        skip("there is no libsofthsm2.so");
+        return None;
+    }
+    if Command::new("softhsm2-util").arg("--version").output().is_err() {
+        skip("there is no softhsm2-util");
+        return None;
+    }
+    module
 }
 
 fn skip(reason: &str) {
@@ -65,6 +68,19 @@ fn skip(reason: &str) {
 }
 
 impl Lab {
+    /// Makes a lab with one token in an empty directory.
+    pub fn in_directory(dir: &Path, module: PathBuf) -> Self {
+        let lab = Self { dir: dir.into(), module };
+        fs::create_dir(lab.dir.join("tokens")).unwrap();
+        let conf = format!(
+            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+            lab.dir.join("tokens").display()
+        );
+        fs::write(lab.dir.join("softhsm2.conf"), conf).unwrap();
+        lab.init_token(LABEL);
+        lab
+    }
+
     /// Makes one more token.
     pub fn init_token(&self, label: &str) {
         let arguments = ["--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", PIN];

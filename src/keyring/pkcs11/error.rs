@@ -96,6 +96,13 @@ pub enum TokenError {
         /// How much is left.
         state: PinState,
     },
+    /// What was given as the PIN cannot be one of this device. Nothing was sent to it.
+    PinForm {
+        /// Which token.
+        token: TokenSelector,
+        /// What is wrong; completes the sentence "the PIN ...".
+        what: &'static str,
+    },
     /// A new key signed, but not so that its public key verifies it.
     SelfTest,
     /// What the device returned is no signature.
@@ -137,6 +144,7 @@ impl TokenError {
             | Self::Module { .. }
             | Self::NoPin { .. }
             | Self::PinAtRisk { .. }
+            | Self::PinForm { .. }
             | Self::WrongPin { .. } => ErrorClass::Fatal,
             Self::Call { error, .. } => class(error),
             // Whatever is not plainly trouble on the way could be this device's word for a wrong PIN.
@@ -208,6 +216,7 @@ impl fmt::Display for TokenError {
                 f.write_str("list the token's keys and delete what is not yours")
             }
             Self::PinAtRisk { token, state } => write!(f, "{token} says that {state}"),
+            Self::PinForm { token, what } => write!(f, "no PIN was sent to {token}: the PIN {what}"),
             Self::SelfTest => {
                 f.write_str("the new key's signature over the self-test does not verify, so the key was removed again")
             }

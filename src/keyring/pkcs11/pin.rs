@@ -1,6 +1,5 @@
 //! PINs: where they come from.
 
-use super::profile::PinFormat;
 use crate::{config::PinSource, keyring::key_file};
 use std::{
     env,
@@ -13,9 +12,8 @@ use zeroize::Zeroizing;
 /// Longer than any PIN.
 const PIN_MAX_BYTES: usize = 1024;
 
-/// Reads the PIN, without the line's end, and looks whether it can be one of such a device: every wrong PIN that is
-/// sent brings the token nearer to its lock. The error says what to do, and nothing of the PIN.
-pub fn read(source: &PinSource, format: PinFormat) -> Result<Zeroizing<Vec<u8>>, String> {
+/// Reads the PIN, without the line's end. The error says what to do, and nothing of the PIN.
+pub fn read(source: &PinSource) -> Result<Zeroizing<Vec<u8>>, String> {
     let pin = match source {
         PinSource::Credential(name) => credential(name)?,
         PinSource::Env(name) => match env::var(name) {
@@ -27,14 +25,11 @@ pub fn read(source: &PinSource, format: PinFormat) -> Result<Zeroizing<Vec<u8>>,
         PinSource::Inline(secret) => Zeroizing::new(secret.expose().as_bytes().to_vec()),
     };
     let length = pin.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
-    if length > PIN_MAX_BYTES {
-        return Err(format!("the PIN has more than {PIN_MAX_BYTES} bytes"));
+    match length {
+        0 => Err("the PIN is empty".into()),
+        1..=PIN_MAX_BYTES => Ok(Zeroizing::new(pin[..length].to_vec())),
+        _ => Err(format!("the PIN has more than {PIN_MAX_BYTES} bytes")),
     }
-    // A PIN need not be text, but then it has no format either.
-    if let Ok(text) = std::str::from_utf8(&pin[..length]) {
-        format.check(text).map_err(|why| format!("the PIN {why}"))?;
-    }
-    Ok(Zeroizing::new(pin[..length].to_vec()))
 }
 
 /// systemd keeps credentials in a directory that only the service can enter, so their permissions need no look.
@@ -64,26 +59,23 @@ mod tests {
     use crate::config::Secret;
     use std::os::unix::fs::PermissionsExt as _;
 
-    fn inline(text: &str, format: PinFormat) -> Result<Vec<u8>, String> {
-        read(&PinSource::Inline(Secret::new(text)), format).map(|pin| pin.to_vec())
+    fn inline(text: &str) -> Result<Vec<u8>, String> {
+        read(&PinSource::Inline(Secret::new(text))).map(|pin| pin.to_vec())
     }
 
     #[test]
     fn the_end_of_the_line_is_no_part_of_a_pin() {
         for text in ["1234", "1234\n", "1234\r\n", "1234\n\n"] {
-            assert_eq!(inline(text, PinFormat::Free).unwrap(), b"1234");
+            assert_eq!(inline(text).unwrap(), b"1234");
         }
-        assert_eq!(inline(" 12 34 \n", PinFormat::Free).unwrap(), b" 12 34 ");
+        assert_eq!(inline(" 12 34 \n").unwrap(), b" 12 34 ");
     }
 
     #[test]
-    fn what_cannot_be_a_pin_is_refused_before_any_login_and_not_shown() {
+    fn what_cannot_be_a_pin_is_refused_and_not_shown() {
         let long = "1".repeat(PIN_MAX_BYTES + 1);
-        let cases = [("\n", PinFormat::Free), (&long, PinFormat::Free), ("secret", PinFormat::Hex4Password)];
-        for (text, format) in cases {
-            let error = inline(text, format).unwrap_err();
-            assert!(text.trim().is_empty() || !error.contains(text.trim()), "{error}");
-        }
+        assert_eq!(inline("\n").unwrap_err(), "the PIN is empty");
+        assert!(!inline(&long).unwrap_err().contains("1111"));
     }
 
     #[test]
@@ -93,8 +85,8 @@ mod tests {
         fs::write(&path, "1234\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let source = PinSource::File(path.clone());
-        assert_eq!(*read(&source, PinFormat::Free).unwrap(), b"1234");
+        assert_eq!(*read(&source).unwrap(), b"1234");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(read(&source, PinFormat::Free).unwrap_err().contains("chmod 600"));
+        assert!(read(&source).unwrap_err().contains("chmod 600"));
     }
 }

@@ -118,7 +118,7 @@ struct Token {
 
 impl Token {
     fn new(plan: Plan) -> Self {
-        let pin = plan.pin.as_ref().map(|source| pin::read(source, plan.spec.profile.session.pin_format)).transpose();
+        let pin = plan.pin.as_ref().map(pin::read).transpose();
         let pin = pin.and_then(|pin| match pin {
             None => Ok(None),
             Some(pin) => Locked::new(&pin).map(Some).ok_or_else(|| "the PIN is too long".to_owned()),

@@ -5,6 +5,9 @@ use crate::consensus::KeyType;
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
 
+/// Longest `CKA_ID` or `CKA_LABEL` that is taken, in bytes.
+pub const OBJECT_NAME_MAX_BYTES: usize = 255;
+
 /// One token of one module, and the keys on it that sign.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct TokenSpec {

@@ -33,6 +33,11 @@ impl Pin {
     pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(bytes)
     }
+
+    /// Whether it can be a PIN of this device: a wrong one counts. Bytes that are no text are the operator's affair.
+    fn check(&self, profile: &Profile) -> Result<(), &'static str> {
+        str::from_utf8(&self.0).map_or(Ok(()), |text| profile.session.pin_format.check(text))
+    }
 }
 
 /// A token that was opened and logged in to.
@@ -268,7 +273,10 @@ fn login(
     pin: Option<&Pin>,
 ) -> Result<(), TokenError> {
     let answer = match pin {
-        Some(pin) => session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.0.to_vec()))),
+        Some(pin) => {
+            pin.check(profile).map_err(|what| TokenError::PinForm { token: selector.clone(), what })?;
+            session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.0.to_vec())))
+        }
         None if profile.session.login == Login::ProtectedPath || info.protected_path => {
             session.login(UserType::User, None)
         }

@@ -1,0 +1,193 @@
+//! What is there: the tokens of a module, the keys on a token.
+
+use super::{
+    hex_of,
+    target::{self, TargetArgs},
+    watch::watched,
+};
+use crate::{
+    cli::{CliError, ConfigArgs, output},
+    keyring::pkcs11::{
+        error::TokenError,
+        manage::KeyInfo,
+        module::{self, PinState, TokenInfo},
+        spec::ObjectSelector,
+        token::Token,
+    },
+};
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Tokens {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The family of the device, instead of the configuration: a name of hsm-profiles/ or a path
+    #[arg(long, value_name = "NAME|PATH")]
+    profile: Option<String>,
+    /// The PKCS#11 module, instead of the configuration
+    #[arg(long, value_name = "PATH")]
+    module: Option<PathBuf>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct ListKeys {
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+impl Tokens {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let modules = target::modules(&self.config, self.profile.as_deref(), self.module.as_deref())?;
+        let (mut texts, mut values) = (Vec::new(), Vec::new());
+        for (path, profile) in modules {
+            target::refuse_missing(&path, profile.as_ref())?;
+            let hint = target::environment_hint(profile.as_ref());
+            let module = path.clone();
+            let tokens = watched(move |_| Ok(module::tokens(&module)?));
+            if let Some(hint) = hint.filter(|_| !matches!(&tokens, Ok(tokens) if !tokens.is_empty())) {
+                output::note(&hint);
+            }
+            for token in tokens? {
+                texts.push(describe_token(&path, &token));
+                values.push(token_json(&path, &token));
+            }
+        }
+        output::print(&match self.json {
+            true => json!({ "schema": 1, "tokens": values }).to_string(),
+            false if texts.is_empty() => "no tokens".to_owned(),
+            false => texts.join("\n\n"),
+        })
+    }
+}
+
+impl ListKeys {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let target = self.target.resolve()?;
+        let keys = watched(move |_| Ok(target.open()?.list_keys()?))?;
+        output::print(&match self.target.json {
+            true => json!({ "schema": 1, "keys": keys.iter().map(key_json).collect::<Vec<_>>() }).to_string(),
+            false if keys.is_empty() => "no private keys".to_owned(),
+            false => keys.iter().map(describe_key).collect::<Vec<_>>().join("\n\n"),
+        })
+    }
+}
+
+fn describe_token(module: &Path, token: &TokenInfo) -> String {
+    let TokenInfo { label, serial, model, manufacturer, initialised, pin, .. } = token;
+    let pin = match (initialised, token.protected_path) {
+        (false, _) => "none, the token is not initialised",
+        (true, true) => "entered at the device",
+        (true, false) => pin_word(*pin),
+    };
+    format!(
+        "label   {label:?}\nserial  {serial}\nmodel   {model}\nmaker   {manufacturer}\npin     {pin}\nmodule  {}",
+        module.display()
+    )
+}
+
+fn token_json(module: &Path, token: &TokenInfo) -> Value {
+    json!({
+        "module": module.display().to_string(),
+        "label": token.label,
+        "serial": token.serial,
+        "model": token.model,
+        "manufacturer": token.manufacturer,
+        "initialised": token.initialised,
+        "pin": pin_word(token.pin),
+        "pin_at_device": token.protected_path,
+        "login_required": token.login_required,
+    })
+}
+
+fn pin_word(state: PinState) -> &'static str {
+    match state {
+        PinState::FinalTry => "final try",
+        PinState::Locked => "locked",
+        PinState::Low => "low",
+        PinState::Ok => "ok",
+    }
+}
+
+/// The one key that `selector` names, as the token lists it. `None` if there is none.
+pub(super) fn find_key(token: &Token, selector: &ObjectSelector) -> Result<Option<KeyInfo>, TokenError> {
+    let fits = |key: &KeyInfo| match selector {
+        ObjectSelector::Id(id) => key.id == *id,
+        ObjectSelector::Label(label) => key.label == *label,
+    };
+    let mut hits: Vec<_> = token.list_keys()?.into_iter().filter(fits).collect();
+    match hits.len() {
+        0 | 1 => Ok(hits.pop()),
+        _ => Err(TokenError::AmbiguousKey { object: selector.clone(), hits: hits.iter().map(name_of).collect() }),
+    }
+}
+
+/// The error for a key that is not there.
+pub(super) fn no_key(token: &Token, selector: &ObjectSelector) -> Result<TokenError, TokenError> {
+    let present = token.list_keys()?.iter().map(name_of).collect();
+    Ok(TokenError::NoKey { object: selector.clone(), present })
+}
+
+/// Id and label, in one line.
+fn name_of(key: &KeyInfo) -> String {
+    format!("{} {}", ObjectSelector::Id(key.id.clone()), ObjectSelector::Label(key.label.clone()))
+}
+
+/// What an operator types to mean this key: its label, or its id where it has none.
+pub(super) fn typed_name(key: &KeyInfo) -> String {
+    if key.label.is_empty() || key.label.contains(char::is_control) { hex_of(&key.id) } else { key.label.clone() }
+}
+
+/// A key in lines. What the device does not tell is said to be unknown.
+pub(super) fn describe_key(key: &KeyInfo) -> String {
+    let unknown = || "unknown".to_owned();
+    let kind = key.key_type.map_or("none that Highwater signs with".to_owned(), |kind| kind.to_string());
+    let address = key.public_key.map_or_else(unknown, |key| key.address_hex());
+    let public_key = key.public_key.map_or_else(unknown, |key| hex_of(&key.to_bytes()));
+    format!(
+        "id       {}\nlabel    {:?}\ntype     {kind}\nkey      {public_key}\naddress  {address}\nborn     {}\n\
+         leaves   {}\nshown    {}",
+        hex_of(&key.id),
+        key.label,
+        birth(key),
+        word(key.extractable, "extractable: the device gives it out, wrapped by another key", "never"),
+        word(key.sensitive, "never in the clear", "in the clear: sensitive is not set"),
+    )
+}
+
+/// Where a key comes from, as far as the device says.
+pub(super) fn birth(key: &KeyInfo) -> &'static str {
+    match (key.local, key.never_extractable) {
+        (Some(true), Some(true)) => "in the device, and could never leave it",
+        (Some(true), _) => "in the device, but it could leave it",
+        (Some(false), _) => "outside: imported, so there may be copies",
+        (None, _) => "unknown: the device does not say",
+    }
+}
+
+fn word(flag: Option<bool>, yes: &'static str, no: &'static str) -> &'static str {
+    match flag {
+        Some(true) => yes,
+        Some(false) => no,
+        None => "unknown: the device does not say",
+    }
+}
+
+pub(super) fn key_json(key: &KeyInfo) -> Value {
+    json!({
+        "id": hex_of(&key.id),
+        "label": key.label,
+        "algorithm": key.key_type.map(|kind| kind.name()),
+        "public_key": key.public_key.map(|key| hex_of(&key.to_bytes())),
+        "address": key.public_key.map(|key| key.address_hex()),
+        "born_in_device": key.local.zip(key.never_extractable).map(|(local, never)| local && never),
+        "local": key.local,
+        "never_extractable": key.never_extractable,
+        "extractable": key.extractable,
+        "sensitive": key.sensitive,
+    })
+}

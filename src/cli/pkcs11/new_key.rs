@@ -1,0 +1,197 @@
+//! `highwater pkcs11 generate` and `import`: a new key on a token, and what the configuration needs of it.
+
+use super::{
+    KeyId, KeyLabel, hex_of,
+    list::{birth, find_key, key_json},
+    section::{NewKey, Section},
+    target::{Target, TargetArgs},
+    watch::watched,
+};
+use crate::{
+    chain::SELF_TEST,
+    cli::{
+        CliError, Exit, output,
+        softsign::{self, Format, KeyKind},
+    },
+    config::{KeyFormat, KeyRole},
+    consensus::{ChainId, PublicKey},
+    keyring::{
+        format,
+        pkcs11::{
+            error::TokenError,
+            manage::{KeyInfo, KeyName},
+            spec::ObjectSelector,
+        },
+        softsign::SecretKey,
+    },
+};
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Generate {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    new: NewArgs,
+    /// Let the device give the key out, wrapped by another of its keys; for devices that are backed up in this way
+    #[arg(long)]
+    extractable: bool,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Import {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    new: NewArgs,
+    /// How the file is written [default: told from its content]
+    #[arg(short, long, value_enum)]
+    format: Option<Format>,
+    /// priv_validator_key.json, or any softsign key file that holds a seed
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// What a new key is.
+#[derive(Args, Debug)]
+struct NewArgs {
+    /// Its CKA_ID in hex, not yet taken
+    #[arg(long, value_name = "HEX")]
+    id: KeyId,
+    /// Its label, not yet taken
+    #[arg(long, value_name = "TEXT")]
+    label: KeyLabel,
+    /// Ed25519 for consensus, secp256k1 for account
+    #[arg(short = 't', long = "type", value_enum, default_value_t = KeyKind::Consensus)]
+    kind: KeyKind,
+    /// The chain that it will sign for
+    #[arg(long, value_name = "ID")]
+    chain: Option<String>,
+}
+
+impl Generate {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let (target, chain) = prepare(&self.target, &self.new)?;
+        let (name, key_type) = (self.new.name(), KeyRole::from(self.new.kind).key_type());
+        let (there, extractable) = (target.clone(), self.extractable);
+        let (info, public_key) = watched(move |_| {
+            let token = there.open_for_changes()?;
+            let key = token.generate(&name, key_type, extractable, SELF_TEST)?;
+            let public_key = key.public_key().ok_or(TokenError::Unreadable)?;
+            Ok((find_key(&token, &ObjectSelector::Id(name.id))?, public_key))
+        })?;
+        self.new.report("generated", &self.target, &target, chain.as_ref(), info.as_ref(), public_key)
+    }
+}
+
+impl Import {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let (target, chain) = prepare(&self.target, &self.new)?;
+        let secret = softsign::load(&self.file, self.new.kind.into(), self.format)?;
+        if let SecretKey::Ed25519Expanded(_) = secret {
+            return Err(CliError::new(Exit::Data, format!("{}: {}", self.file.display(), TokenError::Expanded)));
+        }
+        let (name, there, public_key) = (self.new.name(), target.clone(), secret.public_key());
+        let info = watched(move |_| {
+            let token = there.open_for_changes()?;
+            token.import(&name, &secret, SELF_TEST)?;
+            Ok(find_key(&token, &ObjectSelector::Id(name.id))?)
+        })?;
+        self.new.report("imported", &self.target, &target, chain.as_ref(), info.as_ref(), public_key)?;
+        output::note(&format!(
+            "{} must disappear now, and so must every copy of it: whoever has it has the key. A key must never run in two \
+             places: whatever signed with it until now has to stop for good before this signer starts",
+            self.file.display()
+        ));
+        Ok(())
+    }
+}
+
+/// Whatever can be wrong with the command line is found before the device is touched.
+fn prepare(args: &TargetArgs, new: &NewArgs) -> Result<(Target, Option<ChainId>), CliError> {
+    let named = new.chain.as_deref().map(ChainId::new).transpose();
+    let named = named.map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
+    let target = args.resolve()?;
+    let chain = target.chain(named.as_ref())?.map(|chain| chain.id.clone());
+    Ok((target, chain.or(named)))
+}
+
+impl NewArgs {
+    fn name(&self) -> KeyName {
+        KeyName { id: self.id.0.clone(), label: self.label.0.clone() }
+    }
+
+    /// Prints what was made and what to paste.
+    fn report(
+        &self,
+        done: &str,
+        args: &TargetArgs,
+        target: &Target,
+        chain: Option<&ChainId>,
+        info: Option<&KeyInfo>,
+        public_key: PublicKey,
+    ) -> Result<(), CliError> {
+        let role = KeyRole::from(self.kind);
+        let key_format = match target.chain(chain)? {
+            Some(chain) => chain.key_format.clone(),
+            None => KeyFormat::Hex,
+        };
+        let shown = format::show(&key_format, &public_key, role);
+        let new = NewKey { chain, id: &self.id.0, label: &self.label.0, role, public_key };
+        let section = target.as_section().with(&new);
+        if args.json {
+            let mut value = info.map_or_else(|| json!({}), key_json);
+            let more = json!({
+                "schema": 1,
+                "done": done,
+                // The device may not show it.
+                "public_key": hex_of(&public_key.to_bytes()),
+                "address": public_key.address_hex(),
+                "chain_id": chain.map(ChainId::as_str),
+                "key": shown,
+                "section": section,
+                "replaces_line": target.section.as_ref().map(|section| section.line),
+            });
+            merge(&mut value, more);
+            return output::print(&value.to_string());
+        }
+        let born = info.map_or("unknown", birth);
+        let what_to_do = match (&target.section, &target.config) {
+            (Some(section), Some(config)) => {
+                let path = config.path.display();
+                format!("In {path}, put this in the place of the [[providers.pkcs11]] on line {}:", section.line)
+            }
+            _ => "Add this to the configuration:".to_owned(),
+        };
+        output::print(&format!(
+            "{done}, and its signature over the self-test verifies\nid       {}\nlabel    {:?}\ntype     {}\n\
+             key      {shown}\naddress  {}\nborn     {born}\n\n{what_to_do}\n\n{section}",
+            hex_of(&self.id.0),
+            self.label.0,
+            public_key.key_type(),
+            public_key.address_hex(),
+        ))
+    }
+}
+
+impl Target {
+    fn as_section(&self) -> Section<'_> {
+        Section {
+            profile: &self.profile,
+            profile_text: &self.profile_text,
+            module: &self.module,
+            token: &self.selector,
+            pin: self.pin_source.as_ref(),
+            present: self.section.as_ref(),
+        }
+    }
+}
+
+/// Puts the fields of one object into another.
+fn merge(into: &mut Value, more: Value) {
+    if let (Value::Object(into), Value::Object(more)) = (into, more) {
+        into.extend(more);
+    }
+}

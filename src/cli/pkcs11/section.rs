@@ -1,0 +1,196 @@
+//! The `[[providers.pkcs11]]` that an operator pastes into the configuration after a key was made. Pure.
+
+use super::hex_of;
+use crate::{
+    config::{KeyRole, PinSource, Pkcs11Config, Pkcs11Key},
+    consensus::{ChainId, PublicKey},
+    keyring::pkcs11::{
+        profile::{Login, Profile},
+        spec::{ObjectSelector, TokenSelector},
+    },
+};
+use std::path::Path;
+
+/// Stands for the chain where none is named. The configuration says that there is no such chain.
+const CHAIN_PLACEHOLDER: &str = "CHAIN-ID";
+/// The systemd credential that is proposed where the PIN has no place that can stand in a configuration.
+const CREDENTIAL: &str = "hsm-pin";
+
+/// A token, as its section describes it.
+pub(super) struct Section<'a> {
+    /// What is peculiar to the device.
+    pub(super) profile: &'a Profile,
+    /// The name or the path of the profile.
+    pub(super) profile_text: &'a str,
+    /// The module.
+    pub(super) module: &'a Path,
+    /// The token.
+    pub(super) token: &'a TokenSelector,
+    /// Where the PIN came from when the key was made.
+    pub(super) pin: Option<&'a PinSource>,
+    /// The section that the configuration has already.
+    pub(super) present: Option<&'a Pkcs11Config>,
+}
+
+/// A key that was just made.
+pub(super) struct NewKey<'a> {
+    /// The chain that it is for.
+    pub(super) chain: Option<&'a ChainId>,
+    /// `CKA_ID`
+    pub(super) id: &'a [u8],
+    /// `CKA_LABEL`
+    pub(super) label: &'a str,
+    /// Its role.
+    pub(super) role: KeyRole,
+    /// Its public half.
+    pub(super) public_key: PublicKey,
+}
+
+impl Section<'_> {
+    /// The section with the keys that it has and `new`.
+    pub(super) fn with(&self, new: &NewKey<'_>) -> String {
+        let module = quoted(&self.module.display().to_string());
+        let token = match self.token {
+            TokenSelector::Label(label) => format!("{{ label = {} }}", quoted(label)),
+            TokenSelector::Serial(serial) => format!("{{ serial = {} }}", quoted(serial)),
+        };
+        let profile = quoted(self.profile_text);
+        let mut text = format!(
+            "[[providers.pkcs11]]\nprofile = {profile}\nmodule = {module}\ntoken = {token}\n{}keys = [\n",
+            self.pin()
+        );
+        let present = self.present.map_or(&[][..], |section| &section.keys);
+        let replaced = |key: &Pkcs11Key| match &key.object {
+            ObjectSelector::Id(id) => id == new.id,
+            ObjectSelector::Label(label) => label == new.label,
+        };
+        for key in present.iter().filter(|key| !replaced(key)) {
+            let chains: Vec<_> = key.chain_ids.iter().map(ChainId::as_str).collect();
+            text += &entry(&chains, &key.object, key.role, &key.public_key);
+        }
+        let chain = new.chain.map_or(CHAIN_PLACEHOLDER, ChainId::as_str);
+        text += &entry(&[chain], &ObjectSelector::Id(new.id.to_vec()), new.role, &new.public_key);
+        text + "]"
+    }
+
+    /// The line with `pin`. Never the PIN itself.
+    fn pin(&self) -> String {
+        if self.profile.session.login == Login::ProtectedPath {
+            return String::new();
+        }
+        let configured = self.present.and_then(|section| section.pin.as_ref());
+        let inner = match configured.or(self.pin) {
+            Some(PinSource::Credential(name)) => format!("credential = {}", quoted(name)),
+            Some(PinSource::Env(name)) => format!("env = {}", quoted(name)),
+            Some(PinSource::Fd(number)) if configured.is_some() => format!("fd = {number}"),
+            Some(PinSource::File(path)) => format!("file = {}", quoted(&path.display().to_string())),
+            // One that was handed to a single command is not there when the signer starts.
+            None | Some(PinSource::Fd(_) | PinSource::Inline(_)) => format!("credential = {}", quoted(CREDENTIAL)),
+        };
+        format!("pin = {{ {inner} }}\n")
+    }
+}
+
+fn entry(chains: &[&str], object: &ObjectSelector, role: KeyRole, public_key: &PublicKey) -> String {
+    let chains: Vec<_> = chains.iter().map(|chain| quoted(chain)).collect();
+    let object = match object {
+        ObjectSelector::Id(id) => format!("id = \"{}\"", hex_of(id)),
+        ObjectSelector::Label(label) => format!("label = {}", quoted(label)),
+    };
+    let key = hex_of(&public_key.to_bytes());
+    let chains = chains.join(", ");
+    format!("    {{ chain_ids = [{chains}], {object}, type = \"{role}\", public_key = \"{key}\" }},\n")
+}
+
+/// A TOML string. What JSON escapes, TOML reads in the same way.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Config, Secret},
+        consensus::KeyType,
+    };
+
+    const CHAINS: &str = "[[chain]]\nid = \"test-1\"\nkey_format = { type = \"hex\" }\n\
+                          [[chain]]\nid = \"test-2\"\nkey_format = { type = \"hex\" }\n\
+                          [[validator]]\naddr = \"unix:///a\"\nchain_id = \"test-1\"\n";
+
+    fn key(key_type: KeyType) -> PublicKey {
+        let text = match key_type {
+            KeyType::Ed25519 => "2152f8d19b791d24453242e15f2eab6cb7cffa7b6a5ed30097960e069881db12",
+            KeyType::Secp256k1 => "0324653eac434488002cc06bbfb7f10fe18991e35f9fe4302dbea6d2353dc0ab1c",
+        };
+        PublicKey::from_bytes(key_type, &subtle_encoding::hex::decode(text).unwrap()).unwrap()
+    }
+
+    fn parse(section: &str) -> Pkcs11Config {
+        let text = format!("{CHAINS}{section}\n");
+        let (config, _) =
+            Config::parse(Path::new("tmkms.toml"), &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        config.pkcs11.into_iter().next().expect("there is one")
+    }
+
+    fn section<'a>(token: &'a TokenSelector, profile: &'a Profile, pin: &'a PinSource) -> Section<'a> {
+        let module = Path::new("/opt/a \"module\".so");
+        Section { profile, profile_text: &profile.name, module, token, pin: Some(pin), present: None }
+    }
+
+    #[test]
+    fn what_is_pasted_is_a_section_of_the_configuration() {
+        let chain = ChainId::new("test-1").unwrap();
+        for (name, pin, expected) in [
+            ("softhsm2", PinSource::Fd(3), "the credential hsm-pin"),
+            ("softhsm2", PinSource::File("/a \\ pin".into()), "the file /a \\ pin"),
+            ("kryoptic", PinSource::Env("PIN".into()), "the environment variable PIN"),
+            ("thales-luna7", PinSource::Credential("pin".into()), "the credential pin"),
+        ] {
+            for token in [TokenSelector::Label("a \"token\" \\".into()), TokenSelector::Serial("0af".into())] {
+                let profile = Profile::builtin(name).unwrap();
+                let public_key = key(KeyType::Ed25519);
+                let role = KeyRole::Consensus;
+                let new = NewKey { chain: Some(&chain), id: &[1, 0xaf], label: "a", role, public_key };
+                let text = section(&token, &profile, &pin).with(&new);
+                let parsed = parse(&text);
+                assert_eq!((&parsed.token, parsed.profile.name.as_str()), (&token, name));
+                assert_eq!(parsed.module, Path::new("/opt/a \"module\".so"));
+                assert_eq!(parsed.pin.unwrap().to_string(), expected);
+                assert_eq!(parsed.keys[0].object, ObjectSelector::Id(vec![1, 0xaf]));
+                assert_eq!((parsed.keys[0].public_key, parsed.keys[0].role), (public_key, role));
+                assert_eq!(parsed.keys[0].chain_ids, std::slice::from_ref(&chain));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_that_are_there_stay_and_a_pin_never_shows() {
+        let (token, profile) = (TokenSelector::Label("a".into()), Profile::builtin("softhsm2").unwrap());
+        let [first, second] = ["test-1", "test-2"].map(|id| ChainId::new(id).unwrap());
+        let pin = PinSource::Fd(5);
+        let old = NewKey {
+            chain: Some(&first),
+            id: &[1],
+            label: "one",
+            role: KeyRole::Account,
+            public_key: key(KeyType::Secp256k1),
+        };
+        let mut present = parse(&section(&token, &profile, &pin).with(&old));
+        present.pin = Some(PinSource::Inline(Secret::new("12345678")));
+        let public_key = key(KeyType::Ed25519);
+        let new = NewKey { chain: Some(&second), id: &[2], label: "two", role: KeyRole::Consensus, public_key };
+        let with = Section { present: Some(&present), ..section(&token, &profile, &pin) };
+        let text = with.with(&new);
+        assert!(!text.contains("12345678"), "{text}");
+        let parsed = parse(&text);
+        let keys: Vec<_> = parsed.keys.iter().map(|key| (key.chain_ids[0].clone(), key.public_key)).collect();
+        assert_eq!(keys, [(first.clone(), key(KeyType::Secp256k1)), (second.clone(), public_key)]);
+
+        // Made again under its old name.
+        let again = NewKey { chain: Some(&first), id: &[1], ..new };
+        let keys = parse(&with.with(&again)).keys;
+        assert_eq!(keys.iter().map(|key| key.public_key).collect::<Vec<_>>(), [public_key]);
+    }
+}
