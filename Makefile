@@ -15,6 +15,7 @@ demo: ## Watch it sign ten heights and refuse a double sign; no network, no root
 
 test: ## Run every test; installs real CometBFT nodes and tmkms into a per-user cache first, and SoftHSM if root
 	@tests/install/debian.sh softhsm2 opensc
+	@tests/install/kryoptic.sh
 	@tests/install/cometbft.sh
 	@tests/install/tmkms.sh
 	$(CARGO) test --locked

@@ -6,7 +6,7 @@
 
 use crate::{
     consensus::{ChainId, Hrs, PublicKey, Signature, Timestamp},
-    keyring::{SignError, Signer},
+    keyring::{SignError, Signer, Ticket},
     privval::{
         Canonical, Extension, ProposalRequest, RawBytesRequest, Refusal, SignBytes, VoteRequest, extension_sign_bytes,
         raw_sign_bytes,
@@ -16,6 +16,7 @@ use crate::{
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
+    time::Instant,
 };
 
 /// What every self-test signs: one constant that can never be sign bytes. As a length prefix its first byte
@@ -102,12 +103,14 @@ impl Chain {
             Extension::None => None,
             Extension::Sign(extension) => Some(extension_sign_bytes(&self.id, height, round, extension)),
         };
-        self.with_open(|id, open| open.sign(id, &request.canonical, extension.as_deref(), max_height))
+        self.with_open(|id, open, asked_at| {
+            open.sign(id, &request.canonical, extension.as_deref(), max_height, asked_at)
+        })
     }
 
     /// Signs a proposal.
     pub fn sign_proposal(&self, request: &ProposalRequest, max_height: Option<u64>) -> Result<Signed, Refusal> {
-        self.with_open(|id, open| open.sign(id, &request.canonical, None, max_height))
+        self.with_open(|id, open, asked_at| open.sign(id, &request.canonical, None, max_height, asked_at))
     }
 
     /// Signs Celestia raw bytes, if the chain's configuration allows it. They carry a prefix that keeps them apart
@@ -116,13 +119,21 @@ impl Chain {
         if !self.allow_raw_bytes {
             return Err(Refusal::NotPermitted("raw bytes are signed only with `allow_raw_bytes = true` for the chain"));
         }
-        self.with_open(|id, open| open.sign_with_key(&raw_sign_bytes(id, &request.raw_bytes, &request.unique_id)))
+        self.with_open(|id, open, asked_at| {
+            let sign_bytes = raw_sign_bytes(id, &request.raw_bytes, &request.unique_id);
+            let messages = [sign_bytes.as_slice()];
+            let ticket = open.signer.begin(&messages, asked_at).map_err(key_unavailable)?;
+            let signatures = open.finish(ticket, &messages)?;
+            Ok(*signatures.first().expect("a signature for every message"))
+        })
     }
 
-    fn with_open<T>(&self, act: impl FnOnce(&ChainId, &mut Open) -> Result<T, Refusal>) -> Result<T, Refusal> {
+    /// Tells `act` when it was asked for: the wait for another node's request is part of this one's time.
+    fn with_open<T>(&self, act: impl FnOnce(&ChainId, &mut Open, Instant) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let asked_at = Instant::now();
         match &mut *self.plane() {
             Plane::Closed(why) => Err(why.clone()),
-            Plane::Open(open) => act(&self.id, open),
+            Plane::Open(open) => act(&self.id, open, asked_at),
         }
     }
 
@@ -140,6 +151,7 @@ impl Open {
         asked: &Canonical,
         extension: Option<&[u8]>,
         max_height: Option<u64>,
+        asked_at: Instant,
     ) -> Result<Signed, Refusal> {
         // A limit that refuses must do so before the mark moves.
         if let Some(max_height) = max_height.filter(|max_height| asked.height > *max_height) {
@@ -161,7 +173,10 @@ impl Open {
         // An extension is always signed afresh: an application need not extend the same vote alike twice.
         let both = [sign_bytes.as_slice(), extension.unwrap_or_default()];
         let messages = &both[usize::from(cached.is_some())..1 + usize::from(extension.is_some())];
-        let ticket = if messages.is_empty() { None } else { self.signer.begin(messages).map_err(key_unavailable)? };
+        let ticket = match messages.is_empty() {
+            true => None,
+            false => self.signer.begin(messages, asked_at).map_err(key_unavailable)?,
+        };
 
         let durable = if repeated {
             self.store.current()
@@ -171,19 +186,20 @@ impl Open {
         };
         let durable = durable.map_err(|error| state_unusable(&self.state_file, &error))?;
 
-        let mut signatures = match ticket {
-            Some(ticket) => ticket.wait().map_err(key_unavailable)?,
-            None => messages.iter().map(|message| self.sign_with_key(message)).collect::<Result<_, _>>()?,
-        }
-        .into_iter();
+        let mut signatures = self.finish(ticket, messages)?.into_iter();
         let vote = cached.or_else(|| signatures.next()).expect("a signature for every message");
         let signature = release(durable, id, &sign_bytes, vote);
         self.cached = Some(signature);
         Ok(Signed { timestamp, signature, repeated, extension_signature: signatures.next() })
     }
 
-    fn sign_with_key(&self, message: &[u8]) -> Result<Signature, Refusal> {
-        self.signer.sign(message).map_err(key_unavailable)
+    /// Waits for the signatures that were begun, or makes them where there was nothing to begin.
+    fn finish(&self, ticket: Option<Ticket>, messages: &[&[u8]]) -> Result<Vec<Signature>, Refusal> {
+        let signatures = match ticket {
+            Some(ticket) => ticket.wait(),
+            None => messages.iter().map(|message| self.signer.sign(message)).collect(),
+        };
+        signatures.map_err(key_unavailable)
     }
 }
 

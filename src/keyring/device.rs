@@ -137,9 +137,10 @@ impl Device {
         lock(&self.health).clone()
     }
 
-    /// Puts messages into the queue, all for one key and under one deadline. Refuses at once what cannot succeed: a
-    /// device that is down, a full queue, a message that the device does not take.
-    pub fn submit(&self, key: usize, messages: &[&[u8]]) -> Result<Ticket, SignError> {
+    /// Puts messages into the queue, all for one key and under one deadline, which counts from `asked_at`. Refuses at
+    /// once what cannot succeed: a device that is down, a full queue, a message that the device does not take, a
+    /// deadline that is over.
+    pub fn submit(&self, key: usize, messages: &[&[u8]], asked_at: Instant) -> Result<Ticket, SignError> {
         let refuse = |why: &str| SignError::Backend(format!("{}: {why}", self.name));
         if let Health::Down(why) = &*lock(&self.health) {
             return Err(refuse(why));
@@ -149,7 +150,10 @@ impl Device {
         {
             return Err(refuse(&format!("it signs at most {most} bytes, this message has {longest}")));
         }
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = asked_at + DEADLINE;
+        if Instant::now() >= deadline {
+            return Err(refuse("it was busy with earlier requests for too long"));
+        }
         let (reply, signatures) = sync_channel(1);
         let messages = messages.iter().map(|message| message.to_vec()).collect();
         match self.jobs.try_send(Job { key, messages, deadline, reply }) {
@@ -195,12 +199,12 @@ impl Signer for DeviceKey {
     }
 
     fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
-        let signatures = self.device.submit(self.index, &[message])?.wait()?;
+        let signatures = self.device.submit(self.index, &[message], Instant::now())?.wait()?;
         Ok(*signatures.first().expect("one signature for one message"))
     }
 
-    fn begin(&self, messages: &[&[u8]]) -> Result<Option<Ticket>, SignError> {
-        self.device.submit(self.index, messages).map(Some)
+    fn begin(&self, messages: &[&[u8]], asked_at: Instant) -> Result<Option<Ticket>, SignError> {
+        self.device.submit(self.index, messages, asked_at).map(Some)
     }
 }
 

@@ -180,9 +180,9 @@ fn a_long_message_is_refused_before_it_reaches_the_device() {
     let bench = Bench::default();
     let device = bench.start();
     let long = vec![0; 2020];
-    let error = device.submit(0, &[b"vote", &long]).err().unwrap();
+    let error = device.submit(0, &[b"vote", &long], Instant::now()).err().unwrap();
     assert!(error.to_string().contains("at most 2019 bytes"), "{error}");
-    assert!(device.submit(0, &[b"vote", &long[..2019]]).is_ok());
+    assert!(device.submit(0, &[b"vote", &long[..2019]], Instant::now()).is_ok());
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_full_queue_refuses_at_once_and_everybody_is_answered_in_time() {
     let device = bench.start();
     bench.play(&[Fault::Hang]);
     let begin = Instant::now();
-    let tickets: Vec<_> = (0..30).map(|_| device.submit(0, &[b"message"])).collect();
+    let tickets: Vec<_> = (0..30).map(|_| device.submit(0, &[b"message"], Instant::now())).collect();
     assert!(begin.elapsed() < Duration::from_millis(300));
     assert!(tickets.iter().filter(|ticket| ticket.is_err()).count() >= 30 - QUEUE_REQUESTS - 1);
     for ticket in tickets.into_iter().flatten() {

@@ -30,7 +30,7 @@ use pkcs11::{
 };
 use rand_core::{OsRng, RngCore as _};
 use softsign::encoding::EncodingError;
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Instant};
 use zeroize::Zeroizing;
 
 /// `N` secret bytes that are wiped when dropped. Boxed: a move leaves no copy behind.
@@ -45,9 +45,10 @@ pub trait Signer: Send + Sync {
     fn sign(&self, message: &[u8]) -> Result<Signature, SignError>;
 
     /// Begins to sign `messages` on a device, so that it works while the mark is flushed. Refuses at once what cannot
-    /// succeed. `None` from a key that signs within microseconds: there is nothing to begin.
-    fn begin(&self, messages: &[&[u8]]) -> Result<Option<Ticket>, SignError> {
-        let _ = messages;
+    /// succeed. The time that it may take counts from `asked_at`. `None` from a key that signs within microseconds:
+    /// there is nothing to begin.
+    fn begin(&self, messages: &[&[u8]], asked_at: Instant) -> Result<Option<Ticket>, SignError> {
+        let _ = (messages, asked_at);
         Ok(None)
     }
 }

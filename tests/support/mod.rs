@@ -1,6 +1,7 @@
 //! What the tests of the protocol share: a node that asks, a signer that answers, and a check of its signatures.
 #![allow(dead_code)]
 
+pub mod hsm;
 pub mod mock_node;
 pub mod puppet;
 pub mod signer;

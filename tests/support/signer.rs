@@ -3,6 +3,7 @@
 use highwater::consensus::{KeyType, PublicKey};
 use serde_json::Value;
 use std::{
+    ffi::OsString,
     fs::{self, File, Permissions},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -19,18 +20,21 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How much of the log a failed test shows.
 const TAIL_LINES: usize = 60;
 
+const START: [&str; 3] = ["start", "--log-format", "json"];
+
 /// A home under construction, then in use.
 pub struct Home {
     dir: TempDir,
     config: String,
     chains: Vec<String>,
+    environment: Vec<(String, OsString)>,
 }
 
 impl Home {
     /// An empty home with an identity key.
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("highwater-").tempdir().unwrap();
-        let home = Self { dir, config: String::new(), chains: Vec::new() };
+        let home = Self { dir, config: String::new(), chains: Vec::new(), environment: Vec::new() };
         home.write_secret("identity.key", [7; 32]);
         home
     }
@@ -58,15 +62,26 @@ impl Home {
     }
 
     /// Adds a chain with a key of its own; that of the first is the key of `tests/vectors`. `extra` is TOML.
-    pub fn chain(mut self, id: &str, extra: &str) -> Self {
+    pub fn chain(self, id: &str, extra: &str) -> Self {
         self.write_secret(&format!("{id}.key"), seed(self.chains.len()));
+        let key = self.key_file(id);
+        let provider = format!("[[providers.softsign]]\nchain_ids = [\"{id}\"]\npath = {key:?}\n");
+        self.chain_with_key(id, extra, &provider)
+    }
+
+    /// Adds a chain whose key is wherever the TOML in `provider` says.
+    pub fn chain_with_key(mut self, id: &str, extra: &str, provider: &str) -> Self {
         self.config += &format!(
-            "[[chain]]\nid = \"{id}\"\nkey_format = {{ type = \"hex\" }}\nstate_file = {state:?}\n{extra}\n\
-             [[providers.softsign]]\nchain_ids = [\"{id}\"]\npath = {key:?}\n\n",
+            "[[chain]]\nid = \"{id}\"\nkey_format = {{ type = \"hex\" }}\nstate_file = {state:?}\n{extra}\n{provider}\n",
             state = self.state_file(id),
-            key = self.key_file(id),
         );
         self.chains.push(id.into());
+        self
+    }
+
+    /// Sets a variable for every command.
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -92,8 +107,20 @@ impl Home {
 
     /// Starts the signer. Each start has a log of its own.
     pub fn start(&self) -> Signer {
+        self.start_as(self.command(&START))
+    }
+
+    /// The same by a shell that first does what `script` says, and then becomes the signer.
+    pub fn start_in_shell(&self, script: &str) -> Signer {
+        let signer = self.command(&START);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{script}\nexec \"$0\" \"$@\"")).arg(signer.get_program());
+        command.args(signer.get_args()).envs(self.environment.iter().cloned());
+        self.start_as(command)
+    }
+
+    fn start_as(&self, mut command: Command) -> Signer {
         let log = (0..).map(|number| self.path(&format!("log.{number}"))).find(|path| !path.exists()).unwrap();
-        let mut command = self.command(&["start", "--log-format", "json"]);
         let stderr = File::create_new(&log).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
         Signer { child, log }
@@ -110,7 +137,7 @@ impl Home {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
-        command.args(words).arg("-c").arg(self.path("tmkms.toml"));
+        command.args(words).arg("-c").arg(self.path("tmkms.toml")).envs(self.environment.iter().cloned());
         command
     }
 
@@ -133,6 +160,11 @@ pub struct Signer {
 }
 
 impl Signer {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> String {
         read_lossy(&self.log)

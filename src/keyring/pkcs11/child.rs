@@ -27,20 +27,34 @@ pub struct ChildOpener {
     spawner: Arc<Spawner>,
     number: usize,
     keys: Vec<PublicKey>,
+    /// A child that was not ready in time, and since when it is awaited.
+    late: Option<(UnixStream, Instant)>,
 }
 
 impl ChildOpener {
     /// For the token of that number in the spawner's plans, which must hold `keys`.
     pub fn new(spawner: Arc<Spawner>, number: usize, keys: Vec<PublicKey>) -> Self {
-        Self { spawner, number, keys }
+        Self { spawner, number, keys, late: None }
     }
 }
 
 impl Opener for ChildOpener {
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
-        let mut stream = self.spawner.child(self.number)?;
+        /// A child that takes longer to log in hangs.
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let (mut stream, since) = match self.late.take() {
+            Some(late) => late,
+            None => (self.spawner.child(self.number)?, Instant::now()),
+        };
         set_deadline(&stream, deadline)?;
-        let ready = answer(&mut stream)?;
+        let ready = answer(&mut stream);
+        if ready == Err(Trouble::Late) && since.elapsed() < PATIENCE {
+            // Waited for again, not replaced: a login that is cut off can cost an attempt at the PIN, or destroy a
+            // token that is written meanwhile.
+            self.late = Some((stream, since));
+            return Err(Trouble::Late);
+        }
+        let ready = ready?;
         let found: Vec<Option<Vec<u8>>> = serde_json::from_slice(&ready)
             .map_err(|error| Trouble::Broken(format!("the child process sent no list of keys: {error}")))?;
         for (found, pinned) in found.iter().zip(&self.keys) {

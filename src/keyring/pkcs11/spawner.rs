@@ -25,12 +25,16 @@ use std::{
     },
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 /// The hidden command that becomes the spawner.
 pub const SPAWNER_COMMAND: &str = "hsm-spawner";
 /// The hidden command that becomes the child of a token.
 pub const CHILD_COMMAND: &str = "hsm-child";
+
+/// How long the spawner may take to start a child.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A token and where its PIN comes from.
 #[derive(Debug, Deserialize, Serialize)]
@@ -55,6 +59,7 @@ impl Spawner {
         // A terminal's Ctrl-C is for the signer, which first answers what it has in hand.
         let process = command.stderr(Stdio::inherit()).process_group(0).spawn()?;
         write_json(&mut ours, &plans)?;
+        ours.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { control: Mutex::new(ours), process })
     }
 
@@ -114,6 +119,8 @@ struct Token {
     /// Variables that a child must not inherit: they held its PIN.
     hidden: Option<String>,
     child: Option<Child>,
+    /// Killed, and perhaps not gone yet.
+    ended: Vec<Child>,
 }
 
 impl Token {
@@ -127,7 +134,7 @@ impl Token {
             Some(PinSource::Env(name)) => Some(name.clone()),
             _ => None,
         };
-        Self { spec: plan.spec, pin, hidden, child: None }
+        Self { spec: plan.spec, pin, hidden, child: None, ended: Vec::new() }
     }
 
     fn start_child(&mut self) -> Result<UnixStream, String> {
@@ -147,12 +154,15 @@ impl Token {
         Ok(ours)
     }
 
+    /// Kills the child. Does not wait for it: one that is stuck in the kernel must not keep other tokens from their
+    /// children.
     fn end_child(&mut self) {
         if let Some(mut child) = self.child.take() {
             // An error means that it has ended by itself.
             let _ = child.kill();
-            let _ = child.wait();
+            self.ended.push(child);
         }
+        self.ended.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 }
 
