@@ -18,7 +18,7 @@ use highwater::{
     consensus::{KeyType, PublicKey},
     privval::message::Vote,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -31,7 +31,6 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use subtle_encoding::base64;
 use support::{
     assert_extension_signed, assert_proposal_signed, assert_vote_signed,
     hsm::{Descendant, Faults, Hsm, PIN, faulty_module},
@@ -806,10 +805,9 @@ fn a_v0_38_chain_is_signed_by_softhsm_through_a_kill_of_the_child() {
     let chain = node::chain_id(&genesis);
     let key = node.public_key();
     let address = format!("tcp://127.0.0.1:{}", lab::free_port());
-    let key_file: Value = serde_json::from_slice(&fs::read(node.use_signer(&address)).unwrap()).unwrap();
-    let secret = base64::decode(key_file["priv_key"]["value"].as_str().unwrap()).unwrap();
+    let key_file = node.use_signer(&address);
     hsm.token(TOKEN, 0);
-    hsm.import(TOKEN, "imported", "77", secret[..32].try_into().unwrap());
+    hsm.import(TOKEN, "imported", "77", &key_file);
     let id = chain.to_string();
     let provider = hsm.provider_with_file(hsm.module(), TOKEN, &[(&id, "imported", &key)]);
     let home = Home::new().chain_with_key(&id, "", &provider).node(&address, &id, "");

@@ -14,7 +14,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use subtle_encoding::{base64, hex};
+use subtle_encoding::hex;
 use tempfile::TempDir;
 
 /// The user's PIN of every token.
@@ -116,15 +116,15 @@ impl Hsm {
         PublicKey::from_bytes(KeyType::Ed25519, &point[point.len() - 32..]).unwrap()
     }
 
-    /// Puts the key with this seed onto a SoftHSM token.
-    pub fn import(&self, token: &str, label: &str, id: &str, seed: &[u8; 32]) {
-        /// PKCS#8 around an Ed25519 seed (RFC 8410).
-        const PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-        let body = String::from_utf8(base64::encode([&PREFIX[..], seed].concat())).unwrap();
-        let file = self.path("import.pem");
-        fs::write(&file, format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")).unwrap();
-        let mut command = Command::new("softhsm2-util");
-        command.arg("--import").arg(&file).args(["--token", token, "--label", label, "--id", id, "--pin", PIN]);
+    /// Puts the key of a `priv_validator_key.json` onto a token, as an operator does it.
+    pub fn import(&self, token: &str, label: &str, id: &str, key_file: &Path) {
+        let pin = self.path("import.pin");
+        fs::write(&pin, PIN).unwrap();
+        fs::set_permissions(&pin, Permissions::from_mode(0o600)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        command.args(["pkcs11", "import", "-c", "/dev/null", "--label", label, "--id", id, "--token", token]);
+        command.args(["--profile", self.profile, "--module"]).arg(&self.module);
+        command.arg("--pin-file").arg(&pin).arg(key_file);
         self.retry(&mut command);
     }
 
