@@ -13,11 +13,12 @@ help: ## List the targets
 demo: ## Watch it sign ten heights and refuse a double sign; no network, no root, under 30 s after the build
 	@$(CARGO) run --quiet --locked --release --example demo
 
-test: ## Run every test; installs real CometBFT nodes and tmkms into a per-user cache first, and SoftHSM if root
+test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM into a per-user cache first, installs SoftHSM if root
 	@tests/install/debian.sh softhsm2 opensc
 	@tests/install/kryoptic.sh
 	@tests/install/cometbft.sh
 	@tests/install/tmkms.sh
+	@tests/install/yubihsm-device.sh >/dev/null
 	$(CARGO) test --locked
 
 test-fast: ## Run the unit tests only

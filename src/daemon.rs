@@ -110,7 +110,7 @@ fn open_nodes(config: &Config, chains: &BTreeMap<ChainId, Arc<Chain>>) -> Result
 /// going on could sign twice.
 fn open_chain(config: &ChainConfig, keyring: &Keyring, key: KeyConfig<'_>, host: HostId) -> Result<Chain, FileError> {
     let id = || config.id.clone();
-    let signer = match open_key(keyring, key) {
+    let signer = match open_key(keyring, config, key) {
         Ok(signer) => signer,
         Err(why) => return Ok(Chain::closed(id(), None, Refusal::KeyUnavailable(why))),
     };
@@ -131,8 +131,8 @@ fn open_chain(config: &ChainConfig, keyring: &Keyring, key: KeyConfig<'_>, host:
     Ok(Chain::open(id(), signer, store, &config.state_file, config.allow_raw_bytes))
 }
 
-fn open_key(keyring: &Keyring, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, String> {
-    let signer = keyring.signer(key).map_err(|error| error.to_string())?;
+fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, String> {
+    let signer = keyring.signer(config, key).map_err(|error| error.to_string())?;
     if let KeyConfig::Softsign(_) = key {
         // A device proves itself on its own thread, whenever it is there.
         prove(signer.as_ref())?;

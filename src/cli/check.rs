@@ -2,8 +2,11 @@
 
 use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
-    config::{ChainConfig, Config, ConfigError, Finding, KeyConfig, KeyRole, NodeAddress, Pkcs11Config},
-    keyring::{self, IdentityKey, pkcs11::profile::Evidence},
+    config::{
+        ChainConfig, Config, ConfigError, Finding, KeyConfig, KeyRole, NodeAddress, Pkcs11Config, YubiHsmAdapter,
+        YubiHsmConfig,
+    },
+    keyring::{self, IdentityKey, pkcs11::profile::Evidence, yubihsm},
     state::{self, StateError},
     watermark::{FileError, HostId, Identity},
 };
@@ -81,6 +84,7 @@ fn check_config(config: &Config, report: &mut Report) {
         }
     }
     config.pkcs11.iter().for_each(|provider| check_pkcs11(provider, report));
+    config.yubihsm.iter().for_each(|provider| check_yubihsm(provider, report));
     let mut seen: Vec<&Path> = Vec::new();
     for validator in &config.validators {
         if let NodeAddress::Tcp { identity_key, .. } = &validator.address
@@ -116,10 +120,24 @@ fn check_pkcs11(provider: &Pkcs11Config, report: &mut Report) {
     }
 }
 
+/// Whether the password can be read and the connector is there. Opens no session: a running signer may need it.
+fn check_yubihsm(provider: &YubiHsmConfig, report: &mut Report) {
+    let reached = yubihsm::client::Reached::look_for(&provider.adapter, provider.serial_number.as_deref());
+    match (&provider.adapter, reached) {
+        (_, Err(trouble)) => report.fail(format!("{provider}: {}", trouble.text())),
+        (YubiHsmAdapter::Http { .. }, Ok(_)) => report.ok(format!("{provider}: its connector is there")),
+        (YubiHsmAdapter::Usb { .. }, Ok(_)) => {}
+    }
+    if let Err(why) = yubihsm::access::read_password(&provider.password) {
+        report.fail(format!("{provider}: {why}"));
+    }
+}
+
 fn check_chain(chain: &ChainConfig, key: KeyConfig<'_>, host: Option<HostId>, report: &mut Report) {
     let id = &chain.id;
-    let public_key = match keyring::public_key(key) {
-        Ok(key) => key,
+    let public_key = match keyring::known_public_key(chain, key) {
+        Ok(Some(key)) => key,
+        Ok(None) => return check_state_of_unknown_key(chain, report),
         Err(error) => return report.fail(format!("chain {id}: {error}")),
     };
     let shown = keyring::format::show(&chain.key_format, &public_key, key.role());
@@ -129,6 +147,24 @@ fn check_chain(chain: &ChainConfig, key: KeyConfig<'_>, host: Option<HostId>, re
     }
     let identity = Identity { chain: id.clone(), key: public_key };
     check_state(chain, &identity, host, report);
+}
+
+/// Without a state file of Highwater only the device knows the key, and it is not asked here.
+fn check_state_of_unknown_key(chain: &ChainConfig, report: &mut Report) {
+    let (id, path) = (&chain.id, &chain.state_file);
+    match state::show(path) {
+        Err(StateError::ForeignInPlace { .. }) => report.warn(format!(
+            "chain {id}: {} is of another program: the first `start` takes it over, and needs the YubiHSM for that",
+            path.display()
+        )),
+        Err(error) => report.fail(format!("chain {id}: {error}")),
+        Ok(record) => report.fail(format!(
+            "chain {id}: state file {} is of chain {} and key {}: name the right `state_file`",
+            path.display(),
+            record.identity.chain,
+            record.identity.key
+        )),
+    }
 }
 
 fn check_state(chain: &ChainConfig, identity: &Identity, host: Option<HostId>, report: &mut Report) {

@@ -191,5 +191,6 @@ fn exit_of_key(error: &KeyError) -> Exit {
         KeyError::Io { .. } | KeyError::Random { .. } => Exit::Io,
         KeyError::Malformed { .. } | KeyError::TooLarge { .. } => Exit::Data,
         KeyError::Missing { .. } | KeyError::NotAFile { .. } => Exit::NoInput,
+        KeyError::PublicKey { .. } => Exit::Unavailable,
     }
 }

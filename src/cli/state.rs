@@ -248,7 +248,7 @@ impl Common {
 pub(super) fn place_of(config: &Config, chain: &ChainConfig) -> Result<Place, CliError> {
     let key = config.consensus_key(&chain.id);
     let key = key.ok_or_else(|| CliError::new(Exit::Config, format!("chain {} has no consensus key", chain.id)))?;
-    let identity = Identity { chain: chain.id.clone(), key: keyring::public_key(key)? };
+    let identity = Identity { chain: chain.id.clone(), key: keyring::public_key(config, chain, key)? };
     Ok(Place { path: chain.state_file.clone(), identity, host: HostId::of_this_machine()? })
 }
 

@@ -1,7 +1,8 @@
 //! `tmkms.toml`: read as tmkms 0.15 reads it, checked as a whole, and turned into a [`Config`].
 //!
 //! ```text
-//! text ─▶ reader (tables, lines) ─▶ sections, providers, pkcs11, unsupported (one by one) ─▶ validate (together) ─▶ Config
+//! text ─▶ reader (tables, lines) ─▶ sections, providers, pkcs11, yubihsm, unsupported (one by one)
+//!      ─▶ validate (together) ─▶ Config
 //! ```
 //!
 //! Every mistake in a file is reported at once, each with its line. What works, but not as one may think, comes as a
@@ -15,6 +16,7 @@ pub(crate) mod reader;
 mod sections;
 mod unsupported;
 mod validate;
+mod yubihsm;
 
 pub use model::*;
 
@@ -67,8 +69,8 @@ impl Config {
         }
         match findings.finish() {
             Ok(warnings) => {
-                let Draft { chains, validators, softsign, pkcs11, .. } = draft;
-                Ok((Self { path: path.into(), chains, validators, softsign, pkcs11 }, warnings))
+                let Draft { chains, validators, softsign, pkcs11, yubihsm, .. } = draft;
+                Ok((Self { path: path.into(), chains, validators, softsign, pkcs11, yubihsm }, warnings))
             }
             Err(findings) => Err(ConfigError::Invalid { path: path.into(), findings }),
         }
@@ -105,8 +107,8 @@ impl Sketch {
         if !is_toml {
             return Err(ConfigError::Invalid { path: path.into(), findings: errors });
         }
-        let Draft { chains, validators, softsign, pkcs11, .. } = draft;
-        Ok(Self { config: Config { path: path.into(), chains, validators, softsign, pkcs11 }, errors })
+        let Draft { chains, validators, softsign, pkcs11, yubihsm, .. } = draft;
+        Ok(Self { config: Config { path: path.into(), chains, validators, softsign, pkcs11, yubihsm }, errors })
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Config {
     pub softsign: Vec<SoftsignConfig>,
     /// Every `[[providers.pkcs11]]`, in file order. No two have the same module and token.
     pub pkcs11: Vec<Pkcs11Config>,
+    /// Every `[[providers.yubihsm]]`, in file order. No two have the same adapter, serial number and auth key.
+    pub yubihsm: Vec<YubiHsmConfig>,
 }
 
 impl Config {
@@ -37,7 +39,8 @@ impl Config {
         self.chains.iter().find(|chain| chain.id == *id)
     }
 
-    /// The key that signs blocks for `chain`: its Ed25519 key, else its secp256k1 key, whichever provider has it.
+    /// The key that signs blocks for `chain`: its Ed25519 key, else its secp256k1 key, whichever provider has it. Where
+    /// it is on several YubiHSMs, this is the first of them.
     ///
     /// tmkms signs with the account key of a chain that has no consensus key (`keyring.rs`); that is how Band's
     /// secp256k1 validators are configured, so the fallback stays. It depends on the configuration alone, never
@@ -53,7 +56,11 @@ impl Config {
             let key = move |(key_index, key)| KeyConfig::Pkcs11 { provider, provider_index, key, key_index };
             provider.keys.iter().enumerate().map(key)
         });
-        self.softsign.iter().map(KeyConfig::Softsign).chain(pkcs11)
+        let yubihsm = self.yubihsm.iter().enumerate().flat_map(|(provider_index, provider)| {
+            let key = move |(key_index, key)| KeyConfig::YubiHsm { provider, provider_index, key, key_index };
+            provider.keys.iter().enumerate().map(key)
+        });
+        self.softsign.iter().map(KeyConfig::Softsign).chain(pkcs11).chain(yubihsm)
     }
 }
 
@@ -73,6 +80,17 @@ pub enum KeyConfig<'a> {
     },
     /// A key in a file.
     Softsign(&'a SoftsignConfig),
+    /// A key on a YubiHSM 2.
+    YubiHsm {
+        /// Its device.
+        provider: &'a YubiHsmConfig,
+        /// Where `provider` stands in [`Config::yubihsm`].
+        provider_index: usize,
+        /// The key.
+        key: &'a YubiHsmKey,
+        /// Where `key` stands in [`YubiHsmConfig::keys`].
+        key_index: usize,
+    },
 }
 
 impl<'a> KeyConfig<'a> {
@@ -81,6 +99,7 @@ impl<'a> KeyConfig<'a> {
         match self {
             Self::Pkcs11 { key, .. } => &key.chain_ids,
             Self::Softsign(key) => &key.chain_ids,
+            Self::YubiHsm { key, .. } => &key.chain_ids,
         }
     }
 
@@ -89,6 +108,7 @@ impl<'a> KeyConfig<'a> {
         match self {
             Self::Pkcs11 { key, .. } => key.role,
             Self::Softsign(key) => key.role,
+            Self::YubiHsm { key, .. } => key.role,
         }
     }
 
@@ -97,6 +117,7 @@ impl<'a> KeyConfig<'a> {
         match self {
             Self::Pkcs11 { key, .. } => key.line,
             Self::Softsign(key) => key.line,
+            Self::YubiHsm { key, .. } => key.line,
         }
     }
 }
@@ -257,6 +278,94 @@ pub struct Pkcs11Key {
     pub public_key: PublicKey,
     /// Where the key stands in the file.
     pub line: usize,
+}
+
+/// A `[[providers.yubihsm]]`: one YubiHSM 2, as one of its authentication keys sees it.
+#[derive(Clone, Debug)]
+pub struct YubiHsmConfig {
+    /// `adapter`
+    pub adapter: YubiHsmAdapter,
+    /// `auth.key`: the object id of the authentication key.
+    pub auth_key: u16,
+    /// `auth.password` or `auth.password_file`
+    pub password: PasswordSource,
+    /// `serial_number`: ten digits. Without it any device will do.
+    pub serial_number: Option<String>,
+    /// `keys`
+    pub keys: Vec<YubiHsmKey>,
+    /// Where the section stands in the file.
+    pub line: usize,
+}
+
+/// What messages call the device.
+impl fmt::Display for YubiHsmConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("YubiHSM")?;
+        if let Some(serial) = &self.serial_number {
+            write!(f, " {serial}")?;
+        }
+        write!(f, " {}", self.adapter)
+    }
+}
+
+/// How a YubiHSM 2 is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum YubiHsmAdapter {
+    /// Through a yubihsm-connector, which speaks plain HTTP.
+    Http {
+        /// Host name, IPv4 address, or IPv6 address without brackets.
+        host: String,
+        /// Port, not 0.
+        port: u16,
+    },
+    /// Directly. Only in a build with the feature `usb`.
+    Usb {
+        /// `timeout_ms`: how long one transfer may take.
+        timeout_ms: u64,
+    },
+}
+
+/// In words that follow the name of a device.
+impl fmt::Display for YubiHsmAdapter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { host, port } if host.contains(':') => write!(f, "at tcp://[{host}]:{port}"),
+            Self::Http { host, port } => write!(f, "at tcp://{host}:{port}"),
+            Self::Usb { .. } => f.write_str("on USB"),
+        }
+    }
+}
+
+/// An entry of `keys` of a `[[providers.yubihsm]]`.
+#[derive(Clone, Debug)]
+pub struct YubiHsmKey {
+    /// `chain_ids`: chains of this configuration.
+    pub chain_ids: Vec<ChainId>,
+    /// `key`: the object id.
+    pub id: u16,
+    /// `type` (or `key_type`).
+    pub role: KeyRole,
+    /// Where the key stands in the file.
+    pub line: usize,
+}
+
+/// Where the password of an authentication key is found.
+#[derive(Clone)]
+pub enum PasswordSource {
+    /// In this file, without the white space at its end.
+    File(PathBuf),
+    /// In the configuration itself, all of it.
+    Inline(Secret),
+}
+
+/// Without the password.
+impl fmt::Debug for PasswordSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "the file {}", path.display()),
+            Self::Inline(_) => f.write_str("the configuration"),
+        }
+    }
 }
 
 /// Where the PIN of a token is found. It can be sent to a child process; then an inline PIN travels too.

@@ -2,7 +2,7 @@
 
 use super::{
     KeyRole, PinSource, Pkcs11Config, Pkcs11Key, Secret,
-    providers::key_role,
+    providers::{KeyHome, key_role},
     reader::{Findings, Table, Value},
     sections::Draft,
 };
@@ -89,7 +89,7 @@ impl Draft {
         findings: &mut Findings<'_>,
     ) -> Option<Pkcs11Key> {
         let role = key_role(table, findings);
-        let chain_ids = self.chains_of_key(table, role, true, findings);
+        let chain_ids = self.chains_of_key(table, role, KeyHome::Only, findings);
         let object = table.exactly_one(["id", "label"], findings).and_then(|value| match value.key() {
             "id" => read_id(value, findings).map(ObjectSelector::Id),
             _ => read_text(value, OBJECT_NAME_MAX_BYTES, findings).map(ObjectSelector::Label),

@@ -16,8 +16,18 @@ pub(super) struct KeyUse {
     /// `None` if it could not be read.
     pub(super) role: Option<KeyRole>,
     pub(super) line: usize,
-    /// Whether this build can sign with the key.
-    pub(super) supported: bool,
+    pub(super) home: KeyHome,
+}
+
+/// Where a key is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyHome {
+    /// In a place that no other can stand in for.
+    Only,
+    /// In a provider that this build has no driver for.
+    Unsupported,
+    /// On a YubiHSM, whose section begins on this line. Another YubiHSM can have it too.
+    YubiHsm { section: usize },
 }
 
 impl Draft {
@@ -31,12 +41,16 @@ impl Draft {
             let body = |table: &mut Table<'_>, findings: &mut Findings<'_>| self.pkcs11(table, findings);
             self.pkcs11 = pkcs11.tables("[[providers.pkcs11]]", findings, body);
         }
+        if let Some(yubihsm) = table.get("yubihsm", findings) {
+            let body = |table: &mut Table<'_>, findings: &mut Findings<'_>| self.yubihsm(table, findings);
+            self.yubihsm = yubihsm.tables("[[providers.yubihsm]]", findings, body);
+        }
         self.unsupported_providers(table, findings);
     }
 
     fn softsign(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<SoftsignConfig> {
         let role = key_role(table, findings);
-        let chain_ids = self.chains_of_key(table, role, true, findings);
+        let chain_ids = self.chains_of_key(table, role, KeyHome::Only, findings);
         let format = table.get("key_format", findings);
         let encoding = format.and_then(|value| value.one_of(&KEY_ENCODINGS, findings)).unwrap_or(KeyEncoding::Base64);
         if let (Some(format), Some(KeyRole::Account), KeyEncoding::Json) = (format, role, encoding) {
@@ -52,14 +66,14 @@ impl Draft {
         &mut self,
         table: &mut Table<'_>,
         role: Option<KeyRole>,
-        supported: bool,
+        home: KeyHome,
         findings: &mut Findings<'_>,
     ) -> Option<Vec<ChainId>> {
         let Some(ids) = read_chain_ids(table, findings) else {
             self.keys_incomplete = true;
             return None;
         };
-        let key_use = |id: &Located<ChainId>| KeyUse { chain: id.value.clone(), role, line: id.line, supported };
+        let key_use = |id: &Located<ChainId>| KeyUse { chain: id.value.clone(), role, line: id.line, home };
         self.keys.extend(ids.iter().map(key_use));
         Some(ids.into_iter().map(|id| id.value).collect())
     }

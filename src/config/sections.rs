@@ -3,7 +3,7 @@
 //! Whether the sections fit together is for `validate` to say.
 
 use super::{
-    ChainConfig, HookConfig, KeyFormat, NodeAddress, Pkcs11Config, SoftsignConfig, ValidatorConfig,
+    ChainConfig, HookConfig, KeyFormat, NodeAddress, Pkcs11Config, SoftsignConfig, ValidatorConfig, YubiHsmConfig,
     address::Address,
     pkcs11::Surroundings,
     providers::KeyUse,
@@ -34,6 +34,7 @@ pub(super) struct Draft {
     pub(super) keys: Vec<KeyUse>,
     pub(super) softsign: Vec<SoftsignConfig>,
     pub(super) pkcs11: Vec<Pkcs11Config>,
+    pub(super) yubihsm: Vec<YubiHsmConfig>,
     /// Some chain's id could not be read: that an id is unknown cannot be said.
     pub(super) chains_incomplete: bool,
     /// Some key's chains could not be read: that a chain has no key cannot be said.
@@ -53,6 +54,7 @@ impl Draft {
             keys: Vec::new(),
             softsign: Vec::new(),
             pkcs11: Vec::new(),
+            yubihsm: Vec::new(),
             chains_incomplete: false,
             keys_incomplete: false,
             surroundings,

@@ -3,8 +3,8 @@
 //! A mistake gives one finding: a rule stays silent where what it looks at could not be read.
 
 use super::{
-    ChainConfig, KeyRole, Pkcs11Config, ValidatorConfig,
-    providers::KeyUse,
+    ChainConfig, KeyRole, Pkcs11Config, ValidatorConfig, YubiHsmConfig,
+    providers::{KeyHome, KeyUse},
     reader::{Findings, Located, nearest},
     sections::Draft,
 };
@@ -20,6 +20,7 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings<'_>) {
     duplicate_validators(&draft.validators, findings);
     doubled_keys(&draft.keys, findings);
     doubled_tokens(&draft.pkcs11, findings);
+    doubled_yubihsms(&draft.yubihsm, findings);
     if !draft.chains_incomplete {
         unknown_chains(draft, findings);
     }
@@ -63,16 +64,24 @@ fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut Findings<
 }
 
 fn doubled_keys(keys: &[KeyUse], findings: &mut Findings<'_>) {
-    let readable: Vec<_> = keys.iter().filter(|key| key.supported).filter_map(|key| Some((key, key.role?))).collect();
-    let same = |a: &(&KeyUse, KeyRole), b: &(&KeyUse, KeyRole)| a.0.chain == b.0.chain && a.1 == b.1;
+    let supported = keys.iter().filter(|key| key.home != KeyHome::Unsupported);
+    let readable: Vec<_> = supported.filter_map(|key| Some((key, key.role?))).collect();
+    let same = |a: &(&KeyUse, KeyRole), b: &(&KeyUse, KeyRole)| {
+        a.0.chain == b.0.chain && a.1 == b.1 && !stand_in_for_each_other(a.0.home, b.0.home)
+    };
     for ((first, _), (second, role)) in repeats(&readable, same) {
         let text = format!(
-            "the chain {} already has its {role} key, on line {}: a chain has at most one, so remove the chain from one \
-             of the two",
+            "the chain {} already has its {role} key, on line {}: a chain has at most one (the same one may be on several \
+             YubiHSMs, each with its own section), so remove the chain from one of the two",
             second.chain, first.line
         );
         findings.error(second.line, text);
     }
+}
+
+/// Whether one key may be in both places: on two YubiHSMs, of which the second takes over when the first fails.
+fn stand_in_for_each_other(a: KeyHome, b: KeyHome) -> bool {
+    matches!((a, b), (KeyHome::YubiHsm { .. }, KeyHome::YubiHsm { .. })) && a != b
 }
 
 /// Two workers on one token would take its login and its sessions from each other.
@@ -85,6 +94,17 @@ fn doubled_tokens(providers: &[Pkcs11Config], findings: &mut Findings<'_>) {
             second.module.display(),
             first.line
         );
+        findings.error(second.line, text);
+    }
+}
+
+/// A second session for the same purpose would gain nothing.
+fn doubled_yubihsms(providers: &[YubiHsmConfig], findings: &mut Findings<'_>) {
+    let same = |a: &YubiHsmConfig, b: &YubiHsmConfig| {
+        a.adapter == b.adapter && a.serial_number == b.serial_number && a.auth_key == b.auth_key
+    };
+    for (first, second) in repeats(providers, same) {
+        let text = format!("the {second} is already on line {}: put its keys into the `keys` there", first.line);
         findings.error(second.line, text);
     }
 }

@@ -1,11 +1,11 @@
 //! Keys in devices: one thread per device, a bounded queue, one deadline per request, recovery, and a breaker.
 //!
 //! Whatever the kind of device, its session lives on the device's own thread and nobody else waits for it: a caller
-//! waits for its ticket, which never outlives its deadline. Every signature is verified against the pinned public key
+//! waits for what is [`Pending`], never past its deadline. Every signature is verified against the pinned public key
 //! before it leaves here. A device that keeps failing is asked nothing but self-tests until one succeeds, so a dead
 //! one costs its callers no time.
 
-use super::{SignError, Signer};
+use super::SignError;
 use crate::{
     chain::SELF_TEST,
     consensus::{PublicKey, Signature},
@@ -54,6 +54,8 @@ pub trait Opener: Send {
 /// Why a device did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
+    /// Others were served until there was no time left. Says nothing about the device.
+    Busy,
     /// The session or the device is in an unknown state: a new session may help.
     Broken(String),
     /// Nothing helps before an operator acts, and trying again may do harm: a wrong PIN locks a token.
@@ -65,9 +67,11 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    fn text(&self) -> &str {
+    /// In words that follow the name of the device.
+    pub fn text(&self) -> &str {
         match self {
             Self::Broken(text) | Self::Fatal(text) | Self::Rejected(text) => text,
+            Self::Busy => "too many requests wait for it",
             Self::Late => "it did not answer in time",
         }
     }
@@ -90,8 +94,8 @@ pub enum Health {
     Up,
 }
 
-/// Signatures that are being made. Dropping it discards them.
-pub struct Ticket {
+/// Signatures that one device is making. Dropping it discards them.
+pub struct Pending {
     signatures: Receiver<Result<Vec<Signature>, SignError>>,
     deadline: Instant,
     device: String,
@@ -122,6 +126,8 @@ impl Device {
             session: None,
             keys,
             health: Arc::clone(&health),
+            usual: Duration::ZERO,
+            pulse: 0,
             failures: 0,
             waits: 0,
             fatal: false,
@@ -140,7 +146,7 @@ impl Device {
     /// Puts messages into the queue, all for one key and under one deadline, which counts from `asked_at`. Refuses at
     /// once what cannot succeed: a device that is down, a full queue, a message that the device does not take, a
     /// deadline that is over.
-    pub fn submit(&self, key: usize, messages: &[&[u8]], asked_at: Instant) -> Result<Ticket, SignError> {
+    pub fn submit(&self, key: usize, messages: &[&[u8]], asked_at: Instant) -> Result<Pending, SignError> {
         let refuse = |why: &str| SignError::Backend(format!("{}: {why}", self.name));
         if let Health::Down(why) = &*lock(&self.health) {
             return Err(refuse(why));
@@ -157,14 +163,14 @@ impl Device {
         let (reply, signatures) = sync_channel(1);
         let messages = messages.iter().map(|message| message.to_vec()).collect();
         match self.jobs.try_send(Job { key, messages, deadline, reply }) {
-            Ok(()) => Ok(Ticket { signatures, deadline, device: self.name.clone() }),
-            Err(TrySendError::Full(_)) => Err(refuse("too many requests wait for it")),
+            Ok(()) => Ok(Pending { signatures, deadline, device: self.name.clone() }),
+            Err(TrySendError::Full(_)) => Err(refuse(Trouble::Busy.text())),
             Err(TrySendError::Disconnected(_)) => Err(refuse("its thread has ended")),
         }
     }
 }
 
-impl Ticket {
+impl Pending {
     /// Waits for the signatures, in the order of their messages, no longer than their deadline.
     pub fn wait(self) -> Result<Vec<Signature>, SignError> {
         /// The device's thread notices a missed deadline itself, and knows more about it.
@@ -179,35 +185,6 @@ impl Ticket {
     }
 }
 
-/// A key in a device.
-pub struct DeviceKey {
-    device: Arc<Device>,
-    index: usize,
-    public_key: PublicKey,
-}
-
-impl DeviceKey {
-    /// The key of that index on `device`. `public_key` is pinned: it is what the configuration says.
-    pub fn new(device: Arc<Device>, index: usize, public_key: PublicKey) -> Self {
-        Self { device, index, public_key }
-    }
-}
-
-impl Signer for DeviceKey {
-    fn public_key(&self) -> PublicKey {
-        self.public_key
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
-        let signatures = self.device.submit(self.index, &[message], Instant::now())?.wait()?;
-        Ok(*signatures.first().expect("one signature for one message"))
-    }
-
-    fn begin(&self, messages: &[&[u8]], asked_at: Instant) -> Result<Option<Ticket>, SignError> {
-        self.device.submit(self.index, messages, asked_at).map(Some)
-    }
-}
-
 /// The thread of a device.
 struct Worker {
     name: String,
@@ -215,6 +192,11 @@ struct Worker {
     session: Option<Box<dyn Session>>,
     keys: Vec<PublicKey>,
     health: Arc<Mutex<Health>>,
+    /// How long the last signature took, at most half a deadline. What has less time left is not begun: it would be
+    /// late, and cost a session that is well.
+    usual: Duration,
+    /// The key whose self-test was the last pulse.
+    pulse: usize,
     failures: u32,
     /// How often a self-test was waited for since the device went down.
     waits: u32,
@@ -262,7 +244,10 @@ impl Worker {
     /// Signs, and once more with a new session if the first try broke the old one.
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         match self.try_sign(key, message, deadline) {
-            Err(Trouble::Broken(_)) if Instant::now() < deadline => self.try_sign(key, message, deadline),
+            Err(broken @ Trouble::Broken(_)) => match self.try_sign(key, message, deadline) {
+                Err(Trouble::Busy) => Err(broken),
+                other => other,
+            },
             other => other,
         }
     }
@@ -271,18 +256,20 @@ impl Worker {
         if self.fatal {
             return Err(Trouble::Fatal(self.reason()));
         }
-        if Instant::now() >= deadline {
-            return Err(Trouble::Late);
+        if Instant::now() + self.usual >= deadline {
+            return Err(Trouble::Busy);
         }
         let mut session = match self.session.take() {
             Some(session) => session,
             None => self.opener.open(deadline)?,
         };
+        let began = Instant::now();
         let signature = session.sign(key, message, deadline);
-        if let Ok(signature) = &signature
-            && !self.keys[key].verifies(message, signature)
-        {
-            return Err(Trouble::Broken("its signature does not verify with the pinned public key".into()));
+        if let Ok(signature) = &signature {
+            if !self.keys[key].verifies(message, signature) {
+                return Err(Trouble::Broken("its signature does not verify with the pinned public key".into()));
+            }
+            self.usual = began.elapsed().min(DEADLINE / 2);
         }
         // After anything but a clear answer the session is not used again: some modules stay stuck in it.
         if matches!(signature, Ok(_) | Err(Trouble::Rejected(_))) {
@@ -291,16 +278,39 @@ impl Worker {
         signature
     }
 
-    /// Signs the self-test with every key: the probe of a device that is down, and the pulse of an idle one.
+    /// Signs the self-test: with every key as the probe of a device that comes up, with one key at a time as the pulse
+    /// of an idle one, where a request may come in at any moment.
     fn self_test(&mut self) {
         if self.fatal {
             return;
         }
-        // A token that is being opened may take its time to log in; nobody waits for this.
-        let patience = if self.session.is_some() { DEADLINE } else { PROBE_DEADLINE };
-        let deadline = Instant::now() + patience;
-        let tested = (0..self.keys.len()).try_for_each(|key| self.sign(key, SELF_TEST, deadline).map(drop));
-        self.note(tested.as_ref().err());
+        let count = self.keys.len();
+        let keys = match self.session {
+            Some(_) if count > 0 => {
+                self.pulse = (self.pulse + 1) % count;
+                self.pulse..self.pulse + 1
+            }
+            _ => 0..count,
+        };
+        let mut rejected = Vec::new();
+        let tried = keys.len();
+        for key in keys {
+            // A device that is being opened may take its time; nobody waits for this.
+            let patience = if self.session.is_some() { DEADLINE } else { PROBE_DEADLINE };
+            match self.sign(key, SELF_TEST, Instant::now() + patience) {
+                Ok(_) => {}
+                Err(trouble @ Trouble::Rejected(_)) => rejected.push(trouble),
+                Err(trouble) => return self.note(Some(&trouble)),
+            }
+        }
+        // A device with one bad key is good for the others.
+        match rejected.first() {
+            Some(trouble) if rejected.len() == tried => self.note(Some(trouble)),
+            _ => {
+                rejected.iter().for_each(|trouble| warn!(device = %self.name, "{}", trouble.text()));
+                self.note(None);
+            }
+        }
     }
 
     /// Keeps the breaker: closed by a success, opened by repeated failure.
@@ -314,12 +324,16 @@ impl Worker {
             }
             return;
         };
-        self.failures += 1;
+        let was_up = *lock(&self.health) == Health::Up;
         let trips = match trouble {
-            // The key or message is wrong, not the device.
-            Trouble::Rejected(_) => *lock(&self.health) != Health::Up,
+            Trouble::Busy => false,
+            Trouble::Broken(_) => {
+                self.failures += 1;
+                !was_up || self.failures >= FAILURES_TO_TRIP
+            }
             Trouble::Fatal(_) | Trouble::Late => true,
-            Trouble::Broken(_) => self.failures >= FAILURES_TO_TRIP || *lock(&self.health) != Health::Up,
+            // The key or message is wrong, not the device.
+            Trouble::Rejected(_) => !was_up,
         };
         if !trips {
             warn!(device = %self.name, "{}", trouble.text());

@@ -1,8 +1,12 @@
 //! A device that fails on demand: what its callers see, and for how long.
 
 use super::*;
-use crate::keyring::softsign::SecretKey;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::keyring::{
+    Signer,
+    failover::{DeviceKey, Place},
+    softsign::SecretKey,
+};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use zeroize::Zeroizing;
 
 fn software_key() -> Box<dyn Signer> {
@@ -25,6 +29,9 @@ struct Bench {
     unplugged: Arc<AtomicBool>,
     opened: Arc<AtomicUsize>,
     signed: Arc<AtomicUsize>,
+    /// Whether the device has its second key and those after it.
+    keys: Arc<AtomicBool>,
+    latency_ms: Arc<AtomicU64>,
 }
 
 struct BenchSession(Bench);
@@ -40,7 +47,11 @@ impl Opener for Bench {
 }
 
 impl Session for BenchSession {
-    fn sign(&mut self, _key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
+    fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
+        if key > 0 && !self.0.keys.load(Ordering::SeqCst) {
+            return Err(Trouble::Rejected(format!("there is no key {key}")));
+        }
+        thread::sleep(Duration::from_millis(self.0.latency_ms.load(Ordering::SeqCst)));
         if self.0.unplugged.load(Ordering::SeqCst) {
             return Err(Trouble::Broken("unplugged".into()));
         }
@@ -68,7 +79,11 @@ impl Session for BenchSession {
 
 impl Bench {
     fn start(&self) -> Arc<Device> {
-        let keys = vec![software_key().public_key()];
+        self.start_with(1)
+    }
+
+    fn start_with(&self, keys: usize) -> Arc<Device> {
+        let keys = vec![software_key().public_key(); keys];
         Device::start("bench", Box::new(self.clone()), keys, Some(2019)).unwrap()
     }
 
@@ -78,7 +93,8 @@ impl Bench {
 }
 
 fn sign(device: &Arc<Device>) -> Result<Signature, SignError> {
-    DeviceKey::new(Arc::clone(device), 0, software_key().public_key()).sign(b"message")
+    let place = Place { device: Arc::clone(device), index: 0 };
+    DeviceKey::new(vec![place], software_key().public_key()).sign(b"message")
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
@@ -198,4 +214,34 @@ fn a_full_queue_refuses_at_once_and_everybody_is_answered_in_time() {
         let _ = ticket.wait();
     }
     assert!(begin.elapsed() < Duration::from_millis(1800), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_missing_key_does_not_keep_the_others_from_signing() {
+    let bench = Bench::default();
+    let device = bench.start_with(3);
+    assert_eq!(device.health(), Health::Up);
+    for _ in 0..5 {
+        let error = device.submit(2, &[b"message"], Instant::now()).unwrap().wait().unwrap_err();
+        assert!(error.to_string().contains("there is no key 2"), "{error}");
+        assert!(sign(&device).is_ok());
+    }
+    bench.keys.store(true, Ordering::SeqCst);
+    assert!(device.submit(2, &[b"message"], Instant::now()).unwrap().wait().is_ok(), "found as soon as it is there");
+}
+
+#[test]
+fn more_work_than_time_costs_no_session_and_does_not_count_as_a_failure() {
+    let bench = Bench::default();
+    bench.latency_ms.store(200, Ordering::SeqCst);
+    let device = bench.start();
+    // The deadline has room for five or six of them.
+    let tickets: Vec<_> =
+        (0..QUEUE_REQUESTS).map(|_| device.submit(0, &[b"message"], Instant::now()).unwrap()).collect();
+    let results: Vec<_> = tickets.into_iter().map(Pending::wait).collect();
+    let refused: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+    assert!(!refused.is_empty() && refused.len() <= 5, "{refused:?}");
+    assert!(refused.iter().all(|error| error.to_string().contains("too many requests")), "{refused:?}");
+    assert_eq!((device.health(), bench.opened.load(Ordering::SeqCst)), (Health::Up, 1));
+    assert!(sign(&device).is_ok());
 }

@@ -9,20 +9,23 @@
 //! and swap helps.
 
 pub mod device;
+pub mod failover;
 pub mod format;
 mod identity;
 pub mod key_file;
 pub mod pkcs11;
 pub mod softsign;
+pub mod yubihsm;
 
-pub use device::Ticket;
+pub use failover::Ticket;
 pub use identity::IdentityKey;
 
 use crate::{
-    config::{Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig},
+    config::{ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig},
     consensus::{PublicKey, Signature},
 };
-use device::{Device, DeviceKey};
+use device::Device;
+use failover::{DeviceKey, Place};
 use pkcs11::{
     child::ChildOpener,
     spawner::{Plan, Spawner},
@@ -53,11 +56,23 @@ pub trait Signer: Send + Sync {
     }
 }
 
-/// The public key of `key`, without asking a device: a key in a device is pinned by the configuration.
-pub fn public_key(key: KeyConfig<'_>) -> Result<PublicKey, KeyError> {
+/// The public key of `key`, which signs for `chain`. Asks a YubiHSM if nobody else knows.
+pub fn public_key(config: &Config, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<PublicKey, KeyError> {
     match key {
-        KeyConfig::Softsign(key) => Ok(load_softsign(key)?.public_key()),
-        KeyConfig::Pkcs11 { key, .. } => Ok(key.public_key),
+        KeyConfig::YubiHsm { .. } => yubihsm::pin::Finder::default().find(config, chain, key.role()),
+        KeyConfig::Pkcs11 { .. } | KeyConfig::Softsign(_) => {
+            Ok(known_public_key(chain, key)?.expect("only a YubiHSM has to be asked"))
+        }
+    }
+}
+
+/// The public key of `key`, which signs for `chain`, without asking a device. `None` if only its YubiHSM knows: before
+/// the chain has a state file.
+pub fn known_public_key(chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Option<PublicKey>, KeyError> {
+    match key {
+        KeyConfig::Softsign(key) => Ok(Some(load_softsign(key)?.public_key())),
+        KeyConfig::Pkcs11 { key, .. } => Ok(Some(key.public_key)),
+        KeyConfig::YubiHsm { .. } => Ok(yubihsm::pin::recorded(chain, key.role())),
     }
 }
 
@@ -72,31 +87,33 @@ pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
 pub struct Keyring {
     /// One for each `[[providers.pkcs11]]`.
     pkcs11: Vec<Arc<Device>>,
+    yubihsm: yubihsm::YubiHsms,
 }
 
 impl Keyring {
     /// Starts a thread for every device. One that is down is no error: it is looked for until it comes.
     pub fn open(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Self> {
-        let Some(spawner) = spawner else { return Ok(Self { pkcs11: Vec::new() }) };
         let start = |(number, provider): (usize, &Pkcs11Config)| {
             let keys: Vec<_> = provider.keys.iter().map(|key| key.public_key).collect();
             let name = format!("{} of {}", provider.token, provider.module.display());
             let limit = provider.profile.limits.max_message_bytes.and_then(|most| usize::try_from(most).ok());
+            let spawner = spawner.ok_or(io::ErrorKind::NotFound)?;
             let opener = ChildOpener::new(Arc::clone(spawner), number, keys.clone());
             Device::start(&name, Box::new(opener), keys, limit)
         };
         let pkcs11 = config.pkcs11.iter().enumerate().map(start).collect::<io::Result<_>>()?;
-        Ok(Self { pkcs11 })
+        Ok(Self { pkcs11, yubihsm: yubihsm::YubiHsms::start(config)? })
     }
 
-    /// What signs for `key`. Which that is depends on the configuration alone.
-    pub fn signer(&self, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, KeyError> {
+    /// What signs with `key` for `chain`. Which that is depends on the configuration alone.
+    pub fn signer(&self, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, KeyError> {
         match key {
             KeyConfig::Softsign(key) => Ok(load_softsign(key)?.into_signer()),
             KeyConfig::Pkcs11 { provider_index, key, key_index, .. } => {
-                let device = Arc::clone(&self.pkcs11[provider_index]);
-                Ok(Box::new(DeviceKey::new(device, key_index, key.public_key)))
+                let place = Place { device: Arc::clone(&self.pkcs11[provider_index]), index: key_index };
+                Ok(Box::new(DeviceKey::new(vec![place], key.public_key)))
             }
+            KeyConfig::YubiHsm { .. } => Ok(Box::new(self.yubihsm.signer(&chain.id)?)),
         }
     }
 }
@@ -196,6 +213,11 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
+    /// No YubiHSM told the public key, or two told different ones.
+    PublicKey {
+        /// What was found out, in whole sentences.
+        reason: String,
+    },
     /// The operating system gave no random numbers for a new key.
     Random {
         /// What it said.
@@ -244,6 +266,7 @@ impl fmt::Display for KeyError {
                 let path = path.display();
                 write!(f, "{path} is open to other users (mode {mode:04o}): run `chmod 600 {path}`")
             }
+            Self::PublicKey { reason } => f.write_str(reason),
             Self::Random { error } => {
                 write!(f, "the operating system gave no random numbers, so no key was made: {error}")
             }

@@ -2,13 +2,11 @@
 //!
 //! A link carries whole messages. Behind it lies `tcp://` with SecretConnection or `unix://` in the clear.
 
-mod contain;
 mod error;
 mod secret;
 mod tcp;
 mod unix;
 
-pub use contain::is_contained;
 pub use error::LinkError;
 pub use tcp::tcp;
 pub use unix::unix;

@@ -1,7 +1,7 @@
 //! SecretConnection, through tendermint-p2p.
 
-use super::{Link, LinkError, contain::contain, receive_message};
-use crate::{config::PeerId, keyring::IdentityKey};
+use super::{Link, LinkError, receive_message};
+use crate::{config::PeerId, keyring::IdentityKey, ops::panic};
 use sha2::{Digest as _, Sha256};
 use std::{
     io::{self, BufReader, Read, Write},
@@ -70,6 +70,10 @@ impl Write for Contained {
     fn flush(&mut self) -> io::Result<()> {
         contain(|| self.0.flush()).map_err(io::Error::other)?
     }
+}
+
+fn contain<T>(call: impl FnOnce() -> T) -> Result<T, LinkError> {
+    panic::contain(call).map_err(LinkError::Panic)
 }
 
 fn peer_id(key: &[u8]) -> PeerId {

@@ -1,20 +1,46 @@
 //! Panics end the process: a signer that limps is worse than one that restarts.
 //!
-//! The one exception is a panic inside tendermint-p2p, which costs the connection that caused it.
+//! The exceptions are two libraries that whoever is on the other end of a connection can make panic. No state lives in
+//! them, so such a panic costs the connection and nothing else:
+//!
+//! - tendermint-p2p: a chunk longer than its read buffer, an authentication message with trailing bytes;
+//! - yubihsm: an answer without the authentication code that it should have, or one in many pieces.
 
-use crate::link;
 use std::{
+    any::Any,
+    cell::Cell,
     io::Write as _,
-    panic::{self, PanicHookInfo},
+    panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind},
     sync::mpsc,
     thread,
     time::Duration,
 };
 
+thread_local! {
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `call`, which goes into one of these libraries and nowhere else. After a panic, whose text is the error, the
+/// caller drops the connection, so nobody sees what the call left half done.
+pub fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    CONTAINED.set(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    CONTAINED.set(false);
+    result.map_err(|payload| text_of(payload.as_ref()))
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> String {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "panic".to_owned(),
+    }
+}
+
 /// Installs the hook. `end` ends the process and does not return.
 pub fn end_process_with(end: fn() -> !) {
     panic::set_hook(Box::new(move |info| {
-        if link::is_contained() {
+        if CONTAINED.get() {
             return;
         }
         tell(info);
@@ -33,5 +59,21 @@ fn tell(info: &PanicHookInfo<'_>) {
     });
     if writer.is_ok() {
         let _ = written.recv_timeout(PATIENCE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_inside_becomes_an_error_and_the_mark_is_taken_back() {
+        let result = contain(|| {
+            assert!(CONTAINED.get());
+            panic!("played");
+        });
+        assert_eq!(result, Err::<(), _>("played".to_owned()));
+        assert!(!CONTAINED.get());
+        assert_eq!(contain(|| 5), Ok(5));
     }
 }

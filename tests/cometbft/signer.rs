@@ -23,11 +23,19 @@ pub struct Signer<'a> {
 impl<'a> Signer<'a> {
     /// Writes the configuration for the nodes at `addresses` and creates the state file.
     pub fn init(lab: &'a Lab, chain: &ChainId, key_file: &Path, addresses: &[String]) -> Self {
+        fs::set_permissions(key_file, Permissions::from_mode(0o600)).unwrap();
+        let provider = format!(
+            "[[providers.softsign]]\nchain_ids = [\"{chain}\"]\nkey_type = \"consensus\"\nkey_format = \"json\"\n\
+             path = {key_file:?}\n"
+        );
+        Self::init_with(lab, chain, &provider, addresses)
+    }
+
+    /// The same with the key where `provider` says, in TOML.
+    pub fn init_with(lab: &'a Lab, chain: &ChainId, provider: &str, addresses: &[String]) -> Self {
         let identity = lab.path("identity.key");
         fs::write(&identity, base64::encode(IDENTITY_SEED)).unwrap();
-        for secret in [identity.as_path(), key_file] {
-            fs::set_permissions(secret, Permissions::from_mode(0o600)).unwrap();
-        }
+        fs::set_permissions(&identity, Permissions::from_mode(0o600)).unwrap();
         let config = lab.path("tmkms.toml");
         let validator = |address: &String| {
             let link = format!("\n[[validator]]\naddr = \"{address}\"\nchain_id = \"{chain}\"\n");
@@ -36,8 +44,7 @@ impl<'a> Signer<'a> {
         };
         let text = format!(
             "[[chain]]\nid = \"{chain}\"\nkey_format = {{ type = \"hex\" }}\nstate_file = {state:?}\n\
-             {validators}\n[[providers.softsign]]\nchain_ids = [\"{chain}\"]\nkey_type = \"consensus\"\n\
-             key_format = \"json\"\npath = {key_file:?}\n",
+             {validators}\n{provider}",
             state = lab.path("watermark"),
             validators = addresses.iter().map(validator).collect::<String>(),
         );

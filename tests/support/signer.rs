@@ -94,9 +94,14 @@ impl Home {
         self
     }
 
+    /// Writes the configuration alone.
+    pub fn write_config(&self) {
+        fs::write(self.path("tmkms.toml"), &self.config).unwrap();
+    }
+
     /// Writes the configuration and makes the state of every chain.
     pub fn init(self) -> Self {
-        fs::write(self.path("tmkms.toml"), &self.config).unwrap();
+        self.write_config();
         for chain in &self.chains {
             let mut command = self.command(&["state", "init", "--never-signed", "--chain", chain]);
             let output = command.output().unwrap();
@@ -135,7 +140,8 @@ impl Home {
         (number("height"), number("round"), shown["step"].as_str().unwrap().into())
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    /// `highwater` with these words and this home's configuration.
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
         command.args(words).arg("-c").arg(self.path("tmkms.toml")).envs(self.environment.iter().cloned());
         command
@@ -149,7 +155,7 @@ impl Home {
 }
 
 /// The seed of the key of the chain at this place.
-fn seed(index: usize) -> [u8; 32] {
+pub fn seed(index: usize) -> [u8; 32] {
     [0x42 + u8::try_from(index).unwrap(); 32]
 }
 

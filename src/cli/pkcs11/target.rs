@@ -294,7 +294,7 @@ fn may_use(config: &Config, chain: &ChainId, module: &Path, selector: &TokenSele
     };
     let is_here = |key: KeyConfig<'_>| match key {
         KeyConfig::Pkcs11 { provider, .. } => may_be_this(provider),
-        KeyConfig::Softsign(_) => false,
+        KeyConfig::Softsign(_) | KeyConfig::YubiHsm { .. } => false,
     };
     let mut keys = config.keys().filter(|key| key.chain_ids().contains(chain)).peekable();
     let is_known = config.consensus_key(chain).is_some_and(|key| key.role() == KeyRole::Consensus);

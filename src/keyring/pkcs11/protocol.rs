@@ -74,7 +74,7 @@ pub(super) fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
         Err(Trouble::Broken(text)) => (BROKEN, text.as_bytes()),
         Err(Trouble::Fatal(text)) => (FATAL, text.as_bytes()),
         Err(Trouble::Rejected(text)) => (REJECTED, text.as_bytes()),
-        Err(Trouble::Late) => (BROKEN, &b"it did not answer in time"[..]),
+        Err(trouble @ (Trouble::Busy | Trouble::Late)) => (BROKEN, trouble.text().as_bytes()),
     };
     [&[tag], body].concat()
 }

@@ -1,0 +1,292 @@
+//! All that calls the `yubihsm` crate, and what its errors mean.
+//!
+//! Every call blocks for as long as the crate does; [`super::lane`] gives them a deadline.
+
+use crate::{
+    config::{YubiHsmAdapter, YubiHsmConfig},
+    consensus::{KeyType, PublicKey, Signature},
+    keyring::device::Trouble,
+    ops::panic::contain,
+};
+use k256::ecdsa::{Signature as EcdsaSignature, VerifyingKey};
+use sha2::{Digest as _, Sha256};
+use std::{
+    io,
+    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    time::Duration,
+};
+use yubihsm::{
+    AuditOption, Connector, Credentials, HttpConfig,
+    asymmetric::Algorithm,
+    client::{Error, ErrorKind},
+    device::ErrorKind as DeviceError,
+};
+
+/// How long a connector may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A device that has been reached, and no session with it yet.
+pub struct Reached {
+    connector: Connector,
+}
+
+/// A session with a device. Nothing of it may be used again after an error other than [`Trouble::Rejected`].
+pub struct Client {
+    crate_client: yubihsm::Client,
+    auth_key: u16,
+}
+
+impl Reached {
+    /// Looks for the device's connector. Takes up no session on the device.
+    pub fn look_for(adapter: &YubiHsmAdapter, serial_number: Option<&str>) -> Result<Self, Trouble> {
+        match adapter {
+            YubiHsmAdapter::Http { host, port } => {
+                let address = connect(host, *port).map_err(|error| {
+                    Trouble::Broken(format!(
+                        "its connector cannot be reached ({error}): is yubihsm-connector running there?"
+                    ))
+                })?;
+                // The crate writes `addr:port` and tries only the first address of a name.
+                let addr = match address {
+                    SocketAddr::V4(address) => address.ip().to_string(),
+                    SocketAddr::V6(address) => format!("[{}]", address.ip()),
+                };
+                let config = HttpConfig { addr, port: *port, ..HttpConfig::default() };
+                Ok(Self { connector: Connector::http(&config) })
+            }
+            YubiHsmAdapter::Usb { timeout_ms } => usb(*timeout_ms, serial_number),
+        }
+    }
+}
+
+fn connect(host: &str, port: u16) -> io::Result<SocketAddr> {
+    let mut last = io::ErrorKind::NotFound.into();
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(_) => return Ok(address),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(feature = "usb")]
+fn usb(timeout_ms: u64, serial_number: Option<&str>) -> Result<Reached, Trouble> {
+    let serial = serial_number.map(str::parse).transpose();
+    let serial = serial.map_err(|error| Trouble::Fatal(format!("its serial number cannot be read: {error}")))?;
+    Ok(Reached { connector: Connector::usb(&yubihsm::UsbConfig { serial, timeout_ms }) })
+}
+
+#[cfg(not(feature = "usb"))]
+fn usb(_timeout_ms: u64, _serial_number: Option<&str>) -> Result<Reached, Trouble> {
+    Err(Trouble::Fatal("this build cannot speak USB: it lacks the cargo feature `usb`".into()))
+}
+
+impl Client {
+    /// Opens a session, and looks whether it is the right device.
+    pub fn open(config: &YubiHsmConfig, reached: Reached, credentials: Credentials) -> Result<Self, Trouble> {
+        let auth_key = config.auth_key;
+        // Without reconnecting: a session that the crate replaces by itself would be one that nobody has counted.
+        let opened = contain(|| yubihsm::Client::open(reached.connector, credentials, false));
+        let crate_client = opened.map_err(|text| panicked(&text))?.map_err(|error| not_opened(&error, auth_key))?;
+        let client = Self { crate_client, auth_key };
+        if let Some(expected) = &config.serial_number {
+            let found = client.ask("tell its serial number", yubihsm::Client::device_info)?.serial_number.to_string();
+            if found != *expected {
+                return Err(Trouble::Broken(format!("the device there has the serial number {found}")));
+            }
+        }
+        Ok(client)
+    }
+
+    /// Whether the device refuses to sign once its log is full, or `None` if the authentication key may not know.
+    pub fn force_audit(&self) -> Result<Option<bool>, Trouble> {
+        match self.ask("tell its audit settings", yubihsm::Client::get_force_audit_option) {
+            Ok(option) => Ok(Some(option != AuditOption::Off)),
+            Err(Trouble::Rejected(_)) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// The public key of the asymmetric key with that object id, which must be of that type.
+    pub fn public_key(&self, id: u16, key_type: KeyType) -> Result<PublicKey, Trouble> {
+        let found = self.ask(&format!("show key {id}"), |client| client.get_public_key(id))?;
+        let key = match (key_type, found.algorithm) {
+            (KeyType::Ed25519, Algorithm::Ed25519) => PublicKey::from_bytes(key_type, &found.bytes).ok(),
+            (KeyType::Secp256k1, Algorithm::EcK256) => from_coordinates(&found.bytes),
+            (_, other) => {
+                return Err(Trouble::Rejected(format!(
+                    "its key {id} is of the kind {other:?}, and must be {key_type}"
+                )));
+            }
+        };
+        key.ok_or_else(|| Trouble::Broken(format!("what it says to be the public key of key {id} is none")))
+    }
+
+    /// Refuses a key that is not `expected`.
+    pub fn expect_key(&self, id: u16, expected: PublicKey) -> Result<(), Trouble> {
+        let found = self.public_key(id, expected.key_type())?;
+        if found != expected {
+            let text = format!(
+                "its key {id} is {found}, and the state file is bound to {expected}: correct `key`, or put the right key \
+                 into the device"
+            );
+            return Err(Trouble::Rejected(text));
+        }
+        Ok(())
+    }
+
+    /// Signs `message` as it is. ECDSA is over its SHA-256 and has low S.
+    pub fn sign(&self, id: u16, key_type: KeyType, message: &[u8]) -> Result<Signature, Trouble> {
+        let what = format!("sign with key {id}");
+        match key_type {
+            KeyType::Ed25519 => {
+                let signature = self.ask(&what, |client| client.sign_ed25519(id, message))?;
+                Ok(Signature(signature.to_bytes()))
+            }
+            KeyType::Secp256k1 => {
+                let digest = Sha256::digest(message).to_vec();
+                let der = self.ask(&what, |client| client.sign_ecdsa_prehash_raw(id, digest))?;
+                low_s(&der).ok_or_else(|| Trouble::Broken("its ECDSA signature is not DER".into()))
+            }
+        }
+    }
+
+    /// Asks the crate for something, in words that follow "it refused to".
+    pub fn ask<T>(&self, what: &str, act: impl FnOnce(&yubihsm::Client) -> Result<T, Error>) -> Result<T, Trouble> {
+        let answer = contain(|| act(&self.crate_client)).map_err(|text| panicked(&text))?;
+        answer.map_err(|error| match error.device_error() {
+            Some(answer) => refused(answer, what, self.auth_key),
+            None => lost(&error),
+        })
+    }
+}
+
+/// The key with these coordinates, if they are those of a point on the curve.
+fn from_coordinates(coordinates: &[u8]) -> Option<PublicKey> {
+    /// SEC 1: both coordinates follow.
+    const UNCOMPRESSED: u8 = 4;
+    let point = [&[UNCOMPRESSED], coordinates].concat();
+    VerifyingKey::from_sec1_bytes(&point).ok().map(PublicKey::Secp256k1)
+}
+
+/// `R‖S` with low S, from the DER that the device gives, whose S is as often high as low.
+fn low_s(der: &[u8]) -> Option<Signature> {
+    let signature = EcdsaSignature::from_der(der).ok()?;
+    Some(Signature(signature.normalize_s().unwrap_or(signature).to_bytes().into()))
+}
+
+fn panicked(text: &str) -> Trouble {
+    Trouble::Broken(format!("its connector sent what no YubiHSM sends ({text})"))
+}
+
+/// What an error says that the device itself has sent, through its session.
+fn refused(answer: DeviceError, what: &str, auth_key: u16) -> Trouble {
+    let refused = |hint: &str| Trouble::Rejected(format!("it refused to {what} ({answer}): {hint}"));
+    match answer {
+        DeviceError::InsufficientPermissions => refused(&format!(
+            "give authentication key {auth_key} and the key itself that capability, or put both into one domain"
+        )),
+        DeviceError::InvalidId | DeviceError::ObjectNotFound => {
+            refused(&format!("it has no such key, or none in a domain of authentication key {auth_key}"))
+        }
+        DeviceError::LogFull => refused(
+            "its log is full and force-audit is on: read and clear the log, and turn force-audit off, or it will stop again",
+        ),
+        DeviceError::InvalidCommand | DeviceError::InvalidData | DeviceError::WrongLength => {
+            refused("it does not understand the command")
+        }
+        // Everything else is about the session or the device, and a new session may help.
+        _ => Trouble::Broken(format!("it could not {what} ({answer})")),
+    }
+}
+
+/// What an error says that did not come through the session. The crate shows whatever the device sends outside of a
+/// session as a `MemoryError` and forgets the code.
+fn lost(error: &Error) -> Trouble {
+    match error.kind() {
+        ErrorKind::ConnectorError | ErrorKind::ProtocolError => {
+            Trouble::Broken(format!("the session broke off ({error})"))
+        }
+        ErrorKind::ResponseError => {
+            Trouble::Broken("it does not know the session any more, as after a power cycle".into())
+        }
+        _ => Trouble::Broken(format!("the session was lost ({error})")),
+    }
+}
+
+/// Why there is no session. Trying again does no harm: a YubiHSM locks nothing after wrong passwords.
+fn not_opened(error: &Error, auth_key: u16) -> Trouble {
+    if error.device_error() == Some(DeviceError::SessionsFull) {
+        let text =
+            "all of its 16 sessions are taken: end other programs that use it; a session that is silent for 30 s ends";
+        return Trouble::Broken(text.into());
+    }
+    Trouble::Broken(match error.kind() {
+        ErrorKind::AuthenticationError => {
+            format!("it does not let authentication key {auth_key} in: the password or the key's id is wrong ({error})")
+        }
+        _ => format!("it opens no session ({error})"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyring::{Signer, softsign::SecretKey};
+    use std::net::TcpListener;
+
+    fn software_key() -> Box<dyn Signer> {
+        SecretKey::Secp256k1(Box::new(k256::ecdsa::SigningKey::from_slice(&[0x42; 32]).unwrap())).into_signer()
+    }
+
+    #[test]
+    fn ecdsa_leaves_here_with_low_s_whatever_the_device_gives() {
+        let key = software_key();
+        let signed = key.sign(b"message").unwrap();
+        let low = EcdsaSignature::from_slice(&signed.0).unwrap();
+        let high = EcdsaSignature::from_scalars(low.r().to_bytes(), (-*low.s()).to_bytes()).unwrap();
+        assert_ne!(low, high);
+        for given in [low, high] {
+            assert_eq!(low_s(given.to_der().as_bytes()), Some(signed));
+        }
+        assert_eq!(low_s(&signed.0), None, "not DER");
+    }
+
+    #[test]
+    fn a_secp256k1_key_is_read_from_its_coordinates() {
+        let key = software_key().public_key();
+        let PublicKey::Secp256k1(verifying) = key else { panic!("secp256k1") };
+        let point = verifying.to_encoded_point(false);
+        assert_eq!(from_coordinates(&point.as_bytes()[1..]), Some(key));
+        assert_eq!(from_coordinates(&[1; 64]), None, "not on the curve");
+        assert_eq!(from_coordinates(&[]), None);
+    }
+
+    #[test]
+    fn what_the_device_says_through_its_session_is_a_clear_answer_unless_it_is_about_the_session() {
+        for (answer, word) in [
+            (DeviceError::ObjectNotFound, "no such key"),
+            (DeviceError::InsufficientPermissions, "authentication key 4"),
+            (DeviceError::LogFull, "force-audit"),
+            (DeviceError::WrongLength, "sign with key 2"),
+        ] {
+            let trouble = refused(answer, "sign with key 2", 4);
+            assert!(matches!(&trouble, Trouble::Rejected(text) if text.contains(word)), "{trouble:?}");
+        }
+        for answer in [DeviceError::InvalidSession, DeviceError::SessionFailed, DeviceError::Unknown { code: 0x7f }] {
+            assert!(matches!(refused(answer, "sign", 4), Trouble::Broken(_)), "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_connector_that_is_not_there_is_said_so() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let adapter = YubiHsmAdapter::Http { host: "127.0.0.1".into(), port };
+        let trouble = Reached::look_for(&adapter, None).err().unwrap();
+        assert!(
+            matches!(&trouble, Trouble::Broken(text) if text.contains("is yubihsm-connector running")),
+            "{trouble:?}"
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! Keys in YubiHSM 2 devices.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `client` | all that calls the `yubihsm` crate, and what its errors mean |
+//! | `lane` | a thread that owns a client: a hang costs its caller a deadline and no more |
+//! | `access` | password, and how often a device may be asked for a session |
+//! | `session` | what the device's own thread ([`super::device`]) opens and signs with |
+//! | `pin` | where the public key of a chain is known from |
+//!
+//! The crate's client is never trusted twice: after anything but an answer that the device itself encrypted it is thrown
+//! away and made anew, because it would go on using a session that the device has lost. Its time-out is fixed at 20 s,
+//! so it lives on a thread of its own that can be left behind.
+
+pub mod access;
+pub mod client;
+pub mod lane;
+pub mod pin;
+mod session;
+
+use super::{
+    KeyError,
+    device::Device,
+    failover::{DeviceKey, Place},
+};
+use crate::{
+    config::{Config, KeyConfig, KeyRole, YubiHsmConfig},
+    consensus::{ChainId, PublicKey},
+};
+use pin::Finder;
+use session::{Key, YubiHsmOpener};
+use std::{collections::BTreeMap, io, sync::Arc};
+
+/// The longest message that a YubiHSM 2 signs with Ed25519, in bytes (Yubico, Sign EdDSA).
+pub const MESSAGE_MAX_BYTES: usize = 2019;
+
+/// The YubiHSMs of a configuration, each with its thread.
+pub struct YubiHsms {
+    /// In the order of [`Config::yubihsm`].
+    devices: Vec<Held>,
+    /// Every chain that they sign for.
+    chains: BTreeMap<ChainId, Result<PublicKey, String>>,
+    /// The same, and which keys sign for it: provider and object id, in file order.
+    places: BTreeMap<ChainId, Vec<(usize, u16)>>,
+}
+
+/// A device and the keys on it that sign.
+struct Held {
+    /// None without a key.
+    device: Option<Arc<Device>>,
+    keys: Vec<Key>,
+}
+
+impl YubiHsms {
+    /// Finds out the public key of every chain, and starts a thread for every device that has one.
+    pub(super) fn start(config: &Config) -> io::Result<Self> {
+        let mut finder = Finder::default();
+        let mut chains: BTreeMap<ChainId, Result<PublicKey, String>> = BTreeMap::new();
+        let mut places: BTreeMap<ChainId, Vec<(usize, u16)>> = BTreeMap::new();
+        for chain in &config.chains {
+            let served = config.validators.iter().any(|validator| validator.chain_id == chain.id);
+            if let Some(key @ KeyConfig::YubiHsm { .. }) = config.consensus_key(&chain.id)
+                && served
+            {
+                let public_key = finder.find(config, chain, key.role()).map_err(|error| error.to_string());
+                chains.insert(chain.id.clone(), public_key);
+                let on_devices = keys_of(config, &chain.id, key.role()).map(|(index, _, id)| (index, id)).collect();
+                places.insert(chain.id.clone(), on_devices);
+            }
+        }
+        let mut keys: Vec<Vec<Key>> = vec![Vec::new(); config.yubihsm.len()];
+        for (chain, on_devices) in &places {
+            let Some(Ok(public_key)) = chains.get(chain) else { continue };
+            for (index, id) in on_devices {
+                let key = Key { id: *id, public_key: *public_key };
+                // One key may serve several chains.
+                if !keys[*index].contains(&key) {
+                    keys[*index].push(key);
+                }
+            }
+        }
+        let hold = |(provider, keys)| Held::start(provider, keys);
+        let devices = config.yubihsm.iter().zip(keys).map(hold).collect::<io::Result<_>>()?;
+        Ok(Self { devices, chains, places })
+    }
+
+    /// What signs for `chain`, whose key is on one of these devices or on several.
+    pub(super) fn signer(&self, chain: &ChainId) -> Result<DeviceKey, KeyError> {
+        let unknown = || Err(format!("no [[validator]] serves {chain}, so its YubiHSM was not opened"));
+        let public_key = self.chains.get(chain).cloned().unwrap_or_else(unknown);
+        let public_key = public_key.map_err(|reason| KeyError::PublicKey { reason })?;
+        let on_devices = self.places.get(chain).map(Vec::as_slice).unwrap_or_default();
+        let place = |(index, id): &(usize, u16)| {
+            let Held { device, keys } = &self.devices[*index];
+            let key = Key { id: *id, public_key };
+            Some(Place { device: Arc::clone(device.as_ref()?), index: keys.iter().position(|held| *held == key)? })
+        };
+        Ok(DeviceKey::new(on_devices.iter().filter_map(place).collect(), public_key))
+    }
+}
+
+impl Held {
+    fn start(provider: &YubiHsmConfig, keys: Vec<Key>) -> io::Result<Self> {
+        if keys.is_empty() {
+            return Ok(Self { device: None, keys });
+        }
+        let pinned = keys.iter().map(|key| key.public_key).collect();
+        let opener = Box::new(YubiHsmOpener::new(provider.clone(), keys.clone()));
+        let device = Device::start(&provider.to_string(), opener, pinned, Some(MESSAGE_MAX_BYTES))?;
+        Ok(Self { device: Some(device), keys })
+    }
+}
+
+/// Every key of that role for `chain` on a YubiHSM, in file order: which provider, and the object id.
+fn keys_of<'a>(
+    config: &'a Config,
+    chain: &'a ChainId,
+    role: KeyRole,
+) -> impl Iterator<Item = (usize, &'a YubiHsmConfig, u16)> {
+    config.keys().filter_map(move |key| match key {
+        KeyConfig::YubiHsm { provider_index, provider, key, .. }
+            if key.role == role && key.chain_ids.contains(chain) =>
+        {
+            Some((provider_index, provider, key.id))
+        }
+        _ => None,
+    })
+}
