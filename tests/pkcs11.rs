@@ -757,6 +757,20 @@ fn under_random_faults_two_nodes_never_get_two_messages_and_always_an_answer() {
 }
 
 #[test]
+fn a_signer_that_lost_its_spawner_asks_for_a_restart_instead_of_limping() {
+    let Some((scene, _faults)) = Scene::faulty() else { return };
+    let (mut signer, mut session) = scene.start();
+    sign_at_last(&mut session, &scene.key, 1);
+    let spawner = Descendant::spawner_of(signer.id());
+    let family = [vec![spawner.clone()], Descendant::modules_of(signer.id())].concat();
+    spawner.kill();
+    assert_eq!(signer.exit_code(), Some(70));
+    assert_eq!(Descendant::survivors(&family, Duration::from_secs(2)), []);
+    let (_signer, mut session) = scene.start();
+    sign_at_last(&mut session, &scene.key, 2);
+}
+
+#[test]
 fn no_process_outlives_the_signer() {
     const SOON: Duration = Duration::from_secs(2);
     let Some((scene, faults)) = Scene::faulty() else { return };

@@ -36,15 +36,16 @@ pub(super) struct Start {
 enum Event {
     NodeEnded,
     Signal(&'static str),
+    SpawnerEnded,
 }
 
 impl Start {
     pub(super) fn run(self) -> Result<(), CliError> {
         let path = self.config.path();
         let (config, warnings) = Config::load(&path)?;
-        // Its queue is emptied when this goes, after everything else.
         let cannot_start = |error| CliError::io("cannot start the process that starts children", &error);
         let spawner = keyring::start_spawner(&config).map_err(cannot_start)?;
+        // Its queue is emptied when this goes, after everything else.
         let log = Log::start(self.log_format, self.verbose);
         ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "highwater starts");
@@ -56,6 +57,11 @@ impl Start {
         let (sender, mut events) = unbounded_channel();
         watch_signals(&runtime, &sender).map_err(|error| CliError::io("cannot watch for signals", &error))?;
 
+        if let Some(spawner) = &spawner {
+            let events = sender.clone();
+            let watched = spawner.watch(move || drop(events.send(Event::SpawnerEnded)));
+            watched.map_err(|error| CliError::io("cannot watch the process that starts children", &error))?;
+        }
         let keyring = Keyring::open(&config, spawner.as_ref());
         let keyring = keyring.map_err(|error| CliError::io("cannot start a thread for a device", &error))?;
         let daemon = Daemon::open(&config, &keyring)?;
@@ -93,6 +99,7 @@ async fn until_the_end(running: &Running, events: &mut UnboundedReceiver<Event>,
                 drain(running, nodes, events).await;
                 return Ok(());
             }
+            Ok(Some(Event::SpawnerEnded)) => return spawner_ended(running, nodes, events).await,
             Ok(None) => break,
             Err(_) if log.dropped_lines() > told_dropped => {
                 told_dropped = log.dropped_lines();
@@ -104,6 +111,25 @@ async fn until_the_end(running: &Running, events: &mut UnboundedReceiver<Event>,
     Err(CliError::new(Exit::Unavailable, "every validator node is gone, and reconnect = false for all of them"))
 }
 
+/// No child of a token can be replaced any more: only a restart helps, so the supervisor is asked for one. Unless this
+/// is the end that the supervisor itself has told every process of ours.
+async fn spawner_ended(running: &Running, nodes: usize, events: &mut UnboundedReceiver<Event>) -> Result<(), CliError> {
+    const SIGNAL_WITHIN: Duration = Duration::from_millis(500);
+    let signal = async {
+        loop {
+            if let None | Some(Event::Signal(_)) = events.recv().await {
+                return;
+            }
+        }
+    };
+    let is_the_end = tokio::time::timeout(SIGNAL_WITHIN, signal).await.is_ok();
+    drain(running, nodes, events).await;
+    match is_the_end {
+        true => Ok(()),
+        false => Err(CliError::new(Exit::Software, "the process that starts the children of HSMs has ended; restart")),
+    }
+}
+
 /// Gives every node the time to answer what it has in hand. One that is being dialled ends with its attempt.
 async fn drain(running: &Running, mut nodes: usize, events: &mut UnboundedReceiver<Event>) {
     const PATIENCE: Duration = Duration::from_secs(5);
@@ -112,7 +138,7 @@ async fn drain(running: &Running, mut nodes: usize, events: &mut UnboundedReceiv
         while nodes > 0 {
             match events.recv().await {
                 Some(Event::NodeEnded) => nodes -= 1,
-                Some(Event::Signal(_)) => {}
+                Some(Event::Signal(_) | Event::SpawnerEnded) => {}
                 None => return,
             }
         }

@@ -19,12 +19,14 @@ use serde::{Deserialize, Serialize};
 use std::{
     io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
     mem::MaybeUninit,
+    net::Shutdown,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
     },
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard},
+    thread,
     time::Duration,
 };
 
@@ -48,7 +50,8 @@ pub struct Plan {
 /// The signer's side of the spawner. It ends when this goes, and so do its children.
 pub struct Spawner {
     control: Mutex<UnixStream>,
-    process: Child,
+    /// Taken by whoever waits for its end.
+    process: Mutex<Option<Child>>,
 }
 
 impl Spawner {
@@ -60,19 +63,30 @@ impl Spawner {
         let process = command.stderr(Stdio::inherit()).process_group(0).spawn()?;
         write_json(&mut ours, &plans)?;
         ours.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { control: Mutex::new(ours), process })
+        Ok(Self { control: Mutex::new(ours), process: Mutex::new(Some(process)) })
+    }
+
+    /// Calls `on_end` from another thread when the spawner has ended: no child can be replaced from then on.
+    pub fn watch(&self, on_end: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let Some(mut process) = self.process.lock().expect("nobody panics with this lock").take() else {
+            return Ok(());
+        };
+        let wait = move || {
+            let _ = process.wait();
+            on_end();
+        };
+        thread::Builder::new().name("spawner".into()).spawn(wait).map(drop)
     }
 
     /// A new child for the token of that number.
     pub fn child(&self, number: usize) -> Result<UnixStream, Trouble> {
-        let gone = |error: io::Error| Trouble::Broken(format!("the process that starts children is gone: {error}"));
-        let mut control = self.control();
-        let number = u32::try_from(number).expect("there are few tokens");
-        control.write_all(&number.to_le_bytes()).map_err(gone)?;
-        match receive_stream(&control).map_err(gone)? {
-            Some(stream) => Ok(stream),
-            None => Err(Trouble::Fatal(read_json(&mut *control).map_err(gone)?)),
-        }
+        let control = self.control();
+        let child = request_child(&control, number);
+        child.unwrap_or_else(|error| {
+            // A late answer would be taken for that to the next request: the spawner is of no use any more.
+            let _ = control.shutdown(Shutdown::Both);
+            Err(Trouble::Broken(format!("the process that starts children is gone: {error}")))
+        })
     }
 
     fn control(&self) -> MutexGuard<'_, UnixStream> {
@@ -83,9 +97,20 @@ impl Spawner {
 impl Drop for Spawner {
     fn drop(&mut self) {
         // It ends by itself at the end of its control stream; this only makes sure.
-        let _ = self.control().shutdown(std::net::Shutdown::Both);
-        let _ = self.process.wait();
+        let _ = self.control().shutdown(Shutdown::Both);
+        if let Some(process) = self.process.get_mut().expect("nobody panics with this lock") {
+            let _ = process.wait();
+        }
     }
+}
+
+fn request_child(mut control: &UnixStream, number: usize) -> io::Result<Result<UnixStream, Trouble>> {
+    let number = u32::try_from(number).expect("there are few tokens");
+    control.write_all(&number.to_le_bytes())?;
+    Ok(match receive_stream(control)? {
+        Some(stream) => Ok(stream),
+        None => Err(Trouble::Fatal(read_json(&mut control)?)),
+    })
 }
 
 /// The program of the hidden command `hsm-spawner`: its control stream is standard input.
