@@ -3,7 +3,7 @@
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/kryoptic-1.5.4/libkryoptic_pkcs11.so
 #
-# Builds it only if it is missing, from crates.io, with the cargo that is installed, and with an OpenSSL of its own:
+# Builds it only if it is missing, from the cargo registry, with the cargo that is installed, and with an OpenSSL of its own:
 # it needs 3.2 or later. Nothing else on the machine changes but cargo's own caches. Two runs at once do no harm: it is
 # built aside and then renamed into its place.
 set -eu

@@ -3,7 +3,7 @@
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/tmkms-0.15.0/bin/tmkms
 #
-# Builds it only if it is missing, from crates.io, with the cargo that is installed. Nothing else on the machine
+# Builds it only if it is missing, from the cargo registry, with the cargo that is installed. Nothing else on the machine
 # changes but cargo's own caches. Two runs at once do no harm: it is built aside and then renamed into its place.
 set -eu
 
