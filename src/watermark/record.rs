@@ -121,7 +121,7 @@ impl Record {
         if bytes[at::MAGIC] != MAGIC {
             return Err(RecordError::NotARecord);
         }
-        if Sha256::digest(&bytes[..BODY_BYTES]).as_slice() != &bytes[BODY_BYTES..] {
+        if Sha256::digest(&bytes[..BODY_BYTES])[..] != bytes[BODY_BYTES..] {
             return Err(RecordError::Checksum);
         }
         let version = u16::from_le_bytes(array(&bytes[at::VERSION]));
