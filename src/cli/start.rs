@@ -3,7 +3,7 @@
 use super::{CliError, ConfigArgs, Exit};
 use crate::{
     config::Config,
-    daemon::{Daemon, Running},
+    daemon::{self, Daemon, Running},
     keyring::{self, Keyring},
     ops::{
         self,
@@ -62,6 +62,7 @@ impl Start {
             let watched = spawner.watch(move || drop(events.send(Event::SpawnerEnded)));
             watched.map_err(|error| CliError::io("cannot watch the process that starts children", &error))?;
         }
+        daemon::refuse_second_signer(&config)?;
         let keyring = Keyring::open(&config, spawner.as_ref());
         let keyring = keyring.map_err(|error| CliError::io("cannot start a thread for a device", &error))?;
         let daemon = Daemon::open(&config, &keyring)?;
