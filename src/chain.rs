@@ -20,8 +20,10 @@ use std::{
 };
 
 /// What every self-test signs: one constant that can never be sign bytes. As a length prefix its first byte
-/// announces 72 bytes, and the second is no field of a canonical message.
-pub const SELF_TEST: &[u8] = b"Highwater self-test: this is no vote, no proposal and no vote extension";
+/// announces 72 bytes, and the second is no field of a canonical message. As long as a vote, because the time that a
+/// device takes grows with the message.
+pub const SELF_TEST: &[u8] =
+    b"Highwater self-test: this is no vote, no proposal and no vote extension, and as long as a vote, so that it takes as long.";
 
 /// One chain and its key.
 pub struct Chain {

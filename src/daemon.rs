@@ -22,8 +22,7 @@ pub struct Daemon {
 /// Fails if another signer is at work on the state of a served chain. Asked before any device is opened: the devices of
 /// a working signer must not notice that a second one was started by mistake.
 pub fn refuse_second_signer(config: &Config) -> Result<(), DaemonError> {
-    let is_served = |chain: &&ChainConfig| config.validators.iter().any(|validator| validator.chain_id == chain.id);
-    config.chains.iter().filter(is_served).try_for_each(|chain| match StateFile::open(&chain.state_file) {
+    config.served_chains().try_for_each(|chain| match StateFile::open(&chain.state_file) {
         Err(error @ FileError::Locked { .. }) => Err(DaemonError::Locked(error)),
         // Whatever else is wrong with it concerns its own chain, and is told when that is opened.
         _ => Ok(()),

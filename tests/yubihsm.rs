@@ -355,6 +355,69 @@ fn a_different_key_on_the_second_device_is_an_error() {
     assert!(!home.state_file(CHAIN).exists());
 }
 
+/// `check --json` of that home with these words added, and its exit code.
+fn check(home: &Home, words: &[&str]) -> (Value, Option<i32>) {
+    let output = home.command(&[&["check", "--json"], words].concat()).output().unwrap();
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+    (answer, output.status.code())
+}
+
+fn says(answer: &Value, level: &str, words: &str) -> bool {
+    let mut findings = answer["findings"].as_array().unwrap().iter();
+    findings.any(|finding| finding["level"] == level && finding["text"].as_str().unwrap().contains(words))
+}
+
+#[test]
+fn check_tells_the_share_of_the_devices_time_that_the_chains_need() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let home = Home::new().chain_with_key(CHAIN, "", &device.provider(CHAIN));
+    let home = home.node("unix:///nobody", CHAIN, "").init();
+    device.fault("latency/137");
+    let before = device.count("signatures");
+    let (answer, exit) = check(&home, &[]);
+    assert_eq!(device.count("signatures"), before + 21, "twenty, and one before them");
+    assert_eq!(exit, Some(0), "{answer}");
+    assert!(says(&answer, "ok", "The votes of 1 chain need 4") && says(&answer, "ok", "a block every 6 s"), "{answer}");
+    let figures = &answer["devices"][0];
+    let p50 = figures["p50_us"].as_f64().unwrap();
+    // Two votes of `p50` in each block of 6 s.
+    let share = figures["share_percent"].as_f64().unwrap();
+    assert!(p50 > 137_000.0 && (share - 2.0 * p50 / 60_000.0).abs() < 1e-3, "{answer}");
+    assert_eq!(figures["chains"], serde_json::json!([CHAIN]), "{answer}");
+
+    let (answer, exit) = check(&home, &["--block-time", "0.5"]);
+    assert_eq!(exit, Some(1), "{answer}");
+    assert!(says(&answer, "warn", "Above 40 % votes wait for each other"), "{answer}");
+
+    let signatures = device.count("signatures");
+    let (answer, exit) = check(&home, &["--before-start"]);
+    assert_eq!((exit, device.count("signatures")), (Some(0), signatures), "{answer}");
+}
+
+#[test]
+fn check_fails_on_force_audit() {
+    let Some(device) = device::start(&seed(0), &["--force-audit"]) else { return };
+    let home = Home::new().chain_with_key(CHAIN, "", &device.provider(CHAIN));
+    let home = home.node("unix:///nobody", CHAIN, "").init();
+    let (answer, exit) = check(&home, &[]);
+    assert_eq!(exit, Some(2), "{answer}");
+    assert!(says(&answer, "fail", "force-audit is on: the device stops signing"), "{answer}");
+}
+
+#[test]
+fn check_leaves_the_devices_of_a_running_signer_alone() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    assert!(scene.ask().0.is_ok());
+    let sessions = device.count("session-requests");
+    let (answer, exit) = check(&scene.home, &[]);
+    assert_eq!(device.count("session-requests"), sessions);
+    assert!(says(&answer, "ok", "its devices are left to it"), "{answer}");
+    // What it cannot look at is said by the line of the state file.
+    assert_eq!(exit, Some(0), "{answer}");
+    assert!(scene.ask().0.is_ok());
+}
+
 #[test]
 fn a_build_without_usb_names_the_feature() {
     if cfg!(feature = "usb") {

@@ -50,6 +50,12 @@ impl Config {
         of_chain().find(|key| key.role() == KeyRole::Consensus).or_else(|| of_chain().next())
     }
 
+    /// Every chain that has a validator node.
+    pub fn served_chains(&self) -> impl Iterator<Item = &ChainConfig> {
+        let is_served = |chain: &&ChainConfig| self.validators.iter().any(|validator| validator.chain_id == chain.id);
+        self.chains.iter().filter(is_served)
+    }
+
     /// Every key of every provider.
     pub fn keys(&self) -> impl Iterator<Item = KeyConfig<'_>> {
         let pkcs11 = self.pkcs11.iter().enumerate().flat_map(|(provider_index, provider)| {

@@ -8,7 +8,7 @@
 use super::SignError;
 use crate::{
     chain::SELF_TEST,
-    consensus::{PublicKey, Signature},
+    consensus::{ChainId, PublicKey, Signature},
 };
 use rand_core::{OsRng, RngCore as _};
 use std::{
@@ -49,6 +49,25 @@ pub trait Session: Send {
 pub trait Opener: Send {
     /// Opens a session in place of the last one, which is gone for good. Returns soon after `deadline` at the latest.
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble>;
+
+    /// What about the device, opened once, will stop it from signing sooner or later, in words that follow its name.
+    fn flaw(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// A device of the configuration that has no thread yet.
+pub struct Equipment {
+    /// What the log and errors call it.
+    pub name: String,
+    /// Makes its sessions.
+    pub opener: Box<dyn Opener>,
+    /// The keys on it that sign. Never empty.
+    pub keys: Vec<PublicKey>,
+    /// The longest message that it signs, in bytes.
+    pub message_max_bytes: Option<usize>,
+    /// The served chains whose consensus key is on it.
+    pub chains: Vec<ChainId>,
 }
 
 /// Why a device did not do what it was asked.
@@ -109,20 +128,17 @@ struct Job {
 }
 
 impl Device {
-    /// Starts the thread of a device that holds `keys`, and gives it one deadline to come up. A device that is down is
+    /// Starts the thread of a device, and gives it one deadline to come up. A device that is down is
     /// no error: it is looked for until it comes.
-    pub fn start(
-        name: &str,
-        opener: Box<dyn Opener>,
-        keys: Vec<PublicKey>,
-        message_max_bytes: Option<usize>,
-    ) -> io::Result<Arc<Self>> {
+    pub fn start(equipment: Equipment) -> io::Result<Arc<Self>> {
+        let Equipment { name, opener, keys, message_max_bytes, .. } = equipment;
         let (jobs, queue) = sync_channel(QUEUE_REQUESTS);
         let (first, came_up) = sync_channel(1);
         let health = Arc::new(Mutex::new(Health::Down("it has not been opened yet".into())));
         let worker = Worker {
-            name: name.to_owned(),
+            name: name.clone(),
             opener,
+            told_flaw: false,
             session: None,
             keys,
             health: Arc::clone(&health),
@@ -135,7 +151,7 @@ impl Device {
         thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
         // Its answer does not matter here: the health is told to whoever asks.
         let _ = came_up.recv_timeout(DEADLINE);
-        Ok(Arc::new(Self { name: name.to_owned(), jobs, health, message_max_bytes }))
+        Ok(Arc::new(Self { name, jobs, health, message_max_bytes }))
     }
 
     /// How the device is.
@@ -189,6 +205,7 @@ impl Pending {
 struct Worker {
     name: String,
     opener: Box<dyn Opener>,
+    told_flaw: bool,
     session: Option<Box<dyn Session>>,
     keys: Vec<PublicKey>,
     health: Arc<Mutex<Health>>,
@@ -261,7 +278,7 @@ impl Worker {
         }
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => self.opener.open(deadline)?,
+            None => self.open(deadline)?,
         };
         let began = Instant::now();
         let signature = session.sign(key, message, deadline);
@@ -276,6 +293,15 @@ impl Worker {
             self.session = Some(session);
         }
         signature
+    }
+
+    fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
+        let session = self.opener.open(deadline)?;
+        if let (Some(flaw), false) = (self.opener.flaw(), self.told_flaw) {
+            error!(device = %self.name, "{flaw}");
+            self.told_flaw = true;
+        }
+        Ok(session)
     }
 
     /// Signs the self-test: with every key as the probe of a device that comes up, with one key at a time as the pulse

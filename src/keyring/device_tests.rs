@@ -84,7 +84,9 @@ impl Bench {
 
     fn start_with(&self, keys: usize) -> Arc<Device> {
         let keys = vec![software_key().public_key(); keys];
-        Device::start("bench", Box::new(self.clone()), keys, Some(2019)).unwrap()
+        let opener = Box::new(self.clone());
+        let equipment = Equipment { name: "bench".into(), opener, keys, message_max_bytes: Some(2019), chains: vec![] };
+        Device::start(equipment).unwrap()
     }
 
     fn play(&self, faults: &[Fault]) {

@@ -126,7 +126,7 @@ impl Failures {
 mod tests {
     use super::*;
     use crate::keyring::{
-        device::{Health, Opener, Session, Trouble},
+        device::{Equipment, Health, Opener, Session, Trouble},
         softsign::SecretKey,
     };
     use std::{
@@ -182,7 +182,9 @@ mod tests {
     impl Bench {
         fn place(&self, name: &str) -> Place {
             let keys = vec![software_key().public_key()];
-            Place { device: Device::start(name, Box::new(self.clone()), keys, None).unwrap(), index: 0 }
+            let opener = Box::new(self.clone());
+            let equipment = Equipment { name: name.into(), opener, keys, message_max_bytes: None, chains: vec![] };
+            Place { device: Device::start(equipment).unwrap(), index: 0 }
         }
 
         fn feel(&self, mood: Mood) {

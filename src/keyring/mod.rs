@@ -24,7 +24,7 @@ use crate::{
     config::{ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig},
     consensus::{PublicKey, Signature},
 };
-use device::Device;
+use device::{Device, Equipment};
 use failover::{DeviceKey, Place};
 use pkcs11::{
     child::ChildOpener,
@@ -83,6 +83,34 @@ pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
     if plans.is_empty() { Ok(None) } else { Spawner::start(&plans).map(|spawner| Some(Arc::new(spawner))) }
 }
 
+/// Every device of the configuration that has a key of a served chain, not yet opened. A YubiHSM may be asked for its
+/// public keys.
+pub fn equipment(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<Equipment>> {
+    let mut equipment = tokens(config, spawner)?;
+    equipment.extend(yubihsm::Plan::of(config).equipment(config).into_iter().flatten());
+    equipment.retain(|device| !device.chains.is_empty());
+    Ok(equipment)
+}
+
+/// The token of each `[[providers.pkcs11]]`.
+fn tokens(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<Equipment>> {
+    let token = |(number, provider): (usize, &Pkcs11Config)| {
+        let keys: Vec<_> = provider.keys.iter().map(|key| key.public_key).collect();
+        let spawner = spawner.ok_or(io::ErrorKind::NotFound)?;
+        let is_here =
+            |key: KeyConfig<'_>| matches!(key, KeyConfig::Pkcs11 { provider_index, .. } if provider_index == number);
+        let served = config.served_chains().filter(|chain| config.consensus_key(&chain.id).is_some_and(is_here));
+        Ok(Equipment {
+            name: format!("{} of {}", provider.token, provider.module.display()),
+            opener: Box::new(ChildOpener::new(Arc::clone(spawner), number, keys.clone())),
+            keys,
+            message_max_bytes: provider.profile.limits.max_message_bytes.and_then(|most| usize::try_from(most).ok()),
+            chains: served.map(|chain| chain.id.clone()).collect(),
+        })
+    };
+    config.pkcs11.iter().enumerate().map(token).collect()
+}
+
 /// The devices of a configuration, each with its thread.
 pub struct Keyring {
     /// One for each `[[providers.pkcs11]]`.
@@ -93,15 +121,7 @@ pub struct Keyring {
 impl Keyring {
     /// Starts a thread for every device. One that is down is no error: it is looked for until it comes.
     pub fn open(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Self> {
-        let start = |(number, provider): (usize, &Pkcs11Config)| {
-            let keys: Vec<_> = provider.keys.iter().map(|key| key.public_key).collect();
-            let name = format!("{} of {}", provider.token, provider.module.display());
-            let limit = provider.profile.limits.max_message_bytes.and_then(|most| usize::try_from(most).ok());
-            let spawner = spawner.ok_or(io::ErrorKind::NotFound)?;
-            let opener = ChildOpener::new(Arc::clone(spawner), number, keys.clone());
-            Device::start(&name, Box::new(opener), keys, limit)
-        };
-        let pkcs11 = config.pkcs11.iter().enumerate().map(start).collect::<io::Result<_>>()?;
+        let pkcs11 = tokens(config, spawner)?.into_iter().map(Device::start).collect::<io::Result<_>>()?;
         Ok(Self { pkcs11, yubihsm: yubihsm::YubiHsms::start(config)? })
     }
 

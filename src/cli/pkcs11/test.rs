@@ -108,20 +108,14 @@ fn pinned(target: &Target, info: &KeyInfo) -> Option<PublicKey> {
     keys.iter().find(|key| fits(&key.object)).map(|key| key.public_key)
 }
 
-/// The smallest time that `percent` of all do not exceed, in microseconds.
-fn percentile(sorted: &[Duration], percent: usize) -> u128 {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted[rank - 1].as_micros()
-}
-
 fn as_text(profile: &Profile, outcome: &Outcome) -> String {
     let Outcome { info, public_key, times } = outcome;
     format!(
         "signed   {}, and all signatures verify\np50      {} µs\np99      {} µs\nid       {}\nlabel    {:?}\n\
          type     {}\naddress  {}\nborn     {}\nprofile  {} {}",
         times.len(),
-        percentile(times, 50),
-        percentile(times, 99),
+        output::percentile(times, 50).as_micros(),
+        output::percentile(times, 99).as_micros(),
         hex_of(&info.id),
         info.label,
         public_key.key_type(),
@@ -147,25 +141,11 @@ fn as_json(profile: &Profile, outcome: &Outcome) -> String {
     json!({
         "schema": 1,
         "signatures": times.len(),
-        "p50_us": u64::try_from(percentile(times, 50)).ok(),
-        "p99_us": u64::try_from(percentile(times, 99)).ok(),
+        "p50_us": u64::try_from(output::percentile(times, 50).as_micros()).ok(),
+        "p99_us": u64::try_from(output::percentile(times, 99).as_micros()).ok(),
         "key": key,
         "profile": profile.name,
         "evidence": evidence,
     })
     .to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_times_that_were_measured() {
-        let times = |count: u64| (1..=count).map(Duration::from_micros).collect::<Vec<_>>();
-        for (count, p50, p99) in [(1, 1, 1), (2, 1, 2), (20, 10, 20), (100, 50, 99), (1000, 500, 990)] {
-            let times = times(count);
-            assert_eq!((percentile(&times, 50), percentile(&times, 99)), (p50, p99), "{count}");
-        }
-    }
 }

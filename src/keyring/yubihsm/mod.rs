@@ -20,7 +20,7 @@ mod session;
 
 use super::{
     KeyError,
-    device::Device,
+    device::{Device, Equipment},
     failover::{DeviceKey, Place},
 };
 use crate::{
@@ -36,32 +36,29 @@ pub const MESSAGE_MAX_BYTES: usize = 2019;
 
 /// The YubiHSMs of a configuration, each with its thread.
 pub struct YubiHsms {
-    /// In the order of [`Config::yubihsm`].
-    devices: Vec<Held>,
-    /// Every chain that they sign for.
+    plan: Plan,
+    /// In the order of [`Config::yubihsm`]. None without a key.
+    devices: Vec<Option<Arc<Device>>>,
+}
+
+/// Which key on which device signs for which chain.
+pub(super) struct Plan {
+    /// Every served chain that they sign for.
     chains: BTreeMap<ChainId, Result<PublicKey, String>>,
     /// The same, and which keys sign for it: provider and object id, in file order.
     places: BTreeMap<ChainId, Vec<(usize, u16)>>,
+    /// The keys that sign, of each device in the order of [`Config::yubihsm`].
+    keys: Vec<Vec<Key>>,
 }
 
-/// A device and the keys on it that sign.
-struct Held {
-    /// None without a key.
-    device: Option<Arc<Device>>,
-    keys: Vec<Key>,
-}
-
-impl YubiHsms {
-    /// Finds out the public key of every chain, and starts a thread for every device that has one.
-    pub(super) fn start(config: &Config) -> io::Result<Self> {
+impl Plan {
+    /// Finds out the public key of every served chain. Asks the devices of those whose key is not recorded.
+    pub(super) fn of(config: &Config) -> Self {
         let mut finder = Finder::default();
         let mut chains: BTreeMap<ChainId, Result<PublicKey, String>> = BTreeMap::new();
         let mut places: BTreeMap<ChainId, Vec<(usize, u16)>> = BTreeMap::new();
-        for chain in &config.chains {
-            let served = config.validators.iter().any(|validator| validator.chain_id == chain.id);
-            if let Some(key @ KeyConfig::YubiHsm { .. }) = config.consensus_key(&chain.id)
-                && served
-            {
+        for chain in config.served_chains() {
+            if let Some(key @ KeyConfig::YubiHsm { .. }) = config.consensus_key(&chain.id) {
                 let public_key = finder.find(config, chain, key.role()).map_err(|error| error.to_string());
                 chains.insert(chain.id.clone(), public_key);
                 let on_devices = keys_of(config, &chain.id, key.role()).map(|(index, _, id)| (index, id)).collect();
@@ -79,35 +76,49 @@ impl YubiHsms {
                 }
             }
         }
-        let hold = |(provider, keys)| Held::start(provider, keys);
-        let devices = config.yubihsm.iter().zip(keys).map(hold).collect::<io::Result<_>>()?;
-        Ok(Self { devices, chains, places })
+        Self { chains, places, keys }
+    }
+
+    /// Every device, in the order of [`Config::yubihsm`]. None without a key.
+    pub(super) fn equipment(&self, config: &Config) -> Vec<Option<Equipment>> {
+        let of = |(index, provider): (usize, &YubiHsmConfig)| {
+            let keys = &self.keys[index];
+            let is_here = |places: &[(usize, u16)]| places.iter().any(|(place, _)| *place == index);
+            let chains = self.places.iter().filter(|(_, places)| is_here(places));
+            (!keys.is_empty()).then(|| Equipment {
+                name: provider.to_string(),
+                opener: Box::new(YubiHsmOpener::new(provider.clone(), keys.clone())),
+                keys: keys.iter().map(|key| key.public_key).collect(),
+                message_max_bytes: Some(MESSAGE_MAX_BYTES),
+                chains: chains.map(|(chain, _)| chain.clone()).collect(),
+            })
+        };
+        config.yubihsm.iter().enumerate().map(of).collect()
+    }
+}
+
+impl YubiHsms {
+    /// Starts a thread for every device that has a key.
+    pub(super) fn start(config: &Config) -> io::Result<Self> {
+        let plan = Plan::of(config);
+        let start = |equipment: Option<Equipment>| equipment.map(Device::start).transpose();
+        let devices = plan.equipment(config).into_iter().map(start).collect::<io::Result<_>>()?;
+        Ok(Self { plan, devices })
     }
 
     /// What signs for `chain`, whose key is on one of these devices or on several.
     pub(super) fn signer(&self, chain: &ChainId) -> Result<DeviceKey, KeyError> {
+        let Plan { chains, places, keys } = &self.plan;
         let unknown = || Err(format!("no [[validator]] serves {chain}, so its YubiHSM was not opened"));
-        let public_key = self.chains.get(chain).cloned().unwrap_or_else(unknown);
+        let public_key = chains.get(chain).cloned().unwrap_or_else(unknown);
         let public_key = public_key.map_err(|reason| KeyError::PublicKey { reason })?;
-        let on_devices = self.places.get(chain).map(Vec::as_slice).unwrap_or_default();
-        let place = |(index, id): &(usize, u16)| {
-            let Held { device, keys } = &self.devices[*index];
+        let on_devices = places.get(chain).map(Vec::as_slice).unwrap_or_default();
+        let place = |(device, id): &(usize, u16)| {
             let key = Key { id: *id, public_key };
-            Some(Place { device: Arc::clone(device.as_ref()?), index: keys.iter().position(|held| *held == key)? })
+            let index = keys[*device].iter().position(|held| *held == key)?;
+            Some(Place { device: Arc::clone(self.devices[*device].as_ref()?), index })
         };
         Ok(DeviceKey::new(on_devices.iter().filter_map(place).collect(), public_key))
-    }
-}
-
-impl Held {
-    fn start(provider: &YubiHsmConfig, keys: Vec<Key>) -> io::Result<Self> {
-        if keys.is_empty() {
-            return Ok(Self { device: None, keys });
-        }
-        let pinned = keys.iter().map(|key| key.public_key).collect();
-        let opener = Box::new(YubiHsmOpener::new(provider.clone(), keys.clone()));
-        let device = Device::start(&provider.to_string(), opener, pinned, Some(MESSAGE_MAX_BYTES))?;
-        Ok(Self { device: Some(device), keys })
     }
 }
 

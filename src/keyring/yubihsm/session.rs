@@ -7,7 +7,7 @@ use crate::{
     keyring::device::{Opener, Session, Trouble},
 };
 use std::time::{Duration, Instant};
-use tracing::{debug, error};
+use tracing::debug;
 
 /// How long a device is waited for while nobody waits for it: short, so that it is soon found to be back.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -25,28 +25,24 @@ pub(super) struct Key {
 pub(super) struct YubiHsmOpener {
     access: Access,
     keys: Vec<Key>,
-    /// Whether the device has been asked for its audit settings.
-    audit_told: bool,
+    /// What its audit settings will lead to, once they are known.
+    flaw: Option<Option<&'static str>>,
 }
 
 impl YubiHsmOpener {
     pub(super) fn new(config: YubiHsmConfig, keys: Vec<Key>) -> Self {
-        Self { access: Access::new(config), keys, audit_told: false }
+        Self { access: Access::new(config), keys, flaw: None }
     }
 
-    /// Says once how the device is set up. A device that stops when its log is full stops a validator within minutes.
-    fn tell_audit(&mut self, lane: &Lane, deadline: Instant) -> Result<(), Trouble> {
+    /// Asks once how the device is set up. One that stops when its log is full stops a validator within minutes.
+    fn look_at_audit(&mut self, lane: &Lane, deadline: Instant) -> Result<(), Trouble> {
         let force_audit = lane.call(deadline, |client| client.force_audit())?;
-        self.audit_told = true;
-        let device = self.access.config();
-        match force_audit {
-            Some(true) => error!(
-                %device,
-                "force-audit is on: the device stops signing when its log of 62 entries is full. Turn it off"
-            ),
-            Some(false) => debug!(%device, "force-audit is off"),
-            None => debug!(%device, "the authentication key may not read whether force-audit is on"),
+        if force_audit.is_none() {
+            let device = self.access.config();
+            debug!(%device, "the authentication key may not read whether force-audit is on");
         }
+        let flaw = "force-audit is on: the device stops signing when its log of 62 entries is full. Turn it off";
+        self.flaw = Some((force_audit == Some(true)).then_some(flaw));
         Ok(())
     }
 }
@@ -55,10 +51,14 @@ impl Opener for YubiHsmOpener {
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
         let deadline = deadline.min(Instant::now() + PATIENCE);
         let lane = self.access.open(deadline)?;
-        if !self.audit_told {
-            self.tell_audit(&lane, deadline)?;
+        if self.flaw.is_none() {
+            self.look_at_audit(&lane, deadline)?;
         }
         Ok(Box::new(YubiHsmSession { lane, seen: vec![false; self.keys.len()], keys: self.keys.clone() }))
+    }
+
+    fn flaw(&self) -> Option<&str> {
+        self.flaw.flatten()
     }
 }
 

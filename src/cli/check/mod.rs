@@ -1,57 +1,40 @@
 //! `highwater check`: everything that would keep a signer from signing, found before it starts. Changes nothing.
 
-use super::{CliError, ConfigArgs, Exit, output};
+mod devices;
+mod report;
+
+use super::{CliError, ConfigArgs};
 use crate::{
-    config::{
-        ChainConfig, Config, ConfigError, Finding, KeyConfig, KeyRole, NodeAddress, Pkcs11Config, YubiHsmAdapter,
-        YubiHsmConfig,
-    },
-    keyring::{self, IdentityKey, pkcs11::profile::Evidence, yubihsm},
+    config::{ChainConfig, Config, ConfigError, Finding, KeyConfig, KeyRole, NodeAddress},
+    daemon,
+    keyring::{self, IdentityKey},
     state::{self, StateError},
     watermark::{FileError, HostId, Identity},
 };
 use clap::Args;
-use std::{env, fs, os::unix::fs::MetadataExt as _, path::Path};
+use report::Report;
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 /// Check without changing anything.
 #[derive(Args, Debug)]
 pub(super) struct Check {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Look at configuration, permissions and state only, touch no device and no PIN, and exit 0 on warnings: for
+    /// ExecStartPre
+    #[arg(long)]
+    before_start: bool,
+    /// The time from one block to the next, by which the load of a device is judged
+    #[arg(long, value_name = "SECONDS", default_value = "6", value_parser = block_time)]
+    block_time: Duration,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
 }
 
-/// What was looked at, and how it is.
-#[derive(Default)]
-struct Report {
-    lines: Vec<String>,
-    warnings: usize,
-    failures: usize,
-}
-
-impl Report {
-    fn ok(&mut self, text: impl Into<String>) {
-        self.lines.push(format!("ok    {}", text.into()));
-    }
-
-    fn warn(&mut self, text: impl Into<String>) {
-        self.warnings += 1;
-        self.lines.push(format!("warn  {}", text.into()));
-    }
-
-    fn fail(&mut self, text: impl Into<String>) {
-        self.failures += 1;
-        self.lines.push(format!("fail  {}", text.into()));
-    }
-
-    fn finish(self) -> Result<(), CliError> {
-        output::print(&self.lines.join("\n"))?;
-        let exit = match (self.failures, self.warnings) {
-            (0, 0) => return Ok(()),
-            (0, _) => Exit::CheckWarning,
-            _ => Exit::CheckError,
-        };
-        Err(CliError::new(exit, ""))
-    }
+fn block_time(text: &str) -> Result<Duration, &'static str> {
+    let seconds: Option<f64> = text.parse().ok().filter(|seconds| (0.01..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or("expected seconds, 0.01 to 3600")
 }
 
 impl Check {
@@ -63,13 +46,34 @@ impl Check {
                 report.ok(format!("{} is a configuration", path.display()));
                 warnings.iter().for_each(|warning: &Finding| report.warn(warning.at(&path)));
                 check_config(&config, &mut report);
+                if !self.before_start {
+                    self.check_devices(&config, &mut report);
+                }
             }
             Err(ConfigError::Invalid { findings, path }) => {
                 findings.iter().for_each(|finding| report.fail(finding.at(&path)));
             }
             Err(error) => report.fail(error.to_string()),
         }
-        report.finish()
+        report.finish(self.json, !self.before_start)
+    }
+
+    /// A running signer's devices are its own: another session may cost it one of its own, or its turn.
+    fn check_devices(&self, config: &Config, report: &mut Report) {
+        if config.pkcs11.is_empty() && config.yubihsm.is_empty() {
+            return;
+        }
+        let all_there = devices::check_surroundings(config, report);
+        if daemon::refuse_second_signer(config).is_err() {
+            return report.ok("a signer is running with this configuration: its devices are left to it");
+        }
+        if all_there {
+            // Before there is any thread.
+            match keyring::start_spawner(config) {
+                Ok(spawner) => devices::measure(config, spawner.as_ref(), self.block_time, report),
+                Err(error) => report.fail(format!("cannot start the process that opens PKCS#11 tokens: {error}")),
+            }
+        }
     }
 }
 
@@ -83,8 +87,6 @@ fn check_config(config: &Config, report: &mut Report) {
             None => report.fail(format!("chain {}: no consensus key", chain.id)),
         }
     }
-    config.pkcs11.iter().for_each(|provider| check_pkcs11(provider, report));
-    config.yubihsm.iter().for_each(|provider| check_yubihsm(provider, report));
     let mut seen: Vec<&Path> = Vec::new();
     for validator in &config.validators {
         if let NodeAddress::Tcp { identity_key, .. } = &validator.address
@@ -96,40 +98,6 @@ fn check_config(config: &Config, report: &mut Report) {
                 Err(error) => report.fail(format!("identity key: {error}")),
             }
         }
-    }
-}
-
-/// Whether the module and what it needs are on this machine. Does not load it.
-fn check_pkcs11(provider: &Pkcs11Config, report: &mut Report) {
-    let Pkcs11Config { profile, module, token, .. } = provider;
-    let of = match profile.tested_with.as_slice() {
-        [] => String::new(),
-        with => format!(" with {}", with.join(", ")),
-    };
-    // Of any lower level the configuration itself warns, with the line.
-    if profile.evidence == Evidence::Tested {
-        report.ok(format!("{token}: the profile {} {}{of}", profile.name, profile.evidence));
-    }
-    if !module.is_file() {
-        let (path, install) = (module.display(), &profile.module.install);
-        report.fail(format!("{token}: there is no {path}: install {install}, or name the file with `module`"));
-    }
-    if let Some(variable) = profile.missing_variable(|name| env::var_os(name).is_some()) {
-        let (name, meaning) = (&variable.name, &variable.meaning);
-        report.warn(format!("{token}: its module may need the environment variable {name}: set it to {meaning}"));
-    }
-}
-
-/// Whether the password can be read and the connector is there. Opens no session: a running signer may need it.
-fn check_yubihsm(provider: &YubiHsmConfig, report: &mut Report) {
-    let reached = yubihsm::client::Reached::look_for(&provider.adapter, provider.serial_number.as_deref());
-    match (&provider.adapter, reached) {
-        (_, Err(trouble)) => report.fail(format!("{provider}: {}", trouble.text())),
-        (YubiHsmAdapter::Http { .. }, Ok(_)) => report.ok(format!("{provider}: its connector is there")),
-        (YubiHsmAdapter::Usb { .. }, Ok(_)) => {}
-    }
-    if let Err(why) = yubihsm::access::read_password(&provider.password) {
-        report.fail(format!("{provider}: {why}"));
     }
 }
 
