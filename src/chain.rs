@@ -7,6 +7,7 @@
 use crate::{
     consensus::{ChainId, Hrs, PublicKey, Signature, Timestamp},
     keyring::{SignError, Signer, Ticket},
+    ops::stats::ChainStats,
     privval::{
         Canonical, Extension, ProposalRequest, RawBytesRequest, Refusal, SignBytes, VoteRequest, extension_sign_bytes,
         raw_sign_bytes,
@@ -16,7 +17,7 @@ use crate::{
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// What every self-test signs: one constant that can never be sign bytes. As a length prefix its first byte
@@ -31,6 +32,7 @@ pub struct Chain {
     public_key: Option<PublicKey>,
     allow_raw_bytes: bool,
     plane: Mutex<Plane>,
+    stats: ChainStats,
 }
 
 /// Whether the chain can sign.
@@ -58,25 +60,36 @@ pub struct Signed {
     pub repeated: bool,
     /// The signature over the vote extension, if there had to be one.
     pub extension_signature: Option<Signature>,
+    /// How long its mark took to become durable. None for a repeat.
+    pub flushed_in: Option<Duration>,
 }
 
 impl Chain {
     /// A chain that can sign. Raises no mark and signs nothing by itself.
     pub fn open(id: ChainId, signer: Box<dyn Signer>, store: Store, state_file: &Path, allow_raw_bytes: bool) -> Self {
         let public_key = Some(signer.public_key());
+        let stats = ChainStats::default();
+        stats.mark(store.mark().hrs);
         let open = Open { signer, store, state_file: state_file.into(), cached: None };
-        Self { id, public_key, allow_raw_bytes, plane: Mutex::new(Plane::Open(Box::new(open))) }
+        Self { id, public_key, allow_raw_bytes, plane: Mutex::new(Plane::Open(Box::new(open))), stats }
     }
 
     /// A chain that answers every request with `why`, but for its public key if that is known: a booting node asks
     /// for it once and exits without.
     pub fn closed(id: ChainId, public_key: Option<PublicKey>, why: Refusal) -> Self {
-        Self { id, public_key, allow_raw_bytes: false, plane: Mutex::new(Plane::Closed(why)) }
+        let stats = ChainStats::default();
+        stats.close(&why);
+        Self { id, public_key, allow_raw_bytes: false, plane: Mutex::new(Plane::Closed(why)), stats }
     }
 
     /// The chain's id.
     pub fn id(&self) -> &ChainId {
         &self.id
+    }
+
+    /// How far it has come. Needs no lock of the signing path.
+    pub fn stats(&self) -> &ChainStats {
+        &self.stats
     }
 
     /// The consensus key. Needs no device, no disk and no lock.
@@ -180,19 +193,21 @@ impl Open {
             false => self.signer.begin(messages, asked_at).map_err(key_unavailable)?,
         };
 
+        let flush_begin = Instant::now();
         let durable = if repeated {
             self.store.current()
         } else {
             self.cached = None;
             self.store.advance(candidate.mark())
         };
+        let flushed_in = (!repeated).then(|| flush_begin.elapsed());
         let durable = durable.map_err(|error| state_unusable(&self.state_file, &error))?;
 
         let mut signatures = self.finish(ticket, messages)?.into_iter();
         let vote = cached.or_else(|| signatures.next()).expect("a signature for every message");
         let signature = release(durable, id, &sign_bytes, vote);
         self.cached = Some(signature);
-        Ok(Signed { timestamp, signature, repeated, extension_signature: signatures.next() })
+        Ok(Signed { timestamp, signature, repeated, extension_signature: signatures.next(), flushed_in })
     }
 
     /// Waits for the signatures that were begun, or makes them where there was nothing to begin.

@@ -5,8 +5,9 @@ use crate::{
     config::{ChainConfig, Config, KeyConfig, NodeAddress},
     consensus::ChainId,
     hook,
-    keyring::{self, IdentityKey, KeyError, Keyring, Signer},
+    keyring::{self, IdentityKey, KeyError, Keyring, Signer, device::Device},
     node::{Node, Stop},
+    ops::telemetry::{NodeView, Telemetry},
     privval::Refusal,
     state::{Place, StateError},
     watermark::{FileError, HostError, HostId, Identity, Mark, StateFile, Store},
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 
 /// A signer with its chains open and its nodes not yet dialled.
 pub struct Daemon {
+    chains: Vec<Arc<Chain>>,
     nodes: Vec<Node>,
 }
 
@@ -59,7 +61,17 @@ impl Daemon {
             return Err(DaemonError::NoChain(reasons));
         }
         let nodes = open_nodes(config, &chains)?;
-        Ok(Self { nodes })
+        Ok(Self { chains: chains.into_values().collect(), nodes })
+    }
+
+    /// All that can be seen of it. `devices` are those of its keyring.
+    pub fn telemetry(&self, devices: Vec<Arc<Device>>) -> Telemetry {
+        let view = |node: &Node| NodeView {
+            chain: node.chain().id().clone(),
+            name: node.name().to_owned(),
+            stats: node.stats(),
+        };
+        Telemetry::new(self.chains.clone(), self.nodes.iter().map(view).collect(), devices)
     }
 
     /// Starts a thread for each node. `on_node_end` is called from it when that node will not be dialled again.

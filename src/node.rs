@@ -8,6 +8,7 @@ use crate::{
     consensus::Hrs,
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
+    ops::stats::NodeStats,
     privval::{ParseError, Refusal, Request, RequestKind, message::Message, response},
 };
 use rand_core::{OsRng, RngCore as _};
@@ -26,6 +27,7 @@ pub struct Node {
     identity: Option<Arc<IdentityKey>>,
     chain: Arc<Chain>,
     stop: Arc<Stop>,
+    stats: Arc<NodeStats>,
 }
 
 impl Node {
@@ -37,12 +39,22 @@ impl Node {
         let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
         assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
         let name = config.address.to_string();
-        Self { config, name, identity, chain, stop: Arc::default() }
+        Self { config, name, identity, chain, stop: Arc::default(), stats: Arc::default() }
     }
 
     /// A handle that ends [`Node::run`] from another thread.
     pub fn stop_handle(&self) -> Arc<Stop> {
         Arc::clone(&self.stop)
+    }
+
+    /// What it has asked for.
+    pub fn stats(&self) -> Arc<NodeStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// The chain it is served.
+    pub fn chain(&self) -> &Arc<Chain> {
+        &self.chain
     }
 
     /// The node's address.
@@ -61,6 +73,7 @@ impl Node {
                 return;
             }
             let Err(error) = ended;
+            self.stats.link_down(&error.to_string());
             quiet.report(&error.to_string(), |text, times| {
                 warn!(chain = %self.chain.id(), node = %self.name, times, "link lost: {text}");
             });
@@ -81,6 +94,7 @@ impl Node {
         let mut link = door.enter()?;
         let peer = link.peer().map(|peer| peer.to_string());
         info!(chain = %self.chain.id(), node = %self.name, peer = peer.as_deref().unwrap_or("-"), "link up");
+        self.stats.link_up(peer);
         self.serve(link.as_mut(), on_answer)
     }
 
@@ -111,7 +125,10 @@ impl Node {
             message.encode_frame(&mut frame);
             link.send(&frame)?;
             // After the answer, and through a queue that drops rather than waits.
-            event.log(&self.chain, &self.name, begin.elapsed());
+            let took = begin.elapsed();
+            self.stats.answered(&event, took);
+            self.chain.stats().answered(&event);
+            event.log(&self.chain, &self.name, took);
             on_answer();
         }
     }
@@ -132,28 +149,33 @@ pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Me
         Request::Proposal(request) => Some(request.canonical.hrs()),
         Request::Ping | Request::PubKey | Request::RawBytes(_) => None,
     };
+    let mut flushed_in = None;
+    let mut outcome = |signed: &Signed| {
+        flushed_in = signed.flushed_in;
+        Outcome::of(signed)
+    };
     let answered = match request {
         Request::Ping => Ok((response::ping(), Outcome::Answered)),
         Request::PubKey => chain.public_key().map(|key| (response::pub_key(&key), Outcome::Answered)),
         Request::Proposal(request) => chain
             .sign_proposal(&request, max_height)
-            .map(|signed| (response::proposal(request.echo, &signed.signature), Outcome::of(&signed))),
+            .map(|signed| (response::proposal(request.echo, &signed.signature), outcome(&signed))),
         Request::RawBytes(request) => {
             chain.sign_raw_bytes(&request).map(|signature| (response::raw_bytes(&signature), Outcome::Signed))
         }
         Request::Vote(request) => chain.sign_vote(&request, max_height).map(|signed| {
             let extension = signed.extension_signature.as_ref();
             let message = response::vote(request.echo, signed.timestamp, &signed.signature, extension);
-            (message, Outcome::of(&signed))
+            (message, outcome(&signed))
         }),
     };
     Ok(match answered {
-        Ok((message, outcome)) => (message, Event { kind, hrs, outcome }),
+        Ok((message, outcome)) => (message, Event { kind, hrs, outcome, flushed_in }),
         Err(refusal) => (response::refused(kind, &refusal), Event::refused(kind, hrs, refusal)),
     })
 }
 
-/// What became of a request, for the log.
+/// What became of a request, for log, metrics and status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Which kind of request.
@@ -162,6 +184,8 @@ pub struct Event {
     pub hrs: Option<Hrs>,
     /// What it got.
     pub outcome: Outcome,
+    /// How long a new mark took to become durable.
+    pub flushed_in: Option<Duration>,
 }
 
 /// What a request got.
@@ -198,7 +222,7 @@ impl Outcome {
 
 impl Event {
     fn refused(kind: RequestKind, hrs: Option<Hrs>, refusal: Refusal) -> Self {
-        Self { kind, hrs, outcome: Outcome::Refused(refusal) }
+        Self { kind, hrs, outcome: Outcome::Refused(refusal), flushed_in: None }
     }
 
     fn log(&self, chain: &Chain, node: &str, took: Duration) {

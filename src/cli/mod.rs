@@ -9,6 +9,7 @@ mod pkcs11;
 mod softsign;
 mod start;
 mod state;
+mod status;
 
 pub use error::{CliError, Exit};
 
@@ -50,6 +51,8 @@ enum Command {
     /// Show, make, import, export or raise the watermark of a chain
     #[command(subcommand)]
     State(state::State),
+    /// Show what the running signer does; exits 0 (every chain signs) or 1 (not every chain does)
+    Status(status::StatusCommand),
     /// Print the version
     Version,
 }
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Softsign(command) => command.run(),
         Command::Start(command) => command.run(),
         Command::State(command) => command.run(),
+        Command::Status(command) => command.run(),
         Command::Version => output::print(&format!("highwater {}", env!("CARGO_PKG_VERSION"))),
     };
     match result {

@@ -8,11 +8,13 @@ use crate::{
     ops::{
         self,
         log::{Log, LogFormat},
+        web::{self, ControlSocket, Web},
     },
 };
 use clap::Args;
-use std::time::Duration;
+use std::{env, sync::Arc, time::Duration};
 use tokio::{
+    net::TcpListener,
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -66,11 +68,38 @@ impl Start {
         let keyring = Keyring::open(&config, spawner.as_ref());
         let keyring = keyring.map_err(|error| CliError::io("cannot start a thread for a device", &error))?;
         let daemon = Daemon::open(&config, &keyring)?;
+        let mut telemetry = daemon.telemetry(keyring.devices());
+        telemetry.dropped_lines = Some(log.dropped());
+        let web = Web::new(Arc::new(telemetry));
+        serve_metrics(&runtime, &config, &web)?;
+        serve_control(&runtime, &config, web);
         let running = daemon.start(move || {
             // The receiver outlives every node.
             let _ = sender.send(Event::NodeEnded);
         })?;
         runtime.block_on(until_the_end(&running, &mut events, &log))
+    }
+}
+
+/// An address that cannot be had ends the start: whoever relies on an alert must not learn later that there is none.
+fn serve_metrics(runtime: &Runtime, config: &Config, web: &Web) -> Result<(), CliError> {
+    let Some(address) = config.own.metrics else { return Ok(()) };
+    let listener = runtime.block_on(TcpListener::bind(address)).map_err(|error| {
+        let text = format!("cannot listen at {address}, the `laddr` of [highwater.metrics]: {error}");
+        CliError::new(Exit::CantCreate, text)
+    })?;
+    info!(%address, "metrics at http://{address}/metrics");
+    runtime.spawn(web.clone().serve_metrics(listener));
+    Ok(())
+}
+
+/// A signer without its control socket signs all the same.
+fn serve_control(runtime: &Runtime, config: &Config, web: Web) {
+    let path = web::control_socket(env::var_os(web::RUNTIME_VARIABLE), config.home());
+    let _inside = runtime.enter();
+    match ControlSocket::bind(&path) {
+        Ok(socket) => drop(runtime.spawn(web.serve_control(socket))),
+        Err(error) => warn!("`highwater status` will not work: cannot listen at {}: {error}", path.display()),
     }
 }
 

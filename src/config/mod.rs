@@ -10,6 +10,7 @@
 
 mod address;
 mod model;
+mod own;
 mod pkcs11;
 mod providers;
 pub(crate) mod reader;
@@ -19,6 +20,7 @@ mod validate;
 mod yubihsm;
 
 pub use model::*;
+pub use own::OwnConfig;
 
 use pkcs11::Surroundings;
 use reader::{Findings, Table};
@@ -68,10 +70,7 @@ impl Config {
             validate::check(&draft, &mut findings);
         }
         match findings.finish() {
-            Ok(warnings) => {
-                let Draft { chains, validators, softsign, pkcs11, yubihsm, .. } = draft;
-                Ok((Self { path: path.into(), chains, validators, softsign, pkcs11, yubihsm }, warnings))
-            }
+            Ok(warnings) => Ok((draft.into_config(path), warnings)),
             Err(findings) => Err(ConfigError::Invalid { path: path.into(), findings }),
         }
     }
@@ -107,8 +106,7 @@ impl Sketch {
         if !is_toml {
             return Err(ConfigError::Invalid { path: path.into(), findings: errors });
         }
-        let Draft { chains, validators, softsign, pkcs11, yubihsm, .. } = draft;
-        Ok(Self { config: Config { path: path.into(), chains, validators, softsign, pkcs11, yubihsm }, errors })
+        Ok(Self { config: draft.into_config(path), errors })
     }
 }
 
@@ -339,7 +337,12 @@ key_type = "konsensus"
             ("path", "chain_id = 1\npath", 12, "`chain_id` in [[providers.softsign]]: did you mean `chain_ids`?"),
             ("path", "qqq = 1\npath", 12, "`qqq` in [[providers.softsign]]: it knows `key_type`, `type`, "),
             ("[[providers.softsign]]", "[[providers.sofsign]]\n[[providers.softsign]]", 10, "did you mean `softsign`?"),
-            ("[[validator]]", "[highwater]\nmetrics = 1\n[[validator]]", 6, "`metrics` in [highwater]: it has no keys"),
+            (
+                "[[validator]]",
+                "[highwater]\nmetrik = 1\n[[validator]]",
+                6,
+                "`metrik` in [highwater]: did you mean `metrics`?",
+            ),
             ("id = ", "\"a\\nb\" = 1\nid = ", 2, "`a\\nb` in [[chain]]"),
         ] {
             assert_one_error(&good_with(old, new), line, &["unknown key", hint]);
@@ -377,6 +380,6 @@ key_type = "konsensus"
         assert!(config.chains[0].allow_raw_bytes && config.chains[0].state_hook.is_some());
         assert!(config.validators[0].max_height.is_some());
         assert_eq!(config.pkcs11[0].keys.len(), 1);
-        assert!(text.contains("\n[highwater]"));
+        assert!(config.own.metrics.is_some() && config.own.audit.is_some());
     }
 }

@@ -1,5 +1,6 @@
 //! What a configuration means once it has been read: no strings left to check.
 
+use super::OwnConfig;
 use crate::{
     consensus::{ChainId, KeyType, PublicKey},
     keyring::pkcs11::{
@@ -31,9 +32,19 @@ pub struct Config {
     pub pkcs11: Vec<Pkcs11Config>,
     /// Every `[[providers.yubihsm]]`, in file order. No two have the same adapter, serial number and auth key.
     pub yubihsm: Vec<YubiHsmConfig>,
+    /// `[highwater]`
+    pub own: OwnConfig,
 }
 
 impl Config {
+    /// The directory of the configuration file: where the control socket is, unless systemd gives a better place.
+    pub fn home(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
     /// The chain with this id.
     pub fn chain(&self, id: &ChainId) -> Option<&ChainConfig> {
         self.chains.iter().find(|chain| chain.id == *id)

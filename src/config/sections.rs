@@ -3,14 +3,15 @@
 //! Whether the sections fit together is for `validate` to say.
 
 use super::{
-    ChainConfig, HookConfig, KeyFormat, NodeAddress, Pkcs11Config, SoftsignConfig, ValidatorConfig, YubiHsmConfig,
+    ChainConfig, Config, HookConfig, KeyFormat, NodeAddress, OwnConfig, Pkcs11Config, SoftsignConfig, ValidatorConfig,
+    YubiHsmConfig,
     address::Address,
     pkcs11::Surroundings,
     providers::KeyUse,
     reader::{Findings, Located, Table, Value},
 };
 use crate::consensus::{ChainId, HEIGHT_MAX};
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// How long a silent node is waited for, unless `timeout` says longer. CometBFT pings every 3.33 s, so a shorter
 /// time would cut links that are well (`privval/signer_listener_endpoint.go`).
@@ -35,6 +36,8 @@ pub(super) struct Draft {
     pub(super) softsign: Vec<SoftsignConfig>,
     pub(super) pkcs11: Vec<Pkcs11Config>,
     pub(super) yubihsm: Vec<YubiHsmConfig>,
+    /// Highwater's own settings.
+    pub(super) own: OwnConfig,
     /// Some chain's id could not be read: that an id is unknown cannot be said.
     pub(super) chains_incomplete: bool,
     /// Some key's chains could not be read: that a chain has no key cannot be said.
@@ -55,10 +58,17 @@ impl Draft {
             softsign: Vec::new(),
             pkcs11: Vec::new(),
             yubihsm: Vec::new(),
+            own: OwnConfig::default(),
             chains_incomplete: false,
             keys_incomplete: false,
             surroundings,
         }
+    }
+
+    /// What was read, as a configuration.
+    pub(super) fn into_config(self, path: &Path) -> Config {
+        let Self { chains, validators, softsign, pkcs11, yubihsm, own, .. } = self;
+        Config { path: path.into(), chains, validators, softsign, pkcs11, yubihsm, own }
     }
 
     /// Reads the whole file.
@@ -90,9 +100,8 @@ impl Draft {
         if let Some(providers) = providers {
             providers.table("[providers]", findings, |table, findings| self.providers(table, findings));
         }
-        // Highwater's own settings; there are none yet.
         if let Some(own) = root.get("highwater", findings) {
-            own.table("[highwater]", findings, |_, _| ());
+            own.table("[highwater]", findings, |table, findings| self.own.read(table, findings));
         }
         if let Some(signer) = root.get("tx_signer", findings) {
             findings.error(signer.line, "transaction signing is not supported: remove [[tx_signer]]");

@@ -9,12 +9,14 @@ use super::SignError;
 use crate::{
     chain::SELF_TEST,
     consensus::{ChainId, PublicKey, Signature},
+    ops::histogram::Histogram,
 };
 use rand_core::{OsRng, RngCore as _};
 use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -99,9 +101,41 @@ impl Trouble {
 /// A device and its thread. The thread ends when this goes.
 pub struct Device {
     name: String,
+    chains: Vec<ChainId>,
     jobs: SyncSender<Job>,
     health: Arc<Mutex<Health>>,
     message_max_bytes: Option<usize>,
+    stats: Arc<DeviceStats>,
+}
+
+/// What a device has done.
+#[derive(Debug, Default)]
+pub struct DeviceStats {
+    /// The time of each signature that the device made, without the wait in its queue.
+    pub signed_in: Histogram,
+    /// Requests that it did not sign.
+    failures: AtomicU64,
+    /// Sessions that were opened.
+    sessions: AtomicU64,
+    /// Requests that are in its queue or in work.
+    waiting: AtomicU64,
+}
+
+impl DeviceStats {
+    /// Requests that it did not sign.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    /// Sessions that were opened.
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Relaxed)
+    }
+
+    /// Requests that are in its queue or in work.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Relaxed)
+    }
 }
 
 /// What is known about a device.
@@ -131,7 +165,8 @@ impl Device {
     /// Starts the thread of a device, and gives it one deadline to come up. A device that is down is
     /// no error: it is looked for until it comes.
     pub fn start(equipment: Equipment) -> io::Result<Arc<Self>> {
-        let Equipment { name, opener, keys, message_max_bytes, .. } = equipment;
+        let Equipment { name, opener, keys, message_max_bytes, chains } = equipment;
+        let stats: Arc<DeviceStats> = Arc::default();
         let (jobs, queue) = sync_channel(QUEUE_REQUESTS);
         let (first, came_up) = sync_channel(1);
         let health = Arc::new(Mutex::new(Health::Down("it has not been opened yet".into())));
@@ -147,11 +182,27 @@ impl Device {
             failures: 0,
             waits: 0,
             fatal: false,
+            stats: Arc::clone(&stats),
         };
         thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
         // Its answer does not matter here: the health is told to whoever asks.
         let _ = came_up.recv_timeout(DEADLINE);
-        Ok(Arc::new(Self { name, jobs, health, message_max_bytes }))
+        Ok(Arc::new(Self { name, chains, jobs, health, message_max_bytes, stats }))
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The served chains whose consensus key is on it.
+    pub fn chains(&self) -> &[ChainId] {
+        &self.chains
+    }
+
+    /// What it has done.
+    pub fn stats(&self) -> &DeviceStats {
+        &self.stats
     }
 
     /// How the device is.
@@ -179,7 +230,10 @@ impl Device {
         let (reply, signatures) = sync_channel(1);
         let messages = messages.iter().map(|message| message.to_vec()).collect();
         match self.jobs.try_send(Job { key, messages, deadline, reply }) {
-            Ok(()) => Ok(Pending { signatures, deadline, device: self.name.clone() }),
+            Ok(()) => {
+                self.stats.waiting.fetch_add(1, Relaxed);
+                Ok(Pending { signatures, deadline, device: self.name.clone() })
+            }
             Err(TrySendError::Full(_)) => Err(refuse(Trouble::Busy.text())),
             Err(TrySendError::Disconnected(_)) => Err(refuse("its thread has ended")),
         }
@@ -218,6 +272,7 @@ struct Worker {
     /// How often a self-test was waited for since the device went down.
     waits: u32,
     fatal: bool,
+    stats: Arc<DeviceStats>,
 }
 
 impl Worker {
@@ -234,14 +289,14 @@ impl Worker {
     }
 
     /// How long to wait for work before a self-test: long for a device that signs; 50 ms to 5 s, with jitter, for one
-    /// that is down; for ever where only an operator can help.
+    /// that failed; for ever where only an operator can help.
     fn patience(&mut self) -> Duration {
         const FIRST_MS: u64 = 50;
         const LONGEST_MS: u64 = 5000;
         if self.fatal {
             return Duration::MAX;
         }
-        if *lock(&self.health) == Health::Up {
+        if self.failures == 0 && *lock(&self.health) == Health::Up {
             return IDLE_BEFORE_SELF_TEST;
         }
         let full = LONGEST_MS.min(FIRST_MS << self.waits.min(10));
@@ -253,6 +308,8 @@ impl Worker {
         let signed = job.messages.iter().map(|message| self.sign(job.key, message, job.deadline)).collect();
         let signed: Result<Vec<Signature>, Trouble> = signed;
         self.note(signed.as_ref().err());
+        self.stats.waiting.fetch_sub(1, Relaxed);
+        self.stats.failures.fetch_add(u64::from(signed.is_err()), Relaxed);
         let signed = signed.map_err(|trouble| SignError::Backend(format!("{}: {}", self.name, trouble.text())));
         // Whoever asked may have stopped waiting.
         let _ = job.reply.try_send(signed);
@@ -286,7 +343,9 @@ impl Worker {
             if !self.keys[key].verifies(message, signature) {
                 return Err(Trouble::Broken("its signature does not verify with the pinned public key".into()));
             }
-            self.usual = began.elapsed().min(DEADLINE / 2);
+            let took = began.elapsed();
+            self.stats.signed_in.observe(took);
+            self.usual = took.min(DEADLINE / 2);
         }
         // After anything but a clear answer the session is not used again: some modules stay stuck in it.
         if matches!(signature, Ok(_) | Err(Trouble::Rejected(_))) {
@@ -297,6 +356,7 @@ impl Worker {
 
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
         let session = self.opener.open(deadline)?;
+        self.stats.sessions.fetch_add(1, Relaxed);
         if let (Some(flaw), false) = (self.opener.flaw(), self.told_flaw) {
             error!(device = %self.name, "{flaw}");
             self.told_flaw = true;

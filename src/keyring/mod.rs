@@ -125,6 +125,11 @@ impl Keyring {
         Ok(Self { pkcs11, yubihsm: yubihsm::YubiHsms::start(config)? })
     }
 
+    /// Every device.
+    pub fn devices(&self) -> Vec<Arc<Device>> {
+        self.pkcs11.iter().chain(self.yubihsm.devices()).cloned().collect()
+    }
+
     /// What signs with `key` for `chain`. Which that is depends on the configuration alone.
     pub fn signer(&self, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, KeyError> {
         match key {

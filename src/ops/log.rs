@@ -46,6 +46,11 @@ impl Log {
     pub fn dropped_lines(&self) -> usize {
         self.dropped.dropped_lines()
     }
+
+    /// A counter of the same.
+    pub fn dropped(&self) -> ErrorCounter {
+        self.dropped.clone()
+    }
 }
 
 impl Drop for Log {

@@ -1,4 +1,18 @@
 //! What surrounds the signer in operation. Nothing here is waited for on the way from a request to its answer.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `histogram`, `stats` | what is counted |
+//! | `telemetry` | all that can be seen of a running signer: chains, nodes, devices |
+//! | `metrics`, `status` | the same for Prometheus, and for a person |
+//! | `web` | the metrics endpoint and the control socket |
+//! | `log`, `panic` | lines on standard error; what a panic ends |
 
+pub mod histogram;
 pub mod log;
+pub mod metrics;
 pub mod panic;
+pub mod stats;
+pub mod status;
+pub mod telemetry;
+pub mod web;

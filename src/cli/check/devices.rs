@@ -124,32 +124,51 @@ fn sign(device: &mut Equipment) -> Result<Vec<Duration>, Trouble> {
 
 fn tell(device: &Equipment, times: &[Duration], block_time: Duration, report: &mut Report) {
     let [p50, p99] = [50, 99].map(|percent| output::percentile(times, percent));
-    let chains = device.chains.len();
-    let share = share(p50, chains, block_time);
-    let text = format!(
-        "{}: signs in {} (p99 {}). The votes of {chains} {} need {share:.1} % of its time, with a block every {} s",
-        device.name,
-        milliseconds(p50),
-        milliseconds(p99),
-        if chains == 1 { "chain" } else { "chains" },
-        block_time.as_secs_f64()
-    );
-    match share > BUSY_PERCENT {
-        false => report.ok(text),
-        true => report.warn(format!(
-            "{text}. Above {BUSY_PERCENT} % votes wait for each other, and vote extensions come on top: move chains to \
-             another device"
-        )),
-    }
+    let chains: Vec<_> = device.chains.iter().map(ToString::to_string).collect();
+    let load = Load { name: &device.name, chains: &chains, signature: p50, block_time };
+    let share = load.tell(&format!("signs in {} (p99 {})", milliseconds(p50), milliseconds(p99)), report);
     report.device(json!({
         "device": device.name,
-        "chains": device.chains.iter().map(|chain| chain.as_str()).collect::<Vec<_>>(),
+        "chains": chains,
         "signatures": times.len(),
         "p50_us": u64::try_from(p50.as_micros()).ok(),
         "p99_us": u64::try_from(p99.as_micros()).ok(),
         "block_time_s": block_time.as_secs_f64(),
         "share_percent": share,
     }));
+}
+
+/// What a device has to do.
+pub(super) struct Load<'a> {
+    pub(super) name: &'a str,
+    /// The chains whose key is on it.
+    pub(super) chains: &'a [String],
+    /// The time of one signature.
+    pub(super) signature: Duration,
+    /// From one block to the next.
+    pub(super) block_time: Duration,
+}
+
+impl Load<'_> {
+    /// Says how much of the device's time is taken, after `how`, and returns that in percent.
+    pub(super) fn tell(&self, how: &str, report: &mut Report) -> f64 {
+        let Self { name, chains, signature, block_time } = self;
+        let share = share(*signature, chains.len(), *block_time);
+        let text = format!(
+            "{name}: {how}. The votes of {} {} need {share:.1} % of its time, with a block every {} s",
+            chains.len(),
+            if chains.len() == 1 { "chain" } else { "chains" },
+            block_time.as_secs_f64()
+        );
+        match share > BUSY_PERCENT {
+            false => report.ok(text),
+            true => report.warn(format!(
+                "{text}. Above {BUSY_PERCENT} % votes wait for each other, and vote extensions come on top: move chains to \
+                 another device"
+            )),
+        }
+        share
+    }
 }
 
 /// How much of a device's time the votes of that many chains take, in percent.
@@ -159,7 +178,7 @@ fn share(signature: Duration, chains: usize, block_time: Duration) -> f64 {
     100.0 * busy / block_time.as_secs_f64()
 }
 
-fn milliseconds(time: Duration) -> String {
+pub(super) fn milliseconds(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 

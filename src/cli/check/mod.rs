@@ -2,6 +2,7 @@
 
 mod devices;
 mod report;
+mod running;
 
 use super::{CliError, ConfigArgs};
 use crate::{
@@ -60,12 +61,9 @@ impl Check {
 
     /// A running signer's devices are its own: another session may cost it one of its own, or its turn.
     fn check_devices(&self, config: &Config, report: &mut Report) {
-        if config.pkcs11.is_empty() && config.yubihsm.is_empty() {
-            return;
-        }
         let all_there = devices::check_surroundings(config, report);
         if daemon::refuse_second_signer(config).is_err() {
-            return report.ok("a signer is running with this configuration: its devices are left to it");
+            return running::ask(config, self.block_time, report);
         }
         if all_there {
             // Before there is any thread.

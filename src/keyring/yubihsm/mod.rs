@@ -106,6 +106,11 @@ impl YubiHsms {
         Ok(Self { plan, devices })
     }
 
+    /// Those that have a key.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &Arc<Device>> {
+        self.devices.iter().flatten()
+    }
+
     /// What signs for `chain`, whose key is on one of these devices or on several.
     pub(super) fn signer(&self, chain: &ChainId) -> Result<DeviceKey, KeyError> {
         let Plan { chains, places, keys } = &self.plan;

@@ -1,0 +1,50 @@
+//! What a running signer tells about itself: its devices are its own, so `check` asks it instead of them.
+
+use super::{devices, report::Report};
+use crate::{
+    config::Config,
+    ops::{
+        status::{DeviceStatus, Status},
+        web,
+    },
+};
+use std::{env, time::Duration};
+
+/// Asks the signer that runs with this configuration.
+pub(super) fn ask(config: &Config, block_time: Duration, report: &mut Report) {
+    let sockets = web::control_sockets(env::var_os(web::RUNTIME_VARIABLE), config.home());
+    let answer = sockets.iter().find_map(|socket| super::super::status::ask(socket).ok());
+    let Some((status, _)) = answer else {
+        return report.warn(
+            "a signer is running with this configuration, and its devices are left to it; it does not answer at its \
+             control socket, so how they are is not known",
+        );
+    };
+    report
+        .ok(format!("a signer is running with this configuration as process {}: what follows is its word", status.pid));
+    tell(&status, block_time, report);
+}
+
+fn tell(status: &Status, block_time: Duration, report: &mut Report) {
+    for chain in &status.chains {
+        match chain.missing.is_empty() {
+            true => report.ok(format!("chain {}: signs", chain.id)),
+            false => chain.missing.iter().for_each(|missing| report.fail(format!("chain {}: {missing}", chain.id))),
+        }
+    }
+    for device in &status.devices {
+        match &device.down {
+            Some(why) => report.fail(format!("{}: {why}", device.name)),
+            None => tell_device(device, block_time, report),
+        }
+    }
+    status.warnings.iter().for_each(|warning| report.warn(warning.clone()));
+}
+
+fn tell_device(device: &DeviceStatus, block_time: Duration, report: &mut Report) {
+    let Some(mean) = device.signature.mean.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
+        return report.ok(format!("{}: signs", device.name));
+    };
+    let load = devices::Load { name: &device.name, chains: &device.chains, signature: mean, block_time };
+    load.tell(&format!("signs in {} on average", devices::milliseconds(mean)), report);
+}

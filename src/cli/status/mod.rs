@@ -1,0 +1,135 @@
+//! `highwater status`: what the running signer does, asked over its control socket.
+
+mod view;
+
+use super::{CliError, ConfigArgs, Exit, output};
+use crate::{
+    config::Sketch,
+    ops::{status::Status, web},
+};
+use clap::Args;
+use std::{
+    env,
+    io::{self, IsTerminal as _, Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+use view::{Paint, View};
+
+/// Show what the running signer does.
+#[derive(Args, Debug)]
+pub(super) struct StatusCommand {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The control socket of the signer [default: control.sock in $RUNTIME_DIRECTORY, in /run/highwater, or beside the
+    /// configuration file]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Look again every second, until interrupted
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How often `--watch` looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long a signer may take to answer. It answers from memory.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Far above the status of a signer with a hundred nodes.
+const ANSWER_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+impl StatusCommand {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let socket = self.find_socket()?;
+        let mut view = View::new(Paint::for_terminal(io::stdout().is_terminal()));
+        if self.watch {
+            return watch(&socket, &mut view);
+        }
+        let (status, text) = ask(&socket)?;
+        let answer = if self.json { text } else { view.draw(&status) };
+        output::print(answer.trim_end())?;
+        match status.ready {
+            true => Ok(()),
+            // Said above already.
+            false => Err(CliError::new(Exit::CheckWarning, "")),
+        }
+    }
+
+    fn find_socket(&self) -> Result<PathBuf, CliError> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let candidates = web::control_sockets(env::var_os(web::RUNTIME_VARIABLE), &home(&self.config));
+        let there = candidates.iter().find(|path| UnixStream::connect(path).is_ok());
+        there.cloned().ok_or_else(|| {
+            let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+            let text = format!(
+                "no signer answers at {}: start it with `highwater start`, run this as its user, or name its socket with \
+                 --socket",
+                tried.join(", ")
+            );
+            CliError::new(Exit::Unavailable, text)
+        })
+    }
+}
+
+/// The directory of the configuration. It is read for nothing else: a signer may run with one that has since been
+/// spoilt.
+fn home(args: &ConfigArgs) -> PathBuf {
+    let path = args.path();
+    match Sketch::load(&path) {
+        Ok(sketch) => sketch.config.home().to_owned(),
+        Err(_) => path.parent().map_or_else(|| ".".into(), Path::to_owned),
+    }
+}
+
+/// The status of the signer behind that socket, parsed and as it came.
+pub(super) fn ask(socket: &Path) -> Result<(Status, String), CliError> {
+    let failed = |error: io::Error| {
+        let text = format!("the signer at {} does not answer: {error}", socket.display());
+        CliError::new(Exit::Unavailable, text)
+    };
+    let answer = exchange(socket).map_err(failed)?;
+    let odd = |what: &str| {
+        CliError::new(
+            Exit::Software,
+            format!("what listens at {} is no signer of this version: {what}", socket.display()),
+        )
+    };
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| odd("it speaks no HTTP"))?;
+    if head.split(' ').nth(1) != Some("200") {
+        return Err(odd(head.lines().next().unwrap_or_default()));
+    }
+    let status: Status = serde_json::from_str(body).map_err(|error| odd(&error.to_string()))?;
+    match status.schema {
+        Status::SCHEMA => Ok((status, body.to_owned())),
+        other => Err(odd(&format!("its status has format {other}, and this program knows {}", Status::SCHEMA))),
+    }
+}
+
+fn exchange(socket: &Path) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /status HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX_BYTES).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// Draws the status again and again. A signer that goes away is waited for.
+fn watch(socket: &Path, view: &mut View) -> Result<(), CliError> {
+    const HOME_AND_CLEAR: &str = "\x1b[H\x1b[2J";
+    loop {
+        let picture = match ask(socket) {
+            Ok((status, _)) => view.draw(&status),
+            Err(error) => format!("{}\n", error.message),
+        };
+        output::print(&format!("{HOME_AND_CLEAR}{picture}"))?;
+        thread::sleep(EVERY);
+    }
+}

@@ -1,0 +1,331 @@
+//! The status as a person reads it.
+
+use crate::ops::status::{ChainStatus, DeviceStatus, Latency, NodeStatus, Status};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Write as _,
+};
+
+/// How many looks back the course of the answer times goes.
+const COURSE: usize = 40;
+
+/// Draws one status after the other, and remembers what it needs to show a course.
+pub(super) struct View {
+    paint: Paint,
+    courses: BTreeMap<String, Course>,
+}
+
+/// Whether there is colour.
+#[derive(Clone, Copy)]
+pub(super) struct Paint(bool);
+
+/// How long a chain's answers took on average, from one look to the next.
+#[derive(Default)]
+struct Course {
+    count: u64,
+    sum: f64,
+    /// In seconds. None where nothing was asked.
+    means: VecDeque<Option<f64>>,
+}
+
+impl Paint {
+    /// Colour on a terminal, unless `NO_COLOR` is set (no-color.org).
+    pub(super) fn for_terminal(is_terminal: bool) -> Self {
+        Self(is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
+    }
+
+    fn good(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    fn bad(self, text: &str) -> String {
+        self.with("1;31", text)
+    }
+
+    fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+impl View {
+    pub(super) fn new(paint: Paint) -> Self {
+        Self { paint, courses: BTreeMap::new() }
+    }
+
+    /// One picture, with a line break at its end.
+    pub(super) fn draw(&mut self, status: &Status) -> String {
+        let paint = self.paint;
+        let ready = match status.ready {
+            true => paint.good("every chain signs"),
+            false => paint.bad("not every chain signs"),
+        };
+        let Status { version, pid, now, started, .. } = status;
+        let mut text =
+            format!("highwater {version}, process {pid}, up {}: {ready}\n", span(now.saturating_sub(*started)));
+        for warning in &status.warnings {
+            let _ = writeln!(text, "{}", paint.bad(warning));
+        }
+        for chain in &status.chains {
+            let course = self.courses.entry(chain.id.clone()).or_default();
+            course.look(chain);
+            draw_chain(&mut text, paint, chain, course, *now);
+        }
+        for device in &status.devices {
+            draw_device(&mut text, paint, device);
+        }
+        text
+    }
+}
+
+fn draw_chain(text: &mut String, paint: Paint, chain: &ChainStatus, course: &Course, now: u64) {
+    let (height, round, step) = chain.mark;
+    let state = match chain.missing.is_empty() {
+        true => paint.good("signs"),
+        false => paint.bad("does not sign"),
+    };
+    let signed = chain
+        .signed_at
+        .map_or("nothing signed since the start".to_owned(), |at| format!("last signed {}", ago(now, at)));
+    let _ = writeln!(
+        text,
+        "\n{}  {state}, watermark {height}/{round}/{}, {signed}",
+        paint.bold(&chain.id),
+        step_name(step)
+    );
+    for missing in &chain.missing {
+        let _ = writeln!(text, "  {}", paint.bad(missing));
+    }
+    if let (Some(key), Some(address)) = (&chain.public_key, &chain.address) {
+        let _ = writeln!(text, "  key      {key}, address {address}");
+    }
+    if chain.flush.count > 0 {
+        let _ = writeln!(text, "  flush    {}", latency(&chain.flush));
+    }
+    for node in &chain.nodes {
+        draw_node(text, paint, node, now);
+    }
+    if let Some(line) = course.line() {
+        let _ = writeln!(text, "  course   {line}");
+    }
+}
+
+fn draw_node(text: &mut String, paint: Paint, node: &NodeStatus, now: u64) {
+    let link = match (node.up_since, &node.lost) {
+        (Some(since), _) => paint.good(&format!("up for {}", span(now.saturating_sub(since)))),
+        (None, Some((at, why))) => paint.bad(&format!("down: {why} ({})", ago(now, *at))),
+        (None, None) => paint.bad("not connected yet"),
+    };
+    let _ = writeln!(text, "  node     {}  {link}", node.address);
+    if let Some(peer) = &node.peer {
+        let _ = writeln!(text, "           peer {peer}");
+    }
+    let NodeStatus { signed, repeated, refused, failed, connects, .. } = node;
+    let mut line = format!("{signed} signed, {repeated} repeated, {refused} refused, {failed} failed");
+    if *connects > 1 {
+        let _ = write!(line, ", {connects} connects");
+    }
+    if node.answer.count > 0 {
+        let _ = write!(line, "; answers {}", latency(&node.answer));
+    }
+    let _ = writeln!(text, "           {line}");
+    for (at, why) in &node.refusals {
+        let _ = writeln!(text, "           refused {}: {why}", ago(now, *at));
+    }
+}
+
+fn draw_device(text: &mut String, paint: Paint, device: &DeviceStatus) {
+    let state = match &device.down {
+        None => paint.good("signs"),
+        Some(why) => paint.bad(&format!("down: {why}")),
+    };
+    let _ = writeln!(text, "\n{}  {state}", paint.bold(&device.name));
+    let DeviceStatus { chains, waiting, failures, sessions, signature, .. } = device;
+    let chains = chains.join(", ");
+    let mut line = format!("for {chains}; {waiting} waiting, {failures} failed, {sessions} sessions");
+    if signature.count > 0 {
+        let _ = write!(line, "; signatures {}", latency(signature));
+    }
+    let _ = writeln!(text, "           {line}");
+}
+
+impl Course {
+    fn look(&mut self, chain: &ChainStatus) {
+        let answers = || chain.nodes.iter().map(|node| node.answer);
+        let count: u64 = answers().map(|answer| answer.count).sum();
+        #[allow(clippy::cast_precision_loss, reason = "a mean need not be exact")]
+        let sum: f64 = answers().map(|answer| answer.mean.unwrap_or_default() * answer.count as f64).sum();
+        #[allow(clippy::cast_precision_loss, reason = "a mean need not be exact")]
+        let mean =
+            count.checked_sub(self.count).filter(|new| *new > 0).map(|new| (sum - self.sum).max(0.0) / new as f64);
+        // The first look goes back to the start of the signer.
+        self.means.push_back(mean.filter(|_| !self.means.is_empty()));
+        if self.means.len() > COURSE {
+            self.means.pop_front();
+        }
+        (self.count, self.sum) = (count, sum);
+    }
+
+    /// A bar for each look, the longest as high as the slowest. None before there are two.
+    fn line(&self) -> Option<String> {
+        const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+        let slowest = self.means.iter().flatten().copied().fold(0.0, f64::max);
+        if self.means.len() < 2 || slowest <= 0.0 {
+            return None;
+        }
+        let bar = |mean: &Option<f64>| match mean {
+            None => ' ',
+            Some(mean) => BARS.into_iter().rev().find(|bar| mean / slowest >= height(*bar, &BARS)).unwrap_or(BARS[0]),
+        };
+        let bars: String = self.means.iter().map(bar).collect();
+        Some(format!("{bars}  answers, highest {}", milliseconds(slowest)))
+    }
+}
+
+/// From which share of the slowest on a bar is drawn.
+fn height(bar: char, bars: &[char]) -> f64 {
+    let place = bars.iter().position(|known| *known == bar).unwrap_or_default();
+    #[allow(clippy::cast_precision_loss, reason = "there are eight")]
+    let share = place as f64 / bars.len() as f64;
+    share
+}
+
+fn latency(latency: &Latency) -> String {
+    let bound = |seconds: Option<f64>| seconds.map_or("over 5 s".to_owned(), |s| format!("≤ {}", milliseconds(s)));
+    let mean = latency.mean.map_or(String::new(), |mean| format!(", mean {}", milliseconds(mean)));
+    format!("p50 {}, p99 {}{mean}", bound(latency.p50), bound(latency.p99))
+}
+
+fn milliseconds(seconds: f64) -> String {
+    match seconds * 1000.0 {
+        ms if ms < 10.0 => format!("{ms:.2} ms"),
+        ms => format!("{ms:.0} ms"),
+    }
+}
+
+fn step_name(step: u8) -> &'static str {
+    match step {
+        1 => "proposal",
+        2 => "prevote",
+        3 => "precommit",
+        _ => "-",
+    }
+}
+
+fn ago(now: u64, then: u64) -> String {
+    match now.saturating_sub(then) {
+        0 => "just now".to_owned(),
+        seconds => format!("{} ago", span(seconds)),
+    }
+}
+
+/// A time in the two units that matter.
+fn span(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        let answer = Latency { count: 10, p50: Some(0.001), p99: Some(0.0025), mean: Some(0.0009) };
+        let node = NodeStatus {
+            address: "tcp://10.0.0.1:26659".into(),
+            peer: Some("aabb".into()),
+            up_since: Some(940),
+            connects: 2,
+            lost: Some((930, "the node closed the connection".into())),
+            signed: 8,
+            repeated: 1,
+            refused: 1,
+            failed: 0,
+            answer,
+            refusals: vec![(990, "height regression refused".into())],
+        };
+        let down = NodeStatus { up_since: None, address: "unix:///b".into(), refusals: vec![], ..node.clone() };
+        let chain = ChainStatus {
+            id: "test-1".into(),
+            public_key: Some("2152".into()),
+            address: Some("3097".into()),
+            mark: (7, 0, 3),
+            signed_at: Some(998),
+            missing: vec![],
+            flush: answer,
+            nodes: vec![node, down],
+        };
+        let device = DeviceStatus {
+            name: "YubiHSM at tcp://a".into(),
+            chains: vec!["test-1".into()],
+            down: Some("unplugged".into()),
+            waiting: 1,
+            failures: 2,
+            sessions: 3,
+            signature: Latency::default(),
+        };
+        Status {
+            schema: Status::SCHEMA,
+            version: "0.1.0".into(),
+            pid: 5,
+            now: 1000,
+            started: 0,
+            ready: true,
+            chains: vec![chain],
+            devices: vec![device],
+            warnings: vec!["seccomp is off".into()],
+        }
+    }
+
+    #[test]
+    fn a_picture_says_what_an_operator_asks() {
+        let text = View::new(Paint(false)).draw(&status());
+        for words in [
+            "up 16 min 40 s: every chain signs",
+            "seccomp is off",
+            "test-1  signs, watermark 7/0/precommit, last signed 2 s ago",
+            "tcp://10.0.0.1:26659  up for 1 min 0 s",
+            "8 signed, 1 repeated, 1 refused, 0 failed, 2 connects; answers p50 ≤ 1.00 ms, p99 ≤ 2.50 ms, mean 0.90 ms",
+            "refused 10 s ago: height regression refused",
+            "unix:///b  down: the node closed the connection (1 min 10 s ago)",
+            "YubiHSM at tcp://a  down: unplugged",
+            "for test-1; 1 waiting, 2 failed, 3 sessions",
+        ] {
+            assert!(text.contains(words), "{words} is not in\n{text}");
+        }
+        assert!(!text.contains('\x1b'));
+        assert!(View::new(Paint(true)).draw(&status()).contains("\x1b[1;31mdown: unplugged\x1b[0m"));
+    }
+
+    #[test]
+    fn the_course_shows_what_came_between_two_looks() {
+        let mut view = View::new(Paint(false));
+        let mut status = status();
+        assert!(!view.draw(&status).contains("course"));
+        for (count, mean) in [(20, 0.002), (20, 0.002), (40, 0.0015)] {
+            let answer = &mut status.chains[0].nodes[0].answer;
+            (answer.count, answer.mean) = (count, Some(mean));
+            view.draw(&status);
+        }
+        let course = &view.courses["test-1"];
+        let means: Vec<_> = course.means.iter().map(|mean| mean.map(|mean| (mean * 1e6).round())).collect();
+        assert_eq!(means, [None, Some(3100.0), None, Some(1000.0)]);
+        assert!(course.line().unwrap().starts_with(" █ ▃"), "{:?}", course.line());
+    }
+
+    #[test]
+    fn times_are_told_in_two_units() {
+        for (seconds, text) in [(0, "0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (90_000, "1 d 1 h")] {
+            assert_eq!(span(seconds), text);
+        }
+        assert_eq!((ago(5, 5).as_str(), ago(5, 9).as_str(), ago(9, 5).as_str()), ("just now", "just now", "4 s ago"));
+    }
+}

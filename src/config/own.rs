@@ -1,0 +1,135 @@
+//! `[highwater]`: settings that tmkms has not.
+
+use super::reader::{Findings, Table, Value};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Settings of the whole signer. All have a default, and a name that begins with `danger_` gives protection away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnConfig {
+    /// `metrics.laddr`: where Prometheus finds the metrics. Off by default.
+    pub metrics: Option<SocketAddr>,
+    /// `audit.file`: gets a line for every decision. Off by default.
+    pub audit: Option<PathBuf>,
+    /// `require_sandbox`: rather not start than run without a part of the sandbox that the kernel lacks.
+    pub require_sandbox: bool,
+    /// `danger_no_landlock`: run without the limits on files and ports.
+    pub danger_no_landlock: bool,
+    /// `danger_no_seccomp`: run without the limits on system calls.
+    pub danger_no_seccomp: bool,
+    /// `danger_core_dumps`: let a crash write its memory, keys and all, to disk; leave that memory swappable.
+    pub danger_core_dumps: bool,
+}
+
+impl OwnConfig {
+    pub(super) fn read(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) {
+        if let Some(metrics) = table.get("metrics", findings) {
+            metrics.table("[highwater.metrics]", findings, |table, findings| {
+                let laddr = table.require("laddr", "an address of this machine, as \"127.0.0.1:26680\"", findings);
+                self.metrics = laddr.and_then(|value| listen_address(value, findings));
+            });
+        }
+        if let Some(audit) = table.get("audit", findings) {
+            audit.table("[highwater.audit]", findings, |table, findings| {
+                let file = table.require("file", "the path of the file that gets a line for every decision", findings);
+                self.audit = file.and_then(|value| value.path(findings));
+            });
+        }
+        for (name, switch) in [
+            ("require_sandbox", &mut self.require_sandbox),
+            ("danger_no_landlock", &mut self.danger_no_landlock),
+            ("danger_no_seccomp", &mut self.danger_no_seccomp),
+            ("danger_core_dumps", &mut self.danger_core_dumps),
+        ] {
+            if let Some(value) = table.get(name, findings) {
+                *switch = value.bool(findings).unwrap_or_default();
+                if *switch && name.starts_with("danger_") {
+                    value.caution("the signer runs with less protection", findings);
+                }
+            }
+        }
+        if self.require_sandbox && (self.danger_no_landlock || self.danger_no_seccomp) {
+            findings.error(table.line(), "[highwater] has `require_sandbox` and a switch that takes the sandbox away");
+        }
+    }
+}
+
+/// An address to listen on. What it tells is no secret, but nobody's business either.
+fn listen_address(value: Value<'_>, findings: &mut Findings<'_>) -> Option<SocketAddr> {
+    let text = value.string(findings)?;
+    let address: Option<SocketAddr> = text.strip_prefix("tcp://").unwrap_or(text).parse().ok();
+    match address {
+        None => value.reject("expected an IP address and a port, as \"127.0.0.1:26680\"", findings),
+        Some(address) if !address.ip().is_loopback() => {
+            value.caution(
+                "this can be read from other machines: anybody who reaches it sees chains and nodes",
+                findings,
+            );
+        }
+        Some(_) => {}
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, ConfigError};
+    use std::path::Path;
+
+    const REST: &str = r#"
+[[chain]]
+id = "a-1"
+key_format = { type = "hex" }
+[[validator]]
+addr = "unix:///a"
+chain_id = "a-1"
+[[providers.softsign]]
+chain_ids = ["a-1"]
+path = "a.key"
+"#;
+
+    /// The settings and how many warnings they come with, or the only error.
+    fn read(own: &str) -> Result<(OwnConfig, usize), String> {
+        match Config::parse(Path::new("tmkms.toml"), &format!("{REST}[highwater]\n{own}")) {
+            Ok((config, warnings)) => Ok((config.own, warnings.len())),
+            Err(ConfigError::Invalid { findings, .. }) if findings.len() == 1 => Err(findings[0].text.clone()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn nothing_is_on_by_default() {
+        assert_eq!(read(""), Ok((OwnConfig::default(), 0)));
+    }
+
+    #[test]
+    fn settings_are_read_and_dangerous_ones_come_with_a_warning() {
+        let default = OwnConfig::default;
+        let metrics = |text: &str| OwnConfig { metrics: text.parse().ok(), ..default() };
+        for (text, own, warnings) in [
+            ("metrics.laddr = \"127.0.0.1:1\"", metrics("127.0.0.1:1"), 0),
+            ("metrics.laddr = \"tcp://[::1]:1\"", metrics("[::1]:1"), 0),
+            ("metrics.laddr = \"0.0.0.0:1\"", metrics("0.0.0.0:1"), 1),
+            ("audit.file = \"a\"", OwnConfig { audit: Some("a".into()), ..default() }, 0),
+            ("require_sandbox = true", OwnConfig { require_sandbox: true, ..default() }, 0),
+            ("danger_no_seccomp = true", OwnConfig { danger_no_seccomp: true, ..default() }, 1),
+            ("danger_no_landlock = false", default(), 0),
+        ] {
+            assert_eq!(read(text), Ok((own, warnings)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (text, words) in [
+            ("metrics.laddr = \"localhost:1\"", "expected an IP address and a port"),
+            ("[highwater.metrics]", "[highwater.metrics] needs `laddr`"),
+            ("audit.file = \"\"", "a path cannot be empty"),
+            ("require_sandbox = true\ndanger_no_seccomp = true", "takes the sandbox away"),
+            ("danger_no_secomp = true", "did you mean `danger_no_seccomp`?"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The metrics, as Prometheus reads them. `docs/metrics.md` says what each means and which to watch.
+//!
+//! Every series is there from the start, with a zero: an alert on a series that appears with its first event misses
+//! that event. Times are those of the event, never ages: an age lies as soon as the scrape is late.
+
+use super::{
+    histogram::Histogram,
+    stats::unix_seconds,
+    telemetry::{NodeView, Telemetry},
+};
+use crate::{consensus::Step, keyring::device::Health};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::{Registry, Unit},
+};
+use std::{
+    fmt::{self, Error},
+    sync::Arc,
+};
+
+/// The content type of [`encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics of `telemetry`, in the text format of OpenMetrics.
+pub fn encode(telemetry: &Arc<Telemetry>) -> Result<String, Error> {
+    let mut registry = Registry::with_prefix("highwater");
+    registry.register_collector(Box::new(Snapshot(Arc::clone(telemetry))));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+struct Snapshot(Arc<Telemetry>);
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Snapshot")
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut out = Out(encoder);
+        signer(&self.0, &mut out)?;
+        nodes(&self.0, &mut out)?;
+        chains(&self.0, &mut out)?;
+        devices(&self.0, &mut out)
+    }
+}
+
+fn signer(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
+    let version = [[("version", env!("CARGO_PKG_VERSION"))]];
+    out.gauge("build_info", "Which build this is", None, version.map(|labels| (labels, 1)))?;
+    let started = unix_seconds(telemetry.started);
+    out.gauge(
+        "start_time",
+        "When the process began to sign, since 1970",
+        Some(&Unit::Seconds),
+        [(NO_LABELS, started)],
+    )?;
+    let ready = u64::from(telemetry.not_ready().is_empty());
+    out.gauge("ready", "Whether every chain signs: state open, key proven, a link up", None, [(NO_LABELS, ready)])?;
+    let dropped = telemetry.dropped_lines.as_ref().map_or(0, |counter| counter.dropped_lines() as u64);
+    out.counter("log_lines_dropped", "Log lines that nobody read in time", [(NO_LABELS, dropped)])
+}
+
+fn nodes(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
+    let nodes = || telemetry.nodes.iter().map(|node| (node, of_node(node)));
+    let requests = nodes().flat_map(|(node, [chain, name])| {
+        let label = move |(kind, result, count)| ([chain, name, ("type", kind), ("result", result)], count);
+        node.stats.requests().map(label)
+    });
+    out.counter("requests", "Requests by what was asked and what came of it", requests)?;
+    let refusals = nodes().flat_map(|(node, [chain, name])| {
+        let label = move |(reason, count)| ([chain, name, ("reason", reason)], count);
+        node.stats.refusals().map(label)
+    });
+    out.counter("refusals", "Requests that got no signature, by the reason", refusals)?;
+    let up = nodes().map(|(node, labels)| (labels, u64::from(node.stats.up_since().is_some())));
+    out.gauge("node_link_up", "Whether the link to the node is up", None, up)?;
+    let connects = nodes().map(|(node, labels)| (labels, node.stats.connects()));
+    out.counter("node_connects", "How often the link to the node came up", connects)?;
+    let durations = nodes().map(|(node, labels)| (labels, &node.stats.answered_in));
+    out.histogram("request_duration", "From a request that has been read to its answer, without pings", durations)
+}
+
+fn chains(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
+    let chains = || telemetry.chains.iter().map(|chain| (chain, [("chain", chain.id().as_str())]));
+    let open = chains().map(|(chain, labels)| (labels, u64::from(chain.stats().why_closed().is_none())));
+    out.gauge("chain_open", "Whether the chain's state and key can be used", None, open)?;
+    let ready = chains().map(|(chain, labels)| (labels, u64::from(telemetry.missing(chain).is_empty())));
+    out.gauge("chain_ready", "Whether the chain signs: state open, key proven, a link up", None, ready)?;
+    let height = chains().map(|(chain, labels)| (labels, chain.stats().last().0));
+    out.gauge("last_signed_height", "Height of the watermark", None, height)?;
+    let round = chains().map(|(chain, labels)| (labels, u64::from(chain.stats().last().1)));
+    out.gauge("last_signed_round", "Round of the watermark", None, round)?;
+    let step = chains().map(|(chain, labels)| (labels, u64::from(chain.stats().last().2)));
+    out.gauge("last_signed_step", "Step of the watermark: 1 proposal, 2 prevote, 3 precommit", None, step)?;
+    let signed_at = chains().flat_map(|(chain, [label])| {
+        let at = move |(step, at): (Step, Option<u64>)| ([label, ("type", step_name(step))], at.unwrap_or_default());
+        chain.stats().signed_at().map(at)
+    });
+    let help = "When a message of that type was last signed, since 1970; 0 for never since the start";
+    out.gauge("last_signed_timestamp", help, Some(&Unit::Seconds), signed_at)?;
+    let flushes = chains().map(|(chain, labels)| (labels, &chain.stats().flushed_in));
+    out.histogram("flush_duration", "From the write of a watermark until the disk has it", flushes)
+}
+
+fn devices(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
+    let devices = || telemetry.devices.iter().map(|device| (device, [("device", device.name())]));
+    let up = devices().map(|(device, labels)| (labels, u64::from(device.health() == Health::Up)));
+    out.gauge("device_up", "Whether the device signs", None, up)?;
+    let waiting = devices().map(|(device, labels)| (labels, device.stats().waiting()));
+    out.gauge("device_queue_requests", "Requests that wait for the device or are in work", None, waiting)?;
+    let failures = devices().map(|(device, labels)| (labels, device.stats().failures()));
+    out.counter("device_failures", "Requests that the device did not sign", failures)?;
+    let sessions = devices().map(|(device, labels)| (labels, device.stats().sessions()));
+    out.counter("device_sessions", "Sessions that were opened with the device", sessions)?;
+    let durations = devices().map(|(device, labels)| (labels, &device.stats().signed_in));
+    out.histogram("device_signature_duration", "The time of one signature, without the wait for the device", durations)
+}
+
+fn of_node(node: &NodeView) -> [(&'static str, &str); 2] {
+    [("chain", node.chain.as_str()), ("node", &node.name)]
+}
+
+fn step_name(step: Step) -> &'static str {
+    match step {
+        Step::Precommit => "precommit",
+        Step::Prevote => "prevote",
+        Step::Propose => "proposal",
+    }
+}
+
+const NO_LABELS: [(&str, &str); 0] = [];
+
+/// Writes one family of metrics after the other.
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    fn counter<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = ([(&'l str, &'l str); N], u64)>,
+    ) -> Result<(), Error> {
+        let write =
+            |mut metric: MetricEncoder<'_>, value: u64| metric.encode_counter::<NoLabelSet, _, u64>(&value, None);
+        self.family(name, help, None, MetricType::Counter, series, write)
+    }
+
+    fn gauge<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        series: impl IntoIterator<Item = ([(&'l str, &'l str); N], u64)>,
+    ) -> Result<(), Error> {
+        let write = |mut metric: MetricEncoder<'_>, value: u64| metric.encode_gauge(&value);
+        self.family(name, help, unit, MetricType::Gauge, series, write)
+    }
+
+    /// In seconds.
+    fn histogram<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = ([(&'l str, &'l str); N], &'l Histogram)>,
+    ) -> Result<(), Error> {
+        let write = |mut metric: MetricEncoder<'_>, value: &Histogram| {
+            let snapshot = value.snapshot();
+            metric.encode_histogram::<NoLabelSet>(snapshot.sum, snapshot.count, &snapshot.buckets, None)
+        };
+        self.family(name, help, Some(&Unit::Seconds), MetricType::Histogram, series, write)
+    }
+
+    fn family<'l, const N: usize, T>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        kind: MetricType,
+        series: impl IntoIterator<Item = ([(&'l str, &'l str); N], T)>,
+        mut write: impl FnMut(MetricEncoder<'_>, T) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut family = self.0.encode_descriptor(name, help, unit, kind)?;
+        for (labels, value) in series {
+            if N == 0 {
+                return write(family, value);
+            }
+            write(family.encode_family(&Labels(labels))?, value)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Labels<'l, const N: usize>([(&'l str, &'l str); N]);
+
+impl<const N: usize> EncodeLabelSet for Labels<'_, N> {
+    fn encode(&self, encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>) -> Result<(), Error> {
+        self.0.encode(encoder)
+    }
+}

@@ -1,0 +1,202 @@
+//! The running signer, for `highwater status`: one JSON object, whose fields are described in `docs/status.md`.
+
+use super::{
+    histogram::Histogram,
+    stats::unix_seconds,
+    telemetry::{NodeView, Telemetry},
+};
+use crate::{
+    chain::Chain,
+    keyring::device::{Device, Health},
+};
+use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
+
+/// All that `status` tells. Times are seconds since 1970.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Status {
+    /// Goes up when a field changes its meaning.
+    pub schema: u32,
+    /// Of the program.
+    pub version: String,
+    /// Of the signer.
+    pub pid: u32,
+    /// When this was asked.
+    pub now: u64,
+    /// When the process began to sign.
+    pub started: u64,
+    /// Whether every chain signs.
+    pub ready: bool,
+    /// Every served chain.
+    pub chains: Vec<ChainStatus>,
+    /// Every device that holds keys.
+    pub devices: Vec<DeviceStatus>,
+    /// What protection was taken away or is not to be had here.
+    pub warnings: Vec<String>,
+}
+
+/// A chain.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ChainStatus {
+    /// The chain's id.
+    pub id: String,
+    /// The consensus key in hex, if it is known.
+    pub public_key: Option<String>,
+    /// The validator address in hex.
+    pub address: Option<String>,
+    /// The watermark, as height, round and step (1 proposal, 2 prevote, 3 precommit).
+    pub mark: (u64, u32, u8),
+    /// When it last signed.
+    pub signed_at: Option<u64>,
+    /// What keeps it from signing now. Empty if nothing does.
+    pub missing: Vec<String>,
+    /// How long its marks take to become durable.
+    pub flush: Latency,
+    /// Its nodes.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// A validator node.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct NodeStatus {
+    /// Its address.
+    pub address: String,
+    /// Its peer id, once it is known. Unix sockets have none.
+    pub peer: Option<String>,
+    /// Since when the link is up. None while it is down.
+    pub up_since: Option<u64>,
+    /// How often the link came up.
+    pub connects: u64,
+    /// When and why the link was lost the last time.
+    pub lost: Option<(u64, String)>,
+    /// Messages signed, signed again, refused, failed.
+    pub signed: u64,
+    /// The same signature as before.
+    pub repeated: u64,
+    /// Refused by the rule or the configuration.
+    pub refused: u64,
+    /// Not signed because key or disk failed.
+    pub failed: u64,
+    /// From a request to its answer.
+    pub answer: Latency,
+    /// When and why the last requests were refused, the newest last.
+    pub refusals: Vec<(u64, String)>,
+}
+
+/// A device.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct DeviceStatus {
+    /// What messages call it.
+    pub name: String,
+    /// The chains whose key is on it.
+    pub chains: Vec<String>,
+    /// Why it does not sign. None if it does.
+    pub down: Option<String>,
+    /// Requests that wait for it or are in work.
+    pub waiting: u64,
+    /// Requests that it did not sign.
+    pub failures: u64,
+    /// Sessions that were opened with it.
+    pub sessions: u64,
+    /// The time of a signature.
+    pub signature: Latency,
+}
+
+/// How long something takes, as upper bounds in seconds: the bounds of the buckets of a histogram.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Latency {
+    /// How often it happened.
+    pub count: u64,
+    /// Half of them took no longer.
+    pub p50: Option<f64>,
+    /// 99 of 100 took no longer.
+    pub p99: Option<f64>,
+    /// On average.
+    pub mean: Option<f64>,
+}
+
+impl Status {
+    /// The version of the format.
+    pub const SCHEMA: u32 = 1;
+
+    /// What `telemetry` shows now.
+    pub fn of(telemetry: &Telemetry) -> Self {
+        Self {
+            schema: Self::SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            now: unix_seconds(SystemTime::now()),
+            started: unix_seconds(telemetry.started),
+            ready: telemetry.not_ready().is_empty(),
+            chains: telemetry.chains.iter().map(|chain| ChainStatus::of(chain, telemetry)).collect(),
+            devices: telemetry.devices.iter().map(|device| DeviceStatus::of(device)).collect(),
+            warnings: telemetry.warnings.clone(),
+        }
+    }
+}
+
+impl ChainStatus {
+    fn of(chain: &Chain, telemetry: &Telemetry) -> Self {
+        // Known from the start, or never: asking it waits for nothing.
+        let key = chain.public_key().ok();
+        Self {
+            id: chain.id().to_string(),
+            public_key: key.map(|key| key.to_string()),
+            address: key.map(|key| key.address_hex()),
+            mark: chain.stats().last(),
+            signed_at: chain.stats().signed_at().filter_map(|(_, at)| at).max(),
+            missing: telemetry.missing(chain),
+            flush: Latency::of(&chain.stats().flushed_in),
+            nodes: telemetry.nodes_of(chain.id()).map(NodeStatus::of).collect(),
+        }
+    }
+}
+
+impl NodeStatus {
+    fn of(node: &NodeView) -> Self {
+        let count = |wanted: &str| {
+            let of_result = node.stats.requests().filter(|(_, result, _)| *result == wanted);
+            of_result.map(|(_, _, count)| count).sum()
+        };
+        let told = node.stats.told().clone();
+        Self {
+            address: node.name.clone(),
+            peer: told.peer,
+            up_since: node.stats.up_since(),
+            connects: node.stats.connects(),
+            lost: told.lost.map(|(at, why)| (unix_seconds(at), why)),
+            signed: count("signed"),
+            repeated: count("repeated"),
+            refused: count("refused"),
+            failed: count("failed"),
+            answer: Latency::of(&node.stats.answered_in),
+            refusals: told.refusals.into_iter().map(|(at, why)| (unix_seconds(at), why)).collect(),
+        }
+    }
+}
+
+impl DeviceStatus {
+    fn of(device: &Device) -> Self {
+        Self {
+            name: device.name().to_owned(),
+            chains: device.chains().iter().map(ToString::to_string).collect(),
+            down: match device.health() {
+                Health::Down(why) => Some(why),
+                Health::Up => None,
+            },
+            waiting: device.stats().waiting(),
+            failures: device.stats().failures(),
+            sessions: device.stats().sessions(),
+            signature: Latency::of(&device.stats().signed_in),
+        }
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram) -> Self {
+        let snapshot = histogram.snapshot();
+        #[allow(clippy::cast_precision_loss, reason = "a mean need not be exact")]
+        let mean = (snapshot.count > 0).then(|| snapshot.sum / snapshot.count as f64);
+        Self { count: snapshot.count, p50: snapshot.percentile(50), p99: snapshot.percentile(99), mean }
+    }
+}

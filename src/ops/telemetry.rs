@@ -1,0 +1,77 @@
+//! All that can be seen of a running signer, and whether it is ready.
+
+use super::stats::NodeStats;
+use crate::{
+    chain::Chain,
+    consensus::ChainId,
+    keyring::device::{Device, Health},
+};
+use std::{sync::Arc, time::SystemTime};
+use tracing_appender::non_blocking::ErrorCounter;
+
+/// A running signer, seen from outside. Holds what it shows, and changes none of it.
+pub struct Telemetry {
+    /// When the process began to sign.
+    pub started: SystemTime,
+    /// Every served chain, by its id.
+    pub chains: Vec<Arc<Chain>>,
+    /// Every node, in the order of the configuration.
+    pub nodes: Vec<NodeView>,
+    /// Every device that holds keys.
+    pub devices: Vec<Arc<Device>>,
+    /// Log lines that nobody read in time.
+    pub dropped_lines: Option<ErrorCounter>,
+    /// What protection was taken away or is not to be had here.
+    pub warnings: Vec<String>,
+}
+
+/// A validator node, seen from outside.
+pub struct NodeView {
+    /// The chain it is served.
+    pub chain: ChainId,
+    /// Its address.
+    pub name: String,
+    /// What it has asked for.
+    pub stats: Arc<NodeStats>,
+}
+
+impl Telemetry {
+    /// A signer that has just been opened.
+    pub fn new(chains: Vec<Arc<Chain>>, nodes: Vec<NodeView>, devices: Vec<Arc<Device>>) -> Self {
+        Self { started: SystemTime::now(), chains, nodes, devices, dropped_lines: None, warnings: Vec::new() }
+    }
+
+    /// What keeps this chain from signing now, in whole sentences. Empty if nothing does.
+    pub fn missing(&self, chain: &Chain) -> Vec<String> {
+        let id = chain.id();
+        let mut missing: Vec<String> = chain.stats().why_closed().into_iter().collect();
+        let devices: Vec<_> = self.devices.iter().filter(|device| device.chains().contains(id)).collect();
+        let down = devices.iter().filter_map(|device| match device.health() {
+            Health::Up => None,
+            Health::Down(why) => Some(format!("{}: {why}", device.name())),
+        });
+        let down: Vec<_> = down.collect();
+        // One of several devices with the key is enough.
+        if !devices.is_empty() && down.len() == devices.len() {
+            missing.extend(down);
+        }
+        if !self.nodes_of(id).any(|node| node.stats.up_since().is_some()) {
+            missing.extend(self.nodes_of(id).map(|node| match &node.stats.told().lost {
+                Some((_, why)) => format!("node {}: not connected: {why}", node.name),
+                None => format!("node {}: not connected yet", node.name),
+            }));
+        }
+        missing
+    }
+
+    /// Every chain that does not sign now, with what is missing. Empty when the signer is ready.
+    pub fn not_ready(&self) -> Vec<(&ChainId, Vec<String>)> {
+        let chains = self.chains.iter().map(|chain| (chain.id(), self.missing(chain)));
+        chains.filter(|(_, missing)| !missing.is_empty()).collect()
+    }
+
+    /// The nodes of that chain.
+    pub fn nodes_of(&self, chain: &ChainId) -> impl Iterator<Item = &NodeView> {
+        self.nodes.iter().filter(move |node| node.chain == *chain)
+    }
+}

@@ -1,0 +1,277 @@
+//! What a running signer shows: `status`, the metrics endpoint and `check`, on two chains of which one has lost its
+//! device.
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
+
+#[allow(dead_code)]
+#[path = "support/yubihsm.rs"]
+mod device;
+mod support;
+
+use serde_json::Value;
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    process::{Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+use support::{
+    assert_vote_signed,
+    mock_node::{MockNode, Session, precommit, prevote},
+    signer::{Home, Signer, seed},
+};
+
+const HEALTHY: &str = "healthy-1";
+const ILL: &str = "ill-1";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The status line and the body of what the endpoint answers.
+fn get(address: SocketAddr, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+/// The value of the series that begins like this.
+fn metric(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap()
+}
+
+fn run(home: &Home, words: &[&str]) -> (Output, String) {
+    let output = home.command(words).output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output, text)
+}
+
+fn sign(session: &mut Session, home: &Home, chain: &str, height: i64) {
+    let vote = session.ask_vote(chain, precommit(height, 0, Some(7))).unwrap().unwrap();
+    assert_vote_signed(&home.public_key(chain), chain, &vote);
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} never came");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_signer_with_one_healthy_chain_and_one_without_its_device_tells_the_truth_about_both() {
+    let Some(mut device) = device::start(&seed(1), &[]) else { return };
+    let metrics = free_port();
+    let home = Home::new().chain(HEALTHY, "").chain_with_key(ILL, "", &device.provider(ILL));
+    let nodes = ["a.sock", "b.sock"].map(|name| MockNode::unix(&home.path(name)).unwrap());
+    let home = home.node(&nodes[0].address(), HEALTHY, "").node(&nodes[1].address(), ILL, "").init();
+    let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    fs::write(home.path("tmkms.toml"), format!("{config}[highwater.metrics]\nladdr = \"{metrics}\"\n")).unwrap();
+    let signer = home.start();
+    let mut sessions = nodes.each_ref().map(|node| node.accept().unwrap());
+    for height in 1..=3 {
+        sign(&mut sessions[0], &home, HEALTHY, height);
+        sign(&mut sessions[1], &home, ILL, height);
+    }
+
+    // All is well.
+    let (output, text) = run(&home, &["status"]);
+    assert!(output.status.success() && text.contains("every chain signs"), "{text}");
+    assert!(text.contains(&format!("{ILL}  signs, watermark 3/0/precommit, last signed")), "{text}");
+    let (line, body) = get(metrics, "/readyz");
+    assert_eq!((line.as_str(), body.as_str()), ("HTTP/1.1 200 OK", "ready\n"));
+    let (_, text) = get(metrics, "/metrics");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let node = format!("chain=\"{HEALTHY}\",node=\"{}\"", nodes[0].address());
+    for (series, value) in [
+        ("highwater_ready".to_owned(), 1.0),
+        (format!("highwater_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0),
+        (format!("highwater_requests_total{{{node},type=\"precommit\",result=\"signed\"}}"), 3.0),
+        (format!("highwater_requests_total{{{node},type=\"prevote\",result=\"refused\"}}"), 0.0),
+        (format!("highwater_refusals_total{{{node},reason=\"block-against-block\"}}"), 0.0),
+        (format!("highwater_last_signed_height{{chain=\"{ILL}\"}}"), 3.0),
+        (format!("highwater_node_link_up{{{node}}}"), 1.0),
+        (format!("highwater_node_connects_total{{{node}}}"), 1.0),
+        (format!("highwater_request_duration_seconds_count{{{node}}}"), 3.0),
+        (format!("highwater_flush_duration_seconds_bucket{{le=\"+Inf\",chain=\"{ILL}\"}}"), 3.0),
+    ] {
+        assert_eq!(metric(&text, &series).to_bits(), f64::to_bits(value), "{series}");
+    }
+
+    // One is refused, and one loses its device.
+    let refusal = sessions[0].ask_vote(HEALTHY, precommit(3, 0, Some(8))).unwrap().unwrap_err();
+    assert_eq!(refusal.code, 100);
+    device.kill();
+    sessions[1].ask_vote(ILL, prevote(9, 0, Some(7))).unwrap().unwrap_err();
+    wait_until("the alarm", || get(metrics, "/readyz").0.contains("503"));
+    let (_, body) = get(metrics, "/readyz");
+    assert!(body.starts_with(&format!("{ILL}: YubiHSM at")) && body.lines().count() == 1, "{body}");
+    assert_eq!(get(metrics, "/livez").0, "HTTP/1.1 200 OK");
+    let (_, text) = get(metrics, "/metrics");
+    for (series, value) in [
+        ("highwater_ready".to_owned(), 0.0),
+        (format!("highwater_chain_ready{{chain=\"{HEALTHY}\"}}"), 1.0),
+        (format!("highwater_chain_ready{{chain=\"{ILL}\"}}"), 0.0),
+        (format!("highwater_refusals_total{{{node},reason=\"block-against-block\"}}"), 1.0),
+    ] {
+        assert_eq!(metric(&text, &series).to_bits(), f64::to_bits(value), "{series}");
+    }
+    let up = text.lines().find(|line| line.starts_with("highwater_device_up{")).unwrap();
+    assert!(up.ends_with(" 0"), "{up}");
+
+    let (output, text) = run(&home, &["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    for words in [
+        "not every chain signs",
+        &format!("{HEALTHY}  signs, watermark 3/0/precommit"),
+        "3 signed, 0 repeated, 1 refused, 0 failed",
+        "another block was signed there",
+        &format!("{ILL}  does not sign"),
+        "its connector cannot be reached",
+    ] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+    let (_, text) = run(&home, &["status", "--json"]);
+    let status: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status["ready"].as_bool(), status["pid"].as_u64()), (Some(false), Some(signer.id().into())));
+
+    let (output, text) = run(&home, &["check"]);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains(&format!("ok    chain {HEALTHY}: signs")), "{text}");
+    assert!(text.contains(&format!("fail  chain {ILL}: YubiHSM at")), "{text}");
+
+    // The healthy chain went on all the time.
+    sign(&mut sessions[0], &home, HEALTHY, 10);
+}
+
+/// One chain with two nodes, of which nobody is there yet.
+fn small() -> (Home, MockNode) {
+    let home = Home::new().chain(HEALTHY, "");
+    let node = MockNode::unix(&home.path("a.sock")).unwrap();
+    let home = home.node(&node.address(), HEALTHY, "").node("tcp://127.0.0.1:1", HEALTHY, "").init();
+    (home, node)
+}
+
+fn wait_for_status(home: &Home, what: &str, words: &str) -> String {
+    let mut text = String::new();
+    wait_until(what, || {
+        text = run(home, &["status"]).1;
+        text.contains(words)
+    });
+    text
+}
+
+#[test]
+fn status_says_which_node_is_not_connected_and_why() {
+    let (home, node) = small();
+    let _signer = home.start();
+    let _session = node.accept().unwrap();
+    let text = wait_for_status(&home, "the refused connection", "tcp://127.0.0.1:1  down:");
+    assert!(text.contains("refused") && text.contains("every chain signs"), "one link is enough: {text}");
+}
+
+#[test]
+fn the_control_socket_is_private_goes_with_the_signer_and_a_stale_one_is_replaced() {
+    let (home, node) = small();
+    let socket = home.path("control.sock");
+    let (output, text) = run(&home, &["status"]);
+    assert_eq!(output.status.code(), Some(69));
+    assert!(text.contains("no signer answers at") && text.contains(socket.to_str().unwrap()), "{text}");
+
+    let mut signer = home.start();
+    let _session = node.accept().unwrap();
+    wait_for_status(&home, "an answer", "highwater");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    signer.sigkill();
+    assert!(socket.exists(), "a kill leaves it there");
+    let mut signer = home.start();
+    let _session = node.accept().unwrap();
+    wait_for_status(&home, "an answer", "highwater");
+    signer.sigterm();
+    assert_eq!(signer.exit_code(), Some(0));
+    assert!(!socket.exists());
+
+    // Nothing but a socket is replaced.
+    fs::write(&socket, "not ours").unwrap();
+    let mut signer = home.start();
+    signer.wait_for_log("`highwater status` will not work");
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "not ours");
+}
+
+#[test]
+fn systemd_says_where_the_control_socket_is() {
+    let (home, node) = small();
+    let runtime = home.path("run");
+    fs::create_dir(&runtime).unwrap();
+    let home = home.env("RUNTIME_DIRECTORY", &runtime);
+    let _signer = home.start();
+    let _session = node.accept().unwrap();
+    wait_for_status(&home, "an answer", "highwater");
+    assert!(runtime.join("control.sock").exists() && !home.path("control.sock").exists());
+}
+
+#[test]
+fn the_watch_draws_again_until_it_is_interrupted() {
+    let (home, node) = small();
+    let _signer = home.start();
+    let mut session = node.accept().unwrap();
+    wait_for_status(&home, "an answer", "highwater");
+    let mut watch = home.command(&["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    sign(&mut session, &home, HEALTHY, 1);
+    thread::sleep(Duration::from_millis(2500));
+    watch.kill().unwrap();
+    let output = watch.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.matches("\x1b[H\x1b[2J").count() >= 2 && text.contains("watermark 1/0/precommit"), "{text}");
+}
+
+#[test]
+fn nothing_that_comes_in_over_http_holds_up_a_signature() {
+    let metrics = free_port();
+    let (home, node) = small();
+    let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    fs::write(home.path("tmkms.toml"), format!("{config}[highwater.metrics]\nladdr = \"{metrics}\"\n")).unwrap();
+    let mut signer: Signer = home.start();
+    let mut session = node.accept().unwrap();
+    wait_for_status(&home, "an answer", "highwater");
+    // Many that say nothing, one that says too much, and garbage.
+    let idle: Vec<_> = (0..64).map(|_| TcpStream::connect(metrics).unwrap()).collect();
+    let mut garbage = UnixStream::connect(home.path("control.sock")).unwrap();
+    let _ = garbage.write_all(&[0xff; 100_000]);
+    for height in 1..=20 {
+        sign(&mut session, &home, HEALTHY, height);
+    }
+    drop(idle);
+    wait_until("an answer after the crowd", || {
+        let mut stream = TcpStream::connect(metrics).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let asked = stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n");
+        let mut answer = String::new();
+        asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains("alive")
+    });
+    for (request, status) in [("/status", "404"), ("/", "404"), ("/metrics/", "404")] {
+        assert!(get(metrics, request).0.contains(status), "{request}: the network sees numbers only");
+    }
+    signer.assert_running();
+}
+
+#[test]
+fn an_address_that_is_taken_ends_the_start_with_its_name() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (home, _node) = small();
+    let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    fs::write(home.path("tmkms.toml"), format!("{config}[highwater.metrics]\nladdr = \"{address}\"\n")).unwrap();
+    let (output, text) = run(&home, &["start"]);
+    assert_eq!(output.status.code(), Some(73));
+    assert!(text.contains(&format!("cannot listen at {address}, the `laddr` of [highwater.metrics]")), "{text}");
+}
