@@ -287,7 +287,14 @@ fn a_running_signer_keeps_its_state_to_itself() {
         ("state init --height 9", 73, "", "exists and is never overwritten"),
         ("state show", 0, "height 5|mode      active", ""),
         ("state show --json", 0, "\"height\":5", ""),
-        ("check", 0, "ok    chain test-1: state file watermark is at 5/", ""),
+        // It asks the signer, which has nobody to serve.
+        (
+            "check",
+            2,
+            "ok    chain test-1: state file watermark is at 5/|fail  chain test-1: node unix://|not connected",
+            "",
+        ),
+        ("status", 1, "test-1  does not sign|not connected", ""),
     ] {
         let before = home.snapshot();
         home.run(words).assert(code, stdout, stderr);
