@@ -13,8 +13,8 @@ help: ## List the targets
 demo: ## Watch it sign ten heights and refuse a double sign; no network, no root, under 30 s after the build
 	@$(CARGO) run --quiet --locked --release --example demo
 
-test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM into a per-user cache first, installs SoftHSM if root
-	@tests/install/debian.sh softhsm2 opensc
+test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM into a per-user cache first, installs SoftHSM and strace if root
+	@tests/install/debian.sh softhsm2 opensc strace
 	@tests/install/kryoptic.sh
 	@tests/install/cometbft.sh
 	@tests/install/tmkms.sh

@@ -15,6 +15,7 @@ pub fn create_private(path: &Path) -> io::Result<File> {
 
 /// Waits until the directory entry of `path` is on the disk.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
+    broken!("rename_without_sync" => return Ok(()));
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

@@ -24,6 +24,10 @@
 //! | [`disk`] | private new files and durable directory entries |
 //! | [`ops`] | log and panics |
 //! | [`consensus`] | the words that all rooms share |
+//! | `broken` | deliberate bugs for the tests of the tests; nothing in an ordinary build |
+
+#[macro_use]
+mod broken;
 
 pub mod chain;
 pub mod cli;

@@ -339,6 +339,7 @@ impl Worker {
         };
         let began = Instant::now();
         let signature = session.sign(key, message, deadline);
+        broken!("signature_unverified" => if signature.is_ok() { return signature });
         if let Ok(signature) = &signature {
             if !self.keys[key].verifies(message, signature) {
                 return Err(Trouble::Broken("its signature does not verify with the pinned public key".into()));

@@ -226,6 +226,7 @@ fn unopened(path: &Path, error: io::Error) -> FileError {
 /// Takes the lock. Its holder may be a process that has just been killed, or a child of ours between fork and exec, so
 /// it is asked for again for a short while.
 fn lock(file: &File, path: &Path) -> Result<(), FileError> {
+    broken!("no_lock" => return Ok(()));
     const TRIES: u32 = 10;
     const PAUSE: Duration = Duration::from_millis(20);
     for _ in 1..TRIES {

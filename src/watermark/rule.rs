@@ -53,6 +53,7 @@ pub enum Violation {
 
 /// Decides over `asked`, given the `last` mark.
 pub fn decide(last: &Mark, asked: &Candidate) -> Verdict {
+    broken!("rule_comparison_flipped" => if asked.hrs >= last.hrs { return Verdict::Sign });
     if asked.hrs > last.hrs {
         return Verdict::Sign;
     }
@@ -62,6 +63,7 @@ pub fn decide(last: &Mark, asked: &Candidate) -> Verdict {
     let Some(signed) = last.signed else {
         return Verdict::Refuse(Violation::DoubleSign(Conflict::Unknown));
     };
+    broken!("rule_digest_ignored" => return Verdict::Repeat { timestamp: signed.timestamp });
     let is_vote = asked.hrs.step != Step::Propose;
     if asked.digest == signed.digest && (is_vote || asked.timestamp == signed.timestamp) {
         return Verdict::Repeat { timestamp: signed.timestamp };

@@ -72,6 +72,7 @@ impl Store {
         disk.settle().map_err(StoreError::io("flush"))?;
         let newest = Slots::read(disk.as_mut())?.newest().map_err(StoreError::Damaged)?;
         newest.check(identity, host)?;
+        broken!("newest_not_rewritten" => return Ok(Self { disk, newest, stopped: None }));
         disk.write(Slot::of(newest.sequence), &newest.encode()).map_err(StoreError::io("write"))?;
         disk.flush().map_err(StoreError::io("flush"))?;
         Ok(Self { disk, newest, stopped: None })
@@ -123,12 +124,16 @@ impl Store {
     }
 
     fn write(&mut self, record: &Record) -> Result<(), StoreError> {
+        broken!("flush_after_release" => self.disk.flush().map_err(StoreError::io("flush"))?);
         self.disk.write(Slot::of(record.sequence), &record.encode()).map_err(StoreError::io("write"))?;
+        broken!("flush_after_release" => return self.still_named());
+        broken!("no_flush" => return self.still_named());
         self.disk.flush().map_err(StoreError::io("flush"))?;
         self.still_named()
     }
 
     fn still_named(&mut self) -> Result<(), StoreError> {
+        broken!("replacement_unnoticed" => return Ok(()));
         match self.disk.still_named() {
             Ok(true) => Ok(()),
             Ok(false) => Err(StoreError::Replaced),
@@ -144,6 +149,7 @@ impl Store {
     }
 
     fn stop_on_error<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        broken!("no_stop_after_error" => return result);
         result.inspect_err(|error| self.stopped = Some(error.to_string()))
     }
 }
@@ -188,6 +194,9 @@ impl Slots {
 
     /// The newest record, if every invariant holds.
     pub fn newest(self) -> Result<Record, Damage> {
+        broken!("older_slot_fallback" => if let (Ok(one), Err(_)) | (Err(_), Ok(one)) = (&self.first, &self.second) {
+            return Ok(one.clone());
+        });
         let (first, second) = match (self.first, self.second) {
             (Ok(first), Ok(second)) => (first, second),
             (first, second) => {

@@ -1,6 +1,7 @@
 //! What the tests of the protocol share: a node that asks, a signer that answers, and a check of its signatures.
 #![allow(dead_code)]
 
+pub mod assurance;
 pub mod hsm;
 pub mod mock_node;
 pub mod puppet;
@@ -58,19 +59,28 @@ fn assert_signed(
     timestamp: Option<message::Timestamp>,
     signed: &[u8],
 ) {
+    let canonical = canonical((kind, height, round), block_id, timestamp);
+    let bytes = canonical.sign_bytes(&ChainId::new(chain).unwrap());
+    assert!(key.verifies(bytes.as_slice(), &signature(signed)), "the signature of {canonical:?} verifies");
+}
+
+/// What is signed of a message.
+pub fn canonical(
+    (kind, height, round): (Kind, i64, i32),
+    block_id: Option<&message::BlockId>,
+    timestamp: Option<message::Timestamp>,
+) -> Canonical {
     let block_id = block_id.filter(|id| !id.hash.is_empty()).map(|id| {
         let parts = id.part_set_header.as_ref().unwrap();
         let hash = id.hash.as_slice().try_into().unwrap();
         BlockId { hash, parts_total: parts.total, parts_hash: parts.hash.as_slice().try_into().unwrap() }
     });
     let timestamp = timestamp.unwrap();
-    let canonical = Canonical {
+    Canonical {
         kind,
         height: u64::try_from(height).unwrap(),
         round: u32::try_from(round).unwrap(),
         block_id,
         timestamp: Timestamp::new(timestamp.seconds, timestamp.nanos.into()).unwrap(),
-    };
-    let bytes = canonical.sign_bytes(&ChainId::new(chain).unwrap());
-    assert!(key.verifies(bytes.as_slice(), &signature(signed)), "the signature of {canonical:?} verifies");
+    }
 }

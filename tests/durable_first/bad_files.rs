@@ -1,0 +1,355 @@
+//! State files that changed while nobody looked, and disks that take no more.
+//!
+//! What is tried elsewhere: a missing or empty file, a file of another chain, a second process and a file renamed over
+//! ours in `tests/privval.rs`; another key, open permissions and a retired file in `tests/cli.rs`; tmkms writing over
+//! ours in `tests/tmkms.rs`.
+
+use crate::{
+    CHAIN, PROMISE,
+    crash_states::{HOST, first_record, identity, mark},
+    history::{Ask, History},
+    support::{
+        assurance::report,
+        mock_node::MockNode,
+        signer::{Home, Signer},
+    },
+};
+use highwater::watermark::{
+    self, Disk, FILE_BYTES, HostId, RECORD_BYTES, Record, SLOT_BYTES, Slot, StateFile, Store, StoreError, image,
+};
+use std::{
+    fs::{self, Permissions},
+    io,
+    ops::RangeInclusive,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
+};
+
+/// A disk without faults.
+#[derive(Clone)]
+struct Memory(Arc<Mutex<[u8; FILE_BYTES]>>);
+
+impl Memory {
+    fn holding(content: [u8; FILE_BYTES]) -> Self {
+        Self(Arc::new(Mutex::new(content)))
+    }
+
+    fn content(&self) -> [u8; FILE_BYTES] {
+        *self.0.lock().unwrap()
+    }
+
+    fn open(&self) -> Result<Store, StoreError> {
+        Store::open(Box::new(self.clone()), &identity(), HOST)
+    }
+}
+
+impl Disk for Memory {
+    fn settle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn read(&mut self, slot: Slot, record: &mut [u8; RECORD_BYTES]) -> io::Result<()> {
+        record.copy_from_slice(&self.content()[slot.offset()..slot.offset() + RECORD_BYTES]);
+        Ok(())
+    }
+
+    fn write(&mut self, slot: Slot, record: &[u8; RECORD_BYTES]) -> io::Result<()> {
+        self.0.lock().unwrap()[slot.offset()..slot.offset() + RECORD_BYTES].copy_from_slice(record);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn still_named(&mut self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+fn sign(store: &mut Store, heights: RangeInclusive<u64>) {
+    for height in heights {
+        store.advance(mark(height)).unwrap();
+    }
+}
+
+/// A file that has seen marks 1 to `last`.
+fn file_at(last: u64) -> [u8; FILE_BYTES] {
+    let disk = Memory::holding(image(&first_record(1)));
+    let mut store = disk.open().unwrap();
+    sign(&mut store, 2..=last);
+    disk.content()
+}
+
+#[test]
+fn a_changed_bit_anywhere_in_a_record_is_refused() {
+    let content = file_at(4);
+    let mut flips = 0;
+    for slot in [0, SLOT_BYTES] {
+        for bit in 0..8 * RECORD_BYTES {
+            let mut changed = content;
+            changed[slot + bit / 8] ^= 1 << (bit % 8);
+            let opened = Memory::holding(changed).open();
+            assert!(matches!(opened, Err(StoreError::Damaged(_))), "slot at {slot}, bit {bit}");
+            flips += 1;
+        }
+    }
+    // What lies between the records is never looked at.
+    for byte in (RECORD_BYTES..SLOT_BYTES).chain(SLOT_BYTES + RECORD_BYTES..FILE_BYTES).step_by(7) {
+        let mut changed = content;
+        changed[byte] ^= 0xff;
+        assert_eq!(Memory::holding(changed).open().unwrap().mark(), &mark(4), "byte {byte}");
+    }
+    report(PROMISE, "single bits changed in a state file's records, each refused", flips);
+}
+
+#[test]
+fn a_file_of_any_other_length_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("state");
+    fs::write(&path, file_at(4)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let mut file = StateFile::open(&path).unwrap();
+    let inside = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let mut newest = |length: usize| {
+        inside.set_len(length as u64).unwrap();
+        file.newest()
+    };
+    assert_eq!(newest(FILE_BYTES).unwrap().unwrap().mark, mark(4));
+    for length in [FILE_BYTES + 1, FILE_BYTES + RECORD_BYTES, 2 * FILE_BYTES] {
+        assert!(newest(length).is_err(), "{length}");
+    }
+    for length in (0..FILE_BYTES).rev() {
+        assert!(newest(length).unwrap().is_err(), "{length}");
+    }
+    report(PROMISE, "other lengths of a state file, each refused", FILE_BYTES as u64 + 3);
+}
+
+#[test]
+fn slots_of_two_different_times_are_refused_unless_together_they_are_a_whole_older_file() {
+    const TIMES: u64 = 8;
+    let files: Vec<_> = (1..=TIMES).map(file_at).collect();
+    let mut mixed = 0;
+    for first in &files {
+        for second in &files {
+            let mut mix = *first;
+            mix[SLOT_BYTES..].copy_from_slice(&second[SLOT_BYTES..]);
+            match (Memory::holding(mix).open(), files.iter().position(|file| *file == mix)) {
+                // The limit that the README names: a whole older file looks like the newest one.
+                (Ok(store), Some(time)) => assert_eq!(store.mark(), &mark(time as u64 + 1)),
+                (Err(StoreError::Damaged(_)), None) => mixed += 1,
+                (opened, time) => panic!("{:?} of the file at {time:?}", opened.map(|store| *store.mark())),
+            }
+        }
+    }
+    assert!(mixed > TIMES, "{mixed}");
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains("Know about an older copy") && readme.contains("`highwater state raise --height H`"));
+    report(PROMISE, "slots of two different times in one file, each pair refused", mixed);
+}
+
+#[test]
+fn an_older_file_written_into_ours_at_work_never_takes_back_what_is_released_after_it() {
+    for later in 1..=4 {
+        for age in 1..=4 {
+            let disk = Memory::holding(file_at(6));
+            let mut store = disk.open().unwrap();
+            *disk.0.lock().unwrap() = file_at(age);
+            let released = 6 + later;
+            sign(&mut store, 7..=released);
+            drop(store);
+            match disk.open() {
+                Ok(store) => assert_eq!(store.mark(), &mark(released)),
+                // One mark alone leaves the other slot as old as the copy.
+                Err(StoreError::Damaged(damage)) => assert_eq!((later, damage.survivor()), (1, Some(mark(7)))),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    report(PROMISE, "older files written into ours at work, each overtaken or refused", 16);
+}
+
+// The running signer.
+
+/// What happens to the state file of a stopped signer, and what the next start says. The file is at height 3.
+type Case = (&'static str, fn(&Home), &'static str);
+
+const CASES: [Case; 9] = [
+    (
+        "a file of another machine",
+        |home| {
+            let path = home.state_file(CHAIN);
+            let newest = StateFile::open(&path).unwrap().newest().unwrap().unwrap();
+            fs::remove_file(&path).unwrap();
+            watermark::create(&path, &Record { host: HostId([0xee; 16]), ..newest }).unwrap();
+        },
+        "was written on another machine, at 3/0/precommit",
+    ),
+    ("the second half is gone", |home| cut(home, SLOT_BYTES as u64), "the second slot is blank"),
+    ("all but 100 bytes are gone", |home| cut(home, 100), "the first slot is blank and the second slot is blank"),
+    ("a byte too many", |home| cut(home, FILE_BYTES as u64 + 1), "it has 8193 bytes, a state file has 8192"),
+    ("nothing but zeros", |home| fs::write(home.state_file(CHAIN), [0; FILE_BYTES]).unwrap(), "no mark survives"),
+    (
+        "one slot of an older copy",
+        |home| {
+            let path = home.state_file(CHAIN);
+            let mut content = fs::read(&path).unwrap();
+            let older = fs::read(home.path("older")).unwrap();
+            content[..SLOT_BYTES].copy_from_slice(&older[..SLOT_BYTES]);
+            fs::write(path, content).unwrap();
+        },
+        "the two slots are not successive",
+    ),
+    (
+        "a newer format",
+        |home| {
+            let path = home.state_file(CHAIN);
+            let mut content = fs::read(&path).unwrap();
+            content[8] = 2;
+            fs::write(path, content).unwrap();
+        },
+        "the first slot fails its checksum",
+    ),
+    (
+        "a link to nothing",
+        |home| {
+            fs::remove_file(home.state_file(CHAIN)).unwrap();
+            symlink("/nonexistent/state", home.state_file(CHAIN)).unwrap();
+        },
+        "is a link that leads nowhere: is its disk mounted?",
+    ),
+    (
+        "a directory",
+        |home| {
+            fs::remove_file(home.state_file(CHAIN)).unwrap();
+            fs::create_dir(home.state_file(CHAIN)).unwrap();
+        },
+        "Is a directory",
+    ),
+];
+
+fn cut(home: &Home, length: u64) {
+    fs::OpenOptions::new().write(true).open(home.state_file(CHAIN)).unwrap().set_len(length).unwrap();
+}
+
+#[test]
+fn a_file_that_changed_while_the_signer_was_stopped_is_refused_with_its_reason() {
+    for (name, change, says) in CASES {
+        let home = Home::new();
+        let node = MockNode::unix(&home.path("node.sock")).unwrap();
+        let home = home.chain(CHAIN, "").node(&node.address(), CHAIN, "").init();
+        let mut signer = home.start();
+        let mut session = node.accept().unwrap();
+        for height in 1..=3 {
+            for ask in Ask::round(height, 7) {
+                ask.ask(&mut session, CHAIN, &mut History::default()).unwrap().unwrap();
+            }
+            if height == 1 {
+                fs::copy(home.state_file(CHAIN), home.path("older")).unwrap();
+            }
+        }
+        signer.sigkill();
+        change(&home);
+        let mut signer = home.start();
+        assert_eq!(signer.exit_code(), Some(65), "{name}");
+        assert!(signer.log().contains(says), "{name}: {}", signer.log());
+    }
+    report(
+        PROMISE,
+        "state files changed while the signer was stopped, each refused with its reason",
+        CASES.len() as u64,
+    );
+}
+
+/// A home whose state file is on a small disk of its own, which only the processes of [`on_own_disk`] see.
+struct OwnDisk {
+    home: Home,
+    node: MockNode,
+    disk: PathBuf,
+}
+
+impl OwnDisk {
+    /// Says why, if this system has no such disks for us.
+    fn new() -> Option<Self> {
+        let tried = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output().unwrap();
+        if !tried.status.success() {
+            let why = String::from_utf8_lossy(&tried.stderr).into_owned();
+            eprintln!("*** NOT CHECKED: full and read-only disks: no mount in a namespace of our own: {}", why.trim());
+            return None;
+        }
+        let home = Home::new();
+        let node = MockNode::unix(&home.path("node.sock")).unwrap();
+        let home = home.chain(CHAIN, "").node(&node.address(), CHAIN, "");
+        home.write_config();
+        let disk = home.path("disk");
+        fs::create_dir(&disk).unwrap();
+        let (config, state) = (home.path("tmkms.toml"), home.state_file(CHAIN));
+        let text = fs::read_to_string(&config).unwrap();
+        let own = text.replace(state.to_str().unwrap(), disk.join("state").to_str().unwrap());
+        assert_ne!(own, text);
+        fs::write(config, own).unwrap();
+        Some(Self { home, node, disk })
+    }
+
+    /// What a shell does with the disk before it becomes the signer, or instead.
+    fn script(&self, then: &str) -> String {
+        let (disk, config) = (self.disk.display(), self.home.path("tmkms.toml"));
+        format!(
+            "exec unshare -rm sh -c 'set -e
+            disk={disk}
+            mount -t tmpfs -o size=64k tmpfs $disk
+            init() {{ \"$0\" state init --never-signed -c {config:?}; }}
+            fill() {{ cat /dev/zero >$disk/rest 2>/dev/null || true; }}
+            {then}' \"$0\" \"$@\""
+        )
+    }
+
+    fn start(&self, before: &str) -> Signer {
+        self.home.start_in_shell(&self.script(&format!("{before}\nexec \"$0\" \"$@\"")))
+    }
+
+    /// What the commands of `then` print.
+    fn run(&self, then: &str) -> String {
+        let mut command = Command::new("sh");
+        command.args(["-c", &self.script(then), env!("CARGO_BIN_EXE_highwater")]).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_nobody_from_signing_because_the_file_has_its_place() {
+    let Some(own) = OwnDisk::new() else { return };
+    let _signer = own.start("init >/dev/null; fill");
+    let mut session = own.node.accept().unwrap();
+    let mut history = History::default();
+    for height in 1..=20 {
+        for ask in Ask::round(height, 7) {
+            ask.ask(&mut session, CHAIN, &mut history).unwrap().unwrap();
+            ask.conflicting().ask(&mut session, CHAIN, &mut history).unwrap().unwrap_err();
+        }
+    }
+    report(PROMISE, "messages signed on a full disk", history.len());
+}
+
+#[test]
+fn no_state_file_is_made_on_a_full_disk_and_no_half_is_left() {
+    let Some(own) = OwnDisk::new() else { return };
+    let said = own.run("fill\ninit || echo code $?\nls $disk");
+    assert!(said.contains("No space left on device"), "{said}");
+    assert!(said.contains("code 73") || said.contains("code 74"), "{said}");
+    assert!(said.contains("rest") && !said.contains("\nstate"), "{said}");
+}
+
+#[test]
+fn a_read_only_disk_is_refused_with_its_reason() {
+    let Some(own) = OwnDisk::new() else { return };
+    let mut signer = own.start("init >/dev/null; mount -o remount,ro $disk");
+    assert_eq!(signer.exit_code(), Some(65));
+    assert!(signer.log().contains("Read-only file system"), "{}", signer.log());
+    let said = own.run("mount -o remount,ro $disk\ninit || echo code $?");
+    assert!(said.contains("Read-only file system") && said.contains("code 7"), "{said}");
+    report(PROMISE, "starts and new files refused on a read-only disk", 2);
+}

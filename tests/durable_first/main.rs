@@ -1,0 +1,28 @@
+//! Evidence for the second promise: no signature leaves before the mark that covers it is on the disk.
+//!
+//! | file | what is tried |
+//! | --- | --- |
+//! | `crash_states` | the store over a disk model: every crash, every fault, every subset of what was not flushed |
+//! | `order` | the running signer under strace: which call comes before which |
+//! | `faults` | the same with a failure, or a kill, at every call in turn |
+//! | `kills` | SIGKILL at work, again and again |
+//! | `bad_files` | state files that changed while nobody looked, and disks that are full or read-only |
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
+#![cfg(target_os = "linux")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_files;
+mod crash_states;
+mod faults;
+mod history;
+mod kills;
+mod order;
+mod strace;
+
+/// The promise, as reports name it.
+const PROMISE: &str = "durable first";
+
+const CHAIN: &str = "test-chain";
+const OTHER: &str = "other-chain";
