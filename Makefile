@@ -5,7 +5,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater
 export PATH := $(CACHE)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint fmt build install bench fuzz crates clean
+.PHONY: help demo test test-fast lint fmt build install bench fuzz powercut crates clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -13,12 +13,13 @@ help: ## List the targets
 demo: ## Watch it sign ten heights and refuse a double sign; no network, no root, under 30 s after the build
 	@$(CARGO) run --quiet --locked --release --example demo
 
-test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM into a per-user cache first, installs SoftHSM and strace if root
+test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM into a per-user cache first, installs SoftHSM, strace and QEMU if root
 	@tests/install/debian.sh softhsm2 opensc strace
 	@tests/install/kryoptic.sh
 	@tests/install/cometbft.sh
 	@tests/install/tmkms.sh
 	@tests/install/yubihsm-device.sh >/dev/null
+	@tests/install/powercut.sh
 	$(CARGO) test --locked
 
 test-fast: ## Run the unit tests only
@@ -48,6 +49,10 @@ fuzz: ## Fuzz each target for SECONDS (default 30) with cargo-fuzz on the stable
 	@tests/install/cargo-fuzz.sh
 	@for target in $$(ls fuzz/targets | sed 's/\.rs$$//'); do \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(or $(SECONDS),30) || exit 1; done
+
+powercut: ## Cut the power of a virtual machine that signs, N times (default 200, some five seconds each)
+	@tests/install/powercut.sh
+	HIGHWATER_POWERCUTS=$(or $(N),200) nice -n 10 $(CARGO) test --locked --release --test powercut -- --nocapture
 
 crates: ## Count the crates of the default build
 	@$(CARGO) tree --locked -e normal --prefix none | sed 's/ (\*)//' | sort -u | wc -l

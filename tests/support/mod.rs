@@ -5,6 +5,7 @@ pub mod assurance;
 pub mod hsm;
 pub mod mock_node;
 pub mod puppet;
+pub mod random;
 pub mod signer;
 
 use highwater::{
