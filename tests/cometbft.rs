@@ -3,6 +3,8 @@
 
 #[path = "cometbft/app.rs"]
 mod app;
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "cometbft/lab.rs"]
 mod lab;
 #[path = "cometbft/node.rs"]

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 use support::{
-    assert_alive,
+    assert_alive, binary,
     mock_node::{MockNode, precommit, prevote},
     signer::Home,
 };
@@ -48,7 +48,7 @@ fn home_for(node: &MockNode, extra: &str) -> Home {
 }
 
 fn start_with(home: &Home, arguments: &[&str], stderr: Stdio) -> Guard {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    let mut command = Command::new(binary::highwater());
     command.arg("start").arg("-c").arg(home.path("tmkms.toml")).args(arguments);
     Guard(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap())
 }
@@ -73,7 +73,7 @@ fn a_log_that_nobody_reads_never_holds_up_the_end_even_where_both_outputs_are_on
     let node = MockNode::tcp().unwrap();
     let home = home_for(&node, "");
     let (unread, pipe) = std::io::pipe().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    let mut command = Command::new(binary::highwater());
     command.args(["start", "-v", "-c"]).arg(home.path("tmkms.toml")).stdin(Stdio::null());
     let mut signer = Guard(command.stdout(pipe.try_clone().unwrap()).stderr(pipe).spawn().unwrap());
     let mut session = node.accept().unwrap();

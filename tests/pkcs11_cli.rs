@@ -17,7 +17,7 @@ use std::{
     process::{Command, Stdio},
 };
 use subtle_encoding::base64;
-use support::{Answer, CHAIN, Home};
+use support::{Answer, CHAIN, Home, binary};
 use tempfile::TempDir;
 
 /// The key of `tests/vectors`: the seed is 32 times 0x42.
@@ -82,7 +82,7 @@ impl Desk {
 
     /// The same on a terminal, with `typed` at the keyboard. Both streams come together.
     fn on_terminal(&self, words: &str, typed: &str) -> (i32, String) {
-        let line = format!("{} {words}", env!("CARGO_BIN_EXE_highwater"));
+        let line = format!("{} {words}", binary::highwater().display());
         let mut command = Command::new("script");
         command.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(self.home.path("."));
         command.env("SOFTHSM2_CONF", self.lab.path("softhsm2.conf")).env_remove("TMKMS_CONFIG_FILE");
@@ -301,7 +301,7 @@ fn without_a_configuration_flags_say_all() {
     let serial = tokens["tokens"][0]["serial"].as_str().unwrap();
     let line = format!(
         "exec {} pkcs11 generate {device} --serial {serial} --pin-fd 3 --id 0b --label other 3<pin",
-        env!("CARGO_BIN_EXE_highwater")
+        binary::highwater().display()
     );
     let mut shell = desk.lab.command("sh");
     let answer = desk.home.finish(shell.args(["-c", &line]).current_dir(desk.home.path(".")));
@@ -432,7 +432,7 @@ fn the_walk_through_of_the_guide_walks() {
     let blocks = guide.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let script: String = blocks.collect();
     assert!(script.contains("highwater pkcs11 generate"), "{script}");
-    let programs = Path::new(env!("CARGO_BIN_EXE_highwater")).parent().unwrap();
+    let programs = binary::highwater().parent().unwrap().to_owned();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let walk = desk.home.path("walk");
     fs::create_dir(&walk).unwrap();

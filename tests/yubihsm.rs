@@ -29,13 +29,14 @@ use highwater::{
 use serde_json::Value;
 use std::{
     fs,
-    process::Output,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Output},
     thread,
     time::{Duration, Instant},
 };
-use subtle_encoding::{base64, hex};
+use subtle_encoding::hex;
 use support::{
-    assert_extension_signed, assert_proposal_signed, assert_vote_signed,
+    assert_extension_signed, assert_proposal_signed, assert_vote_signed, binary,
     mock_node::{MockNode, Session, precommit, prevote, proposal},
     signer::{Home, Signer, seed},
 };
@@ -463,7 +464,7 @@ fn a_dead_device_does_not_delay_a_chain_on_another() {
 const BLOCKS: u64 = 15;
 
 #[test]
-fn a_real_chain_is_signed_through_a_power_cycle_of_the_device() {
+fn a_real_chain_is_signed_by_an_imported_key_through_a_power_cycle_of_the_device() {
     let Some(binary) = lab::cometbft("v0.38.25") else { return };
     let lab = lab::Lab::new();
     let node = node::Node::init(&lab, &binary, "node");
@@ -471,11 +472,20 @@ fn a_real_chain_is_signed_through_a_power_cycle_of_the_device() {
     let chain = node::chain_id(&genesis);
     let key = node.public_key();
     let address = format!("tcp://127.0.0.1:{}", lab::free_port());
-    let key_file: Value = serde_json::from_slice(&fs::read(node.use_signer(&address)).unwrap()).unwrap();
-    let secret = base64::decode(key_file["priv_key"]["value"].as_str().unwrap()).unwrap();
-    let Some(device) = device::start(secret[..32].try_into().unwrap(), &[]) else { return };
+    let key_file = node.use_signer(&address);
+    // It has keys 1 and 2, and neither is the validator's.
+    let Some(device) = device::start(&seed(0), &["--keep-objects"]) else { return };
     device.fault("latency/137");
-    let signer = signer::Signer::init_with(&lab, &chain, &device.provider(chain.as_str()), &[address]);
+    fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
+    let provider = device.provider_with(chain.as_str(), "key = 5, type = \"consensus\"");
+    let config = lab.path("import.toml");
+    fs::write(&config, format!("[[chain]]\nid = \"{chain}\"\nkey_format = {{ type = \"hex\" }}\n{provider}")).unwrap();
+    let mut import = Command::new(binary::highwater());
+    import.args(["yubihsm", "keys", "import", "-i", "5", "-t", "json", "-c"]).arg(config).arg(&key_file);
+    let said = lab.run("import", &mut import);
+    assert!(said.contains("imported, and its signature over the self-test verifies"), "{said}");
+    fs::remove_file(&key_file).unwrap();
+    let signer = signer::Signer::init_with(&lab, &chain, &provider, &[address]);
 
     let mut signing = signer.start();
     let mut running = node.start(&app::serve());

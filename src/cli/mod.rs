@@ -1,5 +1,6 @@
 //! The command line: one file per command, and what they share.
 
+mod chains;
 mod check;
 mod error;
 mod init;
@@ -10,15 +11,22 @@ mod softsign;
 mod start;
 mod state;
 mod status;
+mod timing;
+mod watch;
+mod yubihsm;
 
 pub use error::{CliError, Exit};
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Sketch},
     keyring::pkcs11::{child, spawner},
 };
 use clap::{Args, Parser, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Remote signer for CometBFT validators.
 #[derive(Debug, Parser)]
@@ -55,6 +63,9 @@ enum Command {
     Status(status::StatusCommand),
     /// Print the version
     Version,
+    /// Find, set up and test YubiHSM 2 devices; make, import and back up the keys on them
+    #[command(subcommand, name = "yubihsm")]
+    YubiHsm(yubihsm::YubiHsm),
 }
 
 /// Which configuration a command works with.
@@ -79,6 +90,16 @@ impl ConfigArgs {
         }
         Ok(config)
     }
+
+    /// The configuration as far as it can be read, if there is one. It has to be there if it was named.
+    fn sketch(&self) -> Result<Option<Sketch>, CliError> {
+        let path = self.path();
+        let is_named = path != Path::new(config::DEFAULT_PATH);
+        if !is_named && matches!(fs::exists(&path), Ok(false)) {
+            return Ok(None);
+        }
+        Ok(Some(Sketch::load(&path)?))
+    }
 }
 
 /// Runs the command line of this process and returns its exit code.
@@ -101,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Start(command) => command.run(),
         Command::State(command) => command.run(),
         Command::Status(command) => command.run(),
+        Command::YubiHsm(command) => command.run(),
         Command::Version => output::print(&format!("highwater {}", env!("CARGO_PKG_VERSION"))),
     };
     match result {

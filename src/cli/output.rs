@@ -1,10 +1,7 @@
 //! Writing to a terminal or pipe whose reader may have gone: answers on standard output, notes on standard error.
 
 use super::{CliError, Exit};
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    time::Duration,
-};
+use std::io::{self, IsTerminal as _, Write as _};
 
 /// Writes an answer and a newline to standard output.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
@@ -28,25 +25,5 @@ pub(super) fn progress(text: &str) {
     let mut err = io::stderr();
     if err.is_terminal() {
         let _ = write!(err, "\r\x1b[K{text}");
-    }
-}
-
-/// The smallest of these times that `percent` of all do not exceed.
-pub(super) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted[rank - 1]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_times_that_were_measured() {
-        let times = |count: u64| (1..=count).map(Duration::from_micros).collect::<Vec<_>>();
-        for (count, p50, p99) in [(1, 1, 1), (2, 1, 2), (20, 10, 20), (100, 50, 99), (1000, 500, 990)] {
-            let found = [50, 99].map(|percent| percentile(&times(count), percent).as_micros());
-            assert_eq!(found, [p50, p99], "{count}");
-        }
     }
 }

@@ -15,4 +15,5 @@ pub mod panic;
 pub mod stats;
 pub mod status;
 pub mod telemetry;
+pub mod utc;
 pub mod web;

@@ -1,6 +1,9 @@
 //! Highwater as an operator runs it: a `tmkms.toml`, a state file, a process.
 
-use crate::lab::{Lab, Process};
+use crate::{
+    binary,
+    lab::{Lab, Process},
+};
 use highwater::consensus::ChainId;
 use serde_json::Value;
 use std::{
@@ -67,7 +70,7 @@ impl<'a> Signer<'a> {
     }
 
     fn command(&self, subcommand: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        let mut command = Command::new(binary::highwater());
         command.args(subcommand).arg("-c").arg(&self.config);
         command
     }

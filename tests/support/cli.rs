@@ -1,5 +1,8 @@
 //! The real `highwater` in a directory of its own, under a deadline, and never with a secret in what it prints.
 
+#[path = "binary.rs"]
+pub mod binary;
+
 use sha2::{Digest as _, Sha256, Sha512};
 use std::{
     collections::BTreeMap,
@@ -84,7 +87,7 @@ impl Home {
 
     /// `highwater` with these words, in this directory.
     pub fn highwater(&self, words: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        let mut command = Command::new(binary::highwater());
         command.args(words.split_whitespace()).current_dir(self.dir.path()).env_remove("TMKMS_CONFIG_FILE");
         command
     }

@@ -121,7 +121,7 @@ impl Hsm {
         let pin = self.path("import.pin");
         fs::write(&pin, PIN).unwrap();
         fs::set_permissions(&pin, Permissions::from_mode(0o600)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        let mut command = Command::new(super::binary::highwater());
         command.args(["pkcs11", "import", "-c", "/dev/null", "--label", label, "--id", id, "--token", token]);
         command.args(["--profile", self.profile, "--module"]).arg(&self.module);
         command.arg("--pin-file").arg(&pin).arg(key_file);

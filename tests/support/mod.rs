@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod assurance;
+pub mod binary;
 pub mod hsm;
 pub mod mock_node;
 pub mod puppet;

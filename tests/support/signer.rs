@@ -142,7 +142,7 @@ impl Home {
 
     /// `highwater` with these words and this home's configuration.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        let mut command = Command::new(super::binary::highwater());
         command.args(words).arg("-c").arg(self.path("tmkms.toml")).envs(self.environment.iter().cloned());
         command
     }

@@ -17,7 +17,7 @@ use subtle_encoding::hex;
 use tempfile::TempDir;
 
 /// The password of the device's authentication key.
-const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct horse battery staple";
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -87,11 +87,16 @@ impl Device {
     /// The same with another key.
     pub fn provider_with(&self, chain: &str, key: &str) -> String {
         format!(
-            "[[providers.yubihsm]]\nadapter = {{ type = \"http\", addr = \"tcp://{}\" }}\n\
+            "[[providers.yubihsm]]\nadapter = {{ type = \"http\", addr = \"{}\" }}\n\
              auth = {{ key = 1, password_file = {:?} }}\nkeys = [{{ chain_ids = [\"{chain}\"], {key} }}]\n",
-            self.connector,
+            self.address(),
             self.dir.path().join("password"),
         )
+    }
+
+    /// Where its connector listens.
+    pub fn address(&self) -> String {
+        format!("tcp://{}", self.connector)
     }
 
     /// Puts another password into the file that the signer reads. The device keeps its own.

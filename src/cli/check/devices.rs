@@ -3,7 +3,7 @@
 use super::report::Report;
 use crate::{
     chain::SELF_TEST,
-    cli::output,
+    cli::{output, timing::percentile},
     config::{Config, Pkcs11Config, YubiHsmAdapter, YubiHsmConfig},
     keyring::{
         self,
@@ -123,7 +123,7 @@ fn sign(device: &mut Equipment) -> Result<Vec<Duration>, Trouble> {
 }
 
 fn tell(device: &Equipment, times: &[Duration], block_time: Duration, report: &mut Report) {
-    let [p50, p99] = [50, 99].map(|percent| output::percentile(times, percent));
+    let [p50, p99] = [50, 99].map(|percent| percentile(times, percent));
     let chains: Vec<_> = device.chains.iter().map(ToString::to_string).collect();
     let load = Load { name: &device.name, chains: &chains, signature: p50, block_time };
     let share = load.tell(&format!("signs in {} (p99 {})", milliseconds(p50), milliseconds(p99)), report);

@@ -4,10 +4,9 @@ use super::{
     KeyArgs,
     list::{describe_key, find_key, key_json, no_key, typed_name},
     target::{Target, TargetArgs},
-    watch::watched,
 };
 use crate::{
-    cli::{CliError, Exit, output},
+    cli::{CliError, Exit, output, watch::watched},
     keyring::pkcs11::{manage::KeyInfo, spec::ObjectSelector},
 };
 use clap::Args;

@@ -3,10 +3,9 @@
 use super::{
     hex_of,
     target::{self, TargetArgs},
-    watch::watched,
 };
 use crate::{
-    cli::{CliError, ConfigArgs, output},
+    cli::{CliError, ConfigArgs, output, watch::watched},
     keyring::pkcs11::{
         error::TokenError,
         manage::KeyInfo,

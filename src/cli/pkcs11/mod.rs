@@ -9,7 +9,6 @@ mod new_key;
 mod section;
 mod target;
 mod test;
-mod watch;
 
 use super::CliError;
 use crate::keyring::pkcs11::spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector};

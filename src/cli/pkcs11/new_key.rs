@@ -5,13 +5,13 @@ use super::{
     list::{birth, find_key, key_json},
     section::{NewKey, Section},
     target::{Target, TargetArgs},
-    watch::watched,
 };
 use crate::{
     chain::SELF_TEST,
     cli::{
         CliError, Exit, output,
         softsign::{self, Format, KeyKind},
+        watch::watched,
     },
     config::{KeyFormat, KeyRole},
     consensus::{ChainId, PublicKey},

@@ -1,8 +1,8 @@
 //! Which token a command means, how it logs in, and whether a running signer has it.
 
 use crate::{
-    cli::{CliError, ConfigArgs, Exit, output},
-    config::{self, ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PinSource, Pkcs11Config, Sketch},
+    cli::{CliError, ConfigArgs, Exit, chains, output},
+    config::{ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PinSource, Pkcs11Config, Sketch},
     consensus::ChainId,
     keyring::pkcs11::{
         error::TokenError,
@@ -11,8 +11,6 @@ use crate::{
         spec::TokenSelector,
         token::{Pin, Token},
     },
-    state::StateError,
-    watermark::{FileError, StateFile},
 };
 use clap::Args;
 use std::{
@@ -72,7 +70,7 @@ pub(super) struct Target {
 impl TargetArgs {
     /// Finds out which token is meant, makes sure that no running signer has it, and reads its PIN.
     pub(super) fn resolve(&self) -> Result<Target, CliError> {
-        let sketch = sketch(&self.config)?;
+        let sketch = self.config.sketch()?;
         let mut target = match &self.profile {
             Some(profile) => self.by_flags(profile)?,
             None => self.in_config(sketch.as_ref())?,
@@ -178,30 +176,8 @@ impl Target {
 
     /// The chain that `--chain` names, or else the only one there is.
     pub(super) fn chain(&self, named: Option<&ChainId>) -> Result<Option<&ChainConfig>, CliError> {
-        let chains = self.config.as_ref().map_or(&[][..], |config| &config.chains);
-        match (named, chains) {
-            (None, [chain]) => Ok(Some(chain)),
-            (None, _) | (Some(_), []) => Ok(None),
-            (Some(id), chains) => match chains.iter().find(|chain| chain.id == *id) {
-                Some(chain) => Ok(Some(chain)),
-                None => {
-                    let ids: Vec<_> = chains.iter().map(|chain| chain.id.as_str()).collect();
-                    let ids = ids.join(", ");
-                    Err(usage(format!("no chain {id} in the configuration, which has: {ids}")))
-                }
-            },
-        }
+        chains::named(self.config.as_ref().map_or(&[][..], |config| &config.chains), named)
     }
-}
-
-/// The configuration as far as it can be read, if there is one. It has to be there if it was named.
-pub(super) fn sketch(args: &ConfigArgs) -> Result<Option<Sketch>, CliError> {
-    let path = args.path();
-    let is_named = path != Path::new(config::DEFAULT_PATH);
-    if !is_named && matches!(fs::exists(&path), Ok(false)) {
-        return Ok(None);
-    }
-    Ok(Some(Sketch::load(&path)?))
 }
 
 /// The modules whose tokens are to be listed, each with its profile if that is known.
@@ -215,7 +191,7 @@ pub(super) fn modules(
         (Some(path), profile) => Ok(vec![(absolute(path)?, profile)]),
         (None, Some(profile)) => Ok(vec![(usual_module(&profile)?, Some(profile))]),
         (None, None) => {
-            let Some(Sketch { config, errors }) = sketch(config)? else {
+            let Some(Sketch { config, errors }) = config.sketch()? else {
                 return Err(usage("there is no configuration: name one with -c, or the device with --profile"));
             };
             let mut modules: Vec<(PathBuf, Option<Profile>)> = Vec::new();
@@ -257,29 +233,10 @@ pub(super) fn environment_hint(profile: Option<&Profile>) -> Option<String> {
     ))
 }
 
-/// Refuses a token that a running signer of this configuration has. A running signer has the state file of its chain
-/// locked; the lock is let go at once.
+/// Refuses a token that a running signer of this configuration has.
 fn refuse_running(config: &Config, module: &Path, selector: &TokenSelector) -> Result<(), CliError> {
-    for chain in config.chains.iter().filter(|chain| may_use(config, &chain.id, module, selector)) {
-        match StateFile::open(&chain.state_file) {
-            Ok(_) | Err(FileError::DeadLink { .. } | FileError::Missing { .. }) => {}
-            Err(FileError::Locked { path }) => {
-                let text = format!(
-                    "the signer of chain {} is running and uses the {selector}, and nothing may disturb it: stop it \
-                     first ({} is locked; `fuser` names the process)",
-                    chain.id,
-                    path.display()
-                );
-                return Err(CliError::new(Exit::TempFail, text));
-            }
-            Err(error) => {
-                let CliError { exit, message } = StateError::File(error).into();
-                let text = format!("cannot tell whether the signer of chain {} is running: {message}", chain.id);
-                return Err(CliError::new(exit, text));
-            }
-        }
-    }
-    Ok(())
+    let users = config.chains.iter().filter(|chain| may_use(config, &chain.id, module, selector));
+    chains::refuse_running(users, &selector.to_string())
 }
 
 /// Whether the signer of `chain` may use this token: its key is there, or it cannot be said where its key is. A label

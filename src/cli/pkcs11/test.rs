@@ -4,11 +4,14 @@ use super::{
     KeyArgs, hex_of,
     list::{birth, find_key, key_json, no_key},
     target::{Target, TargetArgs},
-    watch::{Progress, watched},
 };
 use crate::{
     chain::SELF_TEST,
-    cli::{CliError, Exit, output},
+    cli::{
+        CliError, Exit, output,
+        timing::percentile,
+        watch::{Progress, watched},
+    },
     consensus::PublicKey,
     keyring::pkcs11::{
         manage::KeyInfo,
@@ -114,8 +117,8 @@ fn as_text(profile: &Profile, outcome: &Outcome) -> String {
         "signed   {}, and all signatures verify\np50      {} µs\np99      {} µs\nid       {}\nlabel    {:?}\n\
          type     {}\naddress  {}\nborn     {}\nprofile  {} {}",
         times.len(),
-        output::percentile(times, 50).as_micros(),
-        output::percentile(times, 99).as_micros(),
+        percentile(times, 50).as_micros(),
+        percentile(times, 99).as_micros(),
         hex_of(&info.id),
         info.label,
         public_key.key_type(),
@@ -141,8 +144,8 @@ fn as_json(profile: &Profile, outcome: &Outcome) -> String {
     json!({
         "schema": 1,
         "signatures": times.len(),
-        "p50_us": u64::try_from(output::percentile(times, 50).as_micros()).ok(),
-        "p99_us": u64::try_from(output::percentile(times, 99).as_micros()).ok(),
+        "p50_us": u64::try_from(percentile(times, 50).as_micros()).ok(),
+        "p99_us": u64::try_from(percentile(times, 99).as_micros()).ok(),
         "key": key,
         "profile": profile.name,
         "evidence": evidence,

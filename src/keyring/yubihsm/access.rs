@@ -1,11 +1,12 @@
 //! Being let in: the password, and how often a device may be asked for a session.
 
 use super::{
-    client::{Client, Reached},
+    client::{Client, DeviceInfo, Reached},
+    connector::{self, Status},
     lane::{Lane, Threads},
 };
 use crate::{
-    config::{PasswordSource, YubiHsmConfig},
+    config::{PasswordSource, YubiHsmAdapter, YubiHsmConfig},
     keyring::{device::Trouble, key_file},
 };
 use std::{
@@ -13,7 +14,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
-use yubihsm::Credentials;
+use yubihsm::{Credentials, authentication::Key};
 use zeroize::Zeroizing;
 
 /// How long a session that nobody uses lives on the device. The crate cannot close one.
@@ -34,6 +35,35 @@ impl Access {
     /// To the device of that section. Reads no password yet.
     pub fn new(config: YubiHsmConfig) -> Self {
         Self { config, credentials: None, sessions: Arc::default(), threads: Threads::default() }
+    }
+
+    /// To the same device by another authentication key. Sessions are counted together.
+    pub(super) fn by_key(&self, auth_key: u16, key: Key) -> Self {
+        let config = YubiHsmConfig { auth_key, ..self.config.clone() };
+        let credentials = Some(Credentials::new(auth_key, key));
+        Self { config, credentials, sessions: Arc::clone(&self.sessions), threads: Threads::default() }
+    }
+
+    /// Insists on this serial number from now on.
+    pub(super) fn pin_serial_number(&mut self, serial_number: String) {
+        self.config.serial_number = Some(serial_number);
+    }
+
+    /// What the device tells everybody, without a session. Returns soon after `deadline` at the latest.
+    pub fn device_info(&self, deadline: Instant) -> Result<DeviceInfo, Trouble> {
+        let config = self.config.clone();
+        self.threads
+            .ask(deadline, move || Reached::look_for(&config.adapter, config.serial_number.as_deref())?.device_info())
+    }
+
+    /// What the connector in front of the device says of itself; `None` on USB, where there is none.
+    pub fn connector_status(&self, deadline: Instant) -> Result<Option<Status>, Trouble> {
+        match self.config.adapter.clone() {
+            YubiHsmAdapter::Http { host, port } => {
+                self.threads.ask(deadline, move || connector::status(&host, port)).map(Some)
+            }
+            YubiHsmAdapter::Usb { .. } => Ok(None),
+        }
     }
 
     /// The section.

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 use yubihsm::{
-    AuditOption, Connector, Credentials, HttpConfig,
+    AuditOption, Connector, Credentials, HttpConfig, Uuid,
     asymmetric::Algorithm,
     client::{Error, ErrorKind},
     device::ErrorKind as DeviceError,
@@ -25,9 +25,23 @@ use yubihsm::{
 /// How long a connector may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Begins the text of a [`Trouble`] about an authentication key that the device does not know by its password.
+const NOT_LET_IN: &str = "it does not let authentication key";
+
 /// A device that has been reached, and no session with it yet.
 pub struct Reached {
     connector: Connector,
+}
+
+/// What a device tells without a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Ten digits.
+    pub serial_number: String,
+    /// Of its firmware: major, minor, patch.
+    pub version: [u8; 3],
+    /// Entries in its log that have not been read and cleared, and how many it holds.
+    pub log: (u8, u8),
 }
 
 /// A session with a device. Nothing of it may be used again after an error other than [`Trouble::Rejected`].
@@ -41,11 +55,7 @@ impl Reached {
     pub fn look_for(adapter: &YubiHsmAdapter, serial_number: Option<&str>) -> Result<Self, Trouble> {
         match adapter {
             YubiHsmAdapter::Http { host, port } => {
-                let address = connect(host, *port).map_err(|error| {
-                    Trouble::Broken(format!(
-                        "its connector cannot be reached ({error}): is yubihsm-connector running there?"
-                    ))
-                })?;
+                let address = connect(host, *port).and_then(|stream| stream.peer_addr()).map_err(not_reached)?;
                 // The crate writes `addr:port` and tries only the first address of a name.
                 let addr = match address {
                     SocketAddr::V4(address) => address.ip().to_string(),
@@ -57,13 +67,52 @@ impl Reached {
             YubiHsmAdapter::Usb { timeout_ms } => usb(*timeout_ms, serial_number),
         }
     }
+
+    /// Asks the device who it is. Takes up no session.
+    pub fn device_info(&self) -> Result<DeviceInfo, Trouble> {
+        let command = vec![DEVICE_INFO, 0, 0];
+        let sent = contain(|| self.connector.send_message(Uuid::nil(), command.into()));
+        let answer: Vec<u8> = match sent.map_err(|text| panicked(&text))? {
+            Ok(answer) => answer.into(),
+            Err(error) => return Err(Trouble::Broken(format!("it does not say who it is ({error})"))),
+        };
+        parse_device_info(&answer).ok_or_else(|| panicked("no device information"))
+    }
 }
 
-fn connect(host: &str, port: u16) -> io::Result<SocketAddr> {
+/// The command that a device answers without a session (Yubico, Device Info).
+const DEVICE_INFO: u8 = 0x06;
+
+fn parse_device_info(answer: &[u8]) -> Option<DeviceInfo> {
+    /// What the code of an answer has and that of its command has not.
+    const ANSWER: u8 = 0x80;
+    let (header, body) = answer.split_first_chunk::<3>()?;
+    let (fields, _algorithms) = body.split_first_chunk::<9>()?;
+    let [major, minor, patch, serial @ .., log_size, log_used] = *fields;
+    (header[0] == DEVICE_INFO | ANSWER).then(|| DeviceInfo {
+        serial_number: format!("{:010}", u32::from_be_bytes(serial)),
+        version: [major, minor, patch],
+        log: (log_used, log_size),
+    })
+}
+
+/// The error for a connector that does not accept a connection.
+#[allow(clippy::needless_pass_by_value)]
+pub(super) fn not_reached(error: io::Error) -> Trouble {
+    Trouble::Broken(format!("its connector cannot be reached ({error}): is yubihsm-connector running there?"))
+}
+
+/// Whether a device was reached and did not accept the password.
+pub fn is_wrong_password(trouble: &Trouble) -> bool {
+    trouble.text().starts_with(NOT_LET_IN)
+}
+
+/// Connects to the first address of the connector's name that answers.
+pub(super) fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last = io::ErrorKind::NotFound.into();
     for address in (host, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(_) => return Ok(address),
+            Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }
@@ -193,6 +242,10 @@ fn refused(answer: DeviceError, what: &str, auth_key: u16) -> Trouble {
         DeviceError::LogFull => refused(
             "its log is full and force-audit is on: read and clear the log, and turn force-audit off, or it will stop again",
         ),
+        DeviceError::ObjectExists => refused(
+            "an object with that id is there already, maybe in a domain that this authentication key may not see",
+        ),
+        DeviceError::StorageFailed => refused("its storage is full, or worn out"),
         DeviceError::InvalidCommand | DeviceError::InvalidData | DeviceError::WrongLength => {
             refused("it does not understand the command")
         }
@@ -224,7 +277,7 @@ fn not_opened(error: &Error, auth_key: u16) -> Trouble {
     }
     Trouble::Broken(match error.kind() {
         ErrorKind::AuthenticationError => {
-            format!("it does not let authentication key {auth_key} in: the password or the key's id is wrong ({error})")
+            format!("{NOT_LET_IN} {auth_key} in: the password or the key's id is wrong ({error})")
         }
         _ => format!("it opens no session ({error})"),
     })
@@ -277,6 +330,16 @@ mod tests {
         for answer in [DeviceError::InvalidSession, DeviceError::SessionFailed, DeviceError::Unknown { code: 0x7f }] {
             assert!(matches!(refused(answer, "sign", 4), Trouble::Broken(_)), "{answer}");
         }
+    }
+
+    #[test]
+    fn a_device_says_who_it_is() {
+        let answer = [0x86, 0, 10, 2, 4, 1, 0x07, 0x5b, 0xcd, 0x15, 62, 5, 46];
+        let info = DeviceInfo { serial_number: "0123456789".into(), version: [2, 4, 1], log: (5, 62) };
+        assert_eq!(parse_device_info(&answer), Some(info));
+        assert_eq!(parse_device_info(&answer[..11]), None);
+        assert_eq!(parse_device_info(&[0x7f, 0, 1, 3]), None);
+        assert_eq!(parse_device_info(&[]), None);
     }
 
     #[test]

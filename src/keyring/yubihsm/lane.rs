@@ -32,6 +32,32 @@ impl Threads {
     fn count(&self) -> usize {
         Arc::strong_count(&self.0) - 1
     }
+
+    /// Asks something that needs no client, on a thread that can be left behind.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        act: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let (sender, answer) = sync_channel(1);
+        self.start(move || drop(sender.send(act())))?;
+        receive(&answer, deadline)
+    }
+
+    fn start(&self, run: impl FnOnce() + Send + 'static) -> Result<(), Trouble> {
+        if self.count() >= HANGING_MAX {
+            let text = format!("{HANGING_MAX} calls to it hang: restart its yubihsm-connector, or plug it out and in");
+            return Err(Trouble::Broken(text));
+        }
+        let counted = self.clone();
+        let run = move || {
+            let _counted = counted;
+            run();
+        };
+        let started = thread::Builder::new().name("yubihsm".into()).spawn(run);
+        started.map_err(|error| Trouble::Broken(format!("the system gives no thread for it: {error}")))?;
+        Ok(())
+    }
 }
 
 impl Lane {
@@ -41,27 +67,17 @@ impl Lane {
         deadline: Instant,
         open: impl FnOnce() -> Result<Client, Trouble> + Send + 'static,
     ) -> Result<Self, Trouble> {
-        if threads.count() >= HANGING_MAX {
-            let text = format!("{HANGING_MAX} calls to it hang: restart its yubihsm-connector, or plug it out and in");
-            return Err(Trouble::Broken(text));
-        }
         let (calls, queue) = channel::<Call>();
         let (opened, answer) = sync_channel(1);
-        let counted = threads.clone();
-        let run = move || {
-            let _counted = counted;
-            match open() {
-                Err(trouble) => drop(opened.send(Err(trouble))),
-                // Nobody may wait for it any more.
-                Ok(client) => {
-                    if opened.send(Ok(())).is_ok() {
-                        queue.into_iter().for_each(|call| call(&client));
-                    }
+        threads.start(move || match open() {
+            Err(trouble) => drop(opened.send(Err(trouble))),
+            // Nobody may wait for it any more.
+            Ok(client) => {
+                if opened.send(Ok(())).is_ok() {
+                    queue.into_iter().for_each(|call| call(&client));
                 }
             }
-        };
-        let started = thread::Builder::new().name("yubihsm".into()).spawn(run);
-        started.map_err(|error| Trouble::Broken(format!("the system gives no thread for it: {error}")))?;
+        })?;
         receive(&answer, deadline)?;
         Ok(Self { calls })
     }

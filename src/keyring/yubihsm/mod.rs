@@ -6,6 +6,11 @@
 //! | `lane` | a thread that owns a client: a hang costs its caller a deadline and no more |
 //! | `access` | password, and how often a device may be asked for a session |
 //! | `session` | what the device's own thread ([`super::device`]) opens and signs with |
+//! | `connector` | what a yubihsm-connector says of itself |
+//! | `console` | what an operator does with the keys of a device |
+//! | `backup` | the file that a wrapped key is kept in |
+//! | `provisioning` | 24 words, and what is derived from them |
+//! | `setup` | how a device is wiped and set up from them |
 //! | `pin` | where the public key of a chain is known from |
 //!
 //! The crate's client is never trusted twice: after anything but an answer that the device itself encrypted it is thrown
@@ -13,10 +18,15 @@
 //! so it lives on a thread of its own that can be left behind.
 
 pub mod access;
+pub mod backup;
 pub mod client;
+pub mod connector;
+pub mod console;
 pub mod lane;
 pub mod pin;
+pub mod provisioning;
 mod session;
+pub mod setup;
 
 use super::{
     KeyError,

@@ -1,6 +1,6 @@
-//! Calls into a module that may never come back, and how far they are.
+//! How far a command is, and calls into a module that may never come back.
 
-use crate::cli::{CliError, Exit};
+use super::{CliError, Exit};
 use std::{
     io::{self, IsTerminal as _, Write as _},
     process,
@@ -35,15 +35,7 @@ impl Progress<'_> {
 pub(super) fn watched<T: Send + 'static>(
     work: impl FnOnce(&Progress<'_>) -> Result<T, CliError> + Send + 'static,
 ) -> Result<T, CliError> {
-    let terminal = io::stderr().is_terminal();
-    let answer = watched_for(PATIENCE, work, |done, total| {
-        if terminal {
-            let _ = write!(io::stderr(), "\r\x1b[Ksigned {done} of {total}");
-        }
-    });
-    if terminal {
-        let _ = write!(io::stderr(), "\r\x1b[K");
-    }
+    let answer = shown(|show| watched_for(PATIENCE, work, show));
     answer.unwrap_or_else(|| {
         end_process_for_certain();
         let text = format!(
@@ -53,6 +45,20 @@ pub(super) fn watched<T: Send + 'static>(
         );
         Err(CliError::new(Exit::Io, text))
     })
+}
+
+/// Runs `work`, and shows on standard error, if that is a terminal, how many of how many signatures are done.
+pub(super) fn shown<T>(work: impl FnOnce(&mut dyn FnMut(usize, usize)) -> T) -> T {
+    let terminal = io::stderr().is_terminal();
+    let answer = work(&mut |done, total| {
+        if terminal {
+            let _ = write!(io::stderr(), "\r\x1b[Ksigned {done} of {total}");
+        }
+    });
+    if terminal {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
+    answer
 }
 
 /// The answer of `work`, or `None` if it is silent for `patience`.
