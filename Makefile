@@ -3,9 +3,11 @@
 CARGO ?= cargo
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater
 export PATH := $(CACHE)/bin:$(PATH)
+# Where a change that no test notices could cost a stake.
+MUTATED := chain.rs privval/sign_bytes.rs $(addprefix watermark/,mark.rs record.rs rule.rs store.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint fmt build install bench fuzz powercut crates clean
+.PHONY: help demo test test-fast lint fmt build install bench fuzz mutants powercut crates clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,10 +47,16 @@ install: build ## Install the binary into PREFIX/bin (default /usr/local)
 bench: ## Measure the signing path against its floor, in software and through SoftHSM, as ratios
 	$(CARGO) bench --locked --bench signing --bench pkcs11
 
-fuzz: ## Fuzz each target for SECONDS (default 30) with cargo-fuzz on the stable toolchain
+fuzz: ## Fuzz each target for SECONDS (default 30) with cargo-fuzz on the stable toolchain, from fuzz/seeds
 	@tests/install/cargo-fuzz.sh
 	@for target in $$(ls fuzz/targets | sed 's/\.rs$$//'); do \
-	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target -- -max_total_time=$(or $(SECONDS),30) || exit 1; done
+	  mkdir -p fuzz/corpus/$$target; \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    -max_total_time=$(or $(SECONDS),30) -print_final_stats=1 || exit 1; done
+
+mutants: ## Change the rule, the record, the store and the sign bytes in every small way; the unit tests must notice. Slow
+	@tests/install/cargo-mutants.sh
+	nice $(CARGO) mutants -j1 --output target $(addprefix -f src/,$(MUTATED)) -- --locked --lib
 
 powercut: ## Cut the power of a virtual machine that signs, N times (default 200, some five seconds each)
 	@tests/install/powercut.sh

@@ -2,7 +2,7 @@
 #![no_main]
 
 use highwater::{
-    consensus::ChainId,
+    consensus::{ChainId, Timestamp},
     privval::{Canonical, ParseError, Request, response},
 };
 use libfuzzer_sys::fuzz_target;
@@ -16,5 +16,10 @@ fuzz_target!(|body: &[u8]| {
         Err(ParseError::Refused(kind, refusal)) => return assert!(response::fits(&response::refused(kind, &refusal))),
     };
     let sign_bytes = canonical.sign_bytes(&chain);
-    assert_eq!(Canonical::parse(sign_bytes.as_slice()), Some((canonical, chain)));
+    assert_eq!(Canonical::parse(sign_bytes.as_slice()), Some((canonical, chain.clone())));
+    // The digest is that of the message without its time, and of nothing less.
+    let later = Canonical { timestamp: Timestamp::ZERO, ..canonical };
+    let higher = Canonical { height: canonical.height ^ 1, ..canonical };
+    assert_eq!(later.digest(&chain), canonical.digest(&chain));
+    assert_ne!(higher.digest(&chain), canonical.digest(&chain));
 });

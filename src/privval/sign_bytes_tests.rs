@@ -183,6 +183,24 @@ fn changing_any_byte_never_reads_as_the_same_message() {
 }
 
 #[test]
+fn sign_bytes_of_what_nobody_may_sign_do_not_read_back() {
+    let chain = chain("test-chain");
+    let good = |step| edge_cases().into_iter().find(|(canonical, _)| canonical.kind.step() == step).unwrap().0;
+    let (vote, proposal) = (good(Step::Prevote), good(Step::Propose));
+    let reads = |canonical: Canonical| Canonical::parse(canonical.sign_bytes(&chain).as_slice()).is_some();
+    assert!(reads(vote) && reads(proposal));
+    for height in [0, HEIGHT_MAX + 1, u64::MAX] {
+        assert!(!reads(Canonical { height, ..vote }) && !reads(Canonical { height, ..proposal }), "height {height}");
+    }
+    for round in [ROUND_MAX + 1, u32::MAX] {
+        assert!(!reads(Canonical { round, ..vote }) && !reads(Canonical { round, ..proposal }), "round {round}");
+    }
+    assert!(!reads(Canonical { block_id: None, ..proposal }), "a proposal of nothing");
+    let no_parts = BlockId { hash: [1; 32], parts_total: 0, parts_hash: [2; 32] };
+    assert!(!reads(Canonical { block_id: Some(no_parts), ..vote }), "a block without parts");
+}
+
+#[test]
 fn the_digest_depends_on_everything_but_the_time() {
     let (base, chain_id) = canonical_of(&vectors()[0]);
     let digest = base.digest(&chain_id);

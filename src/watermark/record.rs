@@ -53,6 +53,8 @@ const VERSION: u16 = 1;
 const CHECKSUM_BYTES: usize = 32;
 const BODY_BYTES: usize = RECORD_BYTES - CHECKSUM_BYTES;
 const KEY_MAX_BYTES: usize = 33;
+/// Nobody counts this far, so a higher sequence is no record of ours. A successor must always have a number.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
 /// The fields in their order; the number is the field's length. What is not named is zero.
 mod at {
@@ -170,7 +172,7 @@ fn decode_fields(bytes: &[u8; RECORD_BYTES]) -> Option<Record> {
     let signed = target.map(|target| Signed { target, timestamp, digest });
     Some(Record {
         mode,
-        sequence: u64::from_le_bytes(array(&bytes[at::SEQUENCE])),
+        sequence: Some(u64::from_le_bytes(array(&bytes[at::SEQUENCE]))).filter(|sequence| *sequence <= SEQUENCE_MAX)?,
         host: HostId(array(&bytes[at::HOST])),
         identity: decode_identity(bytes)?,
         mark: Mark { hrs, signed },
@@ -273,6 +275,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn records_at_every_limit_round_trip() {
+        let key = k256::ecdsa::SigningKey::from_slice(&[1; 32]).unwrap();
+        let identity = Identity {
+            chain: ChainId::new(&"c".repeat(CHAIN_ID_MAX_BYTES)).unwrap(),
+            key: PublicKey::Secp256k1(*key.verifying_key()),
+        };
+        let record = Record { sequence: SEQUENCE_MAX, identity, ..sample(Mark::floor(Hrs::end_of(HEIGHT_MAX))) };
+        assert_eq!(Record::decode(&record.encode()), Ok(record));
+    }
+
+    #[test]
     fn every_flipped_bit_is_noticed() {
         let bytes = sample(marks()[2]).encode();
         for index in 0..RECORD_BYTES {
@@ -297,7 +310,7 @@ pub(super) mod tests {
 
     #[test]
     fn an_impossible_field_under_a_good_checksum_is_noticed() {
-        let changes: [(usize, u8); 8] = [
+        let changes: [(usize, u8); 11] = [
             (at::MODE, 9),
             (at::SIGNED, 9),
             (at::STEP, 0),
@@ -305,6 +318,10 @@ pub(super) mod tests {
             (at::KEY_TYPE, 3),
             (at::CHAIN_LENGTH, 0),
             (at::CHAIN_LENGTH, 51),
+            // The highest bit of a number: a sequence that would run out, a height and a round that nobody has.
+            (at::SEQUENCE.end - 1, 0x80),
+            (at::HEIGHT.end - 1, 0x80),
+            (at::ROUND.end - 1, 0x80),
             (300, 1),
         ];
         for (index, value) in changes {
@@ -325,5 +342,7 @@ pub(super) mod tests {
         let checksum = Sha256::digest(&newer[..BODY_BYTES]);
         newer[BODY_BYTES..].copy_from_slice(&checksum);
         assert_eq!(Record::decode(&newer), Err(RecordError::Version { version: 2 }));
+        let text = RecordError::Version { version: 2 }.to_string();
+        assert_eq!(text, "has format 2, this Highwater reads format 1");
     }
 }

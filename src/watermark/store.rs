@@ -205,7 +205,8 @@ impl Slots {
                 return Err(Damage { what: Broken::Slots(slots), survivor });
             }
         };
-        let in_place = Slot::of(first.sequence) == Slot::First && Slot::of(second.sequence) == Slot::Second;
+        // Of two adjacent sequences one is even, so with the first slot the second is right too.
+        let in_place = Slot::of(first.sequence) == Slot::First;
         let adjacent = first.sequence.abs_diff(second.sequence) == 1;
         let same_owner = first.identity == second.identity && first.host == second.host;
         let (old, new) = if first.sequence < second.sequence { (first, second) } else { (second, first) };

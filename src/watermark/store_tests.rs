@@ -97,6 +97,8 @@ fn marks_survive_and_alternate_between_the_slots() {
         let mut store = disk.open().unwrap();
         store.advance(mark(height)).unwrap();
         let sequence = store.sequence();
+        // `sample` has sequence 7, and its image holds a successor.
+        assert_eq!(sequence, 8 + height);
         drop(store);
         let store = disk.open().unwrap();
         assert_eq!((store.mark(), store.sequence()), (&mark(height), sequence));
@@ -173,6 +175,71 @@ fn slots_that_contradict_each_other_are_refused() {
         let Err(StoreError::Damaged(damage)) = disk.open() else { panic!("{record:?} opened") };
         assert!(damage.to_string().contains(expected), "{damage}");
         assert_eq!(damage.survivor(), Some(mark(5)));
+    }
+}
+
+#[test]
+fn a_file_whose_count_would_run_out_is_refused_and_ends_no_process() {
+    let disk = TestDisk::holding(mark(5));
+    disk.0.lock().unwrap().content = image(&Record { sequence: u64::MAX - 1, ..sample(mark(5)) });
+    let Err(StoreError::Damaged(damage)) = disk.open() else { panic!("it opened") };
+    assert!(damage.to_string().contains("impossible value"), "{damage}");
+}
+
+#[test]
+fn of_two_marks_at_one_place_the_newer_survives() {
+    let timestamp = crate::consensus::Timestamp::ZERO;
+    let signed = super::super::mark::Signed {
+        target: crate::consensus::Target::Block,
+        timestamp,
+        digest: crate::consensus::Digest([1; 32]),
+    };
+    let newer = Mark { signed: Some(signed), ..mark(5) };
+    let first = Record { host: HostId([1; 16]), sequence: 8, ..sample(newer) };
+    let slots = Slots { first: Ok(first), second: Ok(sample(mark(5))) };
+    assert_eq!(slots.newest().unwrap_err().survivor(), Some(newer));
+    // Neither is newer: the first slot speaks for both.
+    let slots = Slots { first: Ok(sample(newer)), second: Ok(sample(mark(5))) };
+    assert_eq!(slots.newest().unwrap_err().survivor(), Some(newer));
+}
+
+#[test]
+fn damage_names_each_broken_slot_and_what_survives() {
+    let whole = || Ok(sample(mark(5)));
+    let (survives, lost) = ("the mark that survives is ", "no mark survives");
+    for (first, second, words) in [
+        (Err(RecordError::Blank), whole(), ["the first slot is blank; ", survives]),
+        (whole(), Err(RecordError::Fields), ["the second slot holds an impossible value; ", survives]),
+        (
+            Err(RecordError::Checksum),
+            Err(RecordError::NotARecord),
+            ["the first slot fails its checksum and the second slot holds something else; ", lost],
+        ),
+    ] {
+        let text = Slots { first, second }.newest().unwrap_err().to_string();
+        assert!(text.starts_with(words[0]) && text.contains(words[1]), "{text}");
+    }
+}
+
+#[test]
+fn every_error_says_what_to_look_at_or_do() {
+    let damage = Slots { first: Err(RecordError::Blank), second: Err(RecordError::Blank) }.newest().unwrap_err();
+    for (error, words) in [
+        (StoreError::Damaged(damage), "is damaged: the first slot is blank and"),
+        (StoreError::ForeignChain { found: "other".into() }, "belongs to chain other"),
+        (StoreError::ForeignHost { mark: mark(5) }, "`highwater state import FILE`"),
+        (
+            StoreError::ForeignKey { found: "a".into(), ours: "b".into() },
+            "belongs to key a, the configuration names key b",
+        ),
+        (StoreError::io("flush")(io::Error::other("no")), "cannot flush: no"),
+        (StoreError::Replaced, "replaced by another file"),
+        (StoreError::Retired { mark: mark(5) }, "`highwater state export`"),
+        (StoreError::Stopped { why: "cannot flush".into() }, "until a restart: it cannot flush"),
+    ] {
+        assert!(error.to_string().contains(words), "{error}");
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        assert_eq!(source, matches!(error, StoreError::Io { .. }).then(|| "no".to_owned()));
     }
 }
 

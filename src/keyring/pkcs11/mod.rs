@@ -21,7 +21,7 @@ pub mod module;
 pub mod pin;
 pub mod profile;
 mod profile_reader;
-mod protocol;
+pub mod protocol;
 pub mod spawner;
 pub mod spec;
 pub mod token;

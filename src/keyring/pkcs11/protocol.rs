@@ -9,10 +9,10 @@ use std::io::{self, Read, Write};
 use zeroize::Zeroizing;
 
 /// Largest body: a request with the longest vote extension that a node can send, and its key.
-pub(super) const BODY_MAX_BYTES: usize = crate::privval::frame::REQUEST_MAX_BYTES + 1024;
+pub const BODY_MAX_BYTES: usize = crate::privval::frame::REQUEST_MAX_BYTES + 1024;
 
 /// Writes a frame in one go.
-pub(super) fn write_frame(stream: &mut impl Write, body: &[u8]) -> io::Result<()> {
+pub fn write_frame(stream: &mut impl Write, body: &[u8]) -> io::Result<()> {
     let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= BODY_MAX_BYTES);
     let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"))?;
     // Wiped: a frame can hold a PIN.
@@ -23,7 +23,7 @@ pub(super) fn write_frame(stream: &mut impl Write, body: &[u8]) -> io::Result<()
 }
 
 /// Reads a frame. An end before its first byte is an error of kind `UnexpectedEof`, like any other end.
-pub(super) fn read_frame(stream: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+pub fn read_frame(stream: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = usize::try_from(u32::from_le_bytes(length)).expect("a u32 fits a usize on Linux");
@@ -36,27 +36,27 @@ pub(super) fn read_frame(stream: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>
 }
 
 /// Writes a value as JSON in a frame.
-pub(super) fn write_json(stream: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+pub fn write_json(stream: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     write_frame(stream, &Zeroizing::new(serde_json::to_vec(value)?))
 }
 
 /// Reads a value from JSON in a frame.
-pub(super) fn read_json<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
+pub fn read_json<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
     Ok(serde_json::from_slice(&read_frame(stream)?)?)
 }
 
 /// A request to sign: the key's index and the message.
-pub(super) struct SignRequest;
+pub struct SignRequest;
 
 impl SignRequest {
     /// The request as a body.
-    pub(super) fn encode(key: usize, message: &[u8]) -> Vec<u8> {
+    pub fn encode(key: usize, message: &[u8]) -> Vec<u8> {
         let key = u32::try_from(key).expect("a token has few keys");
         [&key.to_le_bytes()[..], message].concat()
     }
 
     /// Key and message of a body.
-    pub(super) fn decode(body: &[u8]) -> Option<(usize, &[u8])> {
+    pub fn decode(body: &[u8]) -> Option<(usize, &[u8])> {
         let (key, message) = body.split_first_chunk::<4>()?;
         Some((usize::try_from(u32::from_le_bytes(*key)).ok()?, message))
     }
@@ -68,7 +68,7 @@ const FATAL: u8 = 2;
 const REJECTED: u8 = 3;
 
 /// An answer: bytes, or what went wrong.
-pub(super) fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
+pub fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
     let (tag, body) = match answer {
         Ok(body) => (OK, body.as_slice()),
         Err(Trouble::Broken(text)) => (BROKEN, text.as_bytes()),
@@ -80,7 +80,7 @@ pub(super) fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
 }
 
 /// The answer in a body. One of the wrong form means that the child is broken.
-pub(super) fn decode_answer(body: &[u8]) -> Result<Vec<u8>, Trouble> {
+pub fn decode_answer(body: &[u8]) -> Result<Vec<u8>, Trouble> {
     let Some((tag, rest)) = body.split_first() else {
         return Err(Trouble::Broken("the child process sent nothing".into()));
     };

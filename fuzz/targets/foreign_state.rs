@@ -1,0 +1,24 @@
+//! Any text is a foreign state file or a refusal. What is taken becomes a mark without a message, and survives the way
+//! out and back.
+#![no_main]
+
+#[path = "../support/sample.rs"]
+mod sample;
+
+use highwater::migration::{self, Program};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    match migration::read(text, &sample::identity()) {
+        Ok(foreign) => {
+            assert_eq!(foreign.mark.signed, None);
+            let written = migration::write(Program::Tmkms, &foreign.mark);
+            let again = migration::read(&written, &sample::identity()).expect("what we write we read");
+            assert_eq!((again.program, again.mark), (Program::Tmkms, foreign.mark));
+            // CometBFT's form carries no proof, which is what keeps its own place closed there.
+            let written = migration::write(Program::CometBft, &foreign.mark);
+            assert!(migration::read(&written, &sample::identity()).is_err());
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+});

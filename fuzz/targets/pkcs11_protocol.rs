@@ -1,0 +1,58 @@
+//! A stream of anything between signer, spawner and child: frames, requests and answers read back as they were
+//! written, and a stream that ends early is an error.
+#![no_main]
+
+use highwater::keyring::{
+    device::Trouble,
+    pkcs11::{
+        protocol::{
+            BODY_MAX_BYTES, SignRequest, decode_answer, encode_answer, read_frame, read_json, write_frame, write_json,
+        },
+        spec::TokenSpec,
+    },
+};
+use libfuzzer_sys::fuzz_target;
+use std::io;
+
+fn check_body(body: &[u8]) {
+    match SignRequest::decode(body) {
+        Some((key, message)) => assert_eq!(SignRequest::encode(key, message), body),
+        None => assert!(body.len() < 4),
+    }
+    let answer = decode_answer(body);
+    assert_eq!(decode_answer(&encode_answer(&answer)), answer);
+    match answer {
+        Ok(bytes) => assert_eq!([&[0], bytes.as_slice()].concat(), body),
+        Err(Trouble::Busy | Trouble::Late) => panic!("a child says nothing about the signer's queue and clock"),
+        Err(Trouble::Broken(_) | Trouble::Fatal(_) | Trouble::Rejected(_)) => {}
+    }
+}
+
+fn check_json(frame: &[u8]) {
+    let Ok(spec) = read_json::<TokenSpec>(&mut &*frame) else { return };
+    let mut written = Vec::new();
+    write_json(&mut written, &spec).expect("what fits a frame fits one again");
+    assert_eq!(read_json::<TokenSpec>(&mut written.as_slice()).expect("our own form"), spec);
+}
+
+fuzz_target!(|stream: &[u8]| {
+    let mut rest = stream;
+    loop {
+        let begin = rest;
+        match read_frame(&mut rest) {
+            Ok(body) => {
+                let mut written = Vec::new();
+                write_frame(&mut written, &body).expect("what fits a frame fits one again");
+                assert_eq!(written, begin[..begin.len() - rest.len()]);
+                check_body(&body);
+                check_json(&written);
+            }
+            Err(error) => {
+                let announced = begin.first_chunk().map(|length| u32::from_le_bytes(*length) as usize);
+                let too_long = announced.is_some_and(|length| length > BODY_MAX_BYTES);
+                let expected = if too_long { io::ErrorKind::InvalidData } else { io::ErrorKind::UnexpectedEof };
+                return assert_eq!(error.kind(), expected);
+            }
+        }
+    }
+});
