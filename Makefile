@@ -22,6 +22,7 @@ test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM in
 	@tests/install/tmkms.sh
 	@tests/install/yubihsm-device.sh >/dev/null
 	@tests/install/powercut.sh
+	@tests/install/filepv.sh >/dev/null
 	$(CARGO) test --locked
 
 test-fast: ## Run the unit tests only
