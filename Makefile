@@ -7,7 +7,7 @@ export PATH := $(CACHE)/bin:$(PATH)
 MUTATED := chain.rs privval/sign_bytes.rs $(addprefix watermark/,mark.rs record.rs rule.rs store.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint fmt build install bench fuzz mutants powercut crates clean
+.PHONY: help assurance demo test test-fast lint fmt build install bench fuzz mutants powercut crates clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ fuzz: ## Fuzz each target for SECONDS (default 30) with cargo-fuzz on the stable
 	  mkdir -p fuzz/corpus/$$target; \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$(or $(SECONDS),30) -print_final_stats=1 || exit 1; done
+
+assurance: ## Try the three promises harder than `make test` does, some ten minutes; prints a line for each guarantee with its count
+	@tests/assurance.sh
 
 mutants: ## Change the rule, the record, the store and the sign bytes in every small way; the unit tests must notice. Slow
 	@tests/install/cargo-mutants.sh

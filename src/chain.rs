@@ -62,6 +62,8 @@ pub struct Signed {
     pub extension_signature: Option<Signature>,
     /// How long its mark took to become durable. None for a repeat.
     pub flushed_in: Option<Duration>,
+    /// The number of its mark.
+    pub sequence: u64,
 }
 
 impl Chain {
@@ -108,6 +110,14 @@ impl Chain {
         match &*self.plane() {
             Plane::Closed(why) => Err(why.clone()),
             Plane::Open(open) => Ok(open.store.mark().hrs),
+        }
+    }
+
+    /// The number of the last mark, or why there is none.
+    pub fn sequence(&self) -> Result<u64, Refusal> {
+        match &*self.plane() {
+            Plane::Closed(why) => Err(why.clone()),
+            Plane::Open(open) => Ok(open.store.sequence()),
         }
     }
 
@@ -207,7 +217,14 @@ impl Open {
         let vote = cached.or_else(|| signatures.next()).expect("a signature for every message");
         let signature = release(durable, id, &sign_bytes, vote);
         self.cached = Some(signature);
-        Ok(Signed { timestamp, signature, repeated, extension_signature: signatures.next(), flushed_in })
+        Ok(Signed {
+            timestamp,
+            signature,
+            repeated,
+            extension_signature: signatures.next(),
+            flushed_in,
+            sequence: self.store.sequence(),
+        })
     }
 
     /// Waits for the signatures that were begun, or makes them where there was nothing to begin.

@@ -7,7 +7,10 @@ use crate::{
     hook,
     keyring::{self, IdentityKey, KeyError, Keyring, Signer, device::Device},
     node::{Node, Stop},
-    ops::telemetry::{NodeView, Telemetry},
+    ops::{
+        audit::Audit,
+        telemetry::{NodeView, Telemetry},
+    },
     privval::Refusal,
     state::{Place, StateError},
     watermark::{FileError, HostError, HostId, Identity, Mark, StateFile, Store},
@@ -72,6 +75,16 @@ impl Daemon {
             stats: node.stats(),
         };
         Telemetry::new(self.chains.clone(), self.nodes.iter().map(view).collect(), devices)
+    }
+
+    /// Has every decision recorded, and says if the record has a gap.
+    pub fn record(&mut self, audit: &Audit) {
+        for chain in &self.chains {
+            if let Ok(sequence) = chain.sequence() {
+                audit.look_for_gap(chain.id(), sequence);
+            }
+        }
+        self.nodes.iter_mut().for_each(|node| node.record(audit));
     }
 
     /// Starts a thread for each node. `on_node_end` is called from it when that node will not be dialled again.

@@ -8,7 +8,7 @@ use crate::{
     consensus::Hrs,
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    ops::stats::NodeStats,
+    ops::{audit::Audit, stats::NodeStats},
     privval::{ParseError, Refusal, Request, RequestKind, message::Message, response},
 };
 use rand_core::{OsRng, RngCore as _};
@@ -28,6 +28,7 @@ pub struct Node {
     chain: Arc<Chain>,
     stop: Arc<Stop>,
     stats: Arc<NodeStats>,
+    audit: Option<Audit>,
 }
 
 impl Node {
@@ -39,7 +40,12 @@ impl Node {
         let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
         assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
         let name = config.address.to_string();
-        Self { config, name, identity, chain, stop: Arc::default(), stats: Arc::default() }
+        Self { config, name, identity, chain, stop: Arc::default(), stats: Arc::default(), audit: None }
+    }
+
+    /// Has every decision recorded.
+    pub fn record(&mut self, audit: &Audit) {
+        self.audit = Some(audit.clone());
     }
 
     /// A handle that ends [`Node::run`] from another thread.
@@ -128,6 +134,9 @@ impl Node {
             let took = begin.elapsed();
             self.stats.answered(&event, took);
             self.chain.stats().answered(&event);
+            if let Some(audit) = &self.audit {
+                audit.answered(self.chain.id(), &self.name, &event);
+            }
             event.log(&self.chain, &self.name, took);
             on_answer();
         }
@@ -149,9 +158,9 @@ pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Me
         Request::Proposal(request) => Some(request.canonical.hrs()),
         Request::Ping | Request::PubKey | Request::RawBytes(_) => None,
     };
-    let mut flushed_in = None;
+    let (mut flushed_in, mut sequence) = (None, None);
     let mut outcome = |signed: &Signed| {
-        flushed_in = signed.flushed_in;
+        (flushed_in, sequence) = (signed.flushed_in, Some(signed.sequence));
         Outcome::of(signed)
     };
     let answered = match request {
@@ -170,7 +179,7 @@ pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Me
         }),
     };
     Ok(match answered {
-        Ok((message, outcome)) => (message, Event { kind, hrs, outcome, flushed_in }),
+        Ok((message, outcome)) => (message, Event { kind, hrs, outcome, flushed_in, sequence }),
         Err(refusal) => (response::refused(kind, &refusal), Event::refused(kind, hrs, refusal)),
     })
 }
@@ -186,6 +195,8 @@ pub struct Event {
     pub outcome: Outcome,
     /// How long a new mark took to become durable.
     pub flushed_in: Option<Duration>,
+    /// The number of the mark that covers the answer.
+    pub sequence: Option<u64>,
 }
 
 /// What a request got.
@@ -222,7 +233,7 @@ impl Outcome {
 
 impl Event {
     fn refused(kind: RequestKind, hrs: Option<Hrs>, refusal: Refusal) -> Self {
-        Self { kind, hrs, outcome: Outcome::Refused(refusal), flushed_in: None }
+        Self { kind, hrs, outcome: Outcome::Refused(refusal), flushed_in: None, sequence: None }
     }
 
     fn log(&self, chain: &Chain, node: &str, took: Duration) {

@@ -18,14 +18,18 @@ use std::{
 /// The unit tests, as a target.
 const UNIT: &str = "highwater";
 const DURABLE_FIRST: &str = "durable_first";
+const NEVER_TWO: &str = "never_two";
 
 /// Each bug, a target, and its tests that have to fail with the bug.
 const VARIANTS: &[(&str, &str, &[&str])] = &[
     ("flush_after_release", DURABLE_FIRST, &[NO_CRASH, SIGNATURE_AFTER_FLUSH]),
     ("newest_not_rewritten", DURABLE_FIRST, &[NO_CRASH]),
+    ("newest_not_rewritten", NEVER_TWO, &[NO_WORLD]),
     ("no_flush", DURABLE_FIRST, &[NO_CRASH, NO_TEAR, SIGNATURE_AFTER_FLUSH, FAULT_STOPS]),
+    ("no_flush", NEVER_TWO, &[NO_WORLD]),
     ("no_lock", UNIT, &["watermark::file::tests::a_second_opener_is_refused_while_the_first_lives"]),
     ("no_stop_after_error", DURABLE_FIRST, &[NO_CRASH, FAULT_STOPS]),
+    ("no_stop_after_error", NEVER_TWO, &[NO_WORLD]),
     (
         "older_slot_fallback",
         DURABLE_FIRST,
@@ -52,15 +56,23 @@ const VARIANTS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("rule_comparison_flipped", DURABLE_FIRST, &["kills::no_kill_at_work_leads_to_a_double_sign"]),
+    ("rule_comparison_flipped", NEVER_TWO, &[EVERY_HISTORY, RANDOM_HISTORIES, LIKE_COMETBFT, NO_WORLD]),
     ("rule_comparison_flipped", UNIT, &[RULE_AGREES, RULE_REFUSES]),
+    ("rule_digest_ignored", NEVER_TWO, &[EVERY_HISTORY, RANDOM_HISTORIES, LIKE_COMETBFT, NODES, NO_WORLD]),
     ("rule_digest_ignored", UNIT, &[RULE_AGREES, RULE_REFUSES]),
+    ("signature_unverified", NEVER_TWO, &[NO_WORLD]),
     ("signature_unverified", UNIT, &["keyring::device::tests::a_wrong_signature_never_leaves_even_twice"]),
 ];
 
+const EVERY_HISTORY: &str = "exhaustive::the_rule_keeps_the_promise_over_every_history_of_up_to_four_steps";
 const FAULT_STOPS: &str = "faults::a_failed_write_flush_or_look_stops_its_chain_until_a_restart_and_no_other";
+const LIKE_COMETBFT: &str = "filepv::random_histories_differ_from_cometbft_only_where_we_meant_it";
+const NODES: &str = "nodes::nodes_that_ask_at_once_and_a_signer_that_is_killed_never_make_two";
 const NO_CRASH: &str = "crash_states::no_crash_takes_the_store_below_a_released_mark_whatever_fails_in_two_lives";
 const NO_TEAR: &str =
     "crash_states::no_power_cut_that_tears_a_record_at_any_byte_takes_the_store_below_a_released_mark";
+const NO_WORLD: &str = "simulator::no_world_makes_two";
+const RANDOM_HISTORIES: &str = "arbitrary::the_rule_keeps_the_promise_over_random_histories";
 const RULE_AGREES: &str = "watermark::rule::tests::the_rule_agrees_with_the_reference_over_every_history_of_three";
 const RULE_REFUSES: &str = "watermark::rule::tests::two_different_messages_never_get_signed_at_one_place";
 const SIGNATURE_AFTER_FLUSH: &str = "order::every_signature_that_leaves_a_socket_comes_after_the_flush_of_its_mark";

@@ -275,3 +275,43 @@ fn an_address_that_is_taken_ends_the_start_with_its_name() {
     assert_eq!(output.status.code(), Some(73));
     assert!(text.contains(&format!("cannot listen at {address}, the `laddr` of [highwater.metrics]")), "{text}");
 }
+
+#[test]
+fn every_decision_is_recorded_and_a_gap_is_told_at_the_next_start() {
+    let home = Home::new().chain(HEALTHY, "");
+    let node = MockNode::unix(&home.path("a.sock")).unwrap();
+    let home = home.node(&node.address(), HEALTHY, "").init();
+    let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    let file = home.path("audit.jsonl");
+    fs::write(home.path("tmkms.toml"), format!("{config}[highwater.audit]\nfile = {file:?}\n")).unwrap();
+    let mut signer = home.start();
+    let mut session = node.accept().unwrap();
+    session.ping().unwrap();
+    sign(&mut session, &home, HEALTHY, 1);
+    sign(&mut session, &home, HEALTHY, 1);
+    session.ask_vote(HEALTHY, precommit(1, 0, Some(8))).unwrap().unwrap_err();
+    sign(&mut session, &home, HEALTHY, 2);
+    signer.sigterm();
+    assert_eq!(signer.exit_code(), Some(0));
+    assert!(!signer.log().contains("the audit file"), "an empty file has no gap");
+    let lines = || -> Vec<Value> {
+        let text = fs::read_to_string(&file).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let shown: Vec<_> = lines().iter().map(|line| (line["result"].clone(), line["sequence"].as_u64())).collect();
+    let first = shown[0].1.unwrap();
+    let expected = [("signed", Some(first)), ("repeated", Some(first)), ("refused", None), ("signed", Some(first + 1))];
+    assert_eq!(shown, expected.map(|(result, sequence)| (Value::from(result), sequence)));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // Without a gap nothing is said. With the last line gone, it is.
+    let mut signer = home.start();
+    drop(node.accept().unwrap());
+    signer.sigterm();
+    assert_eq!(signer.exit_code(), Some(0));
+    assert!(!signer.log().contains("the audit file"), "{}", signer.log());
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.lines().take(3).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let mut signer = home.start();
+    signer.wait_for_log(&format!("ends at sequence {first}, the watermark is at {}", first + 1));
+}

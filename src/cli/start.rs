@@ -7,6 +7,7 @@ use crate::{
     keyring::{self, Keyring},
     ops::{
         self,
+        audit::Audit,
         log::{Log, LogFormat},
         web::{self, ControlSocket, Web},
     },
@@ -67,9 +68,12 @@ impl Start {
         daemon::refuse_second_signer(&config)?;
         let keyring = Keyring::open(&config, spawner.as_ref());
         let keyring = keyring.map_err(|error| CliError::io("cannot start a thread for a device", &error))?;
-        let daemon = Daemon::open(&config, &keyring)?;
+        let mut daemon = Daemon::open(&config, &keyring)?;
+        let audit = start_audit(&config)?;
+        audit.iter().for_each(|audit| daemon.record(audit));
         let mut telemetry = daemon.telemetry(keyring.devices());
         telemetry.dropped_lines = Some(log.dropped());
+        telemetry.audit = audit.clone();
         let web = Web::new(Arc::new(telemetry));
         serve_metrics(&runtime, &config, &web)?;
         serve_control(&runtime, &config, web);
@@ -77,8 +81,20 @@ impl Start {
             // The receiver outlives every node.
             let _ = sender.send(Event::NodeEnded);
         })?;
-        runtime.block_on(until_the_end(&running, &mut events, &log))
+        let end = runtime.block_on(until_the_end(&running, &mut events, &log));
+        audit.iter().for_each(Audit::finish);
+        end
     }
+}
+
+/// A file that cannot be written ends the start: who wants a record wants it from the first decision.
+fn start_audit(config: &Config) -> Result<Option<Audit>, CliError> {
+    let Some(path) = &config.own.audit else { return Ok(None) };
+    let started = Audit::start(path).map_err(|error| {
+        let text = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
+        CliError::new(Exit::CantCreate, text)
+    })?;
+    Ok(Some(started))
 }
 
 /// An address that cannot be had ends the start: whoever relies on an alert must not learn later that there is none.

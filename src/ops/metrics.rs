@@ -4,6 +4,7 @@
 //! that event. Times are those of the event, never ages: an age lies as soon as the scrape is late.
 
 use super::{
+    audit::Audit,
     histogram::Histogram,
     stats::unix_seconds,
     telemetry::{NodeView, Telemetry},
@@ -63,7 +64,9 @@ fn signer(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     let ready = u64::from(telemetry.not_ready().is_empty());
     out.gauge("ready", "Whether every chain signs: state open, key proven, a link up", None, [(NO_LABELS, ready)])?;
     let dropped = telemetry.dropped_lines.as_ref().map_or(0, |counter| counter.dropped_lines() as u64);
-    out.counter("log_lines_dropped", "Log lines that nobody read in time", [(NO_LABELS, dropped)])
+    out.counter("log_lines_dropped", "Log lines that nobody read in time", [(NO_LABELS, dropped)])?;
+    let lost = telemetry.audit.as_ref().map_or(0, Audit::lost);
+    out.counter("audit_lines_lost", "Decisions that are not in the audit file", [(NO_LABELS, lost)])
 }
 
 fn nodes(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {

@@ -6,8 +6,10 @@
 //! | `telemetry` | all that can be seen of a running signer: chains, nodes, devices |
 //! | `metrics`, `status` | the same for Prometheus, and for a person |
 //! | `web` | the metrics endpoint and the control socket |
+//! | `audit` | a line in a file for every decision |
 //! | `log`, `panic` | lines on standard error; what a panic ends |
 
+pub mod audit;
 pub mod histogram;
 pub mod log;
 pub mod metrics;

@@ -207,7 +207,7 @@ fn index(step: Step) -> usize {
 }
 
 /// A vote or proposal goes by its step.
-fn type_of(event: &Event) -> &'static str {
+pub fn type_of(event: &Event) -> &'static str {
     match (event.hrs.map(|hrs| hrs.step), event.kind) {
         (Some(Step::Propose), _) | (None, RequestKind::Proposal) => "proposal",
         (Some(Step::Prevote), _) => "prevote",
@@ -235,7 +235,7 @@ mod tests {
 
     fn event(kind: RequestKind, step: Option<Step>, outcome: Outcome) -> Event {
         let hrs = step.map(|step| Hrs { height: 7, round: 2, step });
-        Event { kind, hrs, outcome, flushed_in: None }
+        Event { kind, hrs, outcome, flushed_in: None, sequence: None }
     }
 
     fn refused(conflict: Conflict) -> Outcome {

@@ -1,6 +1,6 @@
 //! All that can be seen of a running signer, and whether it is ready.
 
-use super::stats::NodeStats;
+use super::{audit::Audit, stats::NodeStats};
 use crate::{
     chain::Chain,
     consensus::ChainId,
@@ -21,6 +21,8 @@ pub struct Telemetry {
     pub devices: Vec<Arc<Device>>,
     /// Log lines that nobody read in time.
     pub dropped_lines: Option<ErrorCounter>,
+    /// The audit file, if there is one.
+    pub audit: Option<Audit>,
     /// What protection was taken away or is not to be had here.
     pub warnings: Vec<String>,
 }
@@ -38,7 +40,15 @@ pub struct NodeView {
 impl Telemetry {
     /// A signer that has just been opened.
     pub fn new(chains: Vec<Arc<Chain>>, nodes: Vec<NodeView>, devices: Vec<Arc<Device>>) -> Self {
-        Self { started: SystemTime::now(), chains, nodes, devices, dropped_lines: None, warnings: Vec::new() }
+        Self {
+            started: SystemTime::now(),
+            chains,
+            nodes,
+            devices,
+            dropped_lines: None,
+            audit: None,
+            warnings: Vec::new(),
+        }
     }
 
     /// What keeps this chain from signing now, in whole sentences. Empty if nothing does.
