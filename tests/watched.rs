@@ -315,3 +315,30 @@ fn every_decision_is_recorded_and_a_gap_is_told_at_the_next_start() {
     let mut signer = home.start();
     signer.wait_for_log(&format!("ends at sequence {first}, the watermark is at {}", first + 1));
 }
+
+#[test]
+fn check_refuses_a_state_on_tmpfs_and_tells_how_long_a_flush_takes() {
+    let (home, _node) = small();
+    let (_, text) = run(&home, &["check", "--json"]);
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert!(answer["disks"][0]["flush_p50_us"].as_u64().is_some_and(|us| us > 0), "{text}");
+    let (output, text) = run(&home, &["check", "--before-start", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(answer["disks"].as_array().map(Vec::len), Some(0), "it measures nothing");
+
+    let Ok(memory) = tempfile::Builder::new().prefix("highwater-").tempdir_in("/dev/shm") else {
+        device::say("SKIPPED: this machine has no /dev/shm");
+        return;
+    };
+    let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    let there = memory.path().join("state");
+    fs::copy(home.state_file(HEALTHY), &there).unwrap();
+    let moved = config.replace(home.state_file(HEALTHY).to_str().unwrap(), there.to_str().unwrap());
+    fs::write(home.path("tmkms.toml"), moved).unwrap();
+    for words in [&["check"][..], &["check", "--before-start"]] {
+        let (output, text) = run(&home, words);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("is on tmpfs: it is gone with the next boot. Move `state_file`"), "{text}");
+    }
+}

@@ -1,6 +1,7 @@
 //! `highwater check`: everything that would keep a signer from signing, found before it starts. Changes nothing.
 
 mod devices;
+mod machine;
 mod report;
 mod running;
 
@@ -47,7 +48,10 @@ impl Check {
                 report.ok(format!("{} is a configuration", path.display()));
                 warnings.iter().for_each(|warning: &Finding| report.warn(warning.at(&path)));
                 check_config(&config, &mut report);
+                machine::check_file_systems(&config, &mut report);
+                machine::check_clock(&config, &mut report);
                 if !self.before_start {
+                    machine::measure_flushes(&config, &mut report);
                     self.check_devices(&config, &mut report);
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::super::{CliError, Exit, output};
 use serde_json::{Value, json};
+use std::{path::Path, time::Duration};
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +31,8 @@ pub(super) struct Report {
     findings: Vec<(Level, String)>,
     /// What was measured of each device, for programs.
     devices: Vec<Value>,
+    /// The same of each directory with states.
+    disks: Vec<Value>,
 }
 
 impl Report {
@@ -48,6 +51,12 @@ impl Report {
     /// Figures of a device. What they mean stands in a finding too.
     pub(super) fn device(&mut self, figures: Value) {
         self.devices.push(figures);
+    }
+
+    /// How long a flush takes in a directory with states.
+    pub(super) fn disk(&mut self, directory: &Path, p50: Duration, p99: Duration) {
+        let [p50, p99] = [p50, p99].map(|time| u64::try_from(time.as_micros()).ok());
+        self.disks.push(json!({ "directory": directory, "flush_p50_us": p50, "flush_p99_us": p99 }));
     }
 
     fn worst(&self) -> Level {
@@ -81,6 +90,7 @@ impl Report {
             "result": self.worst().name(),
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
             "devices": self.devices,
+            "disks": self.disks,
         })
     }
 }
