@@ -20,6 +20,7 @@ test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM in
 	@tests/install/kryoptic.sh
 	@tests/install/cometbft.sh
 	@tests/install/tmkms.sh
+	@tests/install/promtool.sh
 	@tests/install/yubihsm-device.sh >/dev/null
 	@tests/install/powercut.sh
 	@tests/install/filepv.sh >/dev/null

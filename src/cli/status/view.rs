@@ -1,6 +1,9 @@
 //! The status as a person reads it.
 
-use crate::ops::status::{ChainStatus, DeviceStatus, Latency, NodeStatus, Status};
+use crate::{
+    consensus::{Hrs, Step},
+    ops::status::{ChainStatus, DeviceStatus, Latency, NodeStatus, Status},
+};
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
@@ -8,6 +11,9 @@ use std::{
 
 /// How many looks back the course of the answer times goes.
 const COURSE: usize = 40;
+
+/// How long after its last signature a chain's refusals are no longer the usual second request of a second node.
+const REFUSING_SECONDS: u64 = 10;
 
 /// Draws one status after the other, and remembers what it needs to show a course.
 pub(super) struct View {
@@ -82,20 +88,18 @@ impl View {
 }
 
 fn draw_chain(text: &mut String, paint: Paint, chain: &ChainStatus, course: &Course, now: u64) {
-    let (height, round, step) = chain.mark;
+    let refused_at = chain.nodes.iter().filter_map(|node| Some(node.refusals.last()?.0)).max();
+    let refuses = refused_at.is_some_and(|at| at > chain.signed_at.unwrap_or_default() + REFUSING_SECONDS);
     let state = match chain.missing.is_empty() {
+        true if refuses => paint.bad("could sign, but refuses what it is asked"),
         true => paint.good("signs"),
         false => paint.bad("does not sign"),
     };
+    let mark = mark(chain.mark);
     let signed = chain
         .signed_at
         .map_or("nothing signed since the start".to_owned(), |at| format!("last signed {}", ago(now, at)));
-    let _ = writeln!(
-        text,
-        "\n{}  {state}, watermark {height}/{round}/{}, {signed}",
-        paint.bold(&chain.id),
-        step_name(step)
-    );
+    let _ = writeln!(text, "\n{}  {state}, watermark {mark}, {signed}", paint.bold(&chain.id),);
     for missing in &chain.missing {
         let _ = writeln!(text, "  {}", paint.bad(missing));
     }
@@ -206,12 +210,11 @@ fn milliseconds(seconds: f64) -> String {
     }
 }
 
-fn step_name(step: u8) -> &'static str {
-    match step {
-        1 => "proposal",
-        2 => "prevote",
-        3 => "precommit",
-        _ => "-",
+/// As everywhere else.
+fn mark((height, round, step): (u64, u32, u8)) -> String {
+    match Step::from_number(step.into()) {
+        Some(step) => Hrs { height, round, step }.to_string(),
+        None => "unknown".into(),
     }
 }
 
@@ -302,6 +305,11 @@ mod tests {
             assert!(text.contains(words), "{words} is not in\n{text}");
         }
         assert!(!text.contains('\x1b'));
+        let mut refusing = status();
+        refusing.chains[0].signed_at = Some(979);
+        refusing.chains[0].mark = (9, 2_147_483_647, 3);
+        let text = View::new(Paint(false)).draw(&refusing);
+        assert!(text.contains("test-1  could sign, but refuses what it is asked, watermark 9/end, last"), "{text}");
         assert!(View::new(Paint(true)).draw(&status()).contains("\x1b[1;31mdown: unplugged\x1b[0m"));
     }
 
