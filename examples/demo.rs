@@ -9,8 +9,9 @@ mod mock_node;
 use highwater::{
     config::{Config, KeyRole},
     consensus::{ChainId, KeyType, PublicKey},
-    daemon::Daemon,
+    daemon::{self, Daemon},
     keyring::{IdentityKey, Keyring, softsign},
+    ops::names::Names,
     privval::message::{Proposal, RemoteSignerError, Vote},
     state::Place,
     watermark::{HostId, Identity, Mark},
@@ -34,8 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("home       {} (removed at the end)", home.path().display());
     println!("node       {}, a mock in this process", node.address());
 
-    let keyring = Keyring::open(&config, None)?;
-    let running = Daemon::open(&config, &keyring)?.start(|| {})?;
+    let keyring = Keyring::open(&config, None, &Names::default())?;
+    let running = Daemon::open(&config, &keyring, daemon::ask_hooks(&config), &Names::default())?.start(|| {})?;
     let mut session = node.accept()?;
     println!("link up    the signer is {}", session.signer().unwrap_or("unknown"));
     let key = consensus_key(&mut session)?;

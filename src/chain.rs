@@ -105,6 +105,14 @@ impl Chain {
         }
     }
 
+    /// Keeps the secrets of its key out of swap and core dumps. Whether they all are.
+    pub fn lock_secrets(&self) -> bool {
+        match &*self.plane() {
+            Plane::Closed(_) => true,
+            Plane::Open(open) => open.signer.lock_secrets(),
+        }
+    }
+
     /// The last mark, or why there is none.
     pub fn last(&self) -> Result<Hrs, Refusal> {
         match &*self.plane() {

@@ -4,11 +4,12 @@ use crate::{
     chain::{Chain, SELF_TEST},
     config::{ChainConfig, Config, KeyConfig, NodeAddress},
     consensus::ChainId,
-    hook,
+    hook::{self, HookError},
     keyring::{self, IdentityKey, KeyError, Keyring, Signer, device::Device},
     node::{Node, Stop},
     ops::{
         audit::Audit,
+        names::Names,
         telemetry::{NodeView, Telemetry},
     },
     privval::Refusal,
@@ -34,6 +35,15 @@ pub fn refuse_second_signer(config: &Config) -> Result<(), DaemonError> {
     })
 }
 
+/// What the state hooks of served chains said.
+pub struct Heights(BTreeMap<ChainId, Result<u64, HookError>>);
+
+/// Runs every state hook, one after the other: before the signer confines itself, which ends the starting of programs.
+pub fn ask_hooks(config: &Config) -> Heights {
+    let ask = |chain: &ChainConfig| Some((chain.id.clone(), hook::ask(chain.state_hook.as_ref()?)));
+    Heights(config.served_chains().filter_map(ask).collect())
+}
+
 /// A signer at work.
 pub struct Running {
     stops: Vec<Arc<Stop>>,
@@ -42,7 +52,7 @@ pub struct Running {
 impl Daemon {
     /// Opens every chain that has a validator node. A chain whose state or key is bad is open for errors only; the
     /// others sign.
-    pub fn open(config: &Config, keyring: &Keyring) -> Result<Self, DaemonError> {
+    pub fn open(config: &Config, keyring: &Keyring, mut heights: Heights, names: &Names) -> Result<Self, DaemonError> {
         let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
         let mut chains: BTreeMap<ChainId, Arc<Chain>> = BTreeMap::new();
         let mut reasons = Vec::new();
@@ -53,7 +63,7 @@ impl Daemon {
                 continue;
             }
             let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
-            let chain = open_chain(chain_config, keyring, key, host).map_err(DaemonError::Locked)?;
+            let chain = open_chain(chain_config, keyring, key, (host, &mut heights)).map_err(DaemonError::Locked)?;
             if let Err(why) = chain.last() {
                 error!(chain = %id, "this chain signs nothing: {why}");
                 reasons.push((id.clone(), why));
@@ -63,7 +73,7 @@ impl Daemon {
         if reasons.len() == chains.len() {
             return Err(DaemonError::NoChain(reasons));
         }
-        let nodes = open_nodes(config, &chains)?;
+        let nodes = open_nodes(config, &chains, names)?;
         Ok(Self { chains: chains.into_values().collect(), nodes })
     }
 
@@ -85,6 +95,13 @@ impl Daemon {
             }
         }
         self.nodes.iter_mut().for_each(|node| node.record(audit));
+    }
+
+    /// Keeps all keys in our memory out of swap and core dumps. Whether they all are.
+    pub fn lock_secrets(&self) -> bool {
+        let chains = self.chains.iter().map(|chain| chain.lock_secrets());
+        // Each is tried, whatever became of the others.
+        chains.chain(self.nodes.iter().map(Node::lock_secrets)).fold(true, |all, locked| all & locked)
     }
 
     /// Starts a thread for each node. `on_node_end` is called from it when that node will not be dialled again.
@@ -117,7 +134,11 @@ impl Running {
 
 /// Every node whose identity key can be read. One whose key cannot is left out; it must not keep the others from
 /// being served.
-fn open_nodes(config: &Config, chains: &BTreeMap<ChainId, Arc<Chain>>) -> Result<Vec<Node>, DaemonError> {
+fn open_nodes(
+    config: &Config,
+    chains: &BTreeMap<ChainId, Arc<Chain>>,
+    names: &Names,
+) -> Result<Vec<Node>, DaemonError> {
     let mut nodes = Vec::new();
     let mut unusable = None;
     for validator in &config.validators {
@@ -133,7 +154,7 @@ fn open_nodes(config: &Config, chains: &BTreeMap<ChainId, Arc<Chain>>) -> Result
             },
         };
         let chain = chains.get(&validator.chain_id).expect("every validator has its chain");
-        nodes.push(Node::new(validator.clone(), identity, Arc::clone(chain)));
+        nodes.push(Node::new(validator.clone(), identity, Arc::clone(chain), names.clone()));
     }
     match unusable {
         Some(why) if nodes.is_empty() => Err(DaemonError::Identity(why)),
@@ -143,7 +164,12 @@ fn open_nodes(config: &Config, chains: &BTreeMap<ChainId, Arc<Chain>>) -> Result
 
 /// Opens a chain, for errors only if its key or its state is bad. Fails if another signer is at work on the state:
 /// going on could sign twice.
-fn open_chain(config: &ChainConfig, keyring: &Keyring, key: KeyConfig<'_>, host: HostId) -> Result<Chain, FileError> {
+fn open_chain(
+    config: &ChainConfig,
+    keyring: &Keyring,
+    key: KeyConfig<'_>,
+    (host, heights): (HostId, &mut Heights),
+) -> Result<Chain, FileError> {
     let id = || config.id.clone();
     let signer = match open_key(keyring, config, key) {
         Ok(signer) => signer,
@@ -151,7 +177,7 @@ fn open_chain(config: &ChainConfig, keyring: &Keyring, key: KeyConfig<'_>, host:
     };
     let public_key = signer.public_key();
     let identity = Identity { chain: id(), key: public_key };
-    let store = match open_store(config, &Place { path: config.state_file.clone(), identity, host }) {
+    let store = match open_store(config, &Place { path: config.state_file.clone(), identity, host }, heights) {
         Ok(store) => store,
         Err(StateError::File(error @ FileError::Locked { .. })) => return Err(error),
         Err(why) => return Ok(Chain::closed(id(), Some(public_key), Refusal::StateUnusable(why.to_string()))),
@@ -175,7 +201,7 @@ fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Resu
     Ok(signer)
 }
 
-fn open_store(config: &ChainConfig, place: &Place) -> Result<Store, StateError> {
+fn open_store(config: &ChainConfig, place: &Place, heights: &mut Heights) -> Result<Store, StateError> {
     let (mut store, imported) = place.open()?;
     if let Some(imported) = imported {
         let kept = imported.kept.map(|path| path.display().to_string()).unwrap_or_default();
@@ -188,7 +214,7 @@ fn open_store(config: &ChainConfig, place: &Place) -> Result<Store, StateError> 
             );
         }
     }
-    raise_by_hook(config, place, &mut store)?;
+    raise_by_hook(config, place, &mut store, heights)?;
     Ok(store)
 }
 
@@ -201,9 +227,15 @@ fn prove(signer: &dyn Signer) -> Result<(), String> {
     }
 }
 
-fn raise_by_hook(config: &ChainConfig, place: &Place, store: &mut Store) -> Result<(), StateError> {
+fn raise_by_hook(
+    config: &ChainConfig,
+    place: &Place,
+    store: &mut Store,
+    heights: &mut Heights,
+) -> Result<(), StateError> {
     let Some(hook) = &config.state_hook else { return Ok(()) };
-    match hook::run(hook, store.mark()) {
+    let height = heights.0.remove(&config.id).expect("every hook of a served chain was asked");
+    match height.and_then(|height| hook::raised(height, store.mark())) {
         Ok(None) => info!(chain = %config.id, mark = %store.mark().hrs, "the state hook is not above the mark"),
         Ok(Some(mark)) => {
             let raised = store.advance(mark).map_err(place.store_error())?;

@@ -22,13 +22,8 @@ use std::{
 /// silence the validator until the chain gets there.
 pub const LEAP_MAX: u64 = 9000;
 
-/// Runs the hook and returns the mark that its answer calls for, if that is above `last`.
-pub fn run(hook: &HookConfig, last: &Mark) -> Result<Option<Mark>, HookError> {
-    raised(ask(hook)?, last)
-}
-
-/// The mark for a chain that has committed `height`.
-fn raised(height: u64, last: &Mark) -> Result<Option<Mark>, HookError> {
+/// The mark for a chain that has committed `height`, if that is above `last`.
+pub fn raised(height: u64, last: &Mark) -> Result<Option<Mark>, HookError> {
     let mark = Mark::floor(Hrs::end_of(height));
     if mark.hrs <= last.hrs || height == 0 {
         return Ok(None);
@@ -40,7 +35,8 @@ fn raised(height: u64, last: &Mark) -> Result<Option<Mark>, HookError> {
     Ok(Some(mark))
 }
 
-fn ask(hook: &HookConfig) -> Result<u64, HookError> {
+/// Runs the hook and returns the height that it names.
+pub fn ask(hook: &HookConfig) -> Result<u64, HookError> {
     let (program, arguments) = hook.command.split_first().expect("the configuration requires a program");
     let mut child = Command::new(program)
         .args(arguments)

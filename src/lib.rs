@@ -22,7 +22,7 @@
 //! | [`config`] | `tmkms.toml` |
 //! | [`cli`] | one file per command |
 //! | [`disk`] | private new files and durable directory entries |
-//! | [`ops`] | log and panics |
+//! | [`ops`] | log, panics, metrics, status, confinement |
 //! | [`consensus`] | the words that all rooms share |
 //! | `broken` | deliberate bugs for the tests of the tests; nothing in an ordinary build |
 

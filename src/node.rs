@@ -8,7 +8,7 @@ use crate::{
     consensus::Hrs,
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    ops::{audit::Audit, stats::NodeStats},
+    ops::{audit::Audit, names::Names, stats::NodeStats},
     privval::{ParseError, Refusal, Request, RequestKind, message::Message, response},
 };
 use rand_core::{OsRng, RngCore as _};
@@ -26,6 +26,7 @@ pub struct Node {
     /// Who we are on a SecretConnection; unix sockets need none.
     identity: Option<Arc<IdentityKey>>,
     chain: Arc<Chain>,
+    names: Names,
     stop: Arc<Stop>,
     stats: Arc<NodeStats>,
     audit: Option<Audit>,
@@ -36,11 +37,11 @@ impl Node {
     ///
     /// # Panics
     /// If a TCP node comes without an identity key: the configuration requires one.
-    pub fn new(config: ValidatorConfig, identity: Option<Arc<IdentityKey>>, chain: Arc<Chain>) -> Self {
+    pub fn new(config: ValidatorConfig, identity: Option<Arc<IdentityKey>>, chain: Arc<Chain>, names: Names) -> Self {
         let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
         assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
         let name = config.address.to_string();
-        Self { config, name, identity, chain, stop: Arc::default(), stats: Arc::default(), audit: None }
+        Self { config, name, identity, chain, names, stop: Arc::default(), stats: Arc::default(), audit: None }
     }
 
     /// Has every decision recorded.
@@ -56,6 +57,11 @@ impl Node {
     /// What it has asked for.
     pub fn stats(&self) -> Arc<NodeStats> {
         Arc::clone(&self.stats)
+    }
+
+    /// Keeps the identity key out of swap and core dumps. Whether it is.
+    pub fn lock_secrets(&self) -> bool {
+        self.identity.as_ref().is_none_or(|identity| identity.lock_secrets())
     }
 
     /// The chain it is served.
@@ -109,7 +115,9 @@ impl Node {
         match &self.config.address {
             NodeAddress::Tcp { peer_id, host, port, .. } => {
                 let identity = Arc::clone(self.identity.as_ref().expect("checked in Node::new"));
-                Ok(Box::new(link::tcp(host, *port, identity, *peer_id, timeout)?))
+                let unresolved = |error| LinkError::Resolve { host: host.clone(), error };
+                let addresses = self.names.resolve(host, *port).map_err(unresolved)?;
+                Ok(Box::new(link::tcp(&addresses, identity, *peer_id, timeout)?))
             }
             NodeAddress::Unix { path } => Ok(Box::new(link::unix(path, timeout)?)),
         }

@@ -8,6 +8,7 @@ use crate::{
         pkcs11::error::{ErrorClass, TokenError},
     },
     migration::MigrationError,
+    ops::sandbox::SandboxError,
     state::StateError,
     watermark::{FileError, HostError, StoreError},
 };
@@ -175,6 +176,12 @@ fn exit_of_io(error: &io::Error) -> Exit {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Exit::NoPermission,
         _ => Exit::Io,
+    }
+}
+
+impl From<SandboxError> for CliError {
+    fn from(error: SandboxError) -> Self {
+        Self::new(Exit::Io, error.to_string())
     }
 }
 

@@ -20,6 +20,7 @@ pub use error::{CliError, Exit};
 use crate::{
     config::{self, Config, Sketch},
     keyring::pkcs11::{child, spawner},
+    ops::names,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{
@@ -48,6 +49,9 @@ enum Command {
     HsmSpawner,
     /// Make a configuration and an identity key in a new directory
     Init(init::Init),
+    /// Looks up one host name; started by the signer
+    #[command(name = names::RESOLVER_COMMAND, hide = true)]
+    NameResolver,
     /// Look at PKCS#11 tokens; make, import, test and delete the keys on them
     #[command(subcommand)]
     Pkcs11(pkcs11::Pkcs11),
@@ -117,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::HsmChild => child::run().map_err(|error| not_by_hand(&error)),
         Command::HsmSpawner => spawner::run().map_err(|error| not_by_hand(&error)),
         Command::Init(command) => command.run(),
+        Command::NameResolver => names::run().map_err(|error| not_by_hand(&error)),
         Command::Pkcs11(command) => command.run(),
         Command::Softsign(command) => command.run(),
         Command::Start(command) => command.run(),

@@ -4,11 +4,13 @@ use super::{CliError, ConfigArgs, Exit};
 use crate::{
     config::Config,
     daemon::{self, Daemon, Running},
-    keyring::{self, Keyring},
+    keyring::{self, Keyring, pkcs11::spawner::Spawner},
     ops::{
         self,
-        audit::Audit,
+        audit::{Audit, AuditFile},
         log::{Log, LogFormat},
+        names::Names,
+        sandbox::Sandbox,
         web::{self, ControlSocket, Web},
     },
 };
@@ -37,46 +39,67 @@ pub(super) struct Start {
 
 /// What the control plane waits for.
 enum Event {
+    /// What it did.
+    HelperEnded(&'static str),
     NodeEnded,
     Signal(&'static str),
-    SpawnerEnded,
 }
 
 impl Start {
     pub(super) fn run(self) -> Result<(), CliError> {
         let path = self.config.path();
         let (config, warnings) = Config::load(&path)?;
+        ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
+        // First what starts programs and listens: the confined process does neither.
+        let mut sandbox = Sandbox::begin(&config)?;
         let cannot_start = |error| CliError::io("cannot start the process that starts children", &error);
         let spawner = keyring::start_spawner(&config).map_err(cannot_start)?;
-        // Its queue is emptied when this goes, after everything else.
-        let log = Log::start(self.log_format, self.verbose);
-        ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
-        info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "highwater starts");
-        for warning in warnings {
-            warn!("{}", warning.at(&path));
-        }
+        let cannot_start = |error| CliError::io("cannot start a process that resolves a host name", &error);
+        let names = Names::start(&config).map_err(cannot_start)?;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| CliError::io("cannot start the control plane", &error))?;
         let (sender, mut events) = unbounded_channel();
         watch_signals(&runtime, &sender).map_err(|error| CliError::io("cannot watch for signals", &error))?;
-
-        if let Some(spawner) = &spawner {
-            let events = sender.clone();
-            let watched = spawner.watch(move || drop(events.send(Event::SpawnerEnded)));
-            watched.map_err(|error| CliError::io("cannot watch the process that starts children", &error))?;
-        }
+        let metrics = bind_metrics(&runtime, &config)?;
+        let audit_file = open_audit(&config)?;
         daemon::refuse_second_signer(&config)?;
-        let keyring = Keyring::open(&config, spawner.as_ref());
+        let heights = daemon::ask_hooks(&config);
+        sandbox.close(&config)?;
+
+        // The first thread. Its queue is emptied when this goes, after everything else.
+        let log = Log::start(self.log_format, self.verbose);
+        info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "highwater starts");
+        for warning in warnings {
+            warn!("{}", warning.at(&path));
+        }
+        if let Some(address) = config.own.metrics {
+            info!(%address, "metrics at http://{address}/metrics");
+        }
+        watch_helpers(spawner.as_deref(), &names, &sender)
+            .map_err(|error| CliError::io("cannot watch a process that was started", &error))?;
+        let keyring = Keyring::open(&config, spawner.as_ref(), &names);
         let keyring = keyring.map_err(|error| CliError::io("cannot start a thread for a device", &error))?;
-        let mut daemon = Daemon::open(&config, &keyring)?;
-        let audit = start_audit(&config)?;
+        let mut daemon = Daemon::open(&config, &keyring, heights, &names)?;
+        let audit = audit_file.map(AuditFile::start).transpose();
+        let audit = audit.map_err(|error| CliError::io("cannot start a thread for the audit file", &error))?;
         audit.iter().for_each(|audit| daemon.record(audit));
         let mut telemetry = daemon.telemetry(keyring.devices());
         telemetry.dropped_lines = Some(log.dropped());
         telemetry.audit = audit.clone();
+        let control = bind_control(&runtime, &config);
+        let report = sandbox.seal(&config, sandbox.locks_secrets() && daemon.lock_secrets())?;
+        telemetry.sandbox = report.features().collect();
+        telemetry.warnings.extend(report.warnings());
+        for warning in &telemetry.warnings {
+            warn!("{warning}");
+        }
         let web = Web::new(Arc::new(telemetry));
-        serve_metrics(&runtime, &config, &web)?;
-        serve_control(&runtime, &config, web);
+        if let Some(listener) = metrics {
+            runtime.spawn(web.clone().serve_metrics(listener));
+        }
+        if let Some(socket) = control {
+            runtime.spawn(web.serve_control(socket));
+        }
         let running = daemon.start(move || {
             // The receiver outlives every node.
             let _ = sender.send(Event::NodeEnded);
@@ -88,35 +111,43 @@ impl Start {
 }
 
 /// A file that cannot be written ends the start: who wants a record wants it from the first decision.
-fn start_audit(config: &Config) -> Result<Option<Audit>, CliError> {
+fn open_audit(config: &Config) -> Result<Option<AuditFile>, CliError> {
     let Some(path) = &config.own.audit else { return Ok(None) };
-    let started = Audit::start(path).map_err(|error| {
+    let opened = AuditFile::open(path).map_err(|error| {
         let text = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
         CliError::new(Exit::CantCreate, text)
     })?;
-    Ok(Some(started))
+    Ok(Some(opened))
 }
 
 /// An address that cannot be had ends the start: whoever relies on an alert must not learn later that there is none.
-fn serve_metrics(runtime: &Runtime, config: &Config, web: &Web) -> Result<(), CliError> {
-    let Some(address) = config.own.metrics else { return Ok(()) };
+fn bind_metrics(runtime: &Runtime, config: &Config) -> Result<Option<TcpListener>, CliError> {
+    let Some(address) = config.own.metrics else { return Ok(None) };
     let listener = runtime.block_on(TcpListener::bind(address)).map_err(|error| {
         let text = format!("cannot listen at {address}, the `laddr` of [highwater.metrics]: {error}");
         CliError::new(Exit::CantCreate, text)
     })?;
-    info!(%address, "metrics at http://{address}/metrics");
-    runtime.spawn(web.clone().serve_metrics(listener));
-    Ok(())
+    Ok(Some(listener))
 }
 
 /// A signer without its control socket signs all the same.
-fn serve_control(runtime: &Runtime, config: &Config, web: Web) {
+fn bind_control(runtime: &Runtime, config: &Config) -> Option<ControlSocket> {
     let path = web::control_socket(env::var_os(web::RUNTIME_VARIABLE), config.home());
     let _inside = runtime.enter();
-    match ControlSocket::bind(&path) {
-        Ok(socket) => drop(runtime.spawn(web.serve_control(socket))),
-        Err(error) => warn!("`highwater status` will not work: cannot listen at {}: {error}", path.display()),
+    let unbound = |error| warn!("`highwater status` will not work: cannot listen at {}: {error}", path.display());
+    ControlSocket::bind(&path).map_err(unbound).ok()
+}
+
+/// The signer does not outlive a process that it needs.
+fn watch_helpers(spawner: Option<&Spawner>, names: &Names, events: &UnboundedSender<Event>) -> std::io::Result<()> {
+    let ended = |what| {
+        let events = events.clone();
+        move || drop(events.send(Event::HelperEnded(what)))
+    };
+    if let Some(spawner) = spawner {
+        spawner.watch(ended("starts the children of HSMs"))?;
     }
+    names.watch(ended("resolves a host name"))
 }
 
 fn watch_signals(runtime: &Runtime, events: &UnboundedSender<Event>) -> std::io::Result<()> {
@@ -145,7 +176,7 @@ async fn until_the_end(running: &Running, events: &mut UnboundedReceiver<Event>,
                 drain(running, nodes, events).await;
                 return Ok(());
             }
-            Ok(Some(Event::SpawnerEnded)) => return spawner_ended(running, nodes, events).await,
+            Ok(Some(Event::HelperEnded(what))) => return helper_ended(what, running, nodes, events).await,
             Ok(None) => break,
             Err(_) if log.dropped_lines() > told_dropped => {
                 told_dropped = log.dropped_lines();
@@ -157,9 +188,14 @@ async fn until_the_end(running: &Running, events: &mut UnboundedReceiver<Event>,
     Err(CliError::new(Exit::Unavailable, "every validator node is gone, and reconnect = false for all of them"))
 }
 
-/// No child of a token can be replaced any more: only a restart helps, so the supervisor is asked for one. Unless this
-/// is the end that the supervisor itself has told every process of ours.
-async fn spawner_ended(running: &Running, nodes: usize, events: &mut UnboundedReceiver<Event>) -> Result<(), CliError> {
+/// No child of a token can be replaced any more, or a name not be looked up: only a restart helps, so the supervisor is
+/// asked for one. Unless this is the end that the supervisor itself has told every process of ours.
+async fn helper_ended(
+    what: &str,
+    running: &Running,
+    nodes: usize,
+    events: &mut UnboundedReceiver<Event>,
+) -> Result<(), CliError> {
     const SIGNAL_WITHIN: Duration = Duration::from_millis(500);
     let signal = async {
         loop {
@@ -172,7 +208,7 @@ async fn spawner_ended(running: &Running, nodes: usize, events: &mut UnboundedRe
     drain(running, nodes, events).await;
     match is_the_end {
         true => Ok(()),
-        false => Err(CliError::new(Exit::Software, "the process that starts the children of HSMs has ended; restart")),
+        false => Err(CliError::new(Exit::Software, format!("the process that {what} has ended; restart"))),
     }
 }
 
@@ -184,7 +220,7 @@ async fn drain(running: &Running, mut nodes: usize, events: &mut UnboundedReceiv
         while nodes > 0 {
             match events.recv().await {
                 Some(Event::NodeEnded) => nodes -= 1,
-                Some(Event::Signal(_) | Event::SpawnerEnded) => {}
+                Some(Event::HelperEnded(_) | Event::Signal(_)) => {}
                 None => return,
             }
         }

@@ -7,7 +7,7 @@ use super::{
         encoding::{self, EncodingError},
     },
 };
-use crate::{config::PeerId, consensus::PublicKey};
+use crate::{config::PeerId, consensus::PublicKey, ops::sandbox::memory};
 use std::path::Path;
 
 /// An Ed25519 identity key, kept as its seed (the `secret_key` of a `[[validator]]`).
@@ -32,6 +32,11 @@ impl IdentityKey {
     /// The public half, which a node may pin.
     pub fn public_key(&self) -> PublicKey {
         PublicKey::Ed25519(softsign::public_of_seed(&self.seed))
+    }
+
+    /// Keeps the seed out of swap and core dumps. Whether it is.
+    pub fn lock_secrets(&self) -> bool {
+        memory::lock(self.seed.as_ref())
     }
 
     /// Our own peer id, as the node logs it.

@@ -30,8 +30,7 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     }
     let mut file = File::open(path).map_err(|error| unreadable(path, error))?;
     let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
-    let us = effective_user().map_err(|error| cannot("learn the user of this process from", STATUS.as_ref(), error))?;
-    let size = check(path, &metadata, us)?;
+    let size = check(path, &metadata, effective_user())?;
 
     // Its final size from the start: a buffer that grows leaves copies behind.
     let mut content = Zeroizing::new(vec![0; size]);
@@ -80,18 +79,9 @@ fn is_trusted(owner: u32, us: u32) -> bool {
     owner == us || owner == ROOT || us == ROOT
 }
 
-/// Where Linux describes the process that asks.
-const STATUS: &str = "/proc/self/status";
-
-/// The effective user id of this process (Linux `proc(5)`: the second number after `Uid:`).
-///
-/// The owner of `/proc/self` would be shorter to ask, but is root once a process has switched off core dumps.
-fn effective_user() -> io::Result<u32> {
-    let status = fs::read_to_string(STATUS)?;
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    uids.and_then(|uids| uids.split_ascii_whitespace().nth(1))
-        .and_then(|effective| effective.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it names no effective user id"))
+/// The effective user id of this process.
+fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 /// The error for a file that could not be opened or read.
@@ -132,7 +122,7 @@ mod tests {
         let (_dir, path) = key();
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!(metadata.mode() & MODE_BITS, 0o600);
-        assert_eq!(metadata.uid(), effective_user().unwrap());
+        assert_eq!(metadata.uid(), effective_user());
         let content = read(&path).unwrap();
         assert_eq!(*content, CONTENT);
         assert_eq!(content.capacity(), CONTENT.len());

@@ -23,6 +23,7 @@ pub use identity::IdentityKey;
 use crate::{
     config::{ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig},
     consensus::{PublicKey, Signature},
+    ops::{names::Names, sandbox::Switches},
 };
 use device::{Device, Equipment};
 use failover::{DeviceKey, Place};
@@ -54,6 +55,11 @@ pub trait Signer: Send + Sync {
         let _ = (messages, asked_at);
         Ok(None)
     }
+
+    /// Keeps its secrets out of swap and core dumps. Whether they all are; a device's key is not in our memory.
+    fn lock_secrets(&self) -> bool {
+        true
+    }
 }
 
 /// The public key of `key`, which signs for `chain`. Asks a YubiHSM if nobody else knows.
@@ -80,14 +86,18 @@ pub fn known_public_key(chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Optio
 /// before threads, sockets and secrets.
 pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
     let plans: Vec<Plan> = config.pkcs11.iter().map(plan).collect();
-    if plans.is_empty() { Ok(None) } else { Spawner::start(&plans).map(|spawner| Some(Arc::new(spawner))) }
+    if plans.is_empty() {
+        Ok(None)
+    } else {
+        Spawner::start(&plans, Switches::of(config)).map(|spawner| Some(Arc::new(spawner)))
+    }
 }
 
 /// Every device of the configuration that has a key of a served chain, not yet opened. A YubiHSM may be asked for its
 /// public keys.
 pub fn equipment(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<Equipment>> {
     let mut equipment = tokens(config, spawner)?;
-    equipment.extend(yubihsm::Plan::of(config).equipment(config).into_iter().flatten());
+    equipment.extend(yubihsm::Plan::of(config, &Names::default()).equipment(config).into_iter().flatten());
     equipment.retain(|device| !device.chains.is_empty());
     Ok(equipment)
 }
@@ -120,9 +130,9 @@ pub struct Keyring {
 
 impl Keyring {
     /// Starts a thread for every device. One that is down is no error: it is looked for until it comes.
-    pub fn open(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Self> {
+    pub fn open(config: &Config, spawner: Option<&Arc<Spawner>>, names: &Names) -> io::Result<Self> {
         let pkcs11 = tokens(config, spawner)?.into_iter().map(Device::start).collect::<io::Result<_>>()?;
-        Ok(Self { pkcs11, yubihsm: yubihsm::YubiHsms::start(config)? })
+        Ok(Self { pkcs11, yubihsm: yubihsm::YubiHsms::start(config, names)? })
     }
 
     /// Every device.

@@ -5,7 +5,7 @@ use crate::{config::PeerId, keyring::IdentityKey};
 use socket2::{SockRef, TcpKeepalive};
 use std::{
     io,
-    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    net::{SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -18,19 +18,16 @@ struct TcpDoor {
     timeout: Duration,
 }
 
-/// Connects to `host`, trying each of its addresses once.
+/// Connects to a node, trying each of its addresses once.
 pub fn tcp(
-    host: &str,
-    port: u16,
+    addresses: &[SocketAddr],
     identity: Arc<IdentityKey>,
     pinned: Option<PeerId>,
     timeout: Duration,
 ) -> Result<impl Door + use<>, LinkError> {
-    let resolve_error = |error| LinkError::Resolve { host: host.to_owned(), error };
-    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(resolve_error)?.collect();
-    let mut last = resolve_error(io::Error::other("the name has no address"));
+    let mut last = LinkError::Connect(io::Error::other("its name has no address"));
     for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+        match TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
             Ok(stream) => {
                 prepare(&stream)?;
                 return Ok(TcpDoor { stream, identity, pinned, timeout });

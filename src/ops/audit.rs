@@ -21,6 +21,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -46,6 +47,15 @@ pub struct Audit {
     lines: SyncSender<Line>,
     lost: Arc<AtomicU64>,
     path: Arc<Path>,
+    /// The last sequence of each chain, when the file was opened.
+    last: Arc<BTreeMap<String, u64>>,
+}
+
+/// The file, open, and nothing written yet. Opened before the signer is confined, which may not open it any more.
+pub struct AuditFile {
+    file: File,
+    path: PathBuf,
+    last: BTreeMap<String, u64>,
 }
 
 enum Line {
@@ -81,18 +91,26 @@ struct Known {
     sequence: Option<u64>,
 }
 
-impl Audit {
-    /// Opens the file, which only its owner can read, or makes it, and starts the thread that writes it.
-    pub fn start(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+impl AuditFile {
+    /// Opens the file, which only its owner can read, or makes it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        let last = last_sequences(&mut file)?;
+        Ok(Self { file, path: path.into(), last })
+    }
+
+    /// Starts the thread that writes it.
+    pub fn start(self) -> io::Result<Audit> {
+        let Self { file, path, last } = self;
         let (lines, queue) = sync_channel(QUEUE_LINES);
-        let audit = Self { lines, lost: Arc::default(), path: path.into() };
+        let audit = Audit { lines, lost: Arc::default(), path: path.as_path().into(), last: Arc::new(last) };
         let lost = Arc::clone(&audit.lost);
-        let path: PathBuf = path.into();
         thread::Builder::new().name("audit".into()).spawn(move || write(file, &path, &queue, &lost))?;
         Ok(audit)
     }
+}
 
+impl Audit {
     /// An answer has left.
     pub fn answered(&self, chain: &ChainId, node: &str, event: &Event) {
         if matches!(event.kind, RequestKind::Ping | RequestKind::PubKey) {
@@ -126,17 +144,16 @@ impl Audit {
         self.lost.load(Relaxed)
     }
 
-    /// Says if the file does not end where the watermark of `chain` stands.
+    /// Says if the file did not end where the watermark of `chain` stands.
     pub fn look_for_gap(&self, chain: &ChainId, sequence: u64) {
         let path = self.path.display();
-        match last_sequence(&self.path, chain) {
-            Ok(Some(last)) if last != sequence => warn!(
+        match self.last.get(chain.as_str()) {
+            Some(last) if *last != sequence => warn!(
                 %chain,
                 "the audit file {path} ends at sequence {last}, the watermark is at {sequence}: what was decided between \
                  them, or a command's change of the mark, is not in it"
             ),
-            Ok(_) => {}
-            Err(error) => warn!(%chain, "the audit file {path} cannot be read back: {error}"),
+            _ => {}
         }
     }
 
@@ -177,16 +194,18 @@ fn write(file: File, path: &Path, queue: &Receiver<Line>, lost: &AtomicU64) {
     }
 }
 
-/// The sequence in the last line of `chain` near the end of the file.
-fn last_sequence(path: &Path, chain: &ChainId) -> io::Result<Option<u64>> {
-    let mut file = File::open(path)?;
+/// The sequence in the last line of each chain near the end of the file.
+fn last_sequences(file: &mut File) -> io::Result<BTreeMap<String, u64>> {
     let length = file.metadata()?.len();
+    // A pipe or device has no end to look at.
+    if !file.metadata()?.is_file() {
+        return Ok(BTreeMap::new());
+    }
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
     let mut tail = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut tail)?;
-    let known = |line: &[u8]| serde_json::from_slice::<Known>(line).ok();
-    let of_chain = |known: Known| (known.chain == chain.as_str()).then_some(known.sequence).flatten();
-    Ok(tail.rsplit(|byte| *byte == b'\n').filter_map(known).find_map(of_chain))
+    let known = tail.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Known>(line).ok());
+    Ok(known.filter_map(|known| Some((known.chain, known.sequence?))).collect())
 }
 
 #[cfg(test)]
@@ -209,7 +228,7 @@ mod tests {
         let path = directory.path().join("audit.jsonl");
         let [one, two] = ["test-1", "test-2"].map(|id| ChainId::new(id).unwrap());
         for start in 0..2 {
-            let audit = Audit::start(&path).unwrap();
+            let audit = AuditFile::open(&path).unwrap().start().unwrap();
             let hrs = Hrs { height: 7, round: 1, step: Step::Precommit };
             let refusal = Refusal::DoubleSign { hrs, conflict: Conflict::BlockAgainstBlock };
             audit.answered(&one, "unix:///a", &event(7, Outcome::Signed, Some(5 + start)));
@@ -228,9 +247,8 @@ mod tests {
             "text": "double sign refused at 7/1/precommit: another block was signed there"
         });
         assert_eq!((&lines[2], &lines[3]["sequence"]), (&expected, &6.into()));
-        assert_eq!(last_sequence(&path, &one).unwrap(), Some(6));
-        assert_eq!(last_sequence(&path, &two).unwrap(), Some(90));
-        assert_eq!(last_sequence(&path, &ChainId::new("other").unwrap()).unwrap(), None);
+        let last = AuditFile::open(&path).unwrap().last;
+        assert_eq!(last, [("test-1".to_owned(), 6), ("test-2".to_owned(), 90)].into());
     }
 
     #[test]
@@ -238,12 +256,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
         fs::write(&path, "{\"chain\":\"a\",\"sequence\":3}\n{\"chain\":\"a\",\"sequ").unwrap();
-        assert_eq!(last_sequence(&path, &ChainId::new("a").unwrap()).unwrap(), Some(3));
+        assert_eq!(AuditFile::open(&path).unwrap().last, [("a".to_owned(), 3)].into());
     }
 
     #[test]
     fn a_full_disk_costs_lines_and_is_counted() {
-        let audit = Audit::start(Path::new("/dev/full")).unwrap();
+        let audit = AuditFile::open(Path::new("/dev/full")).unwrap().start().unwrap();
         for height in 0..10 {
             audit.answered(&ChainId::new("a").unwrap(), "n", &event(height, Outcome::Signed, Some(height)));
         }

@@ -7,13 +7,18 @@
 //! | `metrics`, `status` | the same for Prometheus, and for a person |
 //! | `web` | the metrics endpoint and the control socket |
 //! | `audit` | a line in a file for every decision |
+//! | `sandbox` | what the processes of a signer can still do to their machine |
+//! | `helper`, `names` | processes for what the confined signer must not do; looking up host names |
 //! | `log`, `panic` | lines on standard error; what a panic ends |
 
 pub mod audit;
+pub mod helper;
 pub mod histogram;
 pub mod log;
 pub mod metrics;
+pub mod names;
 pub mod panic;
+pub mod sandbox;
 pub mod stats;
 pub mod status;
 pub mod telemetry;

@@ -1,6 +1,6 @@
 //! All that can be seen of a running signer, and whether it is ready.
 
-use super::{audit::Audit, stats::NodeStats};
+use super::{audit::Audit, sandbox::Feature, stats::NodeStats};
 use crate::{
     chain::Chain,
     consensus::ChainId,
@@ -25,6 +25,8 @@ pub struct Telemetry {
     pub audit: Option<Audit>,
     /// What protection was taken away or is not to be had here.
     pub warnings: Vec<String>,
+    /// Each part of the confinement, and whether it is in force.
+    pub sandbox: Vec<(Feature, bool)>,
 }
 
 /// A validator node, seen from outside.
@@ -48,6 +50,7 @@ impl Telemetry {
             dropped_lines: None,
             audit: None,
             warnings: Vec::new(),
+            sandbox: Vec::new(),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::{
         pkcs11::{profile::Evidence, spawner::Spawner},
         yubihsm,
     },
+    ops::names::Names,
 };
 use serde_json::json;
 use std::{
@@ -62,7 +63,8 @@ fn check_module(provider: &Pkcs11Config, report: &mut Report) -> bool {
 
 /// Whether the password can be read and the connector is there. Opens no session.
 fn check_connector(provider: &YubiHsmConfig, report: &mut Report) -> bool {
-    let reached = yubihsm::client::Reached::look_for(&provider.adapter, provider.serial_number.as_deref());
+    let serial_number = provider.serial_number.as_deref();
+    let reached = yubihsm::client::Reached::look_for(&provider.adapter, serial_number, &Names::default());
     let there = reached.is_ok();
     match (&provider.adapter, reached) {
         (_, Err(trouble)) => report.fail(format!("{provider}: {}", trouble.text())),

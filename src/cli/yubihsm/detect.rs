@@ -8,6 +8,7 @@ use crate::{
         device::Trouble,
         yubihsm::{access::Access, client::DeviceInfo, connector::Status, console::PATIENCE},
     },
+    ops::names::Names,
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -54,7 +55,7 @@ impl Detect {
 
 /// Opens no session.
 fn look(provider: &YubiHsmConfig) -> Result<Found, Trouble> {
-    let access = Access::new(provider.clone());
+    let access = Access::new(provider.clone(), Names::default());
     let connector = access.connector_status(Instant::now() + PATIENCE)?;
     if let Some(Status { status, .. }) = &connector
         && status != "OK"

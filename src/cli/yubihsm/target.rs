@@ -17,6 +17,7 @@ use crate::{
             pin,
         },
     },
+    ops::names::Names,
 };
 use clap::Args;
 use std::path::PathBuf;
@@ -157,7 +158,7 @@ impl DeviceArgs {
 impl Target {
     /// The way to the device.
     pub(super) fn access(&self) -> Access {
-        Access::new(self.provider.clone())
+        Access::new(self.provider.clone(), Names::default())
     }
 
     /// A session with the device.

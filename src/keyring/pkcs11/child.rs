@@ -7,13 +7,17 @@ use super::{
     error::{ErrorClass, TokenError},
     profile::Profile,
     protocol::{SignRequest, decode_answer, encode_answer, read_frame, read_json, write_frame},
-    spawner::{Spawner, standard_input},
+    spawner::Spawner,
     spec::{KeySpec, TokenSpec},
     token::{Key, Pin, Token},
 };
 use crate::{
     consensus::{KeyType, PublicKey, Signature},
     keyring::device::{Opener, Session, Trouble},
+    ops::{
+        helper::standard_input,
+        sandbox::{self, memory},
+    },
 };
 use std::{
     io,
@@ -110,8 +114,16 @@ fn trouble(error: io::Error) -> Trouble {
 /// The program of the hidden command `hsm-child`: its stream is standard input. Ends with the stream.
 pub fn run() -> io::Result<()> {
     let mut stream = standard_input()?;
+    let switches = read_json(&mut stream)?;
+    let confined = sandbox::confine_module(switches);
     let spec: TokenSpec = read_json(&mut stream)?;
     let pin = read_frame(&mut stream)?;
+    // As far as the system lets us: the signer says whether it does.
+    memory::lock(pin.as_slice());
+    if let Err(why) = confined {
+        let text = format!("its process cannot be confined: {why}");
+        return write_frame(&mut stream, &encode_answer(&Err(Trouble::Fatal(text))));
+    }
     let pin = (!pin.is_empty()).then(|| Pin::new(pin));
     let (token, keys) = match open(&spec, pin) {
         Ok(opened) => opened,

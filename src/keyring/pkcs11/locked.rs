@@ -1,8 +1,7 @@
 //! A few secret bytes that are kept out of swap and core dumps.
-#![allow(unsafe_code)]
 
-use rustix::mm::{self, Advice};
-use std::{ffi::c_void, ops::Deref};
+use crate::ops::sandbox::memory;
+use std::ops::Deref;
 use zeroize::Zeroize as _;
 
 /// What a page takes on every machine that Linux HSM modules exist for, or more.
@@ -29,12 +28,7 @@ impl Locked {
             return None;
         }
         let mut page = Box::new(Page([0; PAGE_BYTES]));
-        let start = page.0.as_mut_ptr().cast::<c_void>();
-        // SAFETY: `start` is the begin of a live allocation of PAGE_BYTES that this value owns until it drops; locking
-        // it changes no memory. Freed memory that is still locked stays valid memory of this process.
-        let _ = unsafe { mm::mlock(start, PAGE_BYTES) };
-        // SAFETY: as above; the advice only leaves the page out of core dumps.
-        let _ = unsafe { mm::madvise(start, PAGE_BYTES, Advice::LinuxDontDump) };
+        memory::lock(&page.0);
         page.0[..secret.len()].copy_from_slice(secret);
         Some(Self { page, length: secret.len() })
     }

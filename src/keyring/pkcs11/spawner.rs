@@ -10,7 +10,14 @@ use super::{
     protocol::{read_json, write_frame, write_json},
     spec::TokenSpec,
 };
-use crate::{config::PinSource, keyring::device::Trouble};
+use crate::{
+    config::PinSource,
+    keyring::device::Trouble,
+    ops::{
+        helper::{Helper, own_program, standard_input},
+        sandbox::{self, Switches},
+    },
+};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -20,13 +27,8 @@ use std::{
     io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
     mem::MaybeUninit,
     net::Shutdown,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt as _},
-    },
-    process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard},
-    thread,
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    process::{Child, Stdio},
     time::Duration,
 };
 
@@ -48,59 +50,32 @@ pub struct Plan {
 }
 
 /// The signer's side of the spawner. It ends when this goes, and so do its children.
-pub struct Spawner {
-    control: Mutex<UnixStream>,
-    /// Taken by whoever waits for its end.
-    process: Mutex<Option<Child>>,
-}
+pub struct Spawner(Helper);
 
 impl Spawner {
     /// Starts the spawner with a plan for every token.
-    pub fn start(plans: &[Plan]) -> io::Result<Self> {
-        let (mut ours, theirs) = UnixStream::pair()?;
-        let mut command = own_program(SPAWNER_COMMAND, theirs);
-        // A terminal's Ctrl-C is for the signer, which first answers what it has in hand.
-        let process = command.stderr(Stdio::inherit()).process_group(0).spawn()?;
-        write_json(&mut ours, &plans)?;
-        ours.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { control: Mutex::new(ours), process: Mutex::new(Some(process)) })
+    pub fn start(plans: &[Plan], switches: Switches) -> io::Result<Self> {
+        let helper = Helper::start(SPAWNER_COMMAND)?;
+        write_json(&mut *helper.control(), &switches)?;
+        write_json(&mut *helper.control(), &plans)?;
+        helper.control().set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(helper))
     }
 
     /// Calls `on_end` from another thread when the spawner has ended: no child can be replaced from then on.
     pub fn watch(&self, on_end: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let Some(mut process) = self.process.lock().expect("nobody panics with this lock").take() else {
-            return Ok(());
-        };
-        let wait = move || {
-            let _ = process.wait();
-            on_end();
-        };
-        thread::Builder::new().name("spawner".into()).spawn(wait).map(drop)
+        self.0.watch(on_end)
     }
 
     /// A new child for the token of that number.
     pub fn child(&self, number: usize) -> Result<UnixStream, Trouble> {
-        let control = self.control();
+        let control = self.0.control();
         let child = request_child(&control, number);
         child.unwrap_or_else(|error| {
             // A late answer would be taken for that to the next request: the spawner is of no use any more.
             let _ = control.shutdown(Shutdown::Both);
             Err(Trouble::Broken(format!("the process that starts children is gone: {error}")))
         })
-    }
-
-    fn control(&self) -> MutexGuard<'_, UnixStream> {
-        self.control.lock().expect("nobody panics with this lock")
-    }
-}
-
-impl Drop for Spawner {
-    fn drop(&mut self) {
-        // It ends by itself at the end of its control stream; this only makes sure.
-        let _ = self.control().shutdown(Shutdown::Both);
-        if let Some(process) = self.process.get_mut().expect("nobody panics with this lock") {
-            let _ = process.wait();
-        }
     }
 }
 
@@ -116,8 +91,10 @@ fn request_child(mut control: &UnixStream, number: usize) -> io::Result<Result<U
 /// The program of the hidden command `hsm-spawner`: its control stream is standard input.
 pub fn run() -> io::Result<()> {
     let mut control = standard_input()?;
+    let switches: Switches = read_json(&mut control)?;
+    sandbox::confine_spawner(switches).map_err(io::Error::other)?;
     let plans: Vec<Plan> = read_json(&mut control)?;
-    let mut tokens: Vec<Token> = plans.into_iter().map(Token::new).collect();
+    let mut tokens: Vec<Token> = plans.into_iter().map(|plan| Token::new(plan, switches)).collect();
     let mut number = [0; 4];
     loop {
         match control.read_exact(&mut number) {
@@ -140,6 +117,7 @@ pub fn run() -> io::Result<()> {
 /// A token in the spawner's hands.
 struct Token {
     spec: TokenSpec,
+    switches: Switches,
     pin: Result<Option<Locked>, String>,
     /// Variables that a child must not inherit: they held its PIN.
     hidden: Option<String>,
@@ -149,7 +127,7 @@ struct Token {
 }
 
 impl Token {
-    fn new(plan: Plan) -> Self {
+    fn new(plan: Plan, switches: Switches) -> Self {
         let pin = plan.pin.as_ref().map(pin::read).transpose();
         let pin = pin.and_then(|pin| match pin {
             None => Ok(None),
@@ -159,7 +137,7 @@ impl Token {
             Some(PinSource::Env(name)) => Some(name.clone()),
             _ => None,
         };
-        Self { spec: plan.spec, pin, hidden, child: None, ended: Vec::new() }
+        Self { spec: plan.spec, switches, pin, hidden, child: None, ended: Vec::new() }
     }
 
     fn start_child(&mut self) -> Result<UnixStream, String> {
@@ -173,9 +151,12 @@ impl Token {
         }
         // A module that logs into a full pipe would hang.
         self.child = Some(command.stderr(Stdio::null()).spawn().map_err(cannot)?);
-        let told =
-            write_json(&mut ours, &self.spec).and_then(|()| write_frame(&mut ours, pin.as_deref().unwrap_or(&[])));
-        told.map_err(cannot)?;
+        let mut tell = || {
+            write_json(&mut ours, &self.switches)?;
+            write_json(&mut ours, &self.spec)?;
+            write_frame(&mut ours, pin.as_deref().unwrap_or(&[]))
+        };
+        tell().map_err(cannot)?;
         Ok(ours)
     }
 
@@ -195,18 +176,6 @@ impl Drop for Token {
     fn drop(&mut self) {
         self.end_child();
     }
-}
-
-/// This very program, whatever has become of its file, with a stream for standard input.
-fn own_program(command_name: &str, stream: UnixStream) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("highwater").arg(command_name).stdin(OwnedFd::from(stream)).stdout(Stdio::null());
-    command
-}
-
-/// Standard input as the socket that it is.
-pub(super) fn standard_input() -> io::Result<UnixStream> {
-    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
 /// The byte that comes with a stream.

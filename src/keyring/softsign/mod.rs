@@ -9,6 +9,7 @@ use super::{KeyError, Secret, SignError, Signer, key_file, random};
 use crate::{
     config::{KeyEncoding, KeyRole},
     consensus::{PublicKey, Signature},
+    ops::sandbox::memory,
 };
 use ed25519_dalek::{
     VerifyingKey,
@@ -127,6 +128,10 @@ impl Signer for Ed25519 {
     fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
         Ok(Signature(raw_sign::<Sha512>(&self.secret, message, &self.public).to_bytes()))
     }
+
+    fn lock_secrets(&self) -> bool {
+        memory::lock(self.secret.as_ref())
+    }
 }
 
 /// A secp256k1 key. Wiped when dropped.
@@ -142,6 +147,10 @@ impl Signer for Secp256k1 {
         let signature: k256::ecdsa::Signature =
             self.0.try_sign(message).map_err(|error| SignError::Backend(error.to_string()))?;
         Ok(Signature(signature.to_bytes().into()))
+    }
+
+    fn lock_secrets(&self) -> bool {
+        memory::lock(self.0.as_ref())
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     config::{PasswordSource, YubiHsmAdapter, YubiHsmConfig},
     keyring::{device::Trouble, key_file},
+    ops::names::Names,
 };
 use std::{
     collections::VecDeque,
@@ -29,19 +30,26 @@ pub struct Access {
     credentials: Option<Credentials>,
     sessions: Arc<Mutex<Sessions>>,
     threads: Threads,
+    names: Names,
 }
 
 impl Access {
     /// To the device of that section. Reads no password yet.
-    pub fn new(config: YubiHsmConfig) -> Self {
-        Self { config, credentials: None, sessions: Arc::default(), threads: Threads::default() }
+    pub fn new(config: YubiHsmConfig, names: Names) -> Self {
+        Self { config, credentials: None, sessions: Arc::default(), threads: Threads::default(), names }
     }
 
     /// To the same device by another authentication key. Sessions are counted together.
     pub(super) fn by_key(&self, auth_key: u16, key: Key) -> Self {
         let config = YubiHsmConfig { auth_key, ..self.config.clone() };
         let credentials = Some(Credentials::new(auth_key, key));
-        Self { config, credentials, sessions: Arc::clone(&self.sessions), threads: Threads::default() }
+        Self {
+            config,
+            credentials,
+            sessions: Arc::clone(&self.sessions),
+            threads: Threads::default(),
+            names: self.names.clone(),
+        }
     }
 
     /// Insists on this serial number from now on.
@@ -51,16 +59,17 @@ impl Access {
 
     /// What the device tells everybody, without a session. Returns soon after `deadline` at the latest.
     pub fn device_info(&self, deadline: Instant) -> Result<DeviceInfo, Trouble> {
-        let config = self.config.clone();
-        self.threads
-            .ask(deadline, move || Reached::look_for(&config.adapter, config.serial_number.as_deref())?.device_info())
+        let (config, names) = (self.config.clone(), self.names.clone());
+        let ask = move || Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?.device_info();
+        self.threads.ask(deadline, ask)
     }
 
     /// What the connector in front of the device says of itself; `None` on USB, where there is none.
     pub fn connector_status(&self, deadline: Instant) -> Result<Option<Status>, Trouble> {
         match self.config.adapter.clone() {
             YubiHsmAdapter::Http { host, port } => {
-                self.threads.ask(deadline, move || connector::status(&host, port)).map(Some)
+                let names = self.names.clone();
+                self.threads.ask(deadline, move || connector::status(&host, port, &names)).map(Some)
             }
             YubiHsmAdapter::Usb { .. } => Ok(None),
         }
@@ -76,8 +85,9 @@ impl Access {
         let credentials = self.credentials()?;
         let config = self.config.clone();
         let sessions = Arc::clone(&self.sessions);
+        let names = self.names.clone();
         Lane::open(&self.threads, deadline, move || {
-            let reached = Reached::look_for(&config.adapter, config.serial_number.as_deref())?;
+            let reached = Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?;
             let sessions = || sessions.lock().expect("nobody panics with this lock");
             sessions().count(Instant::now())?;
             let opened = Client::open(&config, reached, credentials);

@@ -6,13 +6,13 @@ use crate::{
     config::{YubiHsmAdapter, YubiHsmConfig},
     consensus::{KeyType, PublicKey, Signature},
     keyring::device::Trouble,
-    ops::panic::contain,
+    ops::{names::Names, panic::contain},
 };
 use k256::ecdsa::{Signature as EcdsaSignature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 use std::{
     io,
-    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 use yubihsm::{
@@ -52,10 +52,11 @@ pub struct Client {
 
 impl Reached {
     /// Looks for the device's connector. Takes up no session on the device.
-    pub fn look_for(adapter: &YubiHsmAdapter, serial_number: Option<&str>) -> Result<Self, Trouble> {
+    pub fn look_for(adapter: &YubiHsmAdapter, serial_number: Option<&str>, names: &Names) -> Result<Self, Trouble> {
         match adapter {
             YubiHsmAdapter::Http { host, port } => {
-                let address = connect(host, *port).and_then(|stream| stream.peer_addr()).map_err(not_reached)?;
+                let stream = names.resolve(host, *port).and_then(connect).map_err(not_reached)?;
+                let address = stream.peer_addr().map_err(not_reached)?;
                 // The crate writes `addr:port` and tries only the first address of a name.
                 let addr = match address {
                     SocketAddr::V4(address) => address.ip().to_string(),
@@ -107,10 +108,10 @@ pub fn is_wrong_password(trouble: &Trouble) -> bool {
     trouble.text().starts_with(NOT_LET_IN)
 }
 
-/// Connects to the first address of the connector's name that answers.
-pub(super) fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+/// Connects to the first of the connector's addresses that answers.
+pub(super) fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut last = io::ErrorKind::NotFound.into();
-    for address in (host, port).to_socket_addrs()? {
+    for address in addresses {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
@@ -346,7 +347,7 @@ mod tests {
     fn a_connector_that_is_not_there_is_said_so() {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let adapter = YubiHsmAdapter::Http { host: "127.0.0.1".into(), port };
-        let trouble = Reached::look_for(&adapter, None).err().unwrap();
+        let trouble = Reached::look_for(&adapter, None, &Names::default()).err().unwrap();
         assert!(
             matches!(&trouble, Trouble::Broken(text) if text.contains("is yubihsm-connector running")),
             "{trouble:?}"

@@ -36,6 +36,7 @@ use super::{
 use crate::{
     config::{Config, KeyConfig, KeyRole, YubiHsmConfig},
     consensus::{ChainId, PublicKey},
+    ops::names::Names,
 };
 use pin::Finder;
 use session::{Key, YubiHsmOpener};
@@ -59,12 +60,14 @@ pub(super) struct Plan {
     places: BTreeMap<ChainId, Vec<(usize, u16)>>,
     /// The keys that sign, of each device in the order of [`Config::yubihsm`].
     keys: Vec<Vec<Key>>,
+    /// Who the connectors are.
+    names: Names,
 }
 
 impl Plan {
     /// Finds out the public key of every served chain. Asks the devices of those whose key is not recorded.
-    pub(super) fn of(config: &Config) -> Self {
-        let mut finder = Finder::default();
+    pub(super) fn of(config: &Config, names: &Names) -> Self {
+        let mut finder = Finder::new(names.clone());
         let mut chains: BTreeMap<ChainId, Result<PublicKey, String>> = BTreeMap::new();
         let mut places: BTreeMap<ChainId, Vec<(usize, u16)>> = BTreeMap::new();
         for chain in config.served_chains() {
@@ -86,7 +89,7 @@ impl Plan {
                 }
             }
         }
-        Self { chains, places, keys }
+        Self { chains, places, keys, names: names.clone() }
     }
 
     /// Every device, in the order of [`Config::yubihsm`]. None without a key.
@@ -97,7 +100,7 @@ impl Plan {
             let chains = self.places.iter().filter(|(_, places)| is_here(places));
             (!keys.is_empty()).then(|| Equipment {
                 name: provider.to_string(),
-                opener: Box::new(YubiHsmOpener::new(provider.clone(), keys.clone())),
+                opener: Box::new(YubiHsmOpener::new(provider.clone(), keys.clone(), self.names.clone())),
                 keys: keys.iter().map(|key| key.public_key).collect(),
                 message_max_bytes: Some(MESSAGE_MAX_BYTES),
                 chains: chains.map(|(chain, _)| chain.clone()).collect(),
@@ -109,8 +112,8 @@ impl Plan {
 
 impl YubiHsms {
     /// Starts a thread for every device that has a key.
-    pub(super) fn start(config: &Config) -> io::Result<Self> {
-        let plan = Plan::of(config);
+    pub(super) fn start(config: &Config, names: &Names) -> io::Result<Self> {
+        let plan = Plan::of(config, names);
         let start = |equipment: Option<Equipment>| equipment.map(Device::start).transpose();
         let devices = plan.equipment(config).into_iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self { plan, devices })
@@ -123,7 +126,7 @@ impl YubiHsms {
 
     /// What signs for `chain`, whose key is on one of these devices or on several.
     pub(super) fn signer(&self, chain: &ChainId) -> Result<DeviceKey, KeyError> {
-        let Plan { chains, places, keys } = &self.plan;
+        let Plan { chains, places, keys, .. } = &self.plan;
         let unknown = || Err(format!("no [[validator]] serves {chain}, so its YubiHSM was not opened"));
         let public_key = chains.get(chain).cloned().unwrap_or_else(unknown);
         let public_key = public_key.map_err(|reason| KeyError::PublicKey { reason })?;

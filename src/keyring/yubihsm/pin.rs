@@ -9,6 +9,7 @@ use crate::{
     config::{ChainConfig, Config, KeyRole, YubiHsmConfig},
     consensus::{KeyType, PublicKey},
     keyring::{KeyError, device::Trouble},
+    ops::names::Names,
     watermark,
 };
 use std::{
@@ -31,9 +32,15 @@ pub fn recorded(chain: &ChainConfig, role: KeyRole) -> Option<PublicKey> {
 pub struct Finder {
     /// By their place in [`Config::yubihsm`].
     lanes: BTreeMap<usize, Result<Lane, Trouble>>,
+    names: Names,
 }
 
 impl Finder {
+    /// Finds connectors through `names`.
+    pub fn new(names: Names) -> Self {
+        Self { lanes: BTreeMap::new(), names }
+    }
+
     /// The public key of `chain`: that of its state file, else the one that its YubiHSMs tell.
     pub fn find(&mut self, config: &Config, chain: &ChainConfig, role: KeyRole) -> Result<PublicKey, KeyError> {
         if let Some(key) = recorded(chain, role) {
@@ -46,7 +53,8 @@ impl Finder {
 
     fn ask(&mut self, index: usize, provider: &YubiHsmConfig, id: u16, kind: KeyType) -> Result<PublicKey, Trouble> {
         let deadline = Instant::now() + PATIENCE;
-        let lane = self.lanes.entry(index).or_insert_with(|| Access::new(provider.clone()).open(deadline));
+        let open = || Access::new(provider.clone(), self.names.clone()).open(deadline);
+        let lane = self.lanes.entry(index).or_insert_with(open);
         let answer = lane.as_ref().map_err(Clone::clone)?.call(deadline, move |client| client.public_key(id, kind));
         if let Err(trouble) = &answer
             && !matches!(trouble, Trouble::Rejected(_))

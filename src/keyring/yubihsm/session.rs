@@ -5,6 +5,7 @@ use crate::{
     config::YubiHsmConfig,
     consensus::{PublicKey, Signature},
     keyring::device::{Opener, Session, Trouble},
+    ops::names::Names,
 };
 use std::time::{Duration, Instant};
 use tracing::debug;
@@ -30,8 +31,8 @@ pub(super) struct YubiHsmOpener {
 }
 
 impl YubiHsmOpener {
-    pub(super) fn new(config: YubiHsmConfig, keys: Vec<Key>) -> Self {
-        Self { access: Access::new(config), keys, flaw: None }
+    pub(super) fn new(config: YubiHsmConfig, keys: Vec<Key>, names: Names) -> Self {
+        Self { access: Access::new(config, names), keys, flaw: None }
     }
 
     /// Asks once how the device is set up. One that stops when its log is full stops a validator within minutes.
