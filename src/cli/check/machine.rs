@@ -4,6 +4,7 @@ use super::{devices::milliseconds, report::Report};
 use crate::{
     cli::timing::percentile,
     config::{ChainConfig, Config},
+    ops::sandbox::{Sandbox, memory},
     state,
 };
 use rustix::{
@@ -105,6 +106,26 @@ fn flushes(directory: &Path) -> io::Result<Vec<Duration>> {
     }
     times.sort_unstable();
     Ok(times)
+}
+
+/// What of the confinement this kernel has: found out by confining this process.
+pub(super) fn check_sandbox(config: &Config, report: &mut Report) {
+    let confine = || {
+        let mut sandbox = Sandbox::begin(config)?;
+        sandbox.close(config)?;
+        let locks = sandbox.locks_secrets() && memory::lock(&Box::new([0_u8; 64]));
+        sandbox.seal(config, locks)
+    };
+    match confine() {
+        Err(error) => report.fail(error.to_string()),
+        Ok(found) => {
+            let warnings = found.warnings();
+            if warnings.is_empty() {
+                report.ok("the signer will be confined: system calls, files and ports, core dumps, locked memory");
+            }
+            warnings.into_iter().for_each(|warning| report.warn(warning));
+        }
+    }
 }
 
 /// A clock that is behind what was signed by it is wrong, or was.

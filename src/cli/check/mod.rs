@@ -53,6 +53,8 @@ impl Check {
                 if !self.before_start {
                     machine::measure_flushes(&config, &mut report);
                     self.check_devices(&config, &mut report);
+                    // Last of all: from here on this process can do no more than a running signer.
+                    machine::check_sandbox(&config, &mut report);
                 }
             }
             Err(ConfigError::Invalid { findings, path }) => {
