@@ -7,16 +7,17 @@ export PATH := $(CACHE)/bin:$(PATH)
 MUTATED := chain.rs privval/sign_bytes.rs $(addprefix watermark/,mark.rs record.rs rule.rs store.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help assurance demo test test-fast lint fmt build install bench fuzz mutants powercut crates clean
+.PHONY: help assurance demo test test-fast lint fmt build install bench fuzz mutants powercut crates package package-test \
+  reproducible sbom clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## Watch it sign ten heights and refuse a double sign; no network, no root, under 30 s after the build
 	@$(CARGO) run --quiet --locked --release --example demo
 
-test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM into a per-user cache first, installs SoftHSM, strace and QEMU if root
-	@tests/install/debian.sh softhsm2 opensc strace
+test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM into a per-user cache first, installs Debian packages if root
+	@tests/install/debian.sh softhsm2 opensc strace systemd selinux-policy-dev mandoc
 	@tests/install/kryoptic.sh
 	@tests/install/cometbft.sh
 	@tests/install/tmkms.sh
@@ -69,6 +70,26 @@ powercut: ## Cut the power of a virtual machine that signs, N times (default 200
 
 crates: ## Count the crates of the default build
 	@$(CARGO) tree --locked -e normal --prefix none | sed 's/ (\*)//' | sort -u | wc -l
+
+package: ## Build the Debian package into target/debian
+	@tests/install/cargo-tool.sh cargo-auditable 0.7.5
+	@tests/install/cargo-tool.sh cargo-deb 3.8.0
+	@tests/install/debian.sh dpkg-dev binutils
+	packaging/build.sh
+
+package-test: package ## Install, run, upgrade and purge that package in a bare Debian; root only
+	@tests/install/debian.sh systemd-container
+	@tests/install/chroot.sh
+	$(CARGO) test --locked --test package -- --ignored
+
+reproducible: ## Build the package in two folders and compare every byte; two release builds
+	@tests/install/cargo-tool.sh cargo-auditable 0.7.5
+	@tests/install/cargo-tool.sh cargo-deb 3.8.0
+	packaging/reproducible.sh
+
+sbom: ## List every crate of the release, as CycloneDX: target/highwater.cdx.json
+	@tests/install/cargo-tool.sh cargo-cyclonedx 0.5.9
+	packaging/sbom.sh
 
 clean: ## Remove what was built in this checkout
 	$(CARGO) clean

@@ -22,7 +22,7 @@ use crate::{
     keyring::pkcs11::{child, spawner},
     ops::names,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -106,6 +106,11 @@ impl ConfigArgs {
     }
 }
 
+/// The command line as it is, for what describes it: completions and manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -148,10 +153,9 @@ fn not_by_hand(error: &std::io::Error) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

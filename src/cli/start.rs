@@ -10,6 +10,7 @@ use crate::{
         audit::{Audit, AuditFile},
         log::{Log, LogFormat},
         names::Names,
+        notify::{self, Systemd},
         sandbox::Sandbox,
         web::{self, ControlSocket, Web},
     },
@@ -58,10 +59,12 @@ impl Start {
         let names = Names::start(&config).map_err(cannot_start)?;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| CliError::io("cannot start the control plane", &error))?;
-        let (sender, mut events) = unbounded_channel();
+        let (sender, events) = unbounded_channel();
         watch_signals(&runtime, &sender).map_err(|error| CliError::io("cannot watch for signals", &error))?;
         let metrics = bind_metrics(&runtime, &config)?;
         let audit_file = open_audit(&config)?;
+        let systemd =
+            Systemd::connect().map_err(|error| CliError::io("cannot reach systemd at $NOTIFY_SOCKET", &error))?;
         daemon::refuse_second_signer(&config)?;
         let heights = daemon::ask_hooks(&config);
         sandbox.close(&config)?;
@@ -93,7 +96,8 @@ impl Start {
         for warning in &telemetry.warnings {
             warn!("{warning}");
         }
-        let web = Web::new(Arc::new(telemetry));
+        let telemetry = Arc::new(telemetry);
+        let web = Web::new(Arc::clone(&telemetry));
         if let Some(listener) = metrics {
             runtime.spawn(web.clone().serve_metrics(listener));
         }
@@ -104,7 +108,12 @@ impl Start {
             // The receiver outlives every node.
             let _ = sender.send(Event::NodeEnded);
         })?;
-        let end = runtime.block_on(until_the_end(&running, &mut events, &log));
+        if let Some(systemd) = &systemd {
+            systemd.ready(&telemetry);
+            runtime.spawn(notify::keep_telling(Arc::clone(systemd), telemetry));
+        }
+        let at_work = AtWork { nodes: running.node_count(), running, events, systemd };
+        let end = runtime.block_on(at_work.until_the_end(&log));
         audit.iter().for_each(Audit::finish);
         end
     }
@@ -164,70 +173,76 @@ fn watch_signals(runtime: &Runtime, events: &UnboundedSender<Event>) -> std::io:
     Ok(())
 }
 
-async fn until_the_end(running: &Running, events: &mut UnboundedReceiver<Event>, log: &Log) -> Result<(), CliError> {
-    const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(60);
-    let mut nodes = running.node_count();
-    let mut told_dropped = 0;
-    while nodes > 0 {
-        match tokio::time::timeout(LOOK_AT_LOG_EVERY, events.recv()).await {
-            Ok(Some(Event::NodeEnded)) => nodes -= 1,
-            Ok(Some(Event::Signal(name))) => {
-                info!(signal = name, "stopping: requests in hand are answered first");
-                drain(running, nodes, events).await;
-                return Ok(());
-            }
-            Ok(Some(Event::HelperEnded(what))) => return helper_ended(what, running, nodes, events).await,
-            Ok(None) => break,
-            Err(_) if log.dropped_lines() > told_dropped => {
-                told_dropped = log.dropped_lines();
-                warn!(lines = told_dropped, "log lines were dropped since the start: nobody read them in time");
-            }
-            Err(_) => {}
-        }
-    }
-    Err(CliError::new(Exit::Unavailable, "every validator node is gone, and reconnect = false for all of them"))
-}
-
-/// No child of a token can be replaced any more, or a name not be looked up: only a restart helps, so the supervisor is
-/// asked for one. Unless this is the end that the supervisor itself has told every process of ours.
-async fn helper_ended(
-    what: &str,
-    running: &Running,
+/// The signer at work, and what it has to hear and to tell until it ends.
+struct AtWork {
+    running: Running,
+    /// Those that have not ended.
     nodes: usize,
-    events: &mut UnboundedReceiver<Event>,
-) -> Result<(), CliError> {
-    const SIGNAL_WITHIN: Duration = Duration::from_millis(500);
-    let signal = async {
-        loop {
-            if let None | Some(Event::Signal(_)) = events.recv().await {
-                return;
-            }
-        }
-    };
-    let is_the_end = tokio::time::timeout(SIGNAL_WITHIN, signal).await.is_ok();
-    drain(running, nodes, events).await;
-    match is_the_end {
-        true => Ok(()),
-        false => Err(CliError::new(Exit::Software, format!("the process that {what} has ended; restart"))),
-    }
+    events: UnboundedReceiver<Event>,
+    systemd: Option<Arc<Systemd>>,
 }
 
-/// Gives every node the time to answer what it has in hand. One that is being dialled ends with its attempt.
-async fn drain(running: &Running, mut nodes: usize, events: &mut UnboundedReceiver<Event>) {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    running.stop();
-    let all_ended = async {
-        while nodes > 0 {
-            match events.recv().await {
-                Some(Event::NodeEnded) => nodes -= 1,
-                Some(Event::HelperEnded(_) | Event::Signal(_)) => {}
-                None => return,
+impl AtWork {
+    async fn until_the_end(mut self, log: &Log) -> Result<(), CliError> {
+        const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(60);
+        let mut told_dropped = 0;
+        while self.nodes > 0 {
+            match tokio::time::timeout(LOOK_AT_LOG_EVERY, self.events.recv()).await {
+                Ok(Some(Event::NodeEnded)) => self.nodes -= 1,
+                Ok(Some(Event::Signal(name))) => {
+                    info!(signal = name, "stopping: requests in hand are answered first");
+                    self.drain().await;
+                    return Ok(());
+                }
+                Ok(Some(Event::HelperEnded(what))) => return self.helper_ended(what).await,
+                Ok(None) => break,
+                Err(_) if log.dropped_lines() > told_dropped => {
+                    told_dropped = log.dropped_lines();
+                    warn!(lines = told_dropped, "log lines were dropped since the start: nobody read them in time");
+                }
+                Err(_) => {}
             }
         }
-    };
-    if tokio::time::timeout(PATIENCE, all_ended).await.is_err() {
-        // Leaving is safe at any point: what was not answered was not released.
-        warn!("a validator node is still being dialled or waits for a disk; leaving it");
+        Err(CliError::new(Exit::Unavailable, "every validator node is gone, and reconnect = false for all of them"))
     }
-    info!("stopped");
+
+    /// No child of a token can be replaced any more, or a name not be looked up: only a restart helps, so the supervisor
+    /// is asked for one. Unless this is the end that the supervisor itself has told every process of ours.
+    async fn helper_ended(mut self, what: &str) -> Result<(), CliError> {
+        const SIGNAL_WITHIN: Duration = Duration::from_millis(500);
+        let signal = async {
+            loop {
+                if let None | Some(Event::Signal(_)) = self.events.recv().await {
+                    return;
+                }
+            }
+        };
+        let is_the_end = tokio::time::timeout(SIGNAL_WITHIN, signal).await.is_ok();
+        self.drain().await;
+        match is_the_end {
+            true => Ok(()),
+            false => Err(CliError::new(Exit::Software, format!("the process that {what} has ended; restart"))),
+        }
+    }
+
+    /// Gives every node the time to answer what it has in hand. One that is being dialled ends with its attempt.
+    async fn drain(mut self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        self.systemd.iter().for_each(|systemd| systemd.stopping());
+        self.running.stop();
+        let all_ended = async {
+            while self.nodes > 0 {
+                match self.events.recv().await {
+                    Some(Event::NodeEnded) => self.nodes -= 1,
+                    Some(Event::HelperEnded(_) | Event::Signal(_)) => {}
+                    None => return,
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, all_ended).await.is_err() {
+            // Leaving is safe at any point: what was not answered was not released.
+            warn!("a validator node is still being dialled or waits for a disk; leaving it");
+        }
+        info!("stopped");
+    }
 }

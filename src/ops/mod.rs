@@ -9,6 +9,7 @@
 //! | `audit` | a line in a file for every decision |
 //! | `sandbox` | what the processes of a signer can still do to their machine |
 //! | `helper`, `names` | processes for what the confined signer must not do; looking up host names |
+//! | `notify` | what systemd is told |
 //! | `log`, `panic` | lines on standard error; what a panic ends |
 
 pub mod audit;
@@ -17,6 +18,7 @@ pub mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod names;
+pub mod notify;
 pub mod panic;
 pub mod sandbox;
 pub mod stats;

@@ -4,7 +4,8 @@ set -euo pipefail
 name=$1 version=$2
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/highwater"
 
-if [ "$("$cache/bin/$name" "${name#cargo-}" --version 2>/dev/null | awk '{ print $2 }')" = "$version" ]; then
+# cargo's own record: not every tool tells its version.
+if [ -x "$cache/bin/$name" ] && grep -qF "\"$name $version (" "$cache/.crates.toml" 2>/dev/null; then
   exit 0
 fi
 echo "installing $name $version into $cache/bin (once)"
