@@ -47,8 +47,11 @@ build: ## Build the release binary: target/release/highwater
 install: build ## Install the binary into PREFIX/bin (default /usr/local)
 	install -D -m 0755 target/release/highwater $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/highwater
 
-bench: ## Measure the signing path against its floor, in software and through SoftHSM, as ratios
-	$(CARGO) bench --locked --bench signing --bench pkcs11
+bench: ## Measure beside tmkms, CometBFT's own signer and the floor, and write docs/performance.md; needs a quiet machine
+	@tests/install/debian.sh softhsm2 strace
+	@tests/install/tmkms.sh
+	@tests/install/priv-val-server.sh >/dev/null
+	$(CARGO) bench --locked --bench peers --bench pkcs11 --bench signing
 
 fuzz: ## Fuzz each target for SECONDS (default 30) with cargo-fuzz on the stable toolchain, from fuzz/seeds
 	@tests/install/cargo-fuzz.sh

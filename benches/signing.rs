@@ -1,110 +1,130 @@
-//! The signing path against its floor, interleaved in one run and told as ratios.
-//!
-//! The floor is what no durable signer can do without: write and flush one record, sign once. Socket and encryption
-//! are left out; the path is everything from a checked request to a released signature.
+//! The steps of the signing path, each by itself and all together. The state file is on a RAM disk, so that what is
+//! measured is this program and not a disk; `benches/peers` measures with a real one.
 
-#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../tests/support/mock_node.rs"]
+mod mock_node;
+
+use divan::{Bencher, black_box};
 use highwater::{
     chain::Chain,
-    consensus::{ChainId, Timestamp},
-    keyring::{
-        Signer,
-        softsign::{self, SecretKey},
+    config::KeyRole,
+    consensus::{ChainId, Signature},
+    keyring::{Signer, softsign},
+    node,
+    privval::{
+        Canonical, Request,
+        message::{Message, SignVoteRequest, Sum},
+        response,
     },
-    privval::{BlockId, Canonical, Extension, Kind, VoteRequest, message},
-    watermark::{HostId, Identity, Mark, Mode, RECORD_BYTES, Record, SLOT_BYTES, StateFile, Store, create},
+    watermark::{Candidate, HostId, Identity, Mark, Mode, Record, StateFile, Store, create, decide},
 };
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::FileExt as _,
-    path::Path,
-    time::{Duration, Instant},
-};
+use mock_node::prevote;
+use prost::Message as _;
+use std::path::Path;
+use tempfile::TempDir;
 
-const BLOCKS: usize = 40;
-const BLOCK: usize = 50;
+const CHAIN: &str = "bench-1";
 
 fn main() {
-    // Beside the build, not in /tmp: that may be memory, where a flush costs nothing.
-    let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-    let mut floor = Floor::new(directory.path());
-    let mut path = SigningPath::new(directory.path());
-    let (mut floor_times, mut path_times) = (Vec::new(), Vec::new());
-    for _ in 0..BLOCKS {
-        floor_times.extend((0..BLOCK).map(|_| time(|| floor.once())));
-        path_times.extend((0..BLOCK).map(|_| time(|| path.once())));
-    }
-    println!("{} signatures each, in blocks of {BLOCK} in turn", BLOCKS * BLOCK);
-    println!("{:<34} {:>10} {:>10}", "", "p50 µs", "p99 µs");
-    let floor = report("floor: write, flush, sign", &mut floor_times);
-    let path = report("path: request to released signature", &mut path_times);
-    println!("ratio path / floor: p50 {:.2}, p99 {:.2}", path.0 / floor.0, path.1 / floor.1);
+    divan::main();
 }
 
-fn time(act: impl FnOnce()) -> Duration {
-    let begin = Instant::now();
-    act();
-    begin.elapsed()
+/// What a node sends for a prevote at this height.
+fn request(height: i64) -> Vec<u8> {
+    let vote = Some(prevote(height, 0, Some(7)));
+    let request = SignVoteRequest { vote, chain_id: CHAIN.into(), skip_extension_signing: false };
+    Message::from(Sum::SignVoteRequest(request)).encode_to_vec()
 }
 
-fn report(name: &str, times: &mut [Duration]) -> (f64, f64) {
-    times.sort_unstable();
-    let at = |permille: usize| times[times.len() * permille / 1000].as_secs_f64() * 1e6;
-    println!("{name:<34} {:>10.1} {:>10.1}", at(500), at(990));
-    (at(500), at(990))
+fn chain_id() -> ChainId {
+    ChainId::new(CHAIN).unwrap()
 }
 
-fn key() -> SecretKey {
-    softsign::generate(highwater::config::KeyRole::Consensus).unwrap()
-}
-
-struct Floor {
-    file: File,
-    signer: Box<dyn Signer>,
-    count: u64,
-}
-
-impl Floor {
-    fn new(directory: &Path) -> Self {
-        let file = OpenOptions::new().write(true).create_new(true).open(directory.join("floor")).unwrap();
-        file.write_all_at(&[0; 2 * SLOT_BYTES], 0).unwrap();
-        file.sync_all().unwrap();
-        Self { file, signer: key().into_signer(), count: 0 }
-    }
-
-    fn once(&mut self) {
-        self.count += 1;
-        let record = [self.count.to_le_bytes()[0]; RECORD_BYTES];
-        self.file.write_all_at(&record, (self.count % 2) * SLOT_BYTES as u64).unwrap();
-        self.file.sync_data().unwrap();
-        self.signer.sign(&record[..120]).unwrap();
+fn canonical(height: i64) -> Canonical {
+    match Request::parse(&request(height), &chain_id()).unwrap() {
+        Request::Vote(request) => request.canonical,
+        other => panic!("{other:?}"),
     }
 }
 
-struct SigningPath {
-    chain: Chain,
-    height: u64,
+fn candidate(canonical: &Canonical, chain: &ChainId) -> Candidate {
+    let (hrs, target, timestamp) = (canonical.hrs(), canonical.target(), canonical.timestamp);
+    Candidate { hrs, target, timestamp, digest: canonical.digest(chain) }
 }
 
-impl SigningPath {
-    fn new(directory: &Path) -> Self {
-        let id = ChainId::new("bench-1").unwrap();
-        let signer = key().into_signer();
-        let (state, host) = (directory.join("state"), HostId([0; 16]));
-        let identity = Identity { chain: id.clone(), key: signer.public_key() };
-        let mark = Mark::NEVER_SIGNED;
-        create(&state, &Record { mode: Mode::Active, sequence: 0, host, identity: identity.clone(), mark }).unwrap();
-        let store = Store::open(Box::new(StateFile::open(&state).unwrap()), &identity, host).unwrap();
-        Self { chain: Chain::open(id, signer, store, &state, false), height: 0 }
-    }
+fn signer() -> Box<dyn Signer> {
+    softsign::generate(KeyRole::Consensus).unwrap().into_signer()
+}
 
-    fn once(&mut self) {
-        self.height += 1;
-        let block_id = Some(BlockId { hash: [1; 32], parts_total: 1, parts_hash: [2; 32] });
-        let timestamp = Timestamp::new(1_700_000_000, 0).unwrap();
-        let canonical = Canonical { kind: Kind::Prevote, height: self.height, round: 0, block_id, timestamp };
-        let request = VoteRequest { canonical, extension: Extension::None, echo: message::Vote::default() };
-        self.chain.sign_vote(&request, None).unwrap();
-    }
+/// A store on a RAM disk, which lasts as long as the directory.
+fn store(signer: &dyn Signer) -> (Store, TempDir) {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (state, host) = (directory.path().join("state"), HostId([0; 16]));
+    let identity = Identity { chain: chain_id(), key: signer.public_key() };
+    let mark = Mark::NEVER_SIGNED;
+    create(&state, &Record { mode: Mode::Active, sequence: 0, host, identity: identity.clone(), mark }).unwrap();
+    (Store::open(Box::new(StateFile::open(&state).unwrap()), &identity, host).unwrap(), directory)
+}
+
+#[divan::bench]
+fn decode(bencher: Bencher<'_, '_>) {
+    let (body, chain) = (request(1), chain_id());
+    bencher.bench_local(|| Request::parse(black_box(&body), &chain));
+}
+
+#[divan::bench]
+fn decide_with_digest(bencher: Bencher<'_, '_>) {
+    let (canonical, chain) = (canonical(1), chain_id());
+    bencher.bench_local(|| decide(&Mark::NEVER_SIGNED, &candidate(black_box(&canonical), &chain)));
+}
+
+#[divan::bench]
+fn sign_bytes(bencher: Bencher<'_, '_>) {
+    let (canonical, chain) = (canonical(1), chain_id());
+    bencher.bench_local(|| black_box(&canonical).sign_bytes(&chain));
+}
+
+#[divan::bench]
+fn store_on_ram_disk(bencher: Bencher<'_, '_>) {
+    let (mut store, _directory) = store(signer().as_ref());
+    let mut mark = candidate(&canonical(1), &chain_id()).mark();
+    bencher.bench_local(move || {
+        store.advance(mark).unwrap();
+        mark.hrs.height += 1;
+    });
+}
+
+#[divan::bench]
+fn sign_ed25519(bencher: Bencher<'_, '_>) {
+    let (signer, bytes) = (signer(), canonical(1).sign_bytes(&chain_id()));
+    bencher.bench_local(|| signer.sign(black_box(bytes.as_slice())));
+}
+
+#[divan::bench]
+fn encode(bencher: Bencher<'_, '_>) {
+    let vote = prevote(1, 0, Some(7));
+    let (timestamp, signature, mut frame) = (canonical(1).timestamp, Signature([1; 64]), Vec::new());
+    bencher.with_inputs(|| vote.clone()).bench_local_values(|vote| {
+        frame.clear();
+        response::vote(vote, timestamp, &signature, None).encode_frame(&mut frame);
+    });
+}
+
+#[divan::bench]
+fn whole_request_on_ram_disk(bencher: Bencher<'_, '_>) {
+    let signer = signer();
+    let (store, directory) = store(signer.as_ref());
+    let chain = Chain::open(chain_id(), signer, store, Path::new(&directory.path().join("state")), false);
+    let (mut height, mut frame) = (0, Vec::new());
+    let mut next = || {
+        height += 1;
+        request(height)
+    };
+    bencher.with_inputs(&mut next).bench_local_values(|body| {
+        let (message, _) = node::answer(&chain, &body, None).unwrap();
+        frame.clear();
+        message.encode_frame(&mut frame);
+    });
 }

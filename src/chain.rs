@@ -156,8 +156,7 @@ impl Chain {
             let sign_bytes = raw_sign_bytes(id, &request.raw_bytes, &request.unique_id);
             let messages = [sign_bytes.as_slice()];
             let ticket = open.signer.begin(&messages, asked_at).map_err(key_unavailable)?;
-            let signatures = open.finish(ticket, &messages)?;
-            Ok(*signatures.first().expect("a signature for every message"))
+            Ok(open.finish(ticket, &messages)?.next().expect("a signature for every message"))
         })
     }
 
@@ -221,7 +220,7 @@ impl Open {
         let flushed_in = (!repeated).then(|| flush_begin.elapsed());
         let durable = durable.map_err(|error| state_unusable(&self.state_file, &error))?;
 
-        let mut signatures = self.finish(ticket, messages)?.into_iter();
+        let mut signatures = self.finish(ticket, messages)?;
         let vote = cached.or_else(|| signatures.next()).expect("a signature for every message");
         let signature = release(durable, id, &sign_bytes, vote);
         self.cached = Some(signature);
@@ -235,13 +234,26 @@ impl Open {
         })
     }
 
-    /// Waits for the signatures that were begun, or makes them where there was nothing to begin.
-    fn finish(&self, ticket: Option<Ticket>, messages: &[&[u8]]) -> Result<Vec<Signature>, Refusal> {
-        let signatures = match ticket {
-            Some(ticket) => ticket.wait(),
-            None => messages.iter().map(|message| self.signer.sign(message)).collect(),
-        };
-        signatures.map_err(key_unavailable)
+    /// Waits for the signatures that were begun, or makes them where there was nothing to begin. At most two: a vote and
+    /// its extension.
+    fn finish(
+        &self,
+        ticket: Option<Ticket>,
+        messages: &[&[u8]],
+    ) -> Result<impl Iterator<Item = Signature> + use<>, Refusal> {
+        let mut signatures = [None; 2];
+        match ticket {
+            Some(ticket) => {
+                let made = ticket.wait().map_err(key_unavailable)?;
+                signatures.iter_mut().zip(made).for_each(|(place, signature)| *place = Some(signature));
+            }
+            None => {
+                for (place, message) in signatures.iter_mut().zip(messages) {
+                    *place = Some(self.signer.sign(message).map_err(key_unavailable)?);
+                }
+            }
+        }
+        Ok(signatures.into_iter().flatten())
     }
 }
 

@@ -246,10 +246,7 @@ impl Event {
 
     fn log(&self, chain: &Chain, node: &str, took: Duration) {
         let chain = chain.id();
-        let request = match &self.hrs {
-            Some(hrs) => hrs.step.to_string(),
-            None => self.kind.name().to_owned(),
-        };
+        let request = self.hrs.map_or(self.kind.name(), |hrs| hrs.step.name());
         let (height, round) = (self.hrs.map(|hrs| hrs.height), self.hrs.map(|hrs| hrs.round));
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let verdict = self.outcome.name();

@@ -14,9 +14,13 @@ pub const CHAIN_ID_MAX_BYTES: usize = 50;
 /// The name of a chain: 1 to 50 bytes of `A-Z a-z 0-9 . _ -`, as tmkms accepts it.
 ///
 /// CometBFT itself only limits the length; the narrower alphabet keeps a chain id harmless in file names, log
-/// lines and metric labels.
+/// lines and metric labels. Held in place: every signature makes and compares some, and none of them costs memory.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ChainId(Box<str>);
+pub struct ChainId {
+    /// Zeros after the end, which sort before every allowed character.
+    bytes: [u8; CHAIN_ID_MAX_BYTES],
+    length: usize,
+}
 
 impl ChainId {
     /// Takes `text` as a chain id, or says what is wrong with it.
@@ -30,25 +34,29 @@ impl ChainId {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         match text.chars().find(|c| !allowed(*c)) {
             Some(character) => Err(ChainIdError::Character { character }),
-            None => Ok(Self(text.into())),
+            None => {
+                let mut bytes = [0; CHAIN_ID_MAX_BYTES];
+                bytes[..text.len()].copy_from_slice(text.as_bytes());
+                Ok(Self { bytes, length: text.len() })
+            }
         }
     }
 
     /// The chain id as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        str::from_utf8(&self.bytes[..self.length]).expect("its characters are ASCII")
     }
 }
 
 impl fmt::Display for ChainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for ChainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -114,15 +122,20 @@ impl Step {
     pub fn number(self) -> u8 {
         self as u8
     }
+
+    /// A short name for logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Propose => "proposal",
+            Self::Prevote => "prevote",
+            Self::Precommit => "precommit",
+        }
+    }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Propose => "proposal",
-            Self::Prevote => "prevote",
-            Self::Precommit => "precommit",
-        })
+        f.write_str(self.name())
     }
 }
 

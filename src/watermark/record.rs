@@ -139,13 +139,15 @@ fn encode_identity(identity: &Identity, out: &mut [u8; RECORD_BYTES]) {
     let chain = identity.chain.as_str().as_bytes();
     out[at::CHAIN_LENGTH] = u8::try_from(chain.len()).expect("a chain id has at most 50 bytes");
     out[at::CHAIN..at::CHAIN + chain.len()].copy_from_slice(chain);
-    let key = identity.key.to_bytes();
-    out[at::KEY_TYPE] = match identity.key.key_type() {
-        KeyType::Ed25519 => 1,
-        KeyType::Secp256k1 => 2,
+    let mut put_key = |key_type, key: &[u8]| {
+        debug_assert!(key.len() <= KEY_MAX_BYTES, "both key types fit");
+        out[at::KEY_TYPE] = key_type;
+        out[at::KEY..at::KEY + key.len()].copy_from_slice(key);
     };
-    debug_assert!(key.len() <= KEY_MAX_BYTES, "both key types fit");
-    out[at::KEY..at::KEY + key.len()].copy_from_slice(&key);
+    match &identity.key {
+        PublicKey::Ed25519(key) => put_key(1, key.as_bytes()),
+        PublicKey::Secp256k1(key) => put_key(2, key.to_encoded_point(true).as_bytes()),
+    }
 }
 
 fn decode_fields(bytes: &[u8; RECORD_BYTES]) -> Option<Record> {
