@@ -10,6 +10,7 @@ use crate::{
     ops::{
         audit::Audit,
         names::Names,
+        recorder::Recorder,
         telemetry::{NodeView, Telemetry},
     },
     privval::Refusal,
@@ -87,14 +88,18 @@ impl Daemon {
         Telemetry::new(self.chains.clone(), self.nodes.iter().map(view).collect(), devices)
     }
 
-    /// Has every decision recorded, and says if the record has a gap.
-    pub fn record(&mut self, audit: &Audit) {
+    /// Says if the audit file has a gap.
+    pub fn look_for_gap(&self, audit: &Audit) {
         for chain in &self.chains {
             if let Ok(sequence) = chain.sequence() {
                 audit.look_for_gap(chain.id(), sequence);
             }
         }
-        self.nodes.iter_mut().for_each(|node| node.record(audit));
+    }
+
+    /// Has everything that becomes of requests told by that recorder.
+    pub fn record(&mut self, recorder: &Recorder) {
+        self.nodes.iter_mut().for_each(|node| node.record(recorder));
     }
 
     /// Keeps all keys in our memory out of swap and core dumps. Whether they all are.

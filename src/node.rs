@@ -5,10 +5,10 @@
 use crate::{
     chain::{Chain, Signed},
     config::{NodeAddress, ValidatorConfig},
-    consensus::Hrs,
+    consensus::{ChainId, Hrs},
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    ops::{audit::Audit, names::Names, stats::NodeStats},
+    ops::{names::Names, recorder::Recorder, stats::NodeStats},
     privval::{ParseError, Refusal, Request, RequestKind, message::Message, response},
 };
 use rand_core::{OsRng, RngCore as _};
@@ -22,14 +22,14 @@ use tracing::{debug, info, warn};
 /// One validator node and the chain it is served.
 pub struct Node {
     config: ValidatorConfig,
-    name: String,
+    name: Arc<str>,
     /// Who we are on a SecretConnection; unix sockets need none.
     identity: Option<Arc<IdentityKey>>,
     chain: Arc<Chain>,
     names: Names,
     stop: Arc<Stop>,
     stats: Arc<NodeStats>,
-    audit: Option<Audit>,
+    recorder: Option<Recorder>,
 }
 
 impl Node {
@@ -40,13 +40,13 @@ impl Node {
     pub fn new(config: ValidatorConfig, identity: Option<Arc<IdentityKey>>, chain: Arc<Chain>, names: Names) -> Self {
         let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
         assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
-        let name = config.address.to_string();
-        Self { config, name, identity, chain, names, stop: Arc::default(), stats: Arc::default(), audit: None }
+        let name = config.address.to_string().into();
+        Self { config, name, identity, chain, names, stop: Arc::default(), stats: Arc::default(), recorder: None }
     }
 
-    /// Has every decision recorded.
-    pub fn record(&mut self, audit: &Audit) {
-        self.audit = Some(audit.clone());
+    /// Has everything that becomes of a request told by that recorder. Without one the node's own thread does it.
+    pub fn record(&mut self, recorder: &Recorder) {
+        self.recorder = Some(recorder.clone());
     }
 
     /// A handle that ends [`Node::run`] from another thread.
@@ -142,10 +142,10 @@ impl Node {
             let took = begin.elapsed();
             self.stats.answered(&event, took);
             self.chain.stats().answered(&event);
-            if let Some(audit) = &self.audit {
-                audit.answered(self.chain.id(), &self.name, &event);
+            match &self.recorder {
+                Some(recorder) => recorder.answered(self.chain.id(), &self.name, event, took),
+                None => event.log(self.chain.id(), &self.name, took),
             }
-            event.log(&self.chain, &self.name, took);
             on_answer();
         }
     }
@@ -244,8 +244,8 @@ impl Event {
         Self { kind, hrs, outcome: Outcome::Refused(refusal), flushed_in: None, sequence: None }
     }
 
-    fn log(&self, chain: &Chain, node: &str, took: Duration) {
-        let chain = chain.id();
+    /// Writes a line.
+    pub fn log(&self, chain: &ChainId, node: &str, took: Duration) {
         let request = self.hrs.map_or(self.kind.name(), |hrs| hrs.step.name());
         let (height, round) = (self.hrs.map(|hrs| hrs.height), self.hrs.map(|hrs| hrs.round));
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

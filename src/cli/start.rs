@@ -11,6 +11,7 @@ use crate::{
         log::{Log, LogFormat},
         names::Names,
         notify::{self, Systemd},
+        recorder::Recorder,
         sandbox::Sandbox,
         web::{self, ControlSocket, Web},
     },
@@ -85,9 +86,14 @@ impl Start {
         let mut daemon = Daemon::open(&config, &keyring, heights, &names)?;
         let audit = audit_file.map(AuditFile::start).transpose();
         let audit = audit.map_err(|error| CliError::io("cannot start a thread for the audit file", &error))?;
-        audit.iter().for_each(|audit| daemon.record(audit));
+        audit.iter().for_each(|audit| daemon.look_for_gap(audit));
+        let recorder = Recorder::start(audit.clone());
+        let recorder =
+            recorder.map_err(|error| CliError::io("cannot start the thread that tells what was signed", &error))?;
+        daemon.record(&recorder);
         let mut telemetry = daemon.telemetry(keyring.devices());
         telemetry.dropped_lines = Some(log.dropped());
+        telemetry.recorder = Some(recorder.clone());
         telemetry.audit = audit.clone();
         let control = bind_control(&runtime, &config);
         let report = sandbox.seal(&config, sandbox.locks_secrets() && daemon.lock_secrets())?;
@@ -114,6 +120,7 @@ impl Start {
         }
         let at_work = AtWork { nodes: running.node_count(), running, events, systemd };
         let end = runtime.block_on(at_work.until_the_end(&log));
+        recorder.finish();
         audit.iter().for_each(Audit::finish);
         end
     }

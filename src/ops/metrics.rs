@@ -6,6 +6,7 @@
 use super::{
     audit::Audit,
     histogram::Histogram,
+    recorder::Recorder,
     stats::unix_seconds,
     telemetry::{NodeView, Telemetry},
 };
@@ -65,7 +66,8 @@ fn signer(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     out.gauge("ready", "Whether every chain signs: state open, key proven, a link up", None, [(NO_LABELS, ready)])?;
     let sandbox = telemetry.sandbox.iter().map(|(feature, on)| ([("feature", feature.name())], u64::from(*on)));
     out.gauge("sandbox", "Whether a part of the confinement is in force", None, sandbox)?;
-    let dropped = telemetry.dropped_lines.as_ref().map_or(0, |counter| counter.dropped_lines() as u64);
+    let unread = telemetry.dropped_lines.as_ref().map_or(0, |counter| counter.dropped_lines() as u64);
+    let dropped = unread + telemetry.recorder.as_ref().map_or(0, Recorder::lost);
     out.counter("log_lines_dropped", "Log lines that nobody read in time", [(NO_LABELS, dropped)])?;
     let lost = telemetry.audit.as_ref().map_or(0, Audit::lost);
     out.counter("audit_lines_lost", "Decisions that are not in the audit file", [(NO_LABELS, lost)])

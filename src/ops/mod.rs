@@ -6,6 +6,7 @@
 //! | `telemetry` | all that can be seen of a running signer: chains, nodes, devices |
 //! | `metrics`, `status` | the same for Prometheus, and for a person |
 //! | `web` | the metrics endpoint and the control socket |
+//! | `recorder` | tells what became of requests, away from the threads that answer them |
 //! | `audit` | a line in a file for every decision |
 //! | `sandbox` | what the processes of a signer can still do to their machine |
 //! | `helper`, `names` | processes for what the confined signer must not do; looking up host names |
@@ -20,6 +21,7 @@ pub mod metrics;
 pub mod names;
 pub mod notify;
 pub mod panic;
+pub mod recorder;
 pub mod sandbox;
 pub mod stats;
 pub mod status;

@@ -1,6 +1,6 @@
 //! All that can be seen of a running signer, and whether it is ready.
 
-use super::{audit::Audit, sandbox::Feature, stats::NodeStats};
+use super::{audit::Audit, recorder::Recorder, sandbox::Feature, stats::NodeStats};
 use crate::{
     chain::Chain,
     consensus::ChainId,
@@ -21,6 +21,8 @@ pub struct Telemetry {
     pub devices: Vec<Arc<Device>>,
     /// Log lines that nobody read in time.
     pub dropped_lines: Option<ErrorCounter>,
+    /// What tells of requests, if it is not the threads of their nodes.
+    pub recorder: Option<Recorder>,
     /// The audit file, if there is one.
     pub audit: Option<Audit>,
     /// What protection was taken away or is not to be had here.
@@ -48,6 +50,7 @@ impl Telemetry {
             nodes,
             devices,
             dropped_lines: None,
+            recorder: None,
             audit: None,
             warnings: Vec::new(),
             sandbox: Vec::new(),
