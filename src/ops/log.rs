@@ -2,7 +2,12 @@
 //!
 //! Whoever reads the other end of the pipe may stop reading; then lines are dropped and counted, and signing goes on.
 
-use std::{io, sync::mpsc, thread, time::Duration};
+use std::{
+    io::{self, BufWriter},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
@@ -28,8 +33,10 @@ pub struct Log {
 impl Log {
     /// Starts the log.
     pub fn start(format: LogFormat, verbose: bool) -> Self {
+        // The queue's thread flushes whenever the queue is empty: lines that come together leave together.
+        let stderr = BufWriter::new(io::stderr());
         let (writer, worker) =
-            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).finish(io::stderr());
+            NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).finish(stderr);
         let dropped = writer.error_counter();
         let level = if verbose { Level::DEBUG } else { Level::INFO };
         let subscriber =
