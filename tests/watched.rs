@@ -342,3 +342,32 @@ fn check_refuses_a_state_on_tmpfs_and_tells_how_long_a_flush_takes() {
         assert!(text.contains("is on tmpfs: it is gone with the next boot. Move `state_file`"), "{text}");
     }
 }
+
+/// What operators of tmkms ask most, answered by `status` alone.
+#[test]
+fn status_answers_why_a_node_gets_no_signature() {
+    let home = Home::new().chain(HEALTHY, "");
+    let node = MockNode::unix(&home.path("a.sock")).unwrap();
+    let stranger = MockNode::tcp().unwrap();
+    let wrong = stranger.pinned_address();
+    let id = &stranger.peer_id();
+    let other: String = id.chars().rev().collect();
+    let wrong = wrong.replace(id, &other);
+    assert_ne!(wrong, stranger.pinned_address());
+    let home = home.node(&node.address(), HEALTHY, "").node(&wrong, HEALTHY, "").init();
+    let _signer = home.start();
+    let mut session = node.accept().unwrap();
+    sign(&mut session, &home, HEALTHY, 9);
+    session.ask_vote(HEALTHY, precommit(8, 0, Some(7))).unwrap().unwrap_err();
+    session.ask_vote("another-chain", precommit(10, 0, Some(7))).unwrap().unwrap_err();
+    // The handshake shows who it is.
+    let _ = stranger.accept();
+    let text = wait_for_status(&home, "the wrong peer", &other);
+    for words in [
+        "height regression refused: asked for 8/0/precommit, the watermark is at 9/0/precommit",
+        &format!("this connection serves chain {HEALTHY} only"),
+        &format!("{}  down: the node has peer id {id}, the configuration pins {other}", stranger.address()),
+    ] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+}
