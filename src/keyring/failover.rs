@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn no_request_is_lost_when_the_first_device_fails_whatever_way() {
-        for (mood, most) in [(Mood::Broken, 200), (Mood::Reject, 200), (Mood::Hang, 1500)] {
+        for (mood, most) in [(Mood::Broken, 1000), (Mood::Reject, 1000), (Mood::Hang, 2200)] {
             let (first, _second, key) = pair();
             first.feel(mood);
             let begin = Instant::now();
