@@ -37,6 +37,7 @@ lint: ## Check formatting, clippy, licences and sources of every dependency
 	$(CARGO) fmt --check
 	$(CARGO) fetch --locked
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTC_BOOTSTRAP=1 $(CARGO) check --locked --quiet --manifest-path fuzz/Cargo.toml
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
 	$(CARGO) deny --offline check bans licenses sources
 

@@ -46,7 +46,7 @@ type Outcome = Result<Vec<Vec<u8>>, LinkError>;
 
 fn serve(pinned: Option<PeerId>) -> Outcome {
     let port = LISTENER.local_addr().expect("it is bound").port();
-    let door = Box::new(link::tcp("127.0.0.1", port, Arc::clone(&IDENTITY), pinned, TIMEOUT)?);
+    let door = Box::new(link::tcp(&[([127, 0, 0, 1], port).into()], Arc::clone(&IDENTITY), pinned, TIMEOUT)?);
     let mut link: Box<dyn Link> = door.enter()?;
     assert_eq!(link.peer(), Some(peer_id(&PEER_SEED)));
     let (mut bodies, mut body) = (Vec::new(), Vec::new());
