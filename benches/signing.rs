@@ -18,7 +18,7 @@ use highwater::{
         message::{Message, SignVoteRequest, Sum},
         response,
     },
-    watermark::{Candidate, HostId, Identity, Mark, Mode, Record, StateFile, Store, create, decide},
+    watermark::{Candidate, HostId, Identity, Mark, StateFile, Store, create, decide},
 };
 use mock_node::prevote;
 use prost::Message as _;
@@ -64,7 +64,7 @@ fn store(signer: &dyn Signer) -> (Store, TempDir) {
     let (state, host) = (directory.path().join("state"), HostId([0; 16]));
     let identity = Identity { chain: chain_id(), key: signer.public_key() };
     let mark = Mark::NEVER_SIGNED;
-    create(&state, &Record { mode: Mode::Active, sequence: 0, host, identity: identity.clone(), mark }).unwrap();
+    create(&state, host, &identity, mark).unwrap();
     (Store::open(Box::new(StateFile::open(&state).unwrap()), &identity, host).unwrap(), directory)
 }
 

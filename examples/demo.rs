@@ -13,7 +13,7 @@ use highwater::{
     keyring::{IdentityKey, Keyring, softsign},
     ops::names::Names,
     privval::message::{Proposal, RemoteSignerError, Vote},
-    state::Place,
+    state::{self, Place, Theirs},
     watermark::{HostId, Identity, Mark},
 };
 use mock_node::{Answer, MockNode, Session, at, precommit, prevote, proposal, vote_at};
@@ -36,7 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("node       {}, a mock in this process", node.address());
 
     let keyring = Keyring::open(&config, None, &Names::default())?;
-    let running = Daemon::open(&config, &keyring, daemon::ask_hooks(&config), &Names::default())?.start(|| {})?;
+    let claims = daemon::claim(&config)?;
+    let daemon = Daemon::open(&config, claims, &keyring, daemon::ask_hooks(&config), &Names::default())?;
+    let running = daemon.start(|| {})?;
     let mut session = node.accept()?;
     println!("link up    the signer is {}", session.signer().unwrap_or("unknown"));
     let key = consensus_key(&mut session)?;
@@ -44,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let times = sign_heights(&mut session)?;
     show_refusals(&mut session)?;
-    summary(times, &home.path().join("state"))?;
+    summary(times, &state::beside(&home.path().join("state")))?;
     running.stop();
     Ok(())
 }
@@ -78,7 +80,9 @@ path = "{}"
     let key = softsign::generate(KeyRole::Consensus)?;
     key.store(&home.join("consensus.key"))?;
     let identity = Identity { chain: ChainId::new(CHAIN)?, key: key.public_key() };
-    let place = Place { path: home.join("state"), identity, host: HostId::of_this_machine()? };
+    let tmkms_file = home.join("state");
+    let (path, theirs) = (state::beside(&tmkms_file), Theirs::new(&tmkms_file));
+    let place = Place { path, theirs, identity, host: HostId::of_this_machine()? };
     place.create(Mark::NEVER_SIGNED)?;
     Ok(Config::load(&config_path)?.0)
 }
@@ -160,9 +164,9 @@ fn refusal_text(error: RemoteSignerError) -> Box<dyn Error> {
     format!("refused with error {}: {}", error.code, error.description).into()
 }
 
-fn summary(mut times: Vec<Duration>, state: &Path) -> Result<(), Box<dyn Error>> {
+fn summary(mut times: Vec<Duration>, path: &Path) -> Result<(), Box<dyn Error>> {
     times.sort_unstable();
-    let mark = highwater::state::show(state)?.mark;
+    let mark = state::show(path)?.mark;
     println!(
         "\n{} signatures for {HEIGHTS} heights, each durable before it left: median {} µs, slowest {} µs",
         times.len(),

@@ -17,7 +17,7 @@ use highwater::{
         softsign::encoding,
     },
     migration::{self, Program},
-    watermark::{Mark, Mode, Record, SLOT_BYTES, Signed, image},
+    watermark::{BLOCK_BYTES, Mark, Mode, Record, Signed, image},
 };
 use serde_json::{Value, json};
 use std::{
@@ -147,15 +147,16 @@ fn marks() -> [Mark; 3] {
 
 /// The fields of both slots of whole files, behind flags that ask for good checksums.
 fn files() -> Vec<Vec<u8>> {
-    const FIELDS_BYTES: usize = 200;
+    const FIELDS_BYTES: usize = 128;
+    const HEADER_BYTES: usize = 192;
     let mut files = Vec::new();
     for mark in marks() {
         for mode in [Mode::Active, Mode::Retired] {
             for sequence in [0, 7, u64::MAX / 2 - 1, u64::MAX - 1] {
-                let record = Record { mode, sequence, host: sample::HOST, identity: sample::identity(), mark };
-                let image = image(&record);
-                let second = &image[SLOT_BYTES..SLOT_BYTES + FIELDS_BYTES];
-                files.push([&[3][..], &image[..FIELDS_BYTES], second].concat());
+                let image = image(&Record { mode, sequence, header: sample::header(), mark });
+                let part = |block: usize, length| &image[block * BLOCK_BYTES..block * BLOCK_BYTES + length];
+                files.push([&[3][..], part(1, FIELDS_BYTES), part(2, FIELDS_BYTES)].concat());
+                files.push([&[15][..], part(0, HEADER_BYTES), part(1, FIELDS_BYTES), part(2, FIELDS_BYTES)].concat());
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     consensus::{Conflict, Step},
     keyring::{SignError, softsign::SecretKey},
     privval::{BlockId, Kind, message},
-    watermark::{HostId, Identity, Mode, Record, StateFile, create},
+    watermark::{HostId, Identity, StateFile, create},
 };
 use std::sync::{
     Arc,
@@ -49,14 +49,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let home = Self { directory: tempfile::tempdir().unwrap() };
-        let record = Record {
-            mode: Mode::Active,
-            sequence: 0,
-            host: HostId([1; 16]),
-            identity: home.identity(),
-            mark: Mark::NEVER_SIGNED,
-        };
-        create(&home.state_file(), &record).unwrap();
+        create(&home.state_file(), HostId([1; 16]), &home.identity(), Mark::NEVER_SIGNED).unwrap();
         home
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     chain::{Chain, SELF_TEST},
+    claim::{Claim, ClaimError},
     config::{ChainConfig, Config, KeyConfig, NodeAddress},
     consensus::ChainId,
     hook::{self, HookError},
@@ -14,8 +15,8 @@ use crate::{
         telemetry::{NodeView, Telemetry},
     },
     privval::Refusal,
-    state::{Place, StateError},
-    watermark::{FileError, HostError, HostId, Identity, Mark, StateFile, Store},
+    state::{self, Place, StateError, Theirs},
+    watermark::{FileError, HostError, HostId, Identity, StateFile, Store},
 };
 use std::{collections::BTreeMap, fmt, io, sync::Arc, thread};
 use tracing::{error, info, warn};
@@ -24,16 +25,48 @@ use tracing::{error, info, warn};
 pub struct Daemon {
     chains: Vec<Arc<Chain>>,
     nodes: Vec<Node>,
+    names: Vec<Claim>,
 }
 
-/// Fails if another signer is at work on the state of a served chain. Asked before any device is opened: the devices of
-/// a working signer must not notice that a second one was started by mistake.
-pub fn refuse_second_signer(config: &Config) -> Result<(), DaemonError> {
-    config.served_chains().try_for_each(|chain| match StateFile::open(&chain.state_file) {
-        Err(error @ FileError::Locked { .. }) => Err(DaemonError::Locked(error)),
-        // Whatever else is wrong with it concerns its own chain, and is told when that is opened.
-        _ => Ok(()),
-    })
+/// What a signer has to itself before it starts or asks anything: the state files of its chains, and the machine-wide
+/// names of their chains and keys.
+pub struct Claims {
+    states: BTreeMap<ChainId, Result<StateFile, StateError>>,
+    names: Vec<Claim>,
+    /// What an operator should know of the files of other programs.
+    pub warnings: Vec<String>,
+}
+
+/// Locks the state of every served chain. Fails if another signer is at work on one of them, or with the same chain and
+/// key: the devices, ports and sockets of a working signer must not notice that a second one was started by mistake.
+pub fn claim(config: &Config) -> Result<Claims, DaemonError> {
+    let mut claims = Claims { states: BTreeMap::new(), names: Vec::new(), warnings: Vec::new() };
+    for chain in config.served_chains() {
+        let theirs = Theirs::new(&chain.state_file);
+        let state = match state::lock(&chain.watermark(), &theirs) {
+            Err(StateError::File(error @ FileError::Locked { .. })) => return Err(DaemonError::Locked(error)),
+            // Whatever else is wrong with it concerns its own chain, and is told when that is opened.
+            Err(error) => Err(error),
+            Ok(mut file) => {
+                if let Ok(record) = file.newest() {
+                    let identity = record.header.identity();
+                    let claimed = |error| DaemonError::Claimed { chain: chain.id.clone(), error };
+                    claims.names.push(Claim::take(identity).map_err(claimed)?);
+                    let told = theirs.still_written(identity, &chain.watermark(), &record.mark);
+                    claims.warnings.extend(told.into_iter().map(|text| format!("chain {}: {text}", chain.id)));
+                }
+                Ok(file)
+            }
+        };
+        claims.states.insert(chain.id.clone(), state);
+    }
+    Ok(claims)
+}
+
+impl Claims {
+    fn state(&mut self, chain: &ChainId) -> Result<StateFile, StateError> {
+        self.states.remove(chain).expect("every served chain was claimed, and is opened once")
+    }
 }
 
 /// What the state hooks of served chains said.
@@ -48,12 +81,20 @@ pub fn ask_hooks(config: &Config) -> Heights {
 /// A signer at work.
 pub struct Running {
     stops: Vec<Arc<Stop>>,
+    #[expect(dead_code, reason = "held until the end, never used")]
+    names: Vec<Claim>,
 }
 
 impl Daemon {
     /// Opens every chain that has a validator node. A chain whose state or key is bad is open for errors only; the
     /// others sign.
-    pub fn open(config: &Config, keyring: &Keyring, mut heights: Heights, names: &Names) -> Result<Self, DaemonError> {
+    pub fn open(
+        config: &Config,
+        mut claims: Claims,
+        keyring: &Keyring,
+        mut heights: Heights,
+        names: &Names,
+    ) -> Result<Self, DaemonError> {
         let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
         let mut chains: BTreeMap<ChainId, Arc<Chain>> = BTreeMap::new();
         let mut reasons = Vec::new();
@@ -64,7 +105,8 @@ impl Daemon {
                 continue;
             }
             let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
-            let chain = open_chain(chain_config, keyring, key, (host, &mut heights)).map_err(DaemonError::Locked)?;
+            let state = claims.state(id);
+            let chain = open_chain(chain_config, keyring, key, state, (host, &mut heights));
             if let Err(why) = chain.last() {
                 error!(chain = %id, "this chain signs nothing: {why}");
                 reasons.push((id.clone(), why));
@@ -75,7 +117,7 @@ impl Daemon {
             return Err(DaemonError::NoChain(reasons));
         }
         let nodes = open_nodes(config, &chains, names)?;
-        Ok(Self { chains: chains.into_values().collect(), nodes })
+        Ok(Self { chains: chains.into_values().collect(), nodes, names: claims.names })
     }
 
     /// All that can be seen of it. `devices` are those of its keyring.
@@ -121,7 +163,7 @@ impl Daemon {
             };
             thread::Builder::new().name("node".into()).spawn(run).map_err(DaemonError::Thread)?;
         }
-        Ok(Running { stops })
+        Ok(Running { stops, names: self.names })
     }
 }
 
@@ -167,34 +209,35 @@ fn open_nodes(
     }
 }
 
-/// Opens a chain, for errors only if its key or its state is bad. Fails if another signer is at work on the state:
-/// going on could sign twice.
+/// Opens a chain, for errors only if its key or its state is bad.
 fn open_chain(
     config: &ChainConfig,
     keyring: &Keyring,
     key: KeyConfig<'_>,
+    state: Result<StateFile, StateError>,
     (host, heights): (HostId, &mut Heights),
-) -> Result<Chain, FileError> {
+) -> Chain {
     let id = || config.id.clone();
     let signer = match open_key(keyring, config, key) {
         Ok(signer) => signer,
-        Err(why) => return Ok(Chain::closed(id(), None, Refusal::KeyUnavailable(why))),
+        Err(why) => return Chain::closed(id(), None, Refusal::KeyUnavailable(why)),
     };
     let public_key = signer.public_key();
     let identity = Identity { chain: id(), key: public_key };
-    let store = match open_store(config, &Place { path: config.state_file.clone(), identity, host }, heights) {
+    let path = config.watermark();
+    let place = Place { path: path.clone(), theirs: Theirs::new(&config.state_file), identity, host };
+    let store = match state.and_then(|file| open_store(config, &place, file, heights)) {
         Ok(store) => store,
-        Err(StateError::File(error @ FileError::Locked { .. })) => return Err(error),
-        Err(why) => return Ok(Chain::closed(id(), Some(public_key), Refusal::StateUnusable(why.to_string()))),
+        Err(why) => return Chain::closed(id(), Some(public_key), Refusal::StateUnusable(why.to_string())),
     };
     info!(
         chain = %config.id,
         key = keyring::format::show(&config.key_format, &public_key, key.role()),
-        state = %config.state_file.display(),
+        state = %path.display(),
         mark = %store.mark().hrs,
         "chain open"
     );
-    Ok(Chain::open(id(), signer, store, &config.state_file, config.allow_raw_bytes))
+    Chain::open(id(), signer, store, &path, config.allow_raw_bytes)
 }
 
 fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, String> {
@@ -206,19 +249,13 @@ fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Resu
     Ok(signer)
 }
 
-fn open_store(config: &ChainConfig, place: &Place, heights: &mut Heights) -> Result<Store, StateError> {
-    let (mut store, imported) = place.open()?;
-    if let Some(imported) = imported {
-        let kept = imported.kept.map(|path| path.display().to_string()).unwrap_or_default();
-        info!(chain = %config.id, mark = %imported.mark.hrs, kept, "took over the state of {}", imported.source);
-        if imported.mark == Mark::NEVER_SIGNED {
-            warn!(
-                chain = %config.id,
-                "{} says that this key has never signed. If it has, stop now and run `highwater state raise`",
-                imported.source
-            );
-        }
-    }
+fn open_store(
+    config: &ChainConfig,
+    place: &Place,
+    file: StateFile,
+    heights: &mut Heights,
+) -> Result<Store, StateError> {
+    let mut store = place.open(file)?;
     raise_by_hook(config, place, &mut store, heights)?;
     Ok(store)
 }
@@ -255,6 +292,13 @@ fn raise_by_hook(
 /// Why the signer does not start.
 #[derive(Debug)]
 pub enum DaemonError {
+    /// Another signer holds a chain and key.
+    Claimed {
+        /// The chain.
+        chain: ChainId,
+        /// Who.
+        error: ClaimError,
+    },
     /// This machine cannot be told from others.
     Host(HostError),
     /// An identity key cannot be used.
@@ -270,6 +314,7 @@ pub enum DaemonError {
 impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Claimed { chain, error } => write!(f, "chain {chain}: {error}"),
             Self::Host(error) => write!(f, "{error}"),
             Self::Identity(error) => write!(f, "identity key: {error}"),
             Self::Locked(error) => write!(f, "{error}"),

@@ -2,10 +2,10 @@
 //! file, and a directory entry that is on the disk.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
 };
 
 /// Creates a file that only its owner may read and write. Fails if there is anything at `path`, even a dead link.
@@ -23,13 +23,53 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+/// `path` with `suffix` at the end of its name.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Gives the file at `path` a second name, so that a rename over the first does not lose it: the first free of
+/// `FILE.suffix`, `FILE.suffix.2` … A file that is mounted by itself has no second name in the directory that shows it,
+/// and is copied.
+pub fn keep_beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
+    let found = fs::metadata(path)?;
+    for number in 1_u32.. {
+        let kept = match number {
+            1 => with_suffix(path, suffix),
+            _ => with_suffix(path, &format!("{suffix}.{number}")),
+        };
+        match fs::hard_link(path, &kept) {
+            Ok(()) => return Ok(kept),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // A crash after the link and before the rename leaves our own name behind.
+                let there = fs::symlink_metadata(&kept)?;
+                if (there.dev(), there.ino()) == (found.dev(), found.ino()) {
+                    return Ok(kept);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                match create_private(&kept) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    new => {
+                        let mut new = new?;
+                        io::copy(&mut File::open(path)?, &mut new)?;
+                        new.sync_all()?;
+                    }
+                }
+                return Ok(kept);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    unreachable!("a directory has fewer files than there are numbers")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{
-        fs,
-        os::unix::fs::{MetadataExt as _, symlink},
-    };
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn a_private_file_is_private_and_never_replaces_anything() {

@@ -30,6 +30,7 @@
 mod broken;
 
 pub mod chain;
+pub mod claim;
 pub mod cli;
 pub mod config;
 pub mod consensus;

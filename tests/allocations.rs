@@ -18,7 +18,7 @@ use highwater::{
         message::{Message, SignProposalRequest, SignVoteRequest, Sum, Vote},
         response,
     },
-    watermark::{Candidate, HostId, Identity, Mark, Mode, Record, StateFile, Store, Verdict, create, decide},
+    watermark::{Candidate, HostId, Identity, Mark, StateFile, Store, Verdict, create, decide},
 };
 use mock_node::{MockNode, precommit, prevote, proposal};
 use prost::Message as _;
@@ -69,7 +69,7 @@ fn store(directory: &TempDir, signer: &dyn Signer) -> Store {
     let (state, host) = (directory.path().join("state"), HostId([0; 16]));
     let identity = Identity { chain: ChainId::new(CHAIN).unwrap(), key: signer.public_key() };
     let mark = Mark::NEVER_SIGNED;
-    create(&state, &Record { mode: Mode::Active, sequence: 0, host, identity: identity.clone(), mark }).unwrap();
+    create(&state, host, &identity, mark).unwrap();
     Store::open(Box::new(StateFile::open(&state).unwrap()), &identity, host).unwrap()
 }
 

@@ -17,7 +17,7 @@ use std::{
     process::Stdio,
 };
 use subtle_encoding::{base64, hex};
-use support::{CHAIN, Guard, Home, SEED, wait_for};
+use support::{CHAIN, Guard, Home, seed, wait_for};
 
 const VERSION: &str = concat!("highwater ", env!("CARGO_PKG_VERSION"), "\n");
 /// A command, its exit code, and fragments of its standard output and standard error, as `Answer::assert` reads them.
@@ -82,7 +82,6 @@ fn help_version_and_typing_mistakes() {
             ("start --log-format xml", 64, "", "'xml'|json, text"),
             ("state export", 64, "", "--format <FORMAT>"),
             ("state export --format horcrux", 64, "", "'horcrux'|cometbft, tmkms"),
-            ("state import", 64, "", "<FILE>"),
             ("state raise", 64, "", "--height <H>"),
             ("state raise --height 0", 64, "", "0 is not in 1.."),
             ("state raise --height -5", 64, "", "'-5'|unexpected argument"),
@@ -115,37 +114,41 @@ fn the_life_of_a_watermark() {
             ("start", 65, "", "no chain can sign|test-1: |there is no state file"),
             ("state init", 64, "", "--never-signed for a new key, --height H"),
             ("state import nowhere", 66, "", "cannot import nowhere: there is no such file"),
-            (
-                "state import garbage",
-                65,
-                "",
-                "cannot import garbage: it is no state file of Highwater, tmkms or CometBFT",
-            ),
-            ("state import empty", 65, "", "cannot import empty: it is no state file"),
+            ("state import garbage", 65, "", "cannot import garbage: it is no JSON state file"),
+            ("state import empty", 65, "", "cannot import empty: it is no JSON state file"),
+            ("state import", 66, "", "cannot import watermark: there is no such file"),
             ("state import garbage.json", 65, "", "cannot import garbage.json: it is no JSON state file"),
             ("state init --never-signed", 0, "made\n|mark      height 0 round 0 proposal (nothing signed yet)", ""),
             ("state init --never-signed", 73, "", "exists and is never overwritten|`highwater state raise`"),
             ("state init --height 5", 73, "", "exists and is never overwritten"),
-            ("state show", 0, "chain     test-1|mode      active|sequence  1\n|file      watermark", ""),
+            ("state show", 0, "chain     test-1|mode      active|sequence  1\n|file      watermark.highwater", ""),
             ("state raise --height 5", 0, "raised\n|mark      height 5, all of it (nothing at or below is signed)", ""),
             ("state raise --height 5", 65, "", "is at 5/|only moves forward|Nothing was changed"),
             ("state raise --height 4", 65, "", "is at 5/|only moves forward|Nothing was changed"),
             ("state raise --height 9 --json", 0, "{\"chain_id\":\"test-1\"|\"height\":9", ""),
-            ("state import garbage", 65, "", "cannot import garbage: it is no state file"),
+            ("state import garbage", 65, "", "cannot import garbage: it is no JSON state file"),
             ("state import nowhere", 66, "", "cannot import nowhere: there is no such file"),
-            ("state import watermark", 65, "", "a working state file of this machine"),
+            ("state import watermark.highwater", 65, "", "a working state file of this machine"),
+            ("state import", 65, "", "it is the tombstone that Highwater leaves"),
             ("state export --format tmkms -o tmkms.toml", 73, "", "cannot create tmkms.toml: File exists"),
             ("state export --format tmkms -o no/where", 73, "", "cannot create no/where"),
             ("state show", 0, "mode      active", ""),
-            ("state export --format tmkms -o exported", 0, "", "watermark is retired|`highwater state import`"),
+            (
+                "state export --format tmkms -o exported",
+                0,
+                "",
+                "watermark.highwater is retired|`highwater state import`",
+            ),
             ("state show", 0, "mode      retired: exported to another program", ""),
             ("state raise --height 10", 65, "", "was retired at 9/"),
-            ("state import watermark", 65, "", "was retired at 9/|`highwater state import FILE`"),
+            ("state import watermark.highwater", 65, "", "was retired at 9/|`highwater state import FILE`"),
             ("state import exported", 65, "", "was retired at 9/end|`highwater state init --height H`"),
-            ("state export --format tmkms", 0, "\"height\":\"9\"", "was handed out before"),
+            ("state export --format tmkms", 0, "", "tmkms goes on from watermark|was handed out before"),
+            ("state export --format cometbft", 0, "\"height\":\"9\"", "was handed out before"),
         ],
     );
-    assert_eq!(mode_of(&home, "watermark"), 0o600);
+    assert_eq!(mode_of(&home, "watermark.highwater"), 0o600);
+    assert_eq!(fs::read(home.path("watermark")).unwrap(), fs::read(home.path("exported")).unwrap());
     assert_eq!(mode_of(&home, "exported"), 0o600);
 
     let shown: Value = serde_json::from_str(&home.run("state show --json").stdout).unwrap();
@@ -161,14 +164,14 @@ fn the_life_of_a_watermark() {
         ("step", json!("precommit")),
         ("signed", json!(false)),
         ("retired", json!(true)),
-        ("file", json!("watermark")),
+        ("file", json!("watermark.highwater")),
     ] {
         assert_eq!(shown[name], expected, "{name}");
     }
 }
 
 fn public_key_hex() -> String {
-    let public = ed25519_dalek::SigningKey::from_bytes(&SEED).verifying_key();
+    let public = ed25519_dalek::SigningKey::from_bytes(&seed()).verifying_key();
     String::from_utf8(hex::encode(public.to_bytes())).unwrap()
 }
 
@@ -176,7 +179,7 @@ fn public_key_hex() -> String {
 fn a_state_file_is_made_only_where_there_is_a_place_and_a_key_for_it() {
     let home = Home::with_chain();
     replace_in(&home, "tmkms.toml", "\"watermark\"", "\"no/watermark\"");
-    table(&home, &[("state init --never-signed", 73, "", "cannot create state file no/watermark")]);
+    table(&home, &[("state init --never-signed", 73, "", "cannot create state file no/watermark.highwater")]);
     let home = Home::with_chain();
     fs::remove_file(home.path("consensus.key")).unwrap();
     table(
@@ -193,8 +196,8 @@ fn a_state_file_is_made_only_where_there_is_a_place_and_a_key_for_it() {
 fn a_state_file_that_cannot_be_trusted_stops_every_command() {
     let home = Home::with_chain();
     home.run("state init --height 7").assert(0, "made", "");
-    chmod(&home, "watermark", 0o620);
-    let writable = "can be written by other users (mode 0620)|`chmod 600 watermark`";
+    chmod(&home, "watermark.highwater", 0o620);
+    let writable = "can be written by other users (mode 0620)|`chmod 600 watermark.highwater`";
     table(
         &home,
         &[
@@ -204,33 +207,36 @@ fn a_state_file_that_cannot_be_trusted_stops_every_command() {
             ("check", 2, writable, ""),
         ],
     );
-    chmod(&home, "watermark", 0o600);
+    chmod(&home, "watermark.highwater", 0o600);
 
     // One bit, in the newer of the two records.
-    let mut bytes = fs::read(home.path("watermark")).unwrap();
-    bytes[4096 + 60] ^= 1;
-    home.write("watermark", bytes);
+    let mut bytes = fs::read(home.path("watermark.highwater")).unwrap();
+    bytes[2 * 4096 + 60] ^= 1;
+    fs::write(home.path("watermark.highwater"), bytes).unwrap();
     table(
         &home,
         &[
-            ("state show", 65, "", "state file watermark|7/"),
-            ("state raise --height 9", 65, "", "state file watermark|7/"),
+            ("state show", 65, "", "state file watermark.highwater|7/"),
+            ("state raise --height 9", 65, "", "state file watermark.highwater|7/"),
             ("start", 65, "", "no chain can sign|7/"),
-            ("check", 2, "fail  chain test-1: state file watermark", ""),
+            ("check", 2, "fail  chain test-1: state file watermark.highwater", ""),
         ],
     );
 
-    home.write("watermark", "");
-    table(&home, &[("start", 65, "", "is damaged or no state file at all"), ("check", 2, "is damaged", "")]);
+    home.write("watermark.highwater", "");
+    table(&home, &[("start", 65, "", "is damaged: its header is blank"), ("check", 2, "is damaged", "")]);
 
     // The file of another key.
-    fs::remove_file(home.path("watermark")).unwrap();
+    fs::remove_file(home.path("watermark.highwater")).unwrap();
     home.run("state init --never-signed").assert(0, "made", "");
     fs::remove_file(home.path("consensus.key")).unwrap();
     home.run("softsign keygen consensus.key").assert(0, "made", "");
     table(
         &home,
-        &[("start", 65, "", "no chain can sign|state file watermark"), ("check", 2, "fail  chain test-1", "")],
+        &[
+            ("start", 65, "", "no chain can sign|state file watermark.highwater"),
+            ("check", 2, "fail  chain test-1", ""),
+        ],
     );
 }
 
@@ -251,19 +257,19 @@ fn several_chains_are_told_apart() {
             ("state import tmkms.toml", 64, "", which),
             ("state export --format tmkms -o exported", 64, "", which),
             ("state show --chain test-3", 64, "", "no chain test-3 in the configuration|test-1, test-2"),
-            ("state init --chain test-2 --height 8", 0, "chain     test-2|height 8|file      second", ""),
-            ("state init --chain test-1 --never-signed", 0, "chain     test-1|file      watermark", ""),
+            ("state init --chain test-2 --height 8", 0, "chain     test-2|height 8|file      second.highwater", ""),
+            ("state init --chain test-1 --never-signed", 0, "chain     test-1|file      watermark.highwater", ""),
             ("state show --chain test-2", 0, "height 8", ""),
         ],
     );
     // One chain's file is no other's.
-    fs::copy(home.path("second"), home.path("watermark")).unwrap();
+    fs::copy(home.path("second.highwater"), home.path("watermark.highwater")).unwrap();
     table(
         &home,
         &[
             ("state raise --height 50", 64, "", which),
-            ("state raise --chain test-1 --height 50", 65, "", "state file watermark|test-2"),
-            ("check", 2, "fail  chain test-1: state file watermark|warn  chain test-2: no [[validator]]", ""),
+            ("state raise --chain test-1 --height 50", 65, "", "state file watermark.highwater|test-2"),
+            ("check", 2, "fail  chain test-1: state file watermark.highwater|warn  chain test-2: no [[validator]]", ""),
         ],
     );
 }
@@ -277,13 +283,14 @@ fn a_running_signer_keeps_its_state_to_itself() {
     signer.wait_for_line("chain open");
     // Its last line for half a minute.
     signer.wait_for_line("link lost");
-    let locked = "state file watermark is in use by another process|`fuser watermark`";
+    let locked = "state file watermark.highwater is in use by another process|`fuser watermark.highwater`";
+    let claimed = "another signer for this chain and key runs on this machine: process ";
     for (words, code, stdout, stderr) in [
         ("start", 75, "", locked),
         ("state raise --height 9", 75, "", locked),
         ("state export --format tmkms", 75, "", locked),
         ("state export --format tmkms -o exported", 75, "", locked),
-        ("state import theirs.json", 75, "", locked),
+        ("state import theirs.json", 75, "", claimed),
         ("state init --height 9", 73, "", "exists and is never overwritten"),
         ("state show", 0, "height 5|mode      active", ""),
         ("state show --json", 0, "\"height\":5", ""),
@@ -291,7 +298,7 @@ fn a_running_signer_keeps_its_state_to_itself() {
         (
             "check",
             2,
-            "ok    chain test-1: state file watermark is at 5/|fail  chain test-1: node unix://|not connected",
+            "ok    chain test-1: state file watermark.highwater is at 5/|fail  chain test-1: node unix://|not connected",
             "",
         ),
         ("status", 1, "test-1  does not sign|not connected", ""),
@@ -307,11 +314,11 @@ fn a_running_signer_keeps_its_state_to_itself() {
     );
 }
 
-/// The consensus key of [`SEED`] in every form that a file can have it in.
+/// The consensus key of [`seed`] in every form that a file can have it in.
 fn consensus_forms() -> Vec<(&'static str, String)> {
-    let public = ed25519_dalek::SigningKey::from_bytes(&SEED).verifying_key().to_bytes();
-    let go = [SEED, public].concat();
-    let expanded = Sha512::digest(SEED).to_vec();
+    let public = ed25519_dalek::SigningKey::from_bytes(&seed()).verifying_key().to_bytes();
+    let go = [seed(), public].concat();
+    let expanded = Sha512::digest(seed()).to_vec();
     let mut yubihsm = expanded.clone();
     yubihsm[0] &= 248;
     yubihsm[31] = yubihsm[31] & 127 | 64;
@@ -323,8 +330,8 @@ fn consensus_forms() -> Vec<(&'static str, String)> {
         "pub_key": { "type": "tendermint/PubKeyEd25519", "value": text(&public) },
     });
     vec![
-        ("seed", text(&SEED)),
-        ("seed-and-newline", text(&SEED) + "\n"),
+        ("seed", text(&seed())),
+        ("seed-and-newline", text(&seed()) + "\n"),
         ("go", text(&go)),
         ("expanded", text(&expanded)),
         ("yubihsm", text(&yubihsm)),
@@ -342,10 +349,10 @@ fn keys_come_in_from_every_form_and_are_the_same_key() {
         answer.assert(0, &shown, &format!("remove {name}.in from wherever it still is"));
         let written = fs::read(home.path(&format!("{name}.key"))).unwrap();
         let expected = match name {
-            "expanded" => Sha512::digest(SEED).to_vec(),
+            "expanded" => Sha512::digest(seed()).to_vec(),
             // The scalar has lost the bits that clamping sets: the same key in other bytes.
             "yubihsm" => base64::decode(&written).unwrap(),
-            _ => SEED.to_vec(),
+            _ => seed().to_vec(),
         };
         assert_eq!(written, base64::encode(expected), "{name}");
         assert_eq!(mode_of(&home, &format!("{name}.key")), 0o600, "{name}");
@@ -355,10 +362,10 @@ fn keys_come_in_from_every_form_and_are_the_same_key() {
         assert_eq!(fs::read(home.path(&format!("{name}.again"))).unwrap(), written);
     }
 
-    home.write("account.in", base64::encode(SEED));
+    home.write("account.in", base64::encode(seed()));
     let account = home.run("softsign import -t account account.in account.key");
     account.assert(0, "made account.key|key      secp256k1:", "remove account.in");
-    assert_eq!(fs::read(home.path("account.key")).unwrap(), base64::encode(SEED));
+    assert_eq!(fs::read(home.path("account.key")).unwrap(), base64::encode(seed()));
 }
 
 #[test]
@@ -369,8 +376,8 @@ fn a_key_is_never_overwritten_and_never_taken_from_where_others_can_read_it() {
         home.write(&format!("{name}.in"), content);
     }
     home.write("rubbish.in", "no key at all");
-    home.write("short.in", base64::encode(&SEED[..31]));
-    home.write("open.in", base64::encode(SEED));
+    home.write("short.in", base64::encode(&seed()[..31]));
+    home.write("open.in", base64::encode(seed()));
     chmod(&home, "open.in", 0o640);
     let exists = "already exists, and a key is never overwritten";
     table(
@@ -444,10 +451,14 @@ fn init_makes_a_home_and_keeps_one() {
     for chain in ["osmosis-1", "core-1"] {
         home.run(&format!("softsign keygen home/secrets/{chain}-consensus.key")).assert(0, "made", "");
     }
-    home.run("init --height 5 home").assert(0, "", "made |osmosis-1-consensus.json at 5/|core-1-consensus.json at 5/");
+    home.run("init --height 5 home").assert(
+        0,
+        "",
+        "made |osmosis-1-consensus.json.highwater at 5/|core-1-consensus.json.highwater at 5/",
+    );
     home.run(&format!("check{config}")).assert(
         0,
-        "osmosis-1-consensus.json is at 5/|core-1-consensus.json is at 5/",
+        "osmosis-1-consensus.json.highwater is at 5/|core-1-consensus.json.highwater is at 5/",
         "",
     );
 }
@@ -455,10 +466,11 @@ fn init_makes_a_home_and_keeps_one() {
 #[test]
 fn init_makes_key_and_state_of_a_new_validator_in_one_go() {
     let home = Home::new();
-    let made = "made |secrets/cosmoshub-4-consensus.key (ed25519:|state/cosmoshub-4-consensus.json at 0/0/proposal";
+    let made =
+        "made |secrets/cosmoshub-4-consensus.key (ed25519:|state/cosmoshub-4-consensus.json.highwater at 0/0/proposal";
     home.run("init --never-signed home").assert(0, "", made);
     assert_eq!(mode_of(&home, "home/secrets/cosmoshub-4-consensus.key"), 0o600);
-    assert_eq!(mode_of(&home, "home/state/cosmoshub-4-consensus.json"), 0o600);
+    assert_eq!(mode_of(&home, "home/state/cosmoshub-4-consensus.json.highwater"), 0o600);
     home.run("check -c home/tmkms.toml").assert(0, "ok    chain cosmoshub-4: state file", "");
     let before = home.snapshot();
     home.run("init --never-signed home").assert(73, "", "kept|exists and is never overwritten");
@@ -492,11 +504,13 @@ fn check_finds_what_is_wrong_and_changes_nothing() {
 
     let home = Home::with_chain();
     home.write("watermark", r#"{"height":"9","round":"0","step":1,"block_id":null}"#);
-    table(&home, &[("check", 0, "`start` will take over the state of tmkms from watermark, at 9/0/prevote", "")]);
+    let theirs = "watermark is another program's, which `start` never takes over|run `highwater state import`";
+    table(&home, &[("check", 2, theirs, ""), ("start", 65, "", theirs)]);
     home.write("watermark", r#"{"height":"9","round":0,"step":1}"#);
-    let cometbft =
-        "watermark is CometBFT's own state file|Name another `state_file`|`highwater state import watermark`";
-    table(&home, &[("check", 2, cometbft, ""), ("start", 65, "", "no chain can sign")]);
+    table(
+        &home,
+        &[("check", 2, theirs, ""), ("start", 65, "", theirs), ("state import", 65, "", "without the sign bytes")],
+    );
 }
 
 #[test]
@@ -512,7 +526,7 @@ fn mistakes_in_the_configuration_are_shown_with_their_lines() {
     table(&home, &[("check", 2, "fail  ./tmkms.toml:1: |fail  ./tmkms.toml:3: |fail  ./tmkms.toml:6: ", "")]);
 
     // A line with a secret in it is named, not shown.
-    let secret = String::from_utf8(base64::encode(SEED)).unwrap();
+    let secret = String::from_utf8(base64::encode(seed())).unwrap();
     home.write("tmkms.toml", format!("[[providers.yubihsm]]\nauth = {{ key = 1, password = \"{secret} }}\n"));
     table(&home, &[("start", 78, "", "tmkms.toml:2: this is not TOML"), ("check", 2, "tmkms.toml:2: ", "")]);
     home.write("tmkms.toml", b"\xff\xfe");
@@ -574,10 +588,10 @@ fn nobody_has_to_read_what_is_said() {
     // A full disk is another matter, and whatever was not written can be asked for again.
     let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
     let to_full = |words: &str| home.finish_into(full(), &mut home.highwater(words));
-    for words in ["state show", "version", "state export --format tmkms"] {
+    for words in ["state show", "version", "state export --format cometbft"] {
         to_full(words).assert(74, "", "cannot write the answer");
     }
-    home.run("state export --format tmkms").assert(0, "\"height\":\"0\"", "is retired");
+    home.run("state export --format cometbft").assert(0, "\"height\":\"0\"", "is retired");
 }
 
 #[test]
@@ -621,11 +635,11 @@ fn the_search_for_secrets_finds_them() {
     let made = fs::read_to_string(home.path("made.key")).unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     for leak in [
-        text(base64::encode(SEED)),
-        text(hex::encode(SEED)),
-        text(hex::encode_upper(&SEED[..16])),
-        format!("{SEED:?}"),
-        text(hex::encode(Sha512::digest(SEED))),
+        text(base64::encode(seed())),
+        text(hex::encode(seed())),
+        text(hex::encode_upper(&seed()[..16])),
+        format!("{:?}", seed()),
+        text(hex::encode(Sha512::digest(seed()))),
         text(hex::encode(base64::decode(&made).unwrap())),
         made,
     ] {

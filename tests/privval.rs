@@ -20,6 +20,7 @@ use support::{
     assert_alive, assert_extension_signed, assert_proposal_signed, assert_vote_signed,
     mock_node::{MockNode, Session, at, block_id, precommit, prevote, proposal, vote_at},
     signature,
+    signer::use_key_of_vectors,
     signer::{Home, Signer},
 };
 
@@ -495,6 +496,7 @@ fn bytes(value: &Value) -> Vec<u8> {
 
 #[test]
 fn signatures_are_those_of_cometbft() {
+    let _key = use_key_of_vectors();
     let json = vectors(include_str!("vectors/sign_bytes.json"));
     let vectors = json["vectors"].as_array().unwrap();
     assert!(vectors.len() >= 8, "the vectors are gone");
@@ -534,6 +536,7 @@ fn signatures_are_those_of_cometbft() {
 
 #[test]
 fn the_public_key_is_answered_in_the_form_of_every_version_at_once() {
+    let _key = use_key_of_vectors();
     let json = vectors(include_str!("vectors/wire.json"));
     let messages = json["messages"].as_array().unwrap();
     let union = messages.iter().find(|m| m["name"].as_str().unwrap().starts_with("PubKeyResponse UNION")).unwrap();
@@ -551,6 +554,7 @@ fn the_public_key_is_answered_in_the_form_of_every_version_at_once() {
 
 #[test]
 fn raw_bytes_are_signed_where_the_configuration_allows_it() {
+    let _key = use_key_of_vectors();
     let celestia = vectors(include_str!("vectors/wire.json"))["celestia_raw_bytes"].take();
     for transport in [Transport::Tcp, Transport::Unix] {
         let mut scene = Scene::with(transport, CHAIN, "allow_raw_bytes = true", "");

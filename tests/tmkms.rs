@@ -17,7 +17,7 @@ use plain_node::{Ballot, PlainNode, Verdict};
 use serde_json::{Value, json};
 use std::{fs, io::Write as _, path::PathBuf, process::Command};
 use subtle_encoding::{base64, hex};
-use support::{Home, Running, SEED};
+use support::{Home, Running, seed};
 
 use Kind::{Precommit, Prevote};
 use Verdict::{Dropped, Refused, Signed};
@@ -105,7 +105,7 @@ impl Migrant {
 }
 
 #[test]
-fn a_home_of_tmkms_is_taken_over_as_it_is_and_once() {
+fn a_home_of_tmkms_is_imported_by_one_command_and_never_by_a_start() {
     let Some(migrant) = Migrant::new() else { return };
     let home = &migrant.home;
     let kept = format!("{STATE}.imported");
@@ -114,17 +114,23 @@ fn a_home_of_tmkms_is_taken_over_as_it_is_and_once() {
     migrant.sign_with_tmkms(&mut node, &[Ballot(Prevote, 10, 2, Some(1)), Ballot(Precommit, 10, 2, Some(1))]);
     let written = migrant.text(STATE);
 
-    let shown =
-        "ok    ./tmkms.toml is|ok    chain osmosis-1: key osmovalconspub1|`start` will take over the state of tmkms";
-    home.run("check").assert(0, &format!("{shown}|at 10/2/precommit"), "");
-    home.run("state show").assert(65, "", "`highwater state import ");
-    assert_eq!(migrant.text(STATE), written, "looking changes nothing");
+    let refused = "is another program's, which `start` never takes over|run `highwater state import`";
+    home.run("check").assert(
+        2,
+        "ok    ./tmkms.toml is|ok    chain osmosis-1: key osmovalconspub1|which `start` never takes over",
+        "",
+    );
+    home.run("start").assert(65, "", refused);
+    home.run("state show").assert(66, "", "there is no state file");
+    assert_eq!(migrant.text(STATE), written, "looking and starting change nothing");
 
-    let mut highwater = migrant.start_highwater();
-    let line = highwater.wait_for_line("took over the state of tmkms");
-    assert!(line.contains("chain=osmosis-1") && line.contains("mark=10/2/precommit"), "{line}");
-    assert!(line.contains(home.path(&kept).to_str().unwrap()), "{line}");
+    home.run("state import").assert(
+        0,
+        "imported|mark      height 10 round 2 precommit",
+        "is kept as|the state of tmkms",
+    );
     assert_eq!(migrant.text(&kept), written);
+    let mut highwater = migrant.start_highwater();
     node.meet();
     for (ballot, verdict) in [
         (Ballot(Precommit, 10, 2, Some(1)), DOUBLE_SIGN),
@@ -138,13 +144,42 @@ fn a_home_of_tmkms_is_taken_over_as_it_is_and_once() {
     ] {
         assert_eq!(node.ask(ballot), verdict, "{ballot:?}");
     }
+    highwater.wait_for_line("chain open");
     assert!(highwater.terminate().success());
 
+    // Somebody puts the old file back: it changes nothing but what is said.
+    migrant.rename(&kept, STATE);
     let mut again = migrant.start_highwater();
     let line = again.wait_for_line("chain open");
     assert!(line.contains("mark=11/0/prevote"), "{line}");
-    assert!(!again.log().contains("took over"), "{}", again.log());
-    assert!(!home.path(&format!("{kept}.2")).exists());
+    assert!(again.log().contains("tmkms has written its state"), "{}", again.log());
+    drop(node);
+}
+
+#[test]
+fn a_tmkms_that_is_started_by_mistake_signs_nothing() {
+    let Some(migrant) = Migrant::new() else { return };
+    let mut node = migrant.node();
+    let begin = [("state init --never-signed", Vec::new()), ("state import", vec![Ballot(Precommit, 20, 0, Some(1))])];
+    for (command, signed_before) in begin {
+        let _ = fs::remove_file(migrant.home.path(STATE));
+        if !signed_before.is_empty() {
+            migrant.sign_with_tmkms(&mut node, &signed_before);
+        }
+        let _ = fs::remove_file(migrant.home.path(&format!("{STATE}.highwater")));
+        migrant.home.run(command).assert(0, "mode      active", "");
+        let tombstone = migrant.text(STATE);
+        let tmkms = migrant.start_tmkms();
+        for height in [1, 20, 21, 1_000_000, i64::MAX as u64] {
+            for kind in [PROPOSAL, Prevote, Precommit] {
+                node.meet();
+                let verdict = node.ask(Ballot(kind, height, 0, Some(2)));
+                assert!(matches!(verdict, Dropped | Refused(_)), "{kind:?} at {height}: {verdict:?}");
+            }
+        }
+        tmkms.terminate();
+        assert_eq!(migrant.text(STATE), tombstone);
+    }
 }
 
 #[test]
@@ -159,6 +194,7 @@ fn wherever_tmkms_stopped_highwater_goes_on_above_it() {
         let Some(migrant) = Migrant::new() else { return };
         let mut node = migrant.node();
         migrant.sign_with_tmkms(&mut node, &[Ballot(Precommit, 4, 7, None), last]);
+        migrant.home.run("state import").assert(0, "imported", "");
         let mut highwater = migrant.start_highwater();
         node.meet();
         highwater.wait_for_line(&format!("mark={mark}"));
@@ -181,9 +217,7 @@ fn tmkms_goes_on_above_what_highwater_exports() {
     home.run("state init --never-signed").assert(0, "made", "");
 
     // The block, nil, and a mark that knows of neither.
-    let marks = [Some(Ballot(Precommit, 20, 1, Some(1))), Some(Ballot(Precommit, 40, 1, None)), None];
-    for (round, last) in marks.into_iter().enumerate() {
-        let (exported, retired) = (format!("exported.{round}"), format!("retired.{round}"));
+    for last in [Some(Ballot(Precommit, 20, 1, Some(1))), Some(Ballot(Precommit, 40, 1, None)), None] {
         let (height, at_mark) = match last {
             Some(ballot) => {
                 migrant.sign_with_highwater(&mut node, &[ballot]);
@@ -194,16 +228,10 @@ fn tmkms_goes_on_above_what_highwater_exports() {
                 (60, [Some(1), Some(2), None].map(|block| Ballot(Precommit, 60, 2_147_483_647, block)))
             }
         };
-        let export = format!("state export --format tmkms --output {exported}");
-        home.run(&export).assert(0, "", "is retired: this signer refuses it until `highwater state import`");
+        let says = "tmkms goes on from|is retired: this signer refuses it until `highwater state import`";
+        home.run("state export --format tmkms").assert(0, "", says);
         home.run("start").assert(65, "", "was retired at|`highwater state import FILE`");
 
-        let before = home.snapshot();
-        let refused = home.finish(&mut migrant.command("start"));
-        assert_eq!(refused.code, 1, "tmkms takes our file for damaged, not for none: {refused:?}");
-        home.assert_same(&before, "tmkms over our file");
-        migrant.rename(STATE, &retired);
-        fs::copy(home.path(&exported), home.path(STATE)).unwrap();
         assert_eq!(migrant.text("tmkms.toml"), config);
         let tmkms = migrant.start_tmkms();
         node.meet();
@@ -215,12 +243,11 @@ fn tmkms_goes_on_above_what_highwater_exports() {
         assert_eq!(node.ask(Ballot(Prevote, height + 1, 0, Some(3))), Signed);
         tmkms.terminate();
 
-        // Highwater's own file is back, and does not know what tmkms has signed.
-        migrant.rename(STATE, "from-tmkms.json");
-        migrant.rename(&retired, STATE);
+        // Highwater's own file does not know what tmkms has signed, and the way back does not write over tmkms's.
         home.run("start").assert(65, "", "was retired at|Stop that one|`highwater state import FILE`");
+        home.run("state export --format tmkms").assert(73, "", "is not the tombstone");
         let mark = format!("mark      height {} round 0 prevote|mode      active", height + 1);
-        home.run("state import from-tmkms.json").assert(0, &mark, "is kept as|imported the state of tmkms");
+        home.run("state import").assert(0, &mark, "is kept as|imported the state of tmkms");
         let highwater = migrant.start_highwater();
         node.meet();
         assert_eq!(node.ask(Ballot(Prevote, height + 1, 0, Some(3))), DOUBLE_SIGN);
@@ -230,27 +257,46 @@ fn tmkms_goes_on_above_what_highwater_exports() {
     }
 }
 
-/// tmkms locks nothing. Left running, it renames a file of its own over ours.
+/// tmkms locks nothing. Left running, it renames a file of its own over the tombstone, and the mark of Highwater stays
+/// what it is.
 #[test]
-fn a_tmkms_that_still_runs_costs_the_chain_its_signatures_and_never_gives_two() {
+fn a_tmkms_that_still_runs_takes_no_mark_of_ours_back() {
     let Some(migrant) = Migrant::new() else { return };
     let mut node = migrant.node();
     let tmkms = migrant.start_tmkms();
     node.meet();
-    assert_eq!(node.ask(Ballot(Prevote, 3, 0, Some(1))), Signed);
+    assert_eq!(node.ask(Ballot(Prevote, 100, 0, Some(1))), Signed);
+    migrant.home.run("state import").assert(0, "mark      height 100 round 0 prevote", "");
 
-    let mut highwater = migrant.start_highwater();
+    let highwater = migrant.start_highwater();
     let mut second = node.beside();
     second.meet();
-    assert_eq!(second.ask(Ballot(Prevote, 4, 0, Some(1))), Signed);
-    assert_eq!(node.ask(Ballot(Prevote, 5, 0, Some(1))), Signed, "this overwrites the state file");
-    for ballot in [Ballot(Prevote, 5, 0, Some(2)), Ballot(Prevote, 6, 0, Some(2)), Ballot(Prevote, 4, 0, Some(1))] {
-        let verdict = second.ask(ballot);
-        assert!(matches!(verdict, Refused(_)), "{ballot:?}: {verdict:?}");
+    for height in 101..=110 {
+        assert_eq!(second.ask(Ballot(Prevote, height, 0, Some(1))), Signed);
     }
-    assert_eq!(second.ask(Ballot(Prevote, 7, 0, None)), Refused(ErrorCode::StateUnusable as i32));
-    highwater.wait_for_line("state-unusable");
+    assert_eq!(node.ask(Ballot(Prevote, 103, 0, Some(1))), Signed, "this renames tmkms's file over the tombstone");
+    assert_eq!(second.ask(Ballot(Prevote, 111, 0, Some(1))), Signed, "which is not ours");
+    assert!(highwater.terminate().success());
+
+    let mut again = migrant.start_highwater();
+    second.meet();
+    for height in 103..=111 {
+        let verdict = second.ask(Ballot(Prevote, height, 0, Some(2)));
+        assert!(matches!(verdict, Refused(_)), "{height}: {verdict:?}");
+    }
+    assert_eq!(second.ask(Ballot(Prevote, 112, 0, None)), Signed);
+    again.wait_for_line("chain open");
+    let log = again.log();
+    assert!(log.contains("tmkms has written its state") && log.contains("at 103/0/prevote"), "{log}");
+    assert!(again.terminate().success());
     tmkms.terminate();
+    let told = migrant.home.run("check");
+    told.assert(1, "warn  chain osmosis-1: tmkms has written its state|Stop tmkms for good", "");
+    migrant.home.run("state import").assert(65, "", "only moves forward|112/0/prevote|103/0/prevote");
+    // The way to a tombstone again, as the warning tells it.
+    migrant.rename(STATE, "state/of-tmkms");
+    migrant.home.run("state import").assert(0, "mark      height 112", "");
+    migrant.home.run("check").assert(0, "ok    chain osmosis-1: state file", "");
 }
 
 #[test]
@@ -294,11 +340,11 @@ fn the_example_of_tmkms_names_what_to_change_and_then_signs() {
     });
     home.write("tmkms.toml", software);
     home.write("identity.key", base64::encode([9; 32]));
-    home.write("consensus.key", base64::encode(SEED));
+    home.write("consensus.key", base64::encode(seed()));
     home.run("state init --chain cosmoshub-3 --never-signed").assert(0, "made", "warning: ./tmkms.toml:19: ");
     home.run("check").assert(
         1,
-        "ok    chain cosmoshub-3: state file ./cosmoshub-3_priv_validator_state.json is at",
+        "ok    chain cosmoshub-3: state file ./cosmoshub-3_priv_validator_state.json.highwater is at",
         "",
     );
     let mut node = PlainNode::bind(&home.path("node.sock"), "cosmoshub-3");
@@ -329,7 +375,7 @@ fn cometbft_is_taken_over_where_its_own_signature_proves_its_state() {
     let ballots = [Ballot(PROPOSAL, 7, 0, Some(1)), Ballot(Prevote, 7, 0, None), Ballot(Precommit, 7, 3, Some(1))];
     for ballot in ballots {
         let home = Home::with_chain();
-        let state = cometbft_state(ballot, support::CHAIN, SEED);
+        let state = cometbft_state(ballot, support::CHAIN, seed());
         home.write("theirs.json", serde_json::to_string_pretty(&state).unwrap());
         let mark = format!("imported|mark      height 7 round {} {} (nothing at or below", ballot.2, ballot.0.step());
         home.run("state import theirs.json").assert(
@@ -349,7 +395,7 @@ fn cometbft_is_taken_over_where_its_own_signature_proves_its_state() {
         let before = home.snapshot();
         home.run("state import theirs.json").assert(65, "", "only moves forward|Nothing was changed");
         home.assert_untouched(&before, "a step back");
-        let later = cometbft_state(Ballot(Prevote, 9, 0, Some(1)), support::CHAIN, SEED);
+        let later = cometbft_state(Ballot(Prevote, 9, 0, Some(1)), support::CHAIN, seed());
         home.write("theirs.json", later.to_string());
         home.run("state import theirs.json").assert(0, "mark      height 9 round 0 prevote", "CometBFT");
     }
@@ -358,7 +404,7 @@ fn cometbft_is_taken_over_where_its_own_signature_proves_its_state() {
 #[test]
 fn a_cometbft_state_that_proves_nothing_is_refused_and_changes_nothing() {
     let ballot = Ballot(Precommit, 7, 3, Some(1));
-    let good = cometbft_state(ballot, support::CHAIN, SEED);
+    let good = cometbft_state(ballot, support::CHAIN, seed());
     let with = |field: &str, value: Value| {
         let mut state = good.clone();
         state[field] = value;
@@ -370,7 +416,7 @@ fn a_cometbft_state_that_proves_nothing_is_refused_and_changes_nothing() {
         state
     };
     let cases = [
-        (cometbft_state(ballot, "test-2", SEED), "its sign bytes are of chain test-2"),
+        (cometbft_state(ballot, "test-2", seed()), "its sign bytes are of chain test-2"),
         (cometbft_state(ballot, support::CHAIN, [1; 32]), "its signature is not of the configured consensus key"),
         (with("height", json!("8")), "it says 8/3/precommit, its sign bytes say 7/3/precommit"),
         (with("round", json!(4)), "it says 7/4/precommit, its sign bytes say 7/3/precommit"),
@@ -419,7 +465,7 @@ fn what_is_exported_for_cometbft_has_nothing_to_sign_again() {
     let again = home.run("state export --format cometbft");
     assert_eq!(again.stdout, answer.stdout, "a retired file is exported as it was");
 
-    home.write("back.json", cometbft_state(Ballot(Precommit, 9, 0, None), support::CHAIN, SEED).to_string());
+    home.write("back.json", cometbft_state(Ballot(Precommit, 9, 0, None), support::CHAIN, seed()).to_string());
     home.run("state import back.json").assert(0, "mark      height 9 round 0 precommit|mode      active", "CometBFT");
 }
 

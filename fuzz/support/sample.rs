@@ -3,7 +3,7 @@
 
 use highwater::{
     consensus::{ChainId, PublicKey},
-    watermark::{HostId, Identity},
+    watermark::{FileId, Header, HostId, Identity},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -18,7 +18,15 @@ pub fn identity() -> Identity {
     Identity { chain: ChainId::new("test-chain").expect("a good chain id"), key: PublicKey::Ed25519(key) }
 }
 
-/// Gives a record a good checksum.
+/// The file that every disk here says it is.
+pub const FILE: FileId = FileId { inode: 4711, birth: Some((1_700_000_000, 999)) };
+
+/// The header of our own file.
+pub fn header() -> Header {
+    Header::new(HOST, identity(), FILE)
+}
+
+/// Gives a header or a record a good checksum.
 pub fn seal(record: &mut [u8]) {
     let (body, checksum) = record.split_at_mut(record.len() - 32);
     checksum.copy_from_slice(&Sha256::digest(body));

@@ -12,6 +12,7 @@ fuzz_target!(|text: &str| {
     match migration::read(text, &sample::identity()) {
         Ok(foreign) => {
             assert_eq!(foreign.mark.signed, None);
+            assert!(foreign.mark.hrs.height > 0 && !migration::is_tombstone(text));
             let written = migration::write(Program::Tmkms, &foreign.mark);
             let again = migration::read(&written, &sample::identity()).expect("what we write we read");
             assert_eq!((again.program, again.mark), (Program::Tmkms, foreign.mark));

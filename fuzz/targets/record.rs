@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn round_trip(record: &[u8; RECORD_BYTES]) {
-    if let Ok(decoded) = Record::decode(record) {
+    if let Ok(decoded) = Record::decode(record, &sample::header()) {
         assert_eq!(decoded.encode(), *record);
     }
 }

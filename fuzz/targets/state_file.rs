@@ -7,7 +7,10 @@ mod sample;
 
 use highwater::{
     consensus::{HEIGHT_MAX, Hrs},
-    watermark::{Disk, FILE_BYTES, Mark, Mode, RECORD_BYTES, Record, Slot, Store, StoreError},
+    watermark::{
+        BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, Mark, Mode, RECORD_BYTES, Record, RecordError, Slot, Store,
+        StoreError,
+    },
 };
 use libfuzzer_sys::fuzz_target;
 use std::{
@@ -16,7 +19,9 @@ use std::{
 };
 
 /// Where the fields of a record end; what follows is zero.
-const FIELDS_BYTES: usize = 200;
+const FIELDS_BYTES: usize = 128;
+/// Where the fields of a header end, with a key as short as any is today.
+const HEADER_BYTES: usize = 192;
 
 #[derive(Clone)]
 struct MemoryDisk(Arc<Mutex<[u8; FILE_BYTES]>>);
@@ -27,12 +32,30 @@ impl MemoryDisk {
         content[slot.offset()..][..RECORD_BYTES].try_into().expect("a slot has room for a record")
     }
 
+    fn header(&self) -> Result<Header, RecordError> {
+        let content = self.0.lock().expect("no panic is survived");
+        Header::decode(content[..BLOCK_BYTES].try_into().expect("a file has a header"))
+    }
+
+    fn record(&self, slot: Slot) -> Result<Record, RecordError> {
+        Record::decode(&self.slot(slot), &self.header()?)
+    }
+
     fn open(&self) -> Result<Store, StoreError> {
         Store::open(Box::new(self.clone()), &sample::identity(), sample::HOST)
     }
 }
 
 impl Disk for MemoryDisk {
+    fn id(&mut self) -> io::Result<FileId> {
+        Ok(sample::FILE)
+    }
+
+    fn read_header(&mut self, header: &mut [u8; BLOCK_BYTES]) -> io::Result<()> {
+        header.copy_from_slice(&self.0.lock().expect("no panic is survived")[..BLOCK_BYTES]);
+        Ok(())
+    }
+
     fn settle(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -56,16 +79,28 @@ impl Disk for MemoryDisk {
     }
 }
 
-/// A file with these fields. Bits of `flags` say in which slots they get a good checksum, without which nothing
-/// interesting would ever be read.
+/// A file with these fields. Bits of `flags` say which slots get a good checksum, without which nothing interesting would
+/// ever be read, and whether the header is ours (0), or of the first of the fields (4, with a good checksum 12).
 fn file(flags: u8, fields: &[u8]) -> MemoryDisk {
     let mut content = [0; FILE_BYTES];
+    let (header, fields) = if flags & 4 == 0 {
+        content[..BLOCK_BYTES].copy_from_slice(&sample::header().encode());
+        (&[][..], fields)
+    } else {
+        fields.split_at(fields.len().min(HEADER_BYTES))
+    };
+    content[..header.len()].copy_from_slice(header);
+    if flags & 12 == 12 {
+        sample::seal(&mut content[..BLOCK_BYTES]);
+    }
+    let digest: [u8; 32] = content[BLOCK_BYTES - 32..BLOCK_BYTES].try_into().expect("a digest");
     let (first, second) = fields.split_at(fields.len().min(FIELDS_BYTES));
     for (bit, slot, fields) in [(1, Slot::First, first), (2, Slot::Second, second)] {
         let record = &mut content[slot.offset()..][..RECORD_BYTES];
         let length = fields.len().min(RECORD_BYTES);
         record[..length].copy_from_slice(&fields[..length]);
         if flags & bit != 0 {
+            record[24..56].copy_from_slice(&digest);
             sample::seal(record);
         }
     }
@@ -79,7 +114,7 @@ fn go_on(disk: &MemoryDisk, mut store: Store) {
     drop(store);
     let store = disk.open().unwrap_or_else(|error| panic!("what was written {error}"));
     assert_eq!(*store.mark(), mark);
-    let kept = [Slot::First, Slot::Second].map(|slot| Record::decode(&disk.slot(slot)).map(|record| record.mark));
+    let kept = [Slot::First, Slot::Second].map(|slot| disk.record(slot).map(|record| record.mark));
     assert!(kept.contains(&Ok(before)) && kept.contains(&Ok(mark)));
 }
 
@@ -87,17 +122,18 @@ fuzz_target!(|data: &[u8]| {
     let Some((flags, fields)) = data.split_first() else { return };
     let disk = file(*flags, fields);
     let records: Vec<Record> =
-        [Slot::First, Slot::Second].iter().filter_map(|slot| Record::decode(&disk.slot(*slot)).ok()).collect();
+        [Slot::First, Slot::Second].iter().filter_map(|slot| disk.record(*slot).ok()).collect();
     let highest = records.iter().map(|record| record.mark.hrs).max();
     let newest = records.iter().max_by_key(|record| record.sequence);
     let before = *disk.0.lock().expect("no panic is survived");
+    let ours = sample::header();
     match (disk.open(), newest) {
         (Ok(store), Some(newest)) => {
             assert_eq!(records.len(), 2);
             assert_eq!((store.mark(), store.sequence()), (&newest.mark, newest.sequence));
             assert_eq!(Some(newest.mark.hrs), highest);
-            let ours = sample::identity();
-            assert!(records.iter().all(|record| record.identity == ours && record.host == sample::HOST));
+            assert!(newest.header.identity() == ours.identity() && newest.header.host() == ours.host());
+            assert!(newest.header.file().is(&sample::FILE));
             assert!(newest.mode == Mode::Active);
             assert_eq!(*disk.0.lock().expect("no panic is survived"), before);
             // Above the highest height there is no mark, and above the highest sequence no record.
@@ -109,12 +145,18 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(damage.survivor().map(|mark| mark.hrs), highest);
             assert!(!damage.to_string().is_empty());
         }
+        (Err(StoreError::Newer { .. }), _) => {}
         (Err(StoreError::ForeignChain { .. }), Some(newest)) => {
-            assert!(newest.identity.chain != sample::identity().chain);
+            assert!(newest.header.identity().chain != ours.identity().chain);
         }
-        (Err(StoreError::ForeignKey { .. }), Some(newest)) => assert!(newest.identity.key != sample::identity().key),
+        (Err(StoreError::ForeignKey { .. }), Some(newest)) => {
+            assert!(newest.header.identity().key != ours.identity().key);
+        }
         (Err(StoreError::ForeignHost { mark }), Some(newest)) => {
-            assert!(newest.host != sample::HOST && newest.mark == mark);
+            assert!(newest.header.host() != ours.host() && newest.mark == mark);
+        }
+        (Err(StoreError::Copy { mark }), Some(newest)) => {
+            assert!(!newest.header.file().is(&sample::FILE) && newest.mark == mark);
         }
         (Err(StoreError::Retired { mark }), Some(newest)) => {
             assert!(newest.mode == Mode::Retired && newest.mark == mark);

@@ -32,7 +32,7 @@ pub(super) fn named<'a>(
 /// the lock is let go at once.
 pub(super) fn refuse_running<'a>(chains: impl Iterator<Item = &'a ChainConfig>, device: &str) -> Result<(), CliError> {
     for chain in chains {
-        match StateFile::open(&chain.state_file) {
+        match StateFile::open(&chain.watermark()) {
             Ok(_) | Err(FileError::DeadLink { .. } | FileError::Missing { .. }) => {}
             Err(FileError::Locked { path }) => {
                 let text = format!(

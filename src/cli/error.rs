@@ -1,6 +1,7 @@
 //! How a command fails: one message for a person, one exit code for a supervisor.
 
 use crate::{
+    claim::ClaimError,
     config::ConfigError,
     daemon::DaemonError,
     keyring::{
@@ -102,6 +103,7 @@ impl From<ConfigError> for CliError {
 impl From<DaemonError> for CliError {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
+            DaemonError::Claimed { error, .. } => exit_of_claim(error),
             DaemonError::Host(_) | DaemonError::Thread(_) => Exit::Io,
             DaemonError::Identity(error) => exit_of_key(error),
             DaemonError::Locked(_) => Exit::TempFail,
@@ -121,11 +123,29 @@ impl From<StateError> for CliError {
     fn from(error: StateError) -> Self {
         let exit = match &error {
             StateError::File(error) => exit_of_file(error),
-            StateError::Migration { error: MigrationError::Missing, .. } => Exit::NoInput,
+            StateError::Migration { error: MigrationError::Missing, .. }
+            | StateError::Lost { .. }
+            | StateError::NotImported { .. } => Exit::NoInput,
+            StateError::Theirs { error, .. } => exit_of_io(error),
+            StateError::TheirsAtWork { .. } => Exit::TempFail,
+            StateError::TheirsInPlace { .. } => Exit::CantCreate,
             StateError::Store { error: StoreError::Io { error, .. }, .. } => exit_of_io(error),
             _ => Exit::Data,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<ClaimError> for CliError {
+    fn from(error: ClaimError) -> Self {
+        Self::new(exit_of_claim(&error), error.to_string())
+    }
+}
+
+fn exit_of_claim(error: &ClaimError) -> Exit {
+    match error {
+        ClaimError::Held { .. } => Exit::TempFail,
+        ClaimError::Io(_) => Exit::Io,
     }
 }
 

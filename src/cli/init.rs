@@ -103,7 +103,7 @@ fn begin_state(config_path: &Path, mark: Mark) -> Result<(), CliError> {
             output::note(&format!("made {} ({})", key.path.display(), secret.public_key()));
         }
         state::place_of(&config, chain)?.create(mark)?;
-        output::note(&format!("made {} at {}", chain.state_file.display(), mark.hrs));
+        output::note(&format!("made {} at {}", chain.watermark().display(), mark.hrs));
     }
     Ok(())
 }

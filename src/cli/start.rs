@@ -54,6 +54,7 @@ impl Start {
         ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         // First what starts programs and listens: the confined process does neither.
         let mut sandbox = Sandbox::begin(&config)?;
+        let mut claims = daemon::claim(&config)?;
         let cannot_start = |error| CliError::io("cannot start the process that starts children", &error);
         let spawner = keyring::start_spawner(&config).map_err(cannot_start)?;
         let cannot_start = |error| CliError::io("cannot start a process that resolves a host name", &error);
@@ -66,7 +67,6 @@ impl Start {
         let audit_file = open_audit(&config)?;
         let systemd =
             Systemd::connect().map_err(|error| CliError::io("cannot reach systemd at $NOTIFY_SOCKET", &error))?;
-        daemon::refuse_second_signer(&config)?;
         let heights = daemon::ask_hooks(&config);
         sandbox.close(&config)?;
 
@@ -76,6 +76,10 @@ impl Start {
         for warning in warnings {
             warn!("{}", warning.at(&path));
         }
+        let told = std::mem::take(&mut claims.warnings);
+        for warning in &told {
+            warn!("{warning}");
+        }
         if let Some(address) = config.own.metrics {
             info!(%address, "metrics at http://{address}/metrics");
         }
@@ -83,7 +87,7 @@ impl Start {
             .map_err(|error| CliError::io("cannot watch a process that was started", &error))?;
         let keyring = Keyring::open(&config, spawner.as_ref(), &names);
         let keyring = keyring.map_err(|error| CliError::io("cannot start a thread for a device", &error))?;
-        let mut daemon = Daemon::open(&config, &keyring, heights, &names)?;
+        let mut daemon = Daemon::open(&config, claims, &keyring, heights, &names)?;
         let audit = audit_file.map(AuditFile::start).transpose();
         let audit = audit.map_err(|error| CliError::io("cannot start a thread for the audit file", &error))?;
         audit.iter().for_each(|audit| daemon.look_for_gap(audit));
@@ -102,6 +106,7 @@ impl Start {
         for warning in &telemetry.warnings {
             warn!("{warning}");
         }
+        telemetry.warnings.extend(told);
         let telemetry = Arc::new(telemetry);
         let web = Web::new(Arc::clone(&telemetry));
         if let Some(listener) = metrics {

@@ -2,11 +2,12 @@
 
 use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
+    claim::Claim,
     config::{ChainConfig, Config},
     consensus::{ChainId, HEIGHT_MAX, Hrs},
     disk, keyring,
-    migration::Program,
-    state::{self, Place},
+    migration::{self, Program},
+    state::{self, Age, Place, Theirs},
     watermark::{HostId, Identity, Mark, Mode, Record},
 };
 use clap::{Args, Subcommand, ValueEnum};
@@ -85,9 +86,13 @@ impl Begin {
 pub(super) struct Import {
     #[command(flatten)]
     common: Common,
-    /// The other program's state file
+    /// The other program's state file, or one of a Highwater on another machine; without it the `state_file` of the
+    /// configuration, which is tmkms's
     #[arg(value_name = "FILE")]
-    file: PathBuf,
+    file: Option<PathBuf>,
+    /// The file was last written before this machine booted, and its height is not behind what the chain shows
+    #[arg(long)]
+    i_checked_the_height: bool,
 }
 
 #[derive(Args, Debug)]
@@ -97,7 +102,8 @@ pub(super) struct Export {
     /// Whose format to write
     #[arg(long, value_enum)]
     format: ExportFormat,
-    /// Write to this new file instead of standard output
+    /// Write to this new file instead: of tmkms's format over the tombstone at `state_file`, of CometBFT's to standard
+    /// output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -134,11 +140,11 @@ impl State {
 impl Show {
     fn run(self) -> Result<(), CliError> {
         let (_, chain) = self.common.chain()?;
-        let record = state::show(&chain.state_file)?;
+        let record = state::show(&chain.watermark())?;
         output::print(&if self.common.json {
-            describe_json(&chain.state_file, &record)
+            describe_json(&chain.watermark(), &record)
         } else {
-            describe(&chain.state_file, &record)
+            describe(&chain.watermark(), &record)
         })
     }
 }
@@ -151,7 +157,7 @@ impl InitState {
             CliError::new(Exit::Usage, text)
         })?;
         let (config, chain) = self.common.chain()?;
-        place_of(&config, &chain)?.create(mark)?;
+        note_kept(place_of(&config, &chain)?.create(mark)?.as_deref());
         self.common.report("made", &chain)
     }
 }
@@ -159,15 +165,23 @@ impl InitState {
 impl Import {
     fn run(self) -> Result<(), CliError> {
         let (config, chain) = self.common.chain()?;
-        let imported = place_of(&config, &chain)?.import(&self.file)?;
-        if let Some(kept) = &imported.kept {
-            output::note(&format!("the file that was there is kept as {}", kept.display()));
-        }
+        let place = place_of(&config, &chain)?;
+        // Whoever signs with this key elsewhere on the machine has signed past what is imported here.
+        let _claim = Claim::take(&place.identity)?;
+        let age = if self.i_checked_the_height { Age::Checked } else { Age::Unknown };
+        let imported = place.import(self.file.as_deref(), age)?;
+        note_kept(imported.kept.as_deref());
         output::note(&format!(
             "imported the state of {}: be sure that this was its latest, and that it never signs with this key again",
             imported.source
         ));
         self.common.report("imported", &chain)
+    }
+}
+
+fn note_kept(kept: Option<&Path>) {
+    if let Some(kept) = kept {
+        output::note(&format!("the file that was there is kept as {}", kept.display()));
     }
 }
 
@@ -178,27 +192,31 @@ impl Export {
             ExportFormat::Cometbft => Program::CometBft,
             ExportFormat::Tmkms => Program::Tmkms,
         };
+        let ours = chain.watermark();
         // Opened first: after the file is retired there must be somewhere to put its mark.
         let file = self.output.as_deref().map(create_new).transpose()?;
         let exported = HostId::of_this_machine()
             .map_err(CliError::from)
-            .and_then(|host| Ok(state::export(&chain.state_file, &chain.id, host, program)?))
+            .and_then(|host| Ok(state::export(&ours, &chain.id, host)?))
             .inspect_err(|_| {
                 // Ours, and empty: in the place of a state file it would only do harm.
                 self.output.as_deref().map(fs::remove_file);
             })?;
-        match (file, &self.output) {
-            (Some(mut file), Some(path)) => {
-                let written = file.write_all(exported.text.as_bytes()).and_then(|()| file.sync_all());
+        let text = migration::write(program, &exported.mark);
+        match (file, &self.output, program) {
+            (Some(mut file), Some(path), _) => {
+                let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
                 let written = written.and_then(|()| disk::sync_parent(path));
                 written.map_err(|error| CliError::io(&format!("cannot write {}", path.display()), &error))?;
             }
-            _ => output::print(&exported.text)?,
+            (_, _, Program::Tmkms) => {
+                let identity = state::show(&ours)?.header.identity().clone();
+                Theirs::new(&chain.state_file).give_back(&exported.mark, &identity)?;
+                output::note(&format!("tmkms goes on from {}", chain.state_file.display()));
+            }
+            _ => output::print(&text)?,
         }
-        output::note(&format!(
-            "{} is retired: this signer refuses it until `highwater state import`",
-            chain.state_file.display()
-        ));
+        output::note(&format!("{} is retired: this signer refuses it until `highwater state import`", ours.display()));
         if exported.repeated {
             output::note("this mark was handed out before: use only one of the copies, ever");
         }
@@ -209,7 +227,7 @@ impl Export {
 impl Raise {
     fn run(self) -> Result<(), CliError> {
         let (_, chain) = self.common.chain()?;
-        state::raise(&chain.state_file, &chain.id, HostId::of_this_machine()?, self.height)?;
+        state::raise(&chain.watermark(), &chain.id, HostId::of_this_machine()?, self.height)?;
         self.common.report("raised", &chain)
     }
 }
@@ -236,11 +254,12 @@ impl Common {
 
     /// Shows the file as it now is.
     fn report(&self, done: &str, chain: &ChainConfig) -> Result<(), CliError> {
-        let record = state::show(&chain.state_file)?;
+        let path = chain.watermark();
+        let record = state::show(&path)?;
         if self.json {
-            return output::print(&describe_json(&chain.state_file, &record));
+            return output::print(&describe_json(&path, &record));
         }
-        output::print(&format!("{done}\n{}", describe(&chain.state_file, &record)))
+        output::print(&format!("{done}\n{}", describe(&path, &record)))
     }
 }
 
@@ -249,7 +268,8 @@ pub(super) fn place_of(config: &Config, chain: &ChainConfig) -> Result<Place, Cl
     let key = config.consensus_key(&chain.id);
     let key = key.ok_or_else(|| CliError::new(Exit::Config, format!("chain {} has no consensus key", chain.id)))?;
     let identity = Identity { chain: chain.id.clone(), key: keyring::public_key(config, chain, key)? };
-    Ok(Place { path: chain.state_file.clone(), identity, host: HostId::of_this_machine()? })
+    let theirs = Theirs::new(&chain.state_file);
+    Ok(Place { path: chain.watermark(), theirs, identity, host: HostId::of_this_machine()? })
 }
 
 fn create_new(path: &Path) -> Result<fs::File, CliError> {
@@ -257,7 +277,8 @@ fn create_new(path: &Path) -> Result<fs::File, CliError> {
 }
 
 fn describe(path: &Path, record: &Record) -> String {
-    let Record { mode, sequence, host, identity, mark } = record;
+    let Record { mode, sequence, header, mark } = record;
+    let (identity, host) = (header.identity(), header.host());
     let mode = match mode {
         Mode::Active => "active",
         Mode::Retired => "retired: exported to another program",
@@ -282,7 +303,8 @@ fn describe(path: &Path, record: &Record) -> String {
 }
 
 fn describe_json(path: &Path, record: &Record) -> String {
-    let Record { mode, sequence, host, identity, mark } = record;
+    let Record { mode, sequence, header, mark } = record;
+    let (identity, host) = (header.identity(), header.host());
     json!({
         "schema": 1,
         "chain_id": identity.chain.as_str(),

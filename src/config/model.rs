@@ -156,6 +156,13 @@ pub struct ChainConfig {
     pub line: usize,
 }
 
+impl ChainConfig {
+    /// Where the watermark is: beside `state_file`, which is tmkms's own.
+    pub fn watermark(&self) -> PathBuf {
+        crate::state::beside(&self.state_file)
+    }
+}
+
 /// How a chain writes its public keys; for display only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyFormat {

@@ -4,12 +4,14 @@
 //! read here becomes a mark without a digest: its own height, round and step is refused for good.
 
 mod cometbft;
+mod json;
 mod tmkms;
 
 use crate::{
-    consensus::Hrs,
+    consensus::{HEIGHT_MAX, Hrs},
     watermark::{Identity, Mark},
 };
+use json::Unambiguous;
 use serde_json::Value;
 use std::fmt;
 
@@ -22,12 +24,19 @@ pub enum Program {
     Tmkms,
 }
 
-impl fmt::Display for Program {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Program {
+    /// As an operator writes it.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::CometBft => "CometBFT",
             Self::Tmkms => "tmkms",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -42,16 +51,31 @@ pub struct Foreign {
 
 /// Reads a foreign state file. `identity` is what a CometBFT file must prove to be of.
 pub fn read(text: &str, identity: &Identity) -> Result<Foreign, MigrationError> {
-    let json: Value = serde_json::from_str(text).map_err(|error| MigrationError::NotJson(error.to_string()))?;
+    let Unambiguous(json) = serde_json::from_str(text).map_err(|error| MigrationError::NotJson(error.to_string()))?;
     let Value::Object(fields) = &json else { return Err(MigrationError::NotJson("it is not an object".into())) };
     // The one field that tells the two apart. Guessing wrong would be off by a step.
     let block_id = fields.contains_key("block_id");
     let signature = fields.contains_key("signbytes") || fields.contains_key("signature");
-    match (block_id, signature) {
-        (true, true) => Err(MigrationError::Ambiguous("it has both a block_id (tmkms) and signbytes (CometBFT)")),
-        (true, false) => tmkms::read(&json),
-        (false, _) => cometbft::read(&json, identity),
+    let foreign = match (block_id, signature) {
+        (true, true) => {
+            return Err(MigrationError::Ambiguous("it has both a block_id (tmkms) and signbytes (CometBFT)"));
+        }
+        (true, false) => tmkms::read(&json)?,
+        (false, _) => cometbft::read(&json, identity)?,
+    };
+    match foreign.mark.hrs.height {
+        // Written by a tmkms that found no file, whatever its key had signed before.
+        0 => Err(MigrationError::NeverSigned),
+        // A chain would end there.
+        HEIGHT_MAX => Err(MigrationError::Tombstone),
+        _ => Ok(foreign),
     }
+}
+
+/// Whether `text` is what Highwater leaves in the place of an imported file.
+pub fn is_tombstone(text: &str) -> bool {
+    let Ok(Unambiguous(json)) = serde_json::from_str(text) else { return false };
+    tmkms::read(&json).is_ok_and(|foreign| foreign.mark.hrs.height == HEIGHT_MAX)
 }
 
 /// Writes `mark` for `program`, so that it never signs the mark's own height, round and step again.
@@ -83,6 +107,8 @@ pub enum MigrationError {
     },
     /// There is no such file.
     Missing,
+    /// A tmkms that had not signed yet wrote it, or one that had lost its file.
+    NeverSigned,
     /// It is not JSON.
     NotJson(String),
     /// Its sign bytes are not of its own height, round and step.
@@ -94,8 +120,8 @@ pub enum MigrationError {
     },
     /// Its signature is not our key's.
     Signature,
-    /// It is no program's state file.
-    Unknown,
+    /// It is what Highwater leaves in the place of an imported file.
+    Tombstone,
     /// It has signed, and nothing in it shows for which chain and key.
     Unproven {
         /// How far.
@@ -124,10 +150,13 @@ impl fmt::Display for MigrationError {
                 write!(f, "it says {expected}, but its sign bytes are no vote or proposal: it was changed by hand")
             }
             Self::Signature => f.write_str("its signature is not of the configured consensus key"),
-            Self::Unknown => f.write_str("it is no state file of Highwater, tmkms or CometBFT"),
-            Self::Unproven { hrs: Hrs::GENESIS } => f.write_str(
-                "it says that nothing was ever signed, which a reset also leaves behind. If it is so: `highwater state \
-                 init --never-signed`; if the key may have signed: `highwater state init --height H`",
+            Self::Tombstone => f.write_str(
+                "it is the tombstone that Highwater leaves so that tmkms signs nothing, and holds no mark. What was \
+                 imported is kept beside it as `.imported`",
+            ),
+            Self::NeverSigned | Self::Unproven { hrs: Hrs::GENESIS } => f.write_str(
+                "it says that nothing was ever signed, which a lost file or a reset also leaves behind. If the key has \
+                 never signed: `highwater state init --never-signed`; if it may have: `highwater state init --height H`",
             ),
             Self::Unproven { hrs } => write!(
                 f,

@@ -1,10 +1,14 @@
 //! The state file on a real disk: lock, permissions, creation, replacement.
 
 use super::{
-    record::{MAGIC, RECORD_BYTES, Record},
-    store::{Damage, Disk, FILE_BYTES, Slot, Slots, StoreError, image},
+    header::{BLOCK_BYTES, FileId, Header, Identity},
+    host::HostId,
+    mark::Mark,
+    record::{Mode, RECORD_BYTES, Record},
+    store::{Disk, FILE_BYTES, Slot, StoreError, image, newest},
 };
-use crate::disk::{create_private, sync_parent};
+use crate::disk::{create_private, sync_parent, with_suffix};
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
@@ -20,20 +24,32 @@ use std::{
 /// The lock is `flock`: it belongs to the open file and goes with the process, however that ends.
 pub struct StateFile {
     file: File,
+    /// As the configuration names it, for a person.
     path: PathBuf,
-    device: u64,
+    /// The same without links, found once: whoever turns a link elsewhere does not move the file of a signer at work.
+    resolved: PathBuf,
+    place: Place,
+    /// Whether the end of the file is missing, and with it the second slot.
+    short: bool,
+}
+
+/// A file among all that are there now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    device: (u32, u32),
     inode: u64,
 }
 
-/// What a file in the place of a state file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// A Highwater state file.
-    Highwater,
-    /// JSON: tmkms or CometBFT.
-    Json,
-    /// Neither.
-    Unknown,
+impl Place {
+    fn of(found: &Statx) -> Self {
+        Self { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino }
+    }
+
+    /// Asks for the inode number and nothing else: whoever asks for the times of a file has Linux give the next write a
+    /// fresh one, which costs that write another trip to the disk.
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&statx(CWD, path, AtFlags::empty(), StatxFlags::INO)?))
+    }
 }
 
 impl StateFile {
@@ -49,8 +65,9 @@ impl StateFile {
             return Err(FileError::Writable { path: path.into(), mode: metadata.mode() & 0o777 });
         }
         lock(&file, path)?;
-        let path = std::path::absolute(path).map_err(at("resolve"))?;
-        let state_file = Self { file, path, device: metadata.dev(), inode: metadata.ino() };
+        let resolved = fs::canonicalize(path).map_err(at("resolve"))?;
+        let place = Place::of(&look(&file, StatxFlags::INO).map_err(at("look at"))?);
+        let state_file = Self { file, path: path.into(), resolved, place, short: false };
         match state_file.names_us() {
             Ok(true) => Ok(state_file),
             // Replaced between our open and our lock, by a process that held the lock until then.
@@ -64,29 +81,14 @@ impl StateFile {
         &self.path
     }
 
-    /// What the file holds.
-    pub fn format(&self) -> Result<Format, FileError> {
-        format(&self.file).map_err(FileError::io(&self.path, "read"))
-    }
-
-    /// The whole content, for a file that is not ours in format.
-    pub fn text(&self) -> Result<String, FileError> {
-        read_text(&self.file).map_err(FileError::io(&self.path, "read"))
-    }
-
     /// The newest record, if the file verifies.
-    pub fn newest(&mut self) -> Result<Result<Record, Damage>, StoreError> {
-        Ok(Slots::read(self)?.newest())
+    pub fn newest(&mut self) -> Result<Record, StoreError> {
+        newest(self)
     }
 
     fn names_us(&self) -> io::Result<bool> {
-        self.is_at(&self.path)
-    }
-
-    /// Whether `path` leads to this very file.
-    fn is_at(&self, path: &Path) -> io::Result<bool> {
-        match fs::metadata(path) {
-            Ok(metadata) => Ok(metadata.dev() == self.device && metadata.ino() == self.inode),
+        match Place::at(&self.resolved) {
+            Ok(place) => Ok(place == self.place),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -94,27 +96,31 @@ impl StateFile {
 }
 
 impl Disk for StateFile {
-    fn settle(&mut self) -> io::Result<()> {
-        self.file.sync_all()?;
-        sync_parent(&self.path)
+    fn id(&mut self) -> io::Result<FileId> {
+        id_of(&self.file)
     }
 
-    fn read(&mut self, slot: Slot, record: &mut [u8; RECORD_BYTES]) -> io::Result<()> {
+    fn settle(&mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        sync_parent(&self.resolved)
+    }
+
+    fn read_header(&mut self, header: &mut [u8; BLOCK_BYTES]) -> io::Result<()> {
         let length = self.file.metadata()?.len();
         if length > FILE_BYTES as u64 {
             let text = format!("it has {length} bytes, a state file has {FILE_BYTES}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        // A shortened file has lost its tail: the slot reads as blank, and the damage is named slot by slot.
-        let needed = match slot {
-            Slot::First => RECORD_BYTES,
-            Slot::Second => FILE_BYTES,
-        };
-        if length < needed as u64 {
+        self.short = length < FILE_BYTES as u64;
+        read_or_blank(&self.file, header, 0)
+    }
+
+    fn read(&mut self, slot: Slot, record: &mut [u8; RECORD_BYTES]) -> io::Result<()> {
+        if self.short && slot == Slot::Second {
             record.fill(0);
             return Ok(());
         }
-        self.file.read_exact_at(record, slot.offset() as u64)
+        read_or_blank(&self.file, record, slot.offset() as u64)
     }
 
     fn write(&mut self, slot: Slot, record: &[u8; RECORD_BYTES]) -> io::Result<()> {
@@ -130,14 +136,19 @@ impl Disk for StateFile {
     }
 }
 
-/// Creates the state file at `path` with `record`. Never touches a file that is there.
-pub fn create(path: &Path, record: &Record) -> Result<(), FileError> {
+/// Creates the state file at `path` at `mark`. Never touches a file that is there.
+pub fn create(path: &Path, host: HostId, identity: &Identity, mark: Mark) -> Result<(), FileError> {
     let at = |action| FileError::io(path, action);
     let mut file = create_private(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => FileError::Exists { path: path.into() },
         _ => at("create")(error),
     })?;
-    let written = file.write_all(&image(record)).and_then(|()| file.sync_all()).and_then(|()| sync_parent(path));
+    let written = id_of(&file).and_then(|id| {
+        let header = Header::new(host, identity.clone(), id);
+        file.write_all(&image(&Record { mode: Mode::Active, sequence: 0, header, mark }))?;
+        file.sync_all()?;
+        sync_parent(path)
+    });
     written.map_err(|error| {
         // Half a state file would only look like a damaged one.
         let _ = fs::remove_file(path);
@@ -145,65 +156,86 @@ pub fn create(path: &Path, record: &Record) -> Result<(), FileError> {
     })
 }
 
-/// Puts a new state file with `record` in the place of `old`, which is kept as `FILE.imported`; returns where.
+/// Puts a new state file at `mark` in the place of `old`, which is kept as `FILE.replaced`; returns where.
 ///
-/// The new file is durable before the one rename that makes it visible, so a crash leaves the old or the new one. The
-/// old one must still be what its path names: tmkms knows no locks and may have written a newer one.
-pub fn replace(old: &StateFile, record: &Record) -> Result<PathBuf, FileError> {
-    let path = fs::canonicalize(&old.path).map_err(FileError::io(&old.path, "resolve"))?;
-    let at = |action| FileError::io(&path, action);
-    let new = with_suffix(&path, ".new");
+/// The new file is durable before the one rename that makes it visible, so a crash leaves the old or the new one.
+pub fn replace(old: &StateFile, host: HostId, identity: &Identity, mark: Mark) -> Result<PathBuf, FileError> {
+    let path = &old.resolved;
+    let at = |action| FileError::io(path, action);
+    let new = with_suffix(path, ".new");
     // A leftover of a crash between here and the rename; nothing ever reads it.
     if let Err(error) = fs::remove_file(&new)
         && error.kind() != io::ErrorKind::NotFound
     {
         return Err(FileError::io(&new, "remove")(error));
     }
-    create(&new, record)?;
-    let kept = keep_beside(&path).map_err(at("keep a copy of"))?;
-    sync_parent(&path).map_err(at("flush the directory of"))?;
-    let unchanged = old.is_at(&kept).and_then(|kept| Ok(kept && old.is_at(&path)?));
-    if !unchanged.map_err(at("look at"))? {
+    create(&new, host, identity, mark)?;
+    let kept = crate::disk::keep_beside(path, ".replaced").map_err(at("keep a copy of"))?;
+    sync_parent(path).map_err(at("flush the directory of"))?;
+    if !old.names_us().map_err(at("look at"))? {
         let _ = fs::remove_file(&new);
-        return Err(FileError::Locked { path });
+        return Err(FileError::Locked { path: path.clone() });
     }
-    fs::rename(&new, &path).map_err(at("replace"))?;
-    sync_parent(&path).map_err(at("flush the directory of"))?;
+    fs::rename(&new, path).map_err(at("replace"))?;
+    sync_parent(path).map_err(at("flush the directory of"))?;
     Ok(kept)
 }
 
-/// Whether another file was replaced at the path of `file` before, and is still kept beside it.
-pub fn was_replaced_before(file: &StateFile) -> Result<bool, FileError> {
-    let kept = with_suffix(&file.path, KEPT_SUFFIX);
-    // A crash during the first replacement leaves a second name of the very same file.
-    Ok(kept.exists() && !file.is_at(&kept).map_err(FileError::io(&kept, "look at"))?)
-}
-
-/// The newest record at `path`, read beside whoever holds the lock. A signer that is writing may tear a read, so a
-/// damaged file is looked at again.
-pub fn read_unlocked(path: &Path) -> Result<Result<Record, Damage>, StoreError> {
+/// The newest record at `path` and the file that it is in, read beside whoever holds the lock. A signer that is writing
+/// may tear a read, so a damaged file is looked at again.
+pub fn read_unlocked(path: &Path) -> Result<(Record, FileId), StateReadError> {
     const TRIES: usize = 5;
-    let io = |error| StoreError::Io { action: "open", error };
-    let file = open_to_look(path).map_err(io)?;
-    let mut reader = StateFile { file, path: path.into(), device: 0, inode: 0 };
-    let mut found = reader.newest()?;
+    let file = open_to_look(path).map_err(|error| StateReadError::File(unopened(path, error)))?;
+    let place = Place { device: (0, 0), inode: 0 };
+    let mut reader = StateFile { file, path: path.into(), resolved: path.into(), place, short: false };
+    let id = reader.id().map_err(|error| StateReadError::File(FileError::io(path, "look at")(error)))?;
     for _ in 1..TRIES {
-        if found.is_ok() {
-            break;
+        match reader.newest() {
+            Err(StoreError::Damaged(_)) => thread::sleep(Duration::from_millis(20)),
+            other => return other.map(|record| (record, id)).map_err(StateReadError::Store),
         }
-        thread::sleep(Duration::from_millis(20));
-        found = reader.newest()?;
     }
-    Ok(found)
+    reader.newest().map(|record| (record, id)).map_err(StateReadError::Store)
 }
 
-/// What the file at `path` holds, and its text if that is JSON.
-pub fn format_of(path: &Path) -> Result<(Format, Option<String>), FileError> {
+/// Why a state file cannot be read.
+#[derive(Debug)]
+pub enum StateReadError {
+    /// It cannot be opened.
+    File(FileError),
+    /// It was opened, but cannot be used.
+    Store(StoreError),
+}
+
+/// Whether `path` leads to a state file of Highwater, of whatever format and however damaged.
+pub fn is_state_file(path: &Path) -> Result<bool, FileError> {
     let file = open_to_look(path).map_err(|error| unopened(path, error))?;
-    let read = |error| FileError::io(path, "read")(error);
-    match format(&file).map_err(read)? {
-        Format::Json => Ok((Format::Json, Some(read_text(&file).map_err(read)?))),
-        other => Ok((other, None)),
+    let mut start = [0; super::record::MAGIC_BYTES];
+    let read = file.read_at(&mut start, 0).map_err(FileError::io(path, "read"))?;
+    let length = file.metadata().map_err(FileError::io(path, "look at"))?.len();
+    Ok(length == FILE_BYTES as u64 || start[..read] == super::header::MAGIC)
+}
+
+/// Which file this is, whatever becomes of its names.
+fn id_of(file: &File) -> io::Result<FileId> {
+    let found = look(file, StatxFlags::INO | StatxFlags::BTIME)?;
+    let birth =
+        (found.stx_mask & StatxFlags::BTIME.bits() != 0).then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec));
+    Ok(FileId { inode: found.stx_ino, birth })
+}
+
+fn look(file: &File, what: StatxFlags) -> io::Result<Statx> {
+    Ok(statx(file, c"", AtFlags::EMPTY_PATH, what)?)
+}
+
+/// Fills `bytes` from `offset`; what lies behind the end of the file reads as zeros.
+fn read_or_blank(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    match file.read_exact_at(bytes, offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            bytes.fill(0);
+            Ok(())
+        }
+        other => other,
     }
 }
 
@@ -237,57 +269,6 @@ fn lock(file: &File, path: &Path) -> Result<(), FileError> {
         }
     }
     Err(FileError::Locked { path: path.into() })
-}
-
-fn format(file: &File) -> io::Result<Format> {
-    let mut start = [0; 64];
-    let read = file.read_at(&mut start, 0)?;
-    if file.metadata()?.len() == FILE_BYTES as u64 || start.starts_with(&MAGIC) {
-        return Ok(Format::Highwater);
-    }
-    let first = start[..read].iter().find(|byte| !byte.is_ascii_whitespace());
-    Ok(if first == Some(&b'{') { Format::Json } else { Format::Unknown })
-}
-
-fn read_text(file: &File) -> io::Result<String> {
-    // A CometBFT state file holds one message in hex; this is far above it.
-    const TEXT_MAX_BYTES: usize = 64 * 1024;
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    if length > TEXT_MAX_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too long for a state file"));
-    }
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0)?;
-    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))
-}
-
-/// What the name of a replaced file ends in.
-const KEPT_SUFFIX: &str = ".imported";
-
-/// A second name for the file, so that the rename does not lose it: the first free of `.imported`, `.imported.2` …
-fn keep_beside(path: &Path) -> io::Result<PathBuf> {
-    let inode = fs::metadata(path)?.ino();
-    for number in 1_u32.. {
-        let suffix = if number == 1 { KEPT_SUFFIX.to_owned() } else { format!("{KEPT_SUFFIX}.{number}") };
-        let kept = with_suffix(path, &suffix);
-        match fs::hard_link(path, &kept) {
-            Ok(()) => return Ok(kept),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // A crash after the link and before the rename leaves our own name behind.
-                if fs::symlink_metadata(&kept)?.ino() == inode {
-                    return Ok(kept);
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    unreachable!("a directory has fewer files than there are numbers")
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// Why a state file cannot be opened, created or replaced.

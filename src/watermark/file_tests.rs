@@ -1,6 +1,6 @@
 //! The state file on a real file system.
 
-use super::super::{mark::Mark, record::tests::sample, store::Store};
+use super::super::{header::tests::sample_header, mark::Mark, store::Store};
 use super::*;
 use crate::consensus::{Hrs, Step};
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,20 +10,30 @@ fn mark(height: u64) -> Mark {
 }
 
 fn open_store(path: &Path) -> Result<Store, StoreError> {
-    let expected = sample(mark(0));
-    Store::open(Box::new(StateFile::open(path).unwrap()), &expected.identity, expected.host)
+    let header = sample_header();
+    Store::open(Box::new(StateFile::open(path).unwrap()), header.identity(), header.host())
+}
+
+fn make(path: &Path, mark: Mark) -> Result<(), FileError> {
+    let header = sample_header();
+    create(path, header.host(), header.identity(), mark)
+}
+
+fn replace_by(old: &StateFile, mark: Mark) -> Result<PathBuf, FileError> {
+    let header = sample_header();
+    replace(old, header.host(), header.identity(), mark)
 }
 
 #[test]
 fn a_created_file_opens_keeps_its_mark_and_is_private() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("state");
-    create(&path, &sample(mark(3))).unwrap();
+    make(&path, mark(3)).unwrap();
     let metadata = fs::metadata(&path).unwrap();
     assert_eq!((metadata.len(), metadata.mode() & 0o777), (FILE_BYTES as u64, 0o600));
     open_store(&path).unwrap().advance(mark(4)).unwrap();
     assert_eq!(open_store(&path).unwrap().mark(), &mark(4));
-    assert_eq!(read_unlocked(&path).unwrap().unwrap().mark, mark(4));
+    assert_eq!(read_unlocked(&path).unwrap().0.mark, mark(4));
 }
 
 #[test]
@@ -31,7 +41,7 @@ fn creating_never_overwrites() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("state");
     fs::write(&path, "precious").unwrap();
-    assert!(matches!(create(&path, &sample(mark(3))), Err(FileError::Exists { .. })));
+    assert!(matches!(make(&path, mark(3)), Err(FileError::Exists { .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 }
 
@@ -39,7 +49,7 @@ fn creating_never_overwrites() {
 fn a_second_opener_is_refused_while_the_first_lives() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("state");
-    create(&path, &sample(mark(3))).unwrap();
+    make(&path, mark(3)).unwrap();
     let first = StateFile::open(&path).unwrap();
     assert!(matches!(StateFile::open(&path), Err(FileError::Locked { .. })));
     drop(first);
@@ -52,7 +62,7 @@ fn missing_foreign_and_open_files_are_refused() {
     let path = home.path().join("state");
     assert!(matches!(StateFile::open(&path), Err(FileError::Missing { .. })));
     assert!(matches!(StateFile::open(home.path()), Err(FileError::Io { .. } | FileError::NotAFile { .. })));
-    create(&path, &sample(mark(3))).unwrap();
+    make(&path, mark(3)).unwrap();
     for mode in [0o620, 0o602, 0o666] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let error = StateFile::open(&path).err().unwrap();
@@ -64,15 +74,15 @@ fn missing_foreign_and_open_files_are_refused() {
 fn a_rename_over_our_file_is_noticed_before_the_next_release() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("state");
-    create(&path, &sample(mark(3))).unwrap();
+    make(&path, mark(3)).unwrap();
     let mut store = open_store(&path).unwrap();
     let other = home.path().join("other");
-    create(&other, &sample(mark(1))).unwrap();
+    make(&other, mark(1)).unwrap();
     fs::rename(&other, &path).unwrap();
     assert!(matches!(store.advance(mark(4)), Err(StoreError::Replaced)));
 
     let removed = home.path().join("removed");
-    create(&removed, &sample(mark(3))).unwrap();
+    make(&removed, mark(3)).unwrap();
     let mut store = open_store(&removed).unwrap();
     fs::remove_file(&removed).unwrap();
     assert!(matches!(store.current(), Err(StoreError::Replaced)));
@@ -84,73 +94,106 @@ fn a_shortened_or_lengthened_file_is_refused() {
     let path = home.path().join("state");
     for length in [0, 100, 511, 512, 4096, 4097, FILE_BYTES as u64 - 1] {
         let _ = fs::remove_file(&path);
-        create(&path, &sample(mark(3))).unwrap();
+        make(&path, mark(3)).unwrap();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
         assert!(matches!(open_store(&path), Err(StoreError::Damaged(_))), "{length}");
     }
     let _ = fs::remove_file(&path);
-    create(&path, &sample(mark(3))).unwrap();
+    make(&path, mark(3)).unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(FILE_BYTES as u64 + 1).unwrap();
     assert!(matches!(open_store(&path), Err(StoreError::Io { .. })));
 }
 
 #[test]
-fn formats_are_told_apart() {
+fn state_files_of_ours_are_told_from_others_also_when_damaged() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("state");
-    let cases: [(&[u8], Format); 5] = [
-        (b"{\"height\":\"1\"}", Format::Json),
-        (b" \n{}", Format::Json),
-        (b"", Format::Unknown),
-        (b"garbage", Format::Unknown),
-        (&[0; 64], Format::Unknown),
-    ];
-    for (content, expected) in cases {
+    for content in ["{\"height\":\"1\"}", "", "garbage"] {
         fs::write(&path, content).unwrap();
-        assert_eq!(format_of(&path).unwrap().0, expected, "{content:?}");
+        assert!(!is_state_file(&path).unwrap(), "{content:?}");
     }
     fs::remove_file(&path).unwrap();
-    create(&path, &sample(mark(3))).unwrap();
-    assert_eq!(format_of(&path).unwrap().0, Format::Highwater);
+    make(&path, mark(3)).unwrap();
+    assert!(is_state_file(&path).unwrap());
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(100).unwrap();
+    assert!(is_state_file(&path).unwrap());
+}
+
+#[test]
+fn a_file_that_was_copied_untarred_or_restored_is_a_copy() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("state");
+    let away = home.path().join("away");
+    make(&path, mark(3)).unwrap();
+    open_store(&path).unwrap();
+    // A rename keeps a file what it is, and a hard link is the same file.
+    fs::rename(&path, &away).unwrap();
+    open_store(&away).unwrap();
+    fs::copy(&away, &path).unwrap();
+    assert!(matches!(open_store(&path), Err(StoreError::Copy { mark: copied }) if copied == mark(3)));
+    // The inode of a removed file is used again, its birth is not.
+    let content = fs::read(&away).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::remove_file(&away).unwrap();
+    fs::write(&path, content).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(matches!(open_store(&path), Err(StoreError::Copy { .. })));
+}
+
+#[test]
+fn a_link_that_is_turned_elsewhere_does_not_move_the_file_in_use() {
+    let home = tempfile::tempdir().unwrap();
+    let [path, other, link] = ["state", "other", "link"].map(|name| home.path().join(name));
+    make(&path, mark(3)).unwrap();
+    make(&other, mark(1)).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let mut store = open_store(&link).unwrap();
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+    assert_eq!(store.advance(mark(4)).unwrap().spend(), mark(4));
+    assert!(matches!(StateFile::open(&path), Err(FileError::Locked { .. })));
+    drop(store);
+    assert_eq!(open_store(&path).unwrap().mark(), &mark(4));
+}
+
+#[test]
+fn whoever_overwrites_the_file_of_a_store_in_place_stops_it() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("state");
+    make(&path, mark(3)).unwrap();
+    let older = fs::read(&path).unwrap();
+    let mut store = open_store(&path).unwrap();
+    store.advance(mark(4)).unwrap();
+    fs::write(&path, older).unwrap();
+    assert!(matches!(store.advance(mark(5)), Err(StoreError::Overwritten)));
 }
 
 #[test]
 fn replacing_keeps_the_old_file_under_a_free_name() {
     let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("state.json");
-    for round in 1..=3 {
-        fs::write(&path, format!("{{\"round\": {round}}}")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let path = home.path().join("state");
+    make(&path, mark(1)).unwrap();
+    for height in 2..=4 {
         let old = StateFile::open(&path).unwrap();
-        let kept = replace(&old, &sample(mark(round))).unwrap();
-        assert_eq!(fs::read_to_string(kept).unwrap(), format!("{{\"round\": {round}}}"));
+        let kept = replace_by(&old, mark(height)).unwrap();
+        assert_eq!(read_unlocked(&kept).unwrap().0.mark, mark(height - 1));
+        assert!(!old.names_us().unwrap(), "whoever holds the old file has lost it");
         drop(old);
-        assert_eq!(open_store(&path).unwrap().mark(), &mark(round));
+        assert_eq!(open_store(&path).unwrap().mark(), &mark(height));
     }
-    assert!(home.path().join("state.json.imported.3").exists());
-    assert!(!home.path().join("state.json.new").exists());
+    assert!(home.path().join("state.replaced.3").exists());
+    assert!(!home.path().join("state.new").exists());
 }
 
 #[test]
 fn replacing_resumes_after_a_crash_at_any_point() {
     let home = tempfile::tempdir().unwrap();
-    let path = home.path().join("state.json");
-    fs::write(&path, "{}").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    // Died after the new file was half written and the link was made.
-    fs::write(home.path().join("state.json.new"), "half").unwrap();
-    fs::hard_link(&path, home.path().join("state.json.imported")).unwrap();
-    let kept = replace(&StateFile::open(&path).unwrap(), &sample(mark(9))).unwrap();
-    assert_eq!(kept, home.path().canonicalize().unwrap().join("state.json.imported"));
-    assert_eq!(open_store(&path).unwrap().mark(), &mark(9));
-}
-
-#[test]
-fn whoever_held_the_old_file_during_a_replacement_has_lost_it() {
-    let home = tempfile::tempdir().unwrap();
     let path = home.path().join("state");
-    create(&path, &sample(mark(3))).unwrap();
-    let old = StateFile::open(&path).unwrap();
-    replace(&old, &sample(mark(9))).unwrap();
-    assert!(!old.names_us().unwrap());
+    make(&path, mark(3)).unwrap();
+    // Died after the new file was half written and the link was made.
+    fs::write(home.path().join("state.new"), "half").unwrap();
+    fs::hard_link(&path, home.path().join("state.replaced")).unwrap();
+    let kept = replace_by(&StateFile::open(&path).unwrap(), mark(9)).unwrap();
+    assert_eq!(kept, home.path().canonicalize().unwrap().join("state.replaced"));
+    assert_eq!(open_store(&path).unwrap().mark(), &mark(9));
 }

@@ -4,21 +4,24 @@
 //! | --- | --- |
 //! | `mark` | a mark, and the proof that one is on the disk |
 //! | `rule` | may this be signed? Pure |
+//! | `header` | whose a state file is, and which file: its first block. Pure |
 //! | `record` | a mark as 512 bytes. Pure |
 //! | `store` | two slots, one write and one flush per mark, over a small disk trait |
 //! | `file` | the disk: lock, permissions, creation, replacement |
 //! | `host` | which machine this is |
 
 mod file;
+mod header;
 mod host;
 mod mark;
 mod record;
 mod rule;
 mod store;
 
-pub use file::{FileError, Format, StateFile, create, format_of, read_unlocked, replace, was_replaced_before};
+pub use file::{FileError, StateFile, StateReadError, create, is_state_file, read_unlocked, replace};
+pub use header::{BLOCK_BYTES, FileId, Header, Identity};
 pub use host::{HostError, HostId};
 pub use mark::{Durable, Mark, Signed};
-pub use record::{Identity, Mode, RECORD_BYTES, Record, RecordError};
+pub use record::{Mode, RECORD_BYTES, Record, RecordError};
 pub use rule::{Candidate, Verdict, Violation, decide};
-pub use store::{Damage, Disk, FILE_BYTES, SLOT_BYTES, Slot, Slots, Store, StoreError, image};
+pub use store::{Damage, Disk, FILE_BYTES, Slot, Store, StoreError, image, newest};

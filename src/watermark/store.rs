@@ -1,25 +1,24 @@
 //! The store: two slots that are written in turn, one write and one flush per mark.
 //!
 //! Invariants, checked when a store is opened and kept by every write:
-//! - both slots hold a record of one chain, key and host;
+//! - the header is of this chain, key, machine and file, and both slots hold a record of that header;
 //! - their sequences are adjacent, and a record lies in the slot that its sequence names;
 //! - the newer mark is not below the older.
 //!
-//! While one slot is written the other keeps the last mark that was released. A slot that does not verify is never
-//! papered over with the other one: that one may be older than a vote that left.
+//! While one slot is written the other keeps the last mark that was released. It is read back before each write: whoever
+//! writes another content into the file of a signer at work is noticed with the next request. A slot that does not verify
+//! is never papered over with the other one: that one may be older than a vote that left.
 
 use super::{
+    header::{BLOCK_BYTES, FileId, Header, Identity},
     host::HostId,
     mark::{Durable, Mark},
-    record::{Identity, Mode, RECORD_BYTES, Record, RecordError},
+    record::{Mode, RECORD_BYTES, Record, RecordError},
 };
 use std::{fmt, io};
 
-/// Distance between the slots: each in a block of its own on every file system.
-pub const SLOT_BYTES: usize = 4096;
-
-/// Size of a state file.
-pub const FILE_BYTES: usize = 2 * SLOT_BYTES;
+/// Size of a state file: the header and two slots.
+pub const FILE_BYTES: usize = 3 * BLOCK_BYTES;
 
 /// One of the two places for a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +37,20 @@ impl Slot {
     /// Where the slot begins in the file.
     pub fn offset(self) -> usize {
         match self {
-            Self::First => 0,
-            Self::Second => SLOT_BYTES,
+            Self::First => BLOCK_BYTES,
+            Self::Second => 2 * BLOCK_BYTES,
         }
     }
 }
 
 /// What the store needs of a disk. Small, so that every fault of a disk can be played.
 pub trait Disk: Send {
+    /// Which file this is, whatever it holds.
+    fn id(&mut self) -> io::Result<FileId>;
     /// Makes everything durable that an earlier process left in the page cache: the file and its directory entry.
     fn settle(&mut self) -> io::Result<()>;
+    /// Reads the header.
+    fn read_header(&mut self, header: &mut [u8; BLOCK_BYTES]) -> io::Result<()>;
     /// Reads a slot.
     fn read(&mut self, slot: Slot, record: &mut [u8; RECORD_BYTES]) -> io::Result<()>;
     /// Writes a slot in one go.
@@ -62,6 +65,8 @@ pub trait Disk: Send {
 pub struct Store {
     disk: Box<dyn Disk>,
     newest: Record,
+    /// The newest record as it stands in its slot.
+    written: [u8; RECORD_BYTES],
     stopped: Option<String>,
 }
 
@@ -70,12 +75,14 @@ impl Store {
     /// have died over a failed flush, which leaves a page that reads well and was never written.
     pub fn open(mut disk: Box<dyn Disk>, identity: &Identity, host: HostId) -> Result<Self, StoreError> {
         disk.settle().map_err(StoreError::io("flush"))?;
-        let newest = Slots::read(disk.as_mut())?.newest().map_err(StoreError::Damaged)?;
-        newest.check(identity, host)?;
-        broken!("newest_not_rewritten" => return Ok(Self { disk, newest, stopped: None }));
-        disk.write(Slot::of(newest.sequence), &newest.encode()).map_err(StoreError::io("write"))?;
+        let newest = newest(disk.as_mut())?;
+        let file = disk.id().map_err(StoreError::io("look at"))?;
+        newest.check(identity, host, &file)?;
+        let written = newest.encode();
+        broken!("newest_not_rewritten" => return Ok(Self { disk, newest, written, stopped: None }));
+        disk.write(Slot::of(newest.sequence), &written).map_err(StoreError::io("write"))?;
         disk.flush().map_err(StoreError::io("flush"))?;
-        Ok(Self { disk, newest, stopped: None })
+        Ok(Self { disk, newest, written, stopped: None })
     }
 
     /// The last mark.
@@ -104,8 +111,8 @@ impl Store {
     /// The last mark, proven durable: for an answer that repeats what was signed.
     pub fn current(&mut self) -> Result<Durable<Mark>, StoreError> {
         self.guard()?;
-        let named = self.still_named();
-        self.stop_on_error(named)?;
+        let ours = self.still_written().and_then(|()| self.still_named());
+        self.stop_on_error(ours)?;
         Ok(Durable::attest(self.newest.mark))
     }
 
@@ -117,15 +124,25 @@ impl Store {
     fn put(&mut self, mark: Mark, mode: Mode) -> Result<(), StoreError> {
         self.guard()?;
         let record = self.newest.next(mark, mode);
-        let written = self.write(&record);
+        let bytes = record.encode();
+        let written = self.still_written().and_then(|()| self.write(record.sequence, &bytes));
         self.stop_on_error(written)?;
         self.newest = record;
+        self.written = bytes;
         Ok(())
     }
 
-    fn write(&mut self, record: &Record) -> Result<(), StoreError> {
+    /// Whether the slot of the newest record still holds it. Nobody else has any business there.
+    fn still_written(&mut self) -> Result<(), StoreError> {
+        broken!("overwrite_unnoticed" => return Ok(()));
+        let mut found = [0; RECORD_BYTES];
+        self.disk.read(Slot::of(self.newest.sequence), &mut found).map_err(StoreError::io("read"))?;
+        if found == self.written { Ok(()) } else { Err(StoreError::Overwritten) }
+    }
+
+    fn write(&mut self, sequence: u64, bytes: &[u8; RECORD_BYTES]) -> Result<(), StoreError> {
         broken!("flush_after_release" => self.disk.flush().map_err(StoreError::io("flush"))?);
-        self.disk.write(Slot::of(record.sequence), &record.encode()).map_err(StoreError::io("write"))?;
+        self.disk.write(Slot::of(sequence), bytes).map_err(StoreError::io("write"))?;
         broken!("flush_after_release" => return self.still_named());
         broken!("no_flush" => return self.still_named());
         self.disk.flush().map_err(StoreError::io("flush"))?;
@@ -155,78 +172,80 @@ impl Store {
 }
 
 impl Record {
-    /// Whether a signer for `identity` on `host` may use the file this is the newest record of.
-    pub fn check(&self, identity: &Identity, host: HostId) -> Result<(), StoreError> {
-        if self.identity.chain != identity.chain {
-            return Err(StoreError::ForeignChain { found: self.identity.chain.to_string() });
+    /// Whether a signer for `identity` on `host` may use `file`, of which this is the newest record.
+    pub fn check(&self, identity: &Identity, host: HostId, file: &FileId) -> Result<(), StoreError> {
+        let found = self.header.identity();
+        if found.chain != identity.chain {
+            return Err(StoreError::ForeignChain { found: found.chain.to_string() });
         }
-        if self.identity.key != identity.key {
-            let (found, ours) = (self.identity.key.to_string(), identity.key.to_string());
-            return Err(StoreError::ForeignKey { found, ours });
+        if found.key != identity.key {
+            return Err(StoreError::ForeignKey { found: found.key.to_string(), ours: identity.key.to_string() });
         }
         if self.mode == Mode::Retired {
             return Err(StoreError::Retired { mark: self.mark });
         }
-        if self.host != host {
+        if self.header.host() != host {
             return Err(StoreError::ForeignHost { mark: self.mark });
+        }
+        if !self.header.file().is(file) {
+            return Err(StoreError::Copy { mark: self.mark });
         }
         Ok(())
     }
 }
 
-/// Both slots as they were read.
-#[derive(Clone, Debug)]
-pub struct Slots {
-    first: Result<Record, RecordError>,
-    second: Result<Record, RecordError>,
+/// The newest record on `disk`, if every invariant holds.
+pub fn newest(disk: &mut dyn Disk) -> Result<Record, StoreError> {
+    let mut bytes = [0; BLOCK_BYTES];
+    disk.read_header(&mut bytes).map_err(StoreError::io("read"))?;
+    let header = match Header::decode(&bytes) {
+        Ok(header) => header,
+        Err(RecordError::Newer { what, number }) => return Err(StoreError::Newer { what, number }),
+        Err(error) => return Err(StoreError::Damaged(Damage { what: Broken::Header(error), survivor: None })),
+    };
+    let mut slot = |slot| {
+        let mut bytes = [0; RECORD_BYTES];
+        disk.read(slot, &mut bytes).map_err(StoreError::io("read"))?;
+        Ok(Record::decode(&bytes, &header))
+    };
+    newer_of(slot(Slot::First)?, slot(Slot::Second)?)
 }
 
-impl Slots {
-    /// Reads both slots.
-    pub fn read(disk: &mut dyn Disk) -> Result<Self, StoreError> {
-        let mut slot = |slot| {
-            let mut bytes = [0; RECORD_BYTES];
-            disk.read(slot, &mut bytes).map_err(StoreError::io("read"))?;
-            Ok(Record::decode(&bytes))
-        };
-        Ok(Self { first: slot(Slot::First)?, second: slot(Slot::Second)? })
-    }
-
-    /// The newest record, if every invariant holds.
-    pub fn newest(self) -> Result<Record, Damage> {
-        broken!("older_slot_fallback" => if let (Ok(one), Err(_)) | (Err(_), Ok(one)) = (&self.first, &self.second) {
-            return Ok(one.clone());
-        });
-        let (first, second) = match (self.first, self.second) {
-            (Ok(first), Ok(second)) => (first, second),
-            (first, second) => {
-                let survivor = first.as_ref().ok().or(second.as_ref().ok()).map(|record| record.mark);
-                let slots = [first.err(), second.err()];
-                return Err(Damage { what: Broken::Slots(slots), survivor });
-            }
-        };
-        // Of two adjacent sequences one is even, so with the first slot the second is right too.
-        let in_place = Slot::of(first.sequence) == Slot::First;
-        let adjacent = first.sequence.abs_diff(second.sequence) == 1;
-        let same_owner = first.identity == second.identity && first.host == second.host;
-        let (old, new) = if first.sequence < second.sequence { (first, second) } else { (second, first) };
-        let rule = if !(in_place && adjacent) {
-            "the two slots are not successive"
-        } else if !same_owner {
-            "the two slots are of different chains, keys or hosts"
-        } else if new.mark.hrs < old.mark.hrs {
-            "the newer slot is below the older"
-        } else {
-            return Ok(new);
-        };
-        let survivor = if old.mark.hrs > new.mark.hrs { old.mark } else { new.mark };
-        Err(Damage { what: Broken::Rule(rule), survivor: Some(survivor) })
-    }
+/// The newer of two slots that belong together.
+fn newer_of(first: Result<Record, RecordError>, second: Result<Record, RecordError>) -> Result<Record, StoreError> {
+    broken!("older_slot_fallback" => if let (Ok(one), Err(_)) | (Err(_), Ok(one)) = (&first, &second) {
+        return Ok(one.clone());
+    });
+    let (first, second) = match (first, second) {
+        (Ok(first), Ok(second)) => (first, second),
+        (Err(RecordError::Newer { what, number }), _) | (_, Err(RecordError::Newer { what, number })) => {
+            return Err(StoreError::Newer { what, number });
+        }
+        (first, second) => {
+            let survivor = first.as_ref().ok().or(second.as_ref().ok()).map(|record| record.mark);
+            let slots = [first.err(), second.err()];
+            return Err(StoreError::Damaged(Damage { what: Broken::Slots(slots), survivor }));
+        }
+    };
+    // Of two adjacent sequences one is even, so with the first slot the second is right too.
+    let in_place = Slot::of(first.sequence) == Slot::First;
+    let adjacent = first.sequence.abs_diff(second.sequence) == 1;
+    let (old, new) = if first.sequence < second.sequence { (first, second) } else { (second, first) };
+    let rule = if !(in_place && adjacent) {
+        "the two slots are not successive"
+    } else if new.mark.hrs < old.mark.hrs {
+        "the newer slot is below the older"
+    } else {
+        return Ok(new);
+    };
+    let survivor = if old.mark.hrs > new.mark.hrs { old.mark } else { new.mark };
+    Err(StoreError::Damaged(Damage { what: Broken::Rule(rule), survivor: Some(survivor) }))
 }
 
-/// The content of a new state file: `record` and its successor with the same mark.
+/// The content of a new state file: the header of `record`, and `record` and its successor with the same mark.
 pub fn image(record: &Record) -> [u8; FILE_BYTES] {
     let mut out = [0; FILE_BYTES];
+    out[..BLOCK_BYTES].copy_from_slice(&record.header.encode());
     for record in [record.clone(), record.next(record.mark, record.mode)] {
         let offset = Slot::of(record.sequence).offset();
         out[offset..offset + RECORD_BYTES].copy_from_slice(&record.encode());
@@ -243,6 +262,7 @@ pub struct Damage {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Broken {
+    Header(RecordError),
     Rule(&'static str),
     Slots([Option<RecordError>; 2]),
 }
@@ -257,6 +277,7 @@ impl Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
+            Broken::Header(error) => write!(f, "its header {error}")?,
             Broken::Rule(rule) => f.write_str(rule)?,
             Broken::Slots([Some(first), Some(second)]) => {
                 write!(f, "the first slot {first} and the second slot {second}")?;
@@ -276,6 +297,11 @@ impl fmt::Display for Damage {
 /// Why a store cannot be used. The caller knows the path.
 #[derive(Debug)]
 pub enum StoreError {
+    /// The file is a copy: it was made as another file.
+    Copy {
+        /// Its mark.
+        mark: Mark,
+    },
     /// A slot does not verify, or the two contradict each other.
     Damaged(Damage),
     /// The file belongs to another chain.
@@ -302,6 +328,15 @@ pub enum StoreError {
         /// What it said.
         error: io::Error,
     },
+    /// A newer Highwater wrote it.
+    Newer {
+        /// What this Highwater does not know: a format, a mode, a key type.
+        what: &'static str,
+        /// Its number.
+        number: u16,
+    },
+    /// Somebody else wrote into the file while it was in use.
+    Overwritten,
     /// Another file has taken the path.
     Replaced,
     /// The mark was exported to another program.
@@ -325,6 +360,12 @@ impl StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Copy { mark } => write!(
+                f,
+                "is a copy of a state file, made at {}: the original, or another copy, may have signed since. If no other \
+                 signer uses this key and this is the latest file, take it over with `highwater state import FILE`",
+                mark.hrs
+            ),
             Self::Damaged(damage) => write!(
                 f,
                 "is damaged: {damage}. Nothing is signed from a damaged file: wait until the chain has committed two \
@@ -343,10 +384,19 @@ impl fmt::Display for StoreError {
                 write!(f, "belongs to key {found}, the configuration names key {ours}")
             }
             Self::Io { action, error } => write!(f, "cannot {action}: {error}"),
+            Self::Newer { what, number } => write!(
+                f,
+                "was written by a newer Highwater: this version does not know its {what} {number}. Nothing is wrong with \
+                 the file. Run the version that wrote it; do not make a new state file, which would forget what was signed"
+            ),
+            Self::Overwritten => f.write_str(
+                "was overwritten by another program while in use: its content is not what this signer wrote. Stop that \
+                 program, wait until the chain has committed two more heights, move the file away, then run `highwater \
+                 state init --height H` with the last of them",
+            ),
             Self::Replaced => f.write_str(
-                "was replaced by another file while in use (is tmkms still running on it?). Stop the other program for \
-                 good, wait until the chain has committed two more heights, move the file away, then run `highwater state \
-                 init --height H` with the last of them",
+                "was replaced by another file while in use. Stop the program that did it, wait until the chain has committed \
+                 two more heights, move the file away, then run `highwater state init --height H` with the last of them",
             ),
             Self::Retired { mark } => write!(
                 f,

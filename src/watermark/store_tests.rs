@@ -1,6 +1,9 @@
 //! The store over a disk that fails on demand.
 
-use super::super::record::tests::sample;
+use super::super::{
+    header::tests::{THIS_FILE, sample_header},
+    record::tests::sample,
+};
 use super::*;
 use crate::consensus::{Hrs, Step};
 use std::sync::{Arc, Mutex};
@@ -37,12 +40,21 @@ impl TestDisk {
     }
 
     fn open(&self) -> Result<Store, StoreError> {
-        let expected = sample(Mark::NEVER_SIGNED);
-        Store::open(Box::new(self.clone()), &expected.identity, expected.host)
+        let expected = sample_header();
+        Store::open(Box::new(self.clone()), expected.identity(), expected.host())
     }
 }
 
 impl Disk for TestDisk {
+    fn id(&mut self) -> io::Result<FileId> {
+        Ok(THIS_FILE)
+    }
+
+    fn read_header(&mut self, header: &mut [u8; BLOCK_BYTES]) -> io::Result<()> {
+        header.copy_from_slice(&self.act("read header")?.content[..BLOCK_BYTES]);
+        Ok(())
+    }
+
     fn settle(&mut self) -> io::Result<()> {
         self.act("settle").map(drop)
     }
@@ -76,18 +88,18 @@ fn mark(height: u64) -> Mark {
 fn opening_flushes_before_reading_and_writes_the_newest_record_again() {
     let disk = TestDisk::holding(mark(5));
     disk.open().unwrap();
-    assert_eq!(disk.log(), ["settle", "read", "read", "write", "flush"]);
+    assert_eq!(disk.log(), ["settle", "read header", "read", "read", "write", "flush"]);
 }
 
 #[test]
-fn every_mark_costs_one_write_one_flush_and_one_look_at_the_path() {
+fn every_mark_costs_one_look_back_one_write_one_flush_and_one_look_at_the_path() {
     let disk = TestDisk::holding(mark(5));
     let mut store = disk.open().unwrap();
     disk.log();
     assert_eq!(store.advance(mark(6)).unwrap().spend(), mark(6));
-    assert_eq!(disk.log(), ["write", "flush", "name"]);
+    assert_eq!(disk.log(), ["read", "write", "flush", "name"]);
     assert_eq!(store.current().unwrap().spend(), mark(6));
-    assert_eq!(disk.log(), ["name"]);
+    assert_eq!(disk.log(), ["read", "name"]);
 }
 
 #[test]
@@ -107,7 +119,7 @@ fn marks_survive_and_alternate_between_the_slots() {
 
 #[test]
 fn any_error_stops_the_store_for_the_life_of_the_process() {
-    for fault in ["write", "flush", "name"] {
+    for fault in ["read", "write", "flush", "name"] {
         let disk = TestDisk::holding(mark(5));
         let mut store = disk.open().unwrap();
         disk.fail(Some(fault));
@@ -161,13 +173,12 @@ fn slots_that_contradict_each_other_are_refused() {
     };
     // `sample` has sequence 7, so the image holds 7 (second slot) and 8 (first slot).
     let base = sample(mark(5));
-    let mut other_host = base.next(mark(5), Mode::Active);
-    other_host.host = HostId([1; 16]);
+    let of_another_file = Header::new(HostId([1; 16]), base.header.identity().clone(), THIS_FILE);
     let contradictions = [
         ("successive", Record { sequence: 10, ..base.clone() }),
         ("successive", Record { sequence: 7, ..base.clone() }),
         ("below", base.next(mark(4), Mode::Active)),
-        ("different", other_host),
+        ("belongs to another state file", Record { header: of_another_file, ..base.next(mark(5), Mode::Active) }),
     ];
     for (expected, record) in contradictions {
         let disk = TestDisk::holding(mark(5));
@@ -195,12 +206,13 @@ fn of_two_marks_at_one_place_the_newer_survives() {
         digest: crate::consensus::Digest([1; 32]),
     };
     let newer = Mark { signed: Some(signed), ..mark(5) };
-    let first = Record { host: HostId([1; 16]), sequence: 8, ..sample(newer) };
-    let slots = Slots { first: Ok(first), second: Ok(sample(mark(5))) };
-    assert_eq!(slots.newest().unwrap_err().survivor(), Some(newer));
+    let survivor = |first, second| match newer_of(Ok(first), Ok(second)) {
+        Err(StoreError::Damaged(damage)) => damage.survivor(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(survivor(Record { sequence: 10, ..sample(newer) }, sample(mark(5))), Some(newer));
     // Neither is newer: the first slot speaks for both.
-    let slots = Slots { first: Ok(sample(newer)), second: Ok(sample(mark(5))) };
-    assert_eq!(slots.newest().unwrap_err().survivor(), Some(newer));
+    assert_eq!(survivor(sample(newer), sample(mark(5))), Some(newer));
 }
 
 #[test]
@@ -216,16 +228,20 @@ fn damage_names_each_broken_slot_and_what_survives() {
             ["the first slot fails its checksum and the second slot holds something else; ", lost],
         ),
     ] {
-        let text = Slots { first, second }.newest().unwrap_err().to_string();
+        let Err(StoreError::Damaged(damage)) = newer_of(first, second) else { panic!("{words:?} verifies") };
+        let text = damage.to_string();
         assert!(text.starts_with(words[0]) && text.contains(words[1]), "{text}");
     }
 }
 
 #[test]
 fn every_error_says_what_to_look_at_or_do() {
-    let damage = Slots { first: Err(RecordError::Blank), second: Err(RecordError::Blank) }.newest().unwrap_err();
+    let blank = newer_of(Err(RecordError::Blank), Err(RecordError::Blank)).unwrap_err();
     for (error, words) in [
-        (StoreError::Damaged(damage), "is damaged: the first slot is blank and"),
+        (blank, "is damaged: the first slot is blank and"),
+        (StoreError::Copy { mark: mark(5) }, "is a copy of a state file, made at 5/0/prevote"),
+        (StoreError::Newer { what: "mode", number: 2 }, "does not know its mode 2. Nothing is wrong with the file"),
+        (StoreError::Overwritten, "overwritten by another program"),
         (StoreError::ForeignChain { found: "other".into() }, "belongs to chain other"),
         (StoreError::ForeignHost { mark: mark(5) }, "`highwater state import FILE`"),
         (
@@ -246,16 +262,49 @@ fn every_error_says_what_to_look_at_or_do() {
 #[test]
 fn a_file_of_another_chain_key_or_host_is_refused() {
     let disk = TestDisk::holding(mark(5));
-    let ours = sample(mark(5));
+    let header = sample_header();
+    let (ours, host) = (header.identity(), header.host());
     let open = |identity: &Identity, host| Store::open(Box::new(disk.clone()), identity, host).err();
-    let other_chain = Identity { chain: crate::consensus::ChainId::new("other").unwrap(), ..ours.identity.clone() };
-    assert!(matches!(open(&other_chain, ours.host), Some(StoreError::ForeignChain { .. })));
+    let other_chain = Identity { chain: crate::consensus::ChainId::new("other").unwrap(), ..ours.clone() };
+    assert!(matches!(open(&other_chain, host), Some(StoreError::ForeignChain { .. })));
     let key = k256::ecdsa::SigningKey::from_slice(&[1; 32]).unwrap();
-    let other_key =
-        Identity { key: crate::consensus::PublicKey::Secp256k1(*key.verifying_key()), ..ours.identity.clone() };
-    assert!(matches!(open(&other_key, ours.host), Some(StoreError::ForeignKey { .. })));
-    assert!(matches!(open(&ours.identity, HostId([1; 16])), Some(StoreError::ForeignHost { .. })));
-    assert!(open(&ours.identity, ours.host).is_none());
+    let other_key = Identity { key: crate::consensus::PublicKey::Secp256k1(*key.verifying_key()), ..ours.clone() };
+    assert!(matches!(open(&other_key, host), Some(StoreError::ForeignKey { .. })));
+    assert!(matches!(open(ours, HostId([1; 16])), Some(StoreError::ForeignHost { .. })));
+    assert!(open(ours, host).is_none());
+}
+
+#[test]
+fn a_copy_of_a_file_is_no_file_of_ours() {
+    let disk = TestDisk::holding(mark(5));
+    let header = sample_header();
+    let original = Header::new(header.host(), header.identity().clone(), FileId { inode: 1, ..THIS_FILE });
+    disk.0.lock().unwrap().content = image(&Record { header: original, ..sample(mark(5)) });
+    assert!(matches!(disk.open(), Err(StoreError::Copy { mark: copied }) if copied == mark(5)));
+}
+
+#[test]
+fn what_a_newer_highwater_wrote_is_neither_damaged_nor_an_invitation_to_begin_anew() {
+    let disk = TestDisk::holding(mark(5));
+    disk.0.lock().unwrap().content[9] = 1;
+    let error = disk.open().err().unwrap();
+    assert!(matches!(error, StoreError::Newer { what: "format", .. }), "{error}");
+    assert!(!error.to_string().contains("state init"), "{error}");
+}
+
+#[test]
+fn whoever_writes_into_a_file_in_use_stops_its_store() {
+    let older = image(&sample(mark(1)));
+    for repeats in [false, true] {
+        let disk = TestDisk::holding(mark(5));
+        let mut store = disk.open().unwrap();
+        store.advance(mark(6)).unwrap();
+        disk.0.lock().unwrap().content = older;
+        let result = if repeats { store.current() } else { store.advance(mark(7)) };
+        assert!(matches!(result, Err(StoreError::Overwritten)), "{result:?}");
+        assert!(matches!(store.advance(mark(8)), Err(StoreError::Stopped { .. })));
+        assert_eq!(disk.0.lock().unwrap().content, older, "nothing is written into a file that is not ours");
+    }
 }
 
 #[test]

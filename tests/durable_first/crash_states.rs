@@ -10,8 +10,8 @@ use crate::{PROMISE, support::assurance::report};
 use highwater::{
     consensus::{ChainId, Digest, Hrs, KeyType, PublicKey, Step, Target, Timestamp},
     watermark::{
-        Disk, FILE_BYTES, HostId, Identity, Mark, Mode, RECORD_BYTES, Record, SLOT_BYTES, Signed, Slot, Store,
-        StoreError, image,
+        BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, HostId, Identity, Mark, Mode, RECORD_BYTES, Record, Signed,
+        Slot, Store, StoreError, image,
     },
 };
 use std::{
@@ -35,8 +35,11 @@ pub fn mark(height: u64) -> Mark {
     Mark { hrs: Hrs { height, round: u32::from(fill), step: Step::Precommit }, signed: Some(signed) }
 }
 
+/// The file that every disk here says it is.
+pub const FILE: FileId = FileId { inode: 1, birth: None };
+
 pub fn first_record(height: u64) -> Record {
-    Record { mode: Mode::Active, sequence: 0, host: HOST, identity: identity(), mark: mark(height) }
+    Record { mode: Mode::Active, sequence: 0, header: Header::new(HOST, identity(), FILE), mark: mark(height) }
 }
 
 /// Answers questions, and over many runs gives every combination of answers once.
@@ -175,7 +178,7 @@ impl Device {
         self.last_opening = true;
         let ways = if self.bounds.rot { 1 + 2 * ROT.len() } else { 1 };
         let Some(way) = self.choices.pick(ways).checked_sub(1) else { return false };
-        let offset = [0, SLOT_BYTES][way % 2];
+        let offset = [BLOCK_BYTES, 2 * BLOCK_BYTES][way % 2];
         ROT[way / 2](&mut self.cache[offset..offset + RECORD_BYTES]);
         true
     }
@@ -188,6 +191,15 @@ impl Device {
 }
 
 impl Disk for ModelDisk {
+    fn id(&mut self) -> io::Result<FileId> {
+        Ok(FILE)
+    }
+
+    fn read_header(&mut self, header: &mut [u8; BLOCK_BYTES]) -> io::Result<()> {
+        header.copy_from_slice(&self.device().cache[..BLOCK_BYTES]);
+        Ok(())
+    }
+
     fn settle(&mut self) -> io::Result<()> {
         self.device().flush()
     }

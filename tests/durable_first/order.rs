@@ -18,7 +18,7 @@ use highwater::{
         frame::LengthPrefix,
         message::{Message, Proposal, Sum, TYPE_PREVOTE, Vote},
     },
-    watermark::{Mark, RECORD_BYTES, Record},
+    watermark::{BLOCK_BYTES, Header, Mark, RECORD_BYTES, Record},
 };
 use prost::Message as _;
 use std::{
@@ -79,7 +79,7 @@ impl Files {
                 let record = call.strings().concat();
                 let record: [u8; RECORD_BYTES] = record.as_slice().try_into().expect("records are written whole");
                 assert_eq!(call.result, RECORD_BYTES.to_string());
-                self.written.insert(call.target(), Record::decode(&record).unwrap().mark);
+                self.written.insert(call.target(), self.record(&call.target(), &record).mark);
             }
             Event::Begin(number, call) if matches!(call.name.as_str(), "fdatasync" | "fsync") => {
                 let mark = self.written.get(&call.target()).copied();
@@ -93,6 +93,13 @@ impl Files {
             }
             _ => {}
         }
+    }
+
+    /// A record of the file at `path`, whose header is there to read.
+    fn record(&self, path: &str, record: &[u8; RECORD_BYTES]) -> Record {
+        let content = std::fs::read(path).unwrap();
+        let header = Header::decode(content[..BLOCK_BYTES].try_into().unwrap()).unwrap();
+        Record::decode(record, &header).unwrap()
     }
 
     fn assert_covers(&self, home: &Home, chain: &str, sent: &Canonical) {

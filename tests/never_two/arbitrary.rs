@@ -9,7 +9,7 @@ use super::{
 };
 use highwater::{
     consensus::{HEIGHT_MAX, Hrs, KeyType, PublicKey, ROUND_MAX, Step},
-    watermark::{Candidate, HostId, Identity, Mark, Mode, Record, Verdict, decide},
+    watermark::{Candidate, FileId, Header, HostId, Identity, Mark, Mode, Record, Verdict, decide},
 };
 
 const HISTORIES: u64 = if cfg!(debug_assertions) { 1_000 } else { 20_000 };
@@ -51,7 +51,7 @@ fn arbitrary_ask(dice: &mut Dice, last: &Ask) -> Ask {
 
 /// What a restart makes of a mark.
 fn through_the_file(mark: Mark, record: &Record) -> Mark {
-    Record::decode(&Record { mark, ..record.clone() }.encode()).unwrap().mark
+    Record::decode(&Record { mark, ..record.clone() }.encode(), &record.header).unwrap().mark
 }
 
 #[test]
@@ -60,7 +60,8 @@ fn the_rule_keeps_the_promise_over_random_histories() {
     let key = ed25519_dalek::SigningKey::from_bytes(&[0x42; 32]).verifying_key();
     let key = PublicKey::from_bytes(KeyType::Ed25519, key.as_bytes()).unwrap();
     let identity = Identity { chain: chain.clone(), key };
-    let record = Record { mode: Mode::Active, sequence: 0, host: HostId([1; 16]), identity, mark: Mark::NEVER_SIGNED };
+    let header = Header::new(HostId([1; 16]), identity, FileId { inode: 1, birth: None });
+    let record = Record { mode: Mode::Active, sequence: 0, header, mark: Mark::NEVER_SIGNED };
     let (mut signed, mut repeated, mut refused) = (0, 0, 0_u64);
     for number in 0..HISTORIES {
         let mut replay = Replay { test: "arbitrary", seed: seed().wrapping_add(number), step: 0 };

@@ -18,7 +18,10 @@ use highwater::{
     migration,
     node::answer,
     privval::message::{BlockId, Message, PartSetHeader, Proposal, SignVoteRequest, Sum, Timestamp, Vote},
-    watermark::{Disk, FILE_BYTES, HostId, Identity, Mark, Mode, RECORD_BYTES, Record, Slot, Store, image},
+    watermark::{
+        BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, HostId, Identity, Mark, Mode, RECORD_BYTES, Record, Slot, Store,
+        image,
+    },
 };
 use prost::Message as _;
 use std::{
@@ -148,11 +151,23 @@ fn build() -> Result<PathBuf, String> {
     if built { Ok(path.into()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
 }
 
+/// The file that the disk in memory says it is.
+const FILE: FileId = FileId { inode: 1, birth: None };
+
 /// A disk in memory that never fails.
 #[derive(Clone)]
 struct Memory(Arc<Mutex<[u8; FILE_BYTES]>>);
 
 impl Disk for Memory {
+    fn id(&mut self) -> io::Result<FileId> {
+        Ok(FILE)
+    }
+
+    fn read_header(&mut self, header: &mut [u8; BLOCK_BYTES]) -> io::Result<()> {
+        header.copy_from_slice(&self.0.lock().unwrap()[..BLOCK_BYTES]);
+        Ok(())
+    }
+
     fn settle(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -184,7 +199,8 @@ struct Ours {
 
 impl Ours {
     fn new(mark: Mark) -> Self {
-        let record = Record { mode: Mode::Active, sequence: 0, host: HOST, identity: identity(), mark };
+        let header = Header::new(HOST, identity(), FILE);
+        let record = Record { mode: Mode::Active, sequence: 0, header, mark };
         Self::open(Memory(Arc::new(Mutex::new(image(&record)))))
     }
 

@@ -20,8 +20,20 @@ use tempfile::TempDir;
 /// Far above what any single step takes, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(3);
-/// The seed of the consensus key in tests that need a known one.
-pub const SEED: [u8; 32] = *b"\xA3JzT8\x11\xF0\x9C6q\xEE\x02\xD5Lk\xB7\x5E\x90\x1D\xC4w#\x88\xFBm\x0A\xE2;\x97Ys\x44";
+
+thread_local! {
+    static SEED: [u8; 32] = {
+        let mut seed = [0; 32];
+        File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut seed)).expect("random numbers");
+        seed
+    };
+}
+
+/// The seed of the consensus key of this test. Every test has another one: signers of one chain and key do not run beside
+/// each other on one machine.
+pub fn seed() -> [u8; 32] {
+    SEED.with(|seed| *seed)
+}
 
 /// The chain of [`Home::with_chain`].
 pub const CHAIN: &str = "test-1";
@@ -56,10 +68,10 @@ impl Home {
         Self { dir: tempfile::Builder::new().prefix("highwater-").tempdir().unwrap() }
     }
 
-    /// A home with one chain, the key of [`SEED`], a node on `node.sock`, and no state file: that is to be `watermark`.
+    /// A home with one chain, the key of [`seed`], a node on `node.sock`, and no state file: that is to be `watermark`.
     pub fn with_chain() -> Self {
         let home = Self::new();
-        home.write("consensus.key", base64::encode(SEED));
+        home.write("consensus.key", base64::encode(seed()));
         let socket = home.path("node.sock");
         home.write(
             "tmkms.toml",
@@ -150,6 +162,7 @@ impl Home {
 
     /// That all is as it was, whatever was written in between.
     #[track_caller]
+    #[allow(dead_code, reason = "not every test that shares this file asks")]
     pub fn assert_same(&self, before: &Snapshot, what: &str) {
         let mut before = Snapshot(before.0.clone());
         let now = self.snapshot().0;
@@ -159,7 +172,7 @@ impl Home {
         self.assert_untouched(&before, what);
     }
 
-    /// That `text` shows neither [`SEED`] nor what any `*.key` file here holds.
+    /// That `text` shows neither [`seed`] nor what any `*.key` file here holds.
     pub fn assert_no_secret(&self, text: &str) {
         if let Some(trace) = self.secret_in(text) {
             panic!("a secret (as {trace}) is in: {text}");
@@ -168,7 +181,7 @@ impl Home {
 
     /// Which form of a secret is in `text`.
     pub fn secret_in(&self, text: &str) -> Option<String> {
-        let mut secrets = vec![SEED.to_vec(), Sha512::digest(SEED).to_vec()];
+        let mut secrets = vec![seed().to_vec(), Sha512::digest(seed()).to_vec()];
         walk(self.dir.path(), &mut |path, metadata| {
             if metadata.is_file() && path.extension().is_some_and(|extension| extension == "key") {
                 let content = fs::read(path).unwrap();

@@ -3,11 +3,14 @@
 use highwater::consensus::{KeyType, PublicKey};
 use serde_json::Value;
 use std::{
+    cell::Cell,
     ffi::OsString,
     fs::{self, File, Permissions},
+    io::Read as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -46,6 +49,11 @@ impl Home {
 
     /// Where the watermark of `chain` is.
     pub fn state_file(&self, chain: &str) -> PathBuf {
+        self.path(&format!("{chain}.state.highwater"))
+    }
+
+    /// The `state_file` of `chain`: tmkms's, where a tombstone stands.
+    pub fn tmkms_file(&self, chain: &str) -> PathBuf {
         self.path(&format!("{chain}.state"))
     }
 
@@ -61,7 +69,7 @@ impl Home {
         PublicKey::from_bytes(KeyType::Ed25519, key.as_bytes()).unwrap()
     }
 
-    /// Adds a chain with a key of its own; that of the first is the key of `tests/vectors`. `extra` is TOML.
+    /// Adds a chain with a key of its own. `extra` is TOML.
     pub fn chain(self, id: &str, extra: &str) -> Self {
         self.write_secret(&format!("{id}.key"), seed(self.chains.len()));
         let key = self.key_file(id);
@@ -73,7 +81,7 @@ impl Home {
     pub fn chain_with_key(mut self, id: &str, extra: &str, provider: &str) -> Self {
         self.config += &format!(
             "[[chain]]\nid = \"{id}\"\nkey_format = {{ type = \"hex\" }}\nstate_file = {state:?}\n{extra}\n{provider}\n",
-            state = self.state_file(id),
+            state = self.tmkms_file(id),
         );
         self.chains.push(id.into());
         self
@@ -154,9 +162,29 @@ impl Home {
     }
 }
 
-/// The seed of the key of the chain at this place.
+thread_local! {
+    static FIRST_SEED: Cell<[u8; 32]> = {
+        let mut seed = [0; 32];
+        File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut seed)).expect("random numbers");
+        Cell::new(seed)
+    };
+}
+
+/// The seed of the key of the chain at this place. Every test has other keys: signers of one chain and key do not run
+/// beside each other on one machine.
 pub fn seed(index: usize) -> [u8; 32] {
-    [0x42 + u8::try_from(index).unwrap(); 32]
+    let mut seed = FIRST_SEED.get();
+    seed[31] ^= u8::try_from(index).unwrap();
+    seed
+}
+
+/// Has this test use the key of `tests/vectors`, as long as the guard lives.
+#[allow(dead_code)]
+pub fn use_key_of_vectors() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    FIRST_SEED.set([0x42; 32]);
+    guard
 }
 
 /// A running signer. It is killed, by its id, when this goes out of scope.

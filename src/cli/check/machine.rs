@@ -133,7 +133,7 @@ pub(super) fn check_clock(config: &Config, report: &mut Report) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     for chain in config.served_chains() {
-        let Some(signed) = state::show(&chain.state_file).ok().and_then(|record| record.mark.signed) else { continue };
+        let Some(signed) = state::show(&chain.watermark()).ok().and_then(|record| record.mark.signed) else { continue };
         let ahead = signed.timestamp.seconds().saturating_sub(now);
         if ahead > CLOCK_TOLERANCE_SECONDS {
             report.warn(format!(

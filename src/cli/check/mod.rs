@@ -10,7 +10,7 @@ use crate::{
     config::{ChainConfig, Config, ConfigError, Finding, KeyConfig, KeyRole, NodeAddress},
     daemon,
     keyring::{self, IdentityKey},
-    state::{self, StateError},
+    state::{self, StateError, Theirs},
     watermark::{FileError, HostId, Identity},
 };
 use clap::Args;
@@ -68,7 +68,7 @@ impl Check {
     /// A running signer's devices are its own: another session may cost it one of its own, or its turn.
     fn check_devices(&self, config: &Config, report: &mut Report) {
         let all_there = devices::check_surroundings(config, report);
-        if daemon::refuse_second_signer(config).is_err() {
+        if daemon::claim(config).is_err() {
             return running::ask(config, self.block_time, report);
         }
         if all_there {
@@ -123,51 +123,48 @@ fn check_chain(chain: &ChainConfig, key: KeyConfig<'_>, host: Option<HostId>, re
 
 /// Without a state file of Highwater only the device knows the key, and it is not asked here.
 fn check_state_of_unknown_key(chain: &ChainConfig, report: &mut Report) {
-    let (id, path) = (&chain.id, &chain.state_file);
-    match state::show(path) {
-        Err(StateError::ForeignInPlace { .. }) => report.warn(format!(
-            "chain {id}: {} is of another program: the first `start` takes it over, and needs the YubiHSM for that",
-            path.display()
-        )),
-        Err(error) => report.fail(format!("chain {id}: {error}")),
+    let (id, path) = (&chain.id, chain.watermark());
+    match state::show(&path) {
+        Err(error) => report.fail(format!("chain {id}: {}", explained(chain, error))),
         Ok(record) => report.fail(format!(
             "chain {id}: state file {} is of chain {} and key {}: name the right `state_file`",
             path.display(),
-            record.identity.chain,
-            record.identity.key
+            record.header.identity().chain,
+            record.header.identity().key
         )),
     }
 }
 
 fn check_state(chain: &ChainConfig, identity: &Identity, host: Option<HostId>, report: &mut Report) {
-    let (id, path) = (&chain.id, &chain.state_file);
-    if let Ok(metadata) = fs::metadata(path)
+    let (id, path) = (&chain.id, chain.watermark());
+    if let Ok(metadata) = fs::metadata(&path)
         && metadata.mode() & 0o022 != 0
     {
         let error = FileError::Writable { path: path.clone(), mode: metadata.mode() & 0o777 };
         report.fail(format!("chain {id}: {error}"));
     }
-    match state::show(path) {
-        Ok(record) => match host.map(|host| record.check(identity, host)) {
-            None => {}
-            Some(Ok(())) => report.ok(format!("chain {id}: state file {} is at {}", path.display(), record.mark.hrs)),
-            Some(Err(error)) => report.fail(format!("chain {id}: state file {} {error}", path.display())),
-        },
-        Err(StateError::ForeignInPlace { .. }) => check_foreign_state(chain, identity, report),
-        Err(error) => report.fail(format!("chain {id}: {error}")),
+    match state::look(&path) {
+        Ok((record, file)) => {
+            match host.map(|host| record.check(identity, host, &file)) {
+                None => {}
+                Some(Ok(())) => {
+                    report.ok(format!("chain {id}: state file {} is at {}", path.display(), record.mark.hrs));
+                }
+                Some(Err(error)) => report.fail(format!("chain {id}: state file {} {error}", path.display())),
+            }
+            let theirs = Theirs::new(&chain.state_file);
+            for text in theirs.still_written(identity, &path, &record.mark) {
+                report.warn(format!("chain {id}: {text}"));
+            }
+        }
+        Err(error) => report.fail(format!("chain {id}: {}", explained(chain, error))),
     }
 }
 
-/// A tmkms state file is taken over at start; anything else in its place is not.
-fn check_foreign_state(chain: &ChainConfig, identity: &Identity, report: &mut Report) {
-    let (id, path) = (&chain.id, &chain.state_file);
-    match state::preview(path, identity) {
-        Ok(foreign) => report.ok(format!(
-            "chain {id}: `start` will take over the state of {} from {}, at {}",
-            foreign.program,
-            path.display(),
-            foreign.mark.hrs
-        )),
-        Err(error) => report.fail(format!("chain {id}: {error}")),
+/// What `start` says of it.
+fn explained(chain: &ChainConfig, error: StateError) -> StateError {
+    match error {
+        StateError::File(error) => Theirs::new(&chain.state_file).explain_missing(error),
+        other => other,
     }
 }

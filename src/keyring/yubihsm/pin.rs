@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The public key that the state file of `chain` is bound to.
 pub fn recorded(chain: &ChainConfig, role: KeyRole) -> Option<PublicKey> {
-    let record = watermark::read_unlocked(&chain.state_file).ok()?.ok()?;
-    let identity = record.identity;
+    let (record, _) = watermark::read_unlocked(&chain.watermark()).ok()?;
+    let identity = record.header.identity();
     (identity.chain == chain.id && identity.key.key_type() == role.key_type()).then_some(identity.key)
 }
 
@@ -77,7 +77,7 @@ impl Answers {
             return Err(format!(
                 "the public key of {} is not known: {} does not hold it yet, and no device tells it ({})",
                 chain.id,
-                chain.state_file.display(),
+                chain.watermark().display(),
                 reasons.join("; ")
             ));
         };
@@ -99,7 +99,7 @@ mod tests {
         config::KeyFormat,
         consensus::ChainId,
         keyring::softsign::SecretKey,
-        watermark::{HostId, Identity, Mark, Mode, Record, create},
+        watermark::{HostId, Identity, Mark, create},
     };
     use std::path::Path;
     use zeroize::Zeroizing;
@@ -126,8 +126,7 @@ mod tests {
         assert_eq!(recorded(&chain("test-1", &path), KeyRole::Consensus), None);
         let identity = Identity { chain: ChainId::new("test-1").unwrap(), key: key(1) };
         let host = HostId::of_this_machine().unwrap();
-        let record = Record { mode: Mode::Active, sequence: 0, host, identity, mark: Mark::NEVER_SIGNED };
-        create(&path, &record).unwrap();
+        create(&chain("test-1", &path).watermark(), host, &identity, Mark::NEVER_SIGNED).unwrap();
         assert_eq!(recorded(&chain("test-1", &path), KeyRole::Consensus), Some(key(1)));
         assert_eq!(recorded(&chain("test-1", &path), KeyRole::Account), None);
         assert_eq!(recorded(&chain("test-2", &path), KeyRole::Consensus), None);
@@ -146,8 +145,7 @@ mod tests {
         let error = agree(&[Ok(key(1)), down(), Ok(key(2))]).unwrap_err();
         assert!(error.contains("device 0 has the key") && error.contains("device 2 has"), "{error}");
         let error = agree(&[down(), Err(Trouble::Late)]).unwrap_err();
-        let words =
-            "a.state does not hold it yet, and no device tells it (device 0: unplugged; device 1: it did not answer";
+        let words = "a.state.highwater does not hold it yet, and no device tells it (device 0: unplugged; device 1: it did not answer";
         assert!(error.contains(words), "{error}");
     }
 }

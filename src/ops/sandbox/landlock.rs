@@ -28,13 +28,12 @@ impl Policy {
     /// Of the signer: its state directories, what it still reads at start, and the ports of its nodes and connectors.
     /// `socket` is where its control socket will be.
     pub(super) fn of_signer(config: &Config, socket: &Path) -> Self {
-        /// A state file of another program is replaced once, by links and a rename in the directory.
-        const STATE: BitFlags<AccessFs> =
-            make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | Truncate | MakeReg | RemoveFile});
+        /// The state file is open already; its directory is flushed once more.
+        const STATE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadDir});
         const SOCKET: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeSock | RemoveFile});
         let mut policy = Self::default();
         for chain in config.served_chains() {
-            policy.allow_directory_of(&chain.state_file, STATE);
+            policy.allow_directory_of(&chain.watermark(), STATE);
         }
         policy.allow_directory_of(socket, SOCKET);
         for path in ["/etc/machine-id", "/var/lib/dbus/machine-id"] {

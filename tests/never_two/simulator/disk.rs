@@ -1,7 +1,7 @@
 //! A disk with a page cache, power cuts, failing operations, and a fuse that ends the process in the middle.
 
 use super::super::dice::Dice;
-use highwater::watermark::{Disk, FILE_BYTES, RECORD_BYTES, Record, Slot};
+use highwater::watermark::{BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, RECORD_BYTES, Record, Slot};
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard},
@@ -15,6 +15,9 @@ pub enum Trouble {
     /// It fails, and the process goes on.
     Fault,
 }
+
+/// The file that every disk here says it is.
+pub const FILE: FileId = FileId { inode: 1, birth: None };
 
 /// A handle to the one disk of a world.
 #[derive(Clone)]
@@ -133,9 +136,10 @@ impl Platter {
 
     /// Whether anything has happened that lets the file not verify: a torn record, or a slot of another file.
     pub fn may_be_damaged(&self) -> bool {
+        let header = Header::decode(self.cache[..BLOCK_BYTES].try_into().expect("a block")).expect("nobody tears it");
         let torn = |slot: Slot| {
             let range = slot.offset()..slot.offset() + RECORD_BYTES;
-            Record::decode(self.cache[range].try_into().expect("the length of a record")).is_err()
+            Record::decode(self.cache[range].try_into().expect("the length of a record"), &header).is_err()
         };
         self.mixed || torn(Slot::First) || torn(Slot::Second)
     }
@@ -186,6 +190,15 @@ impl Platter {
 }
 
 impl Disk for SimDisk {
+    fn id(&mut self) -> io::Result<FileId> {
+        Ok(FILE)
+    }
+
+    fn read_header(&mut self, header: &mut [u8; BLOCK_BYTES]) -> io::Result<()> {
+        header.copy_from_slice(&self.platter().cache[..BLOCK_BYTES]);
+        Ok(())
+    }
+
     fn settle(&mut self) -> io::Result<()> {
         self.flush()
     }

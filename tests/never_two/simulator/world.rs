@@ -6,7 +6,7 @@ use super::{
         dice::{Dice, Replay},
         history::{History, Left, Offence},
     },
-    disk::{SimDisk, Trouble},
+    disk::{FILE, SimDisk, Trouble},
     keys::{KeyKind, public_key},
 };
 use highwater::{
@@ -17,7 +17,7 @@ use highwater::{
         Refusal,
         message::{Message, Sum},
     },
-    watermark::{FILE_BYTES, HostId, Identity, Mark, Mode, Record, Slot, Store, StoreError, image},
+    watermark::{FILE_BYTES, Header, HostId, Identity, Mark, Mode, Record, Slot, Store, StoreError, image},
 };
 use prost::Message as _;
 use std::path::Path;
@@ -489,7 +489,7 @@ fn identity() -> Identity {
 }
 
 fn first_record(host: HostId, mark: Mark) -> Record {
-    Record { mode: Mode::Active, sequence: 0, host, identity: identity(), mark }
+    Record { mode: Mode::Active, sequence: 0, header: Header::new(host, identity(), FILE), mark }
 }
 
 fn place(hrs: Hrs) -> (i64, i32, i32) {

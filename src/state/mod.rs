@@ -1,0 +1,301 @@
+//! What is done to the state file of a chain: open it for signing, make it, bring a mark in, take one out, raise it.
+//!
+//! A mark only moves forward here, whoever asks. The file is ours alone: it stands beside the `state_file` of tmkms.toml,
+//! which is tmkms's. A mark comes from there by `import` only, and a tombstone stays in its place.
+
+mod error;
+mod theirs;
+
+pub use error::StateError;
+pub use theirs::{Standing, Theirs};
+
+use crate::{
+    consensus::{ChainId, Hrs},
+    disk,
+    migration::{Foreign, MigrationError, Program},
+    watermark::{
+        self, Disk as _, FileError, FileId, HostId, Identity, Mark, Mode, Record, StateFile, StateReadError, Store,
+        StoreError,
+    },
+};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// The state file of a chain.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The file that tmkms.toml names, which is tmkms's.
+    pub theirs: Theirs,
+    /// Whose it has to be.
+    pub identity: Identity,
+    /// The machine that it has to be of.
+    pub host: HostId,
+}
+
+/// What was taken over from another file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// What that file was.
+    pub source: &'static str,
+    /// The mark of the state file from now on.
+    pub mark: Mark,
+    /// Where a file is kept that another one has taken the place of.
+    pub kept: Option<PathBuf>,
+}
+
+/// What the operator says of a file whose program may have written more than has reached the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// Nothing.
+    Unknown,
+    /// That its height was compared with what the chain has seen of this key.
+    Checked,
+}
+
+impl Place {
+    /// Opens the state for signing, in the file that [`lock`] gave. Never makes, takes over or repairs anything.
+    pub fn open(&self, file: StateFile) -> Result<Store, StateError> {
+        Store::open(Box::new(file), &self.identity, self.host).map_err(self.store_error())
+    }
+
+    /// Makes the state file of a chain that has none, and sees to it that a tmkms which is started by mistake signs
+    /// nothing. Where the file of tmkms is kept, if there is one.
+    pub fn create(&self, mark: Mark) -> Result<Option<PathBuf>, StateError> {
+        let standing = self.theirs.look(&self.identity);
+        let path = || self.theirs.path().to_owned();
+        match &standing {
+            Standing::State(foreign) if mark.hrs < foreign.mark.hrs => {
+                return Err(StateError::BelowTheirs { path: path(), theirs: foreign.mark.hrs, asked: mark.hrs });
+            }
+            Standing::Unreadable(MigrationError::NeverSigned | MigrationError::Unproven { hrs: Hrs::GENESIS }) => {}
+            Standing::Unreadable(error) if mark == Mark::NEVER_SIGNED => {
+                return Err(StateError::Migration { path: path(), error: error.clone() });
+            }
+            _ => {}
+        }
+        self.create_at(mark)?;
+        self.theirs.bury(&standing, &self.identity)
+    }
+
+    fn create_at(&self, mark: Mark) -> Result<(), StateError> {
+        Ok(watermark::create(&self.path, self.host, &self.identity, mark)?)
+    }
+
+    /// Brings in the mark of the file at `from`: tmkms's, CometBFT's, or a Highwater state file that is of another
+    /// machine or a copy, also when that stands in our own place. Without `from`, of the file that tmkms.toml names.
+    pub fn import(&self, from: Option<&Path>, age: Age) -> Result<Imported, StateError> {
+        let from = match from {
+            Some(from) if is_same_file(&self.path, from) => return self.import_itself(from),
+            Some(from) => from,
+            None if self.finishes_tombstone() => return self.finish_tombstone(),
+            None => self.theirs.path(),
+        };
+        let in_place = is_same_file(self.theirs.path(), from);
+        let (source, mark) = self.read_source(from, age)?;
+        if in_place && source == Program::CometBft.name() {
+            return Err(StateError::CometBftInPlace { path: from.into() });
+        }
+        let standing = if in_place {
+            Standing::State(Foreign { program: Program::Tmkms, mark })
+        } else {
+            self.theirs.look(&self.identity)
+        };
+        let replaced = match StateFile::open(&self.path) {
+            Err(FileError::Missing { .. }) => self.create_at(mark).map(|()| None)?,
+            Err(error) => return Err(error.into()),
+            Ok(file) => self.import_over(file, mark, in_place)?,
+        };
+        if !in_place {
+            self.theirs.note_source(from, mark, &self.path)?;
+        }
+        let buried = match standing {
+            // What was not read does not go out of the way.
+            Standing::State(_) | Standing::Unreadable(_) if !in_place => None,
+            standing => self.theirs.bury(&standing, &self.identity)?,
+        };
+        Ok(Imported { source, mark, kept: buried.or(replaced) })
+    }
+
+    /// Moves our own file to `mark`, or makes a new one where it may not be used as it is.
+    fn import_over(&self, mut file: StateFile, mark: Mark, in_place: bool) -> Result<Option<PathBuf>, StateError> {
+        let ours = file.newest().map_err(self.store_error())?;
+        let unchanged = mark.hrs == ours.mark.hrs;
+        match ours.check(&self.identity, self.host, &self.id_of(&mut file)?) {
+            // An import that was interrupted between our file and the tombstone.
+            Ok(()) if in_place && unchanged => Ok(None),
+            Ok(()) => {
+                self.must_be_above(&ours, mark)?;
+                let mut store = Store::open(Box::new(file), &self.identity, self.host).map_err(self.store_error())?;
+                store.advance(mark).map_err(self.store_error())?;
+                Ok(None)
+            }
+            Err(StoreError::Retired { .. }) => {
+                self.must_be_above(&ours, mark)?;
+                Ok(Some(watermark::replace(&file, self.host, &self.identity, mark)?))
+            }
+            Err(StoreError::ForeignHost { .. } | StoreError::Copy { .. }) => {
+                let mark = Mark::floor(mark.hrs.max(ours.mark.hrs));
+                Ok(Some(watermark::replace(&file, self.host, &self.identity, mark)?))
+            }
+            Err(error) => Err(self.store_error()(error)),
+        }
+    }
+
+    /// A file in our own place that came from another machine, or is a copy.
+    fn import_itself(&self, from: &Path) -> Result<Imported, StateError> {
+        let mut file = StateFile::open(&self.path)?;
+        let ours = file.newest().map_err(self.store_error())?;
+        let id = self.id_of(&mut file)?;
+        match ours.check(&self.identity, self.host, &id) {
+            Ok(()) => Err(StateError::ActiveSource { path: from.into(), ours: self.path.clone() }),
+            Err(StoreError::ForeignHost { .. } | StoreError::Copy { .. }) => {
+                let mark = Mark::floor(ours.mark.hrs);
+                let kept = watermark::replace(&file, self.host, &self.identity, mark)?;
+                Ok(Imported { source: "Highwater", mark, kept: Some(kept) })
+            }
+            // By itself a retired file cannot say what the other program has signed since.
+            Err(error) => Err(self.store_error()(error)),
+        }
+    }
+
+    /// Whether our file is there and nothing stands where tmkms would begin at height 0.
+    fn finishes_tombstone(&self) -> bool {
+        self.path.exists() && matches!(self.theirs.look(&self.identity), Standing::Nothing)
+    }
+
+    fn finish_tombstone(&self) -> Result<Imported, StateError> {
+        let mark = *self.open(StateFile::open(&self.path)?)?.mark();
+        self.theirs.bury(&Standing::Nothing, &self.identity)?;
+        Ok(Imported { source: "Highwater", mark, kept: None })
+    }
+
+    fn must_be_above(&self, ours: &Record, theirs: Mark) -> Result<(), StateError> {
+        if theirs.hrs > ours.mark.hrs {
+            return Ok(());
+        }
+        let retired = ours.mode == Mode::Retired;
+        Err(StateError::NotForward { path: self.path.clone(), last: ours.mark.hrs, asked: theirs.hrs, retired })
+    }
+
+    /// What the file at `from` brings.
+    fn read_source(&self, from: &Path, age: Age) -> Result<(&'static str, Mark), StateError> {
+        let is_ours = watermark::is_state_file(from).map_err(|error| match error {
+            // What helps a signer that misses its own state would mislead here.
+            FileError::Missing { .. } => StateError::Migration { path: from.into(), error: MigrationError::Missing },
+            other => other.into(),
+        })?;
+        if !is_ours {
+            let Foreign { program, mark } = theirs::read(from, &self.identity)?;
+            if age == Age::Unknown && theirs::is_older_than_boot(from) {
+                return Err(StateError::OlderThanBoot { path: from.into(), program, mark: mark.hrs });
+            }
+            return Ok((program.name(), mark));
+        }
+        // Locked, so that it is nobody's working file.
+        let there = Self { path: from.into(), ..self.clone() };
+        let mut file = StateFile::open(from)?;
+        let record = file.newest().map_err(there.store_error())?;
+        let id = there.id_of(&mut file)?;
+        match record.check(&self.identity, self.host, &id) {
+            Err(StoreError::ForeignHost { .. } | StoreError::Copy { .. }) => {
+                Ok(("Highwater", Mark::floor(record.mark.hrs)))
+            }
+            // Two active files for one key on one machine would let two signers run.
+            Ok(()) => Err(StateError::ActiveSource { path: from.into(), ours: self.path.clone() }),
+            Err(error) => Err(there.store_error()(error)),
+        }
+    }
+
+    fn id_of(&self, file: &mut StateFile) -> Result<FileId, StateError> {
+        file.id().map_err(|error| self.store_error()(StoreError::Io { action: "look at", error }))
+    }
+
+    /// Names the file in an error of its store.
+    pub fn store_error(&self) -> impl FnOnce(StoreError) -> StateError + use<> {
+        let path = self.path.clone();
+        move |error| StateError::Store { path, error }
+    }
+}
+
+/// Locks the state file at `path` for a signer. Beside it stands `theirs`, the file of tmkms, which is never taken over.
+pub fn lock(path: &Path, theirs: &Theirs) -> Result<StateFile, StateError> {
+    broken!("start_imports" => theirs.imported_by_start(path));
+    StateFile::open(path).map_err(|error| theirs.explain_missing(error))
+}
+
+/// Raises the mark of `chain`'s file at `path`: nothing at or below `height` is ever signed again. Needs no key.
+pub fn raise(path: &Path, chain: &ChainId, host: HostId, height: u64) -> Result<Mark, StateError> {
+    let mut store = open_without_key(path, chain, host)?;
+    let mark = Mark::floor(Hrs::end_of(height));
+    if mark.hrs <= store.mark().hrs {
+        let last = store.mark().hrs;
+        return Err(StateError::NotForward { path: path.into(), last, asked: mark.hrs, retired: false });
+    }
+    let raised = store.advance(mark).map_err(|error| StateError::Store { path: path.into(), error })?;
+    Ok(raised.spend())
+}
+
+/// The mark of a state file, for another program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// How far this key has signed.
+    pub mark: Mark,
+    /// Whether the mark had been handed out before: two copies exist, and only one may ever be used.
+    pub repeated: bool,
+}
+
+/// Takes the mark out of `chain`'s file at `path`, which is retired: this signer refuses it from now on. A retired file
+/// gives its mark again, in case the first copy was lost.
+pub fn export(path: &Path, chain: &ChainId, host: HostId) -> Result<Exported, StateError> {
+    let store = match open_without_key(path, chain, host) {
+        Err(StateError::Store { error: StoreError::Retired { mark }, .. }) => {
+            return Ok(Exported { mark, repeated: true });
+        }
+        other => other?,
+    };
+    let mark = *store.mark();
+    store.retire().map_err(|error| StateError::Store { path: path.into(), error })?;
+    Ok(Exported { mark, repeated: false })
+}
+
+/// The newest record of the file at `path`, also while a signer uses it.
+pub fn show(path: &Path) -> Result<Record, StateError> {
+    look(path).map(|(record, _)| record)
+}
+
+/// The same, and which file it is in.
+pub fn look(path: &Path) -> Result<(Record, FileId), StateError> {
+    watermark::read_unlocked(path).map_err(|error| match error {
+        StateReadError::File(error) => error.into(),
+        StateReadError::Store(error) => StateError::Store { path: path.into(), error },
+    })
+}
+
+/// Opens a store for whichever key it is of.
+fn open_without_key(path: &Path, chain: &ChainId, host: HostId) -> Result<Store, StateError> {
+    let mut file = StateFile::open(path)?;
+    let newest = file.newest().map_err(|error| StateError::Store { path: path.into(), error })?;
+    let identity = Identity { chain: chain.clone(), key: newest.header.identity().key };
+    Store::open(Box::new(file), &identity, host).map_err(|error| StateError::Store { path: path.into(), error })
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let id = |path: &Path| -> io::Result<_> { std::fs::metadata(path).map(|found| (found.dev(), found.ino())) };
+    matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// The suffix by which our state file is told from tmkms's, beside which it stands.
+const SUFFIX: &str = ".highwater";
+
+/// Where our state file is, given the one that tmkms.toml names.
+pub fn beside(state_file: &Path) -> PathBuf {
+    disk::with_suffix(state_file, SUFFIX)
+}
+
+#[cfg(test)]
+mod tests;

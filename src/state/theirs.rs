@@ -1,0 +1,265 @@
+//! The file that tmkms.toml names. It is tmkms's: we never sign by it. After an import a tombstone stands in its place,
+//! tmkms's own format at the highest height there is, so that a tmkms which is started by mistake signs nothing.
+
+use super::StateError;
+use crate::{
+    consensus::{HEIGHT_MAX, Hrs},
+    disk::{create_private, keep_beside, sync_parent, with_suffix},
+    migration::{self, Foreign, MigrationError, Program},
+    watermark::{FileError, Identity, Mark},
+};
+use serde_json::{Value, json};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, fchown},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// What the name of a foreign file ends in under which it is kept.
+const KEPT: &str = ".imported";
+/// The note of where a mark came from, beside our state file.
+const SOURCE: &str = ".source";
+/// A CometBFT state file holds one message in hex; this is far above it.
+const TEXT_MAX_BYTES: u64 = 64 * 1024;
+
+/// The file that tmkms.toml names.
+#[derive(Clone, Debug)]
+pub struct Theirs(PathBuf);
+
+/// What stands there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No file.
+    Nothing,
+    /// The state of a program that has signed.
+    State(Foreign),
+    /// Our tombstone.
+    Tombstone,
+    /// A file that is no state of anybody, or says that nothing was ever signed.
+    Unreadable(MigrationError),
+}
+
+impl Theirs {
+    /// The file at `path`.
+    pub fn new(path: &Path) -> Self {
+        Self(path.into())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Looks at what stands there.
+    pub fn look(&self, identity: &Identity) -> Standing {
+        match read(&self.0, identity) {
+            Ok(foreign) => Standing::State(foreign),
+            Err(StateError::Migration { error: MigrationError::Missing, .. }) => Standing::Nothing,
+            Err(StateError::Migration { error: MigrationError::Tombstone, .. }) => Standing::Tombstone,
+            Err(StateError::Migration { error, .. }) => Standing::Unreadable(error),
+            Err(error) => Standing::Unreadable(MigrationError::NotJson(error.to_string())),
+        }
+    }
+
+    /// The bug that this house was rebuilt for: a start that takes whatever stands here for its own state.
+    #[cfg(highwater_broken)]
+    pub(super) fn imported_by_start(&self, ours: &Path) {
+        use crate::watermark::{StateFile, Store, read_unlocked};
+        let Ok((record, _)) = read_unlocked(ours) else { return };
+        let identity = record.header.identity().clone();
+        if let Standing::State(foreign) = self.look(&identity) {
+            let old = StateFile::open(ours).expect("nobody else is here");
+            let host = record.header.host();
+            crate::watermark::replace(&old, host, &identity, foreign.mark).expect("a disk that works");
+            drop(old);
+            let file = StateFile::open(ours).expect("just made");
+            Store::open(Box::new(file), &identity, host).expect("just made");
+        }
+    }
+
+    /// What to do about a state file of ours that is not there.
+    pub fn explain_missing(&self, error: FileError) -> StateError {
+        let FileError::Missing { path: ours } = error else { return error.into() };
+        let theirs = self.0.clone();
+        match text_of(&self.0) {
+            Err(_) => StateError::File(FileError::Missing { path: ours }),
+            Ok(text) if migration::is_tombstone(&text) => StateError::Lost { ours, theirs },
+            Ok(_) => StateError::NotImported { ours, theirs },
+        }
+    }
+
+    /// Puts the tombstone here. What stood here, and has to be what `standing` tells, is kept beside it; returns where.
+    pub(super) fn bury(&self, standing: &Standing, identity: &Identity) -> Result<Option<PathBuf>, StateError> {
+        let tombstone = migration::write(Program::Tmkms, &Mark::floor(Hrs::end_of(HEIGHT_MAX)));
+        match standing {
+            Standing::Tombstone => Ok(None),
+            Standing::Nothing => self.put(&tombstone).map(|()| None),
+            // Its node would not start over a file of tmkms.
+            Standing::State(Foreign { program: Program::CometBft, .. })
+            | Standing::Unreadable(MigrationError::Unproven { .. }) => Ok(None),
+            Standing::State(_) | Standing::Unreadable(_) => {
+                let path = fs::canonicalize(&self.0).map_err(self.io("resolve"))?;
+                let kept = keep_beside(&path, KEPT).map_err(self.io("keep a copy of"))?;
+                sync_parent(&path).map_err(self.io("flush the directory of"))?;
+                // tmkms knows no locks, and renames a new file over its old one.
+                let same = |at: &Path| Self::new(at).look(identity) == *standing;
+                if !(same(&kept) && same(&path)) {
+                    return Err(StateError::TheirsAtWork { path: self.0.clone() });
+                }
+                self.put(&tombstone)?;
+                Ok(Some(kept))
+            }
+        }
+    }
+
+    /// Writes the mark that tmkms goes on from over the tombstone, or where nothing stands.
+    pub fn give_back(&self, mark: &Mark, identity: &Identity) -> Result<(), StateError> {
+        let text = migration::write(Program::Tmkms, mark);
+        match self.look(identity) {
+            Standing::Nothing | Standing::Tombstone => self.put(&text),
+            // The same export, once more.
+            Standing::State(foreign) if foreign.mark == Mark::floor(mark.hrs) => self.put(&text),
+            _ => Err(StateError::TheirsInPlace { path: self.0.clone() }),
+        }
+    }
+
+    /// Puts `text` here, whole and on the disk, as a file of whoever owned the one before.
+    fn put(&self, text: &str) -> Result<(), StateError> {
+        let path = match fs::canonicalize(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.0.clone(),
+            found => found.map_err(self.io("resolve"))?,
+        };
+        let new = with_suffix(&path, ".new");
+        let _ = fs::remove_file(&new);
+        let written = create_private(&new).and_then(|mut file| {
+            if let Ok(old) = fs::metadata(&path) {
+                // Only root can give a file away; for everybody else it is its own already.
+                let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
+            }
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
+        let placed = written.and_then(|()| match fs::rename(&new, &path) {
+            // A file that is mounted by itself can only be written over. Cut short it is no JSON, and tmkms does not start.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                fs::remove_file(&new)?;
+                let mut file = OpenOptions::new().write(true).truncate(true).open(&path)?;
+                file.write_all(text.as_bytes())?;
+                file.sync_all()
+            }
+            other => other,
+        });
+        placed.and_then(|()| sync_parent(&path)).map_err(self.io("write"))
+    }
+
+    fn io(&self, action: &'static str) -> impl FnOnce(io::Error) -> StateError {
+        let path = self.0.clone();
+        move |error| StateError::Theirs { path, action, error }
+    }
+
+    /// Notes where the mark of `ours` came from, so that a program which goes on writing there is noticed.
+    pub(super) fn note_source(&self, from: &Path, mark: Mark, ours: &Path) -> Result<(), StateError> {
+        let note = with_suffix(ours, SOURCE);
+        let Hrs { height, round, step } = mark.hrs;
+        let text = json!({
+            "file": std::path::absolute(from).unwrap_or_else(|_| from.into()),
+            "height": height, "round": round, "step": step.number(),
+        });
+        let _ = fs::remove_file(&note);
+        let written = create_private(&note).and_then(|mut file| {
+            file.write_all(text.to_string().as_bytes())?;
+            file.sync_all()
+        });
+        let written = written.and_then(|()| sync_parent(&note));
+        written.map_err(|error| StateError::Theirs { path: note, action: "write", error })
+    }
+
+    /// Other programs that have written their state since ours, at `ours` and at `mark`, was taken from it. No reason to
+    /// stop: what they sign nobody here can take back, and our own mark still keeps this signer from signing twice.
+    pub fn still_written(&self, identity: &Identity, ours: &Path, mark: &Mark) -> Vec<String> {
+        let mut found = Vec::new();
+        match self.look(identity) {
+            Standing::State(foreign) => found.push(format!(
+                "{} has written its state {} again, at {} (this signer is at {}): it may be running with the same key, and \
+                 two programs with one key sign twice. Stop {0} for good. Then move that file away, and run `highwater \
+                 state import`, which puts a tombstone in its place",
+                foreign.program,
+                self.0.display(),
+                foreign.mark.hrs,
+                mark.hrs,
+            )),
+            Standing::Nothing => found.push(format!(
+                "nothing stands at {}: a tmkms that is started by mistake would begin at height 0 and sign twice. Run \
+                 `highwater state import` while the signer is stopped; it puts a tombstone there",
+                self.0.display()
+            )),
+            Standing::Tombstone | Standing::Unreadable(_) => {}
+        }
+        if let Some((from, taken)) = source_of(ours)
+            && let Ok(foreign) = read(&from, identity)
+            && foreign.mark.hrs > taken
+        {
+            found.push(format!(
+                "{} has gone on writing its state {} since it was imported: it was at {taken} and is at {} (this signer is \
+                 at {}). Stop that program for good: two programs with one key sign twice",
+                foreign.program,
+                from.display(),
+                foreign.mark.hrs,
+                mark.hrs,
+            ));
+        }
+        found
+    }
+}
+
+/// Where the mark of the state file at `ours` came from, and what it was then.
+fn source_of(ours: &Path) -> Option<(PathBuf, Hrs)> {
+    let note: Value = serde_json::from_str(&text_of(&with_suffix(ours, SOURCE)).ok()?).ok()?;
+    let step = crate::consensus::Step::from_number(note["step"].as_u64()?)?;
+    let hrs = Hrs { height: note["height"].as_u64()?, round: note["round"].as_u64()?.try_into().ok()?, step };
+    Some((note["file"].as_str()?.into(), hrs))
+}
+
+/// Reads the state of another program.
+pub(super) fn read(path: &Path, identity: &Identity) -> Result<Foreign, StateError> {
+    let refused = |error| StateError::Migration { path: path.into(), error };
+    let text = text_of(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => refused(MigrationError::Missing),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => refused(MigrationError::NotJson(error.to_string())),
+        _ => StateError::Theirs { path: path.into(), action: "read", error },
+    })?;
+    migration::read(&text, identity).map_err(refused)
+}
+
+/// Whether a file was last written before this machine booted. What cannot be told counts as older: a machine that went
+/// down may have lost what a program had written without a flush.
+pub(super) fn is_older_than_boot(path: &Path) -> bool {
+    let written = fs::metadata(path).and_then(|found| found.modified());
+    match (written, boot_time()) {
+        (Ok(written), Some(boot)) => written < boot,
+        _ => true,
+    }
+}
+
+/// proc_stat(5): `btime`, in seconds since 1970.
+fn boot_time() -> Option<SystemTime> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+fn text_of(path: &Path) -> io::Result<String> {
+    let invalid = |kind, text| Err(io::Error::new(kind, text));
+    // A pipe would wait for its writer.
+    if !fs::metadata(path)?.is_file() {
+        return invalid(io::ErrorKind::InvalidInput, "it is not a regular file");
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(TEXT_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > TEXT_MAX_BYTES {
+        return invalid(io::ErrorKind::InvalidData, "it is too long for a state file");
+    }
+    String::from_utf8(bytes).or_else(|_| invalid(io::ErrorKind::InvalidData, "it is not text"))
+}

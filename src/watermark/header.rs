@@ -1,0 +1,266 @@
+//! The header of a state file: whose it is, and which file on which machine. Written once, when the file is made.
+//!
+//! Every record carries the digest of its header, so a record never counts in a file of another chain, key or machine.
+//! The file's own inode number and birth time stand in it too, so that a copy of the file can be told from the file.
+
+use super::{
+    host::HostId,
+    record::{MAGIC_BYTES, RecordError, VERSION, array},
+};
+use crate::consensus::{CHAIN_ID_MAX_BYTES, ChainId, KeyType, PublicKey};
+use sha2::{Digest as _, Sha256};
+
+/// Size of the header, and distance between the parts of a state file: each in a block of its own on every file system.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// Whose mark a state file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The chain.
+    pub chain: ChainId,
+    /// The consensus key.
+    pub key: PublicKey,
+}
+
+/// A file, told from every other file that its machine has or had. A device number is no part of it: it may change at a
+/// boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    /// Its inode number.
+    pub inode: u64,
+    /// When it was made, in seconds and nanoseconds since 1970, if the file system keeps that.
+    pub birth: Option<(i64, u32)>,
+}
+
+impl FileId {
+    /// Whether `found` is the file that this was noted of. A file system that kept no birth time may have learnt to since.
+    pub fn is(&self, found: &Self) -> bool {
+        broken!("copy_unnoticed" => return true);
+        self.inode == found.inode && (self.birth.is_none() || self.birth == found.birth)
+    }
+}
+
+/// What a state file says of itself, for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    host: HostId,
+    identity: Identity,
+    file: FileId,
+    digest: [u8; 32],
+}
+
+/// How every header begins.
+pub(super) const MAGIC: [u8; MAGIC_BYTES] = *b"HIGHWATR";
+const CHECKSUM_BYTES: usize = 32;
+const BODY_BYTES: usize = BLOCK_BYTES - CHECKSUM_BYTES;
+/// The longest public key of any scheme that CometBFT knows, ML-DSA-65, has 1,952 bytes.
+const KEY_MAX_BYTES: usize = 2048;
+
+/// The fields in their order; the number is the field's place. What is not named is zero.
+mod at {
+    use std::ops::Range;
+
+    pub(super) const MAGIC: Range<usize> = 0..8;
+    pub(super) const VERSION: Range<usize> = 8..10;
+    pub(super) const KEY_TYPE: usize = 10;
+    pub(super) const CHAIN_LENGTH: usize = 11;
+    pub(super) const KEY_LENGTH: Range<usize> = 12..14;
+    pub(super) const HOST: Range<usize> = 16..32;
+    pub(super) const INODE: Range<usize> = 32..40;
+    pub(super) const BIRTH_SECONDS: Range<usize> = 40..48;
+    pub(super) const BIRTH_NANOS: Range<usize> = 48..52;
+    pub(super) const BIRTH_KNOWN: usize = 52;
+    pub(super) const CHAIN: usize = 64;
+    pub(super) const KEY: usize = 128;
+}
+
+impl Header {
+    /// The header of a new file.
+    pub fn new(host: HostId, identity: Identity, file: FileId) -> Self {
+        let mut header = Self { host, identity, file, digest: [0; 32] };
+        header.digest = array(&header.encode()[BODY_BYTES..]);
+        header
+    }
+
+    /// The machine that made the file.
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    /// The chain and key whose mark the file holds.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The file that this header was written for.
+    pub fn file(&self) -> &FileId {
+        &self.file
+    }
+
+    /// SHA-256 of the header, which its records carry.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// The header as bytes; numbers are little-endian.
+    pub fn encode(&self) -> [u8; BLOCK_BYTES] {
+        let mut out = [0; BLOCK_BYTES];
+        out[at::MAGIC].copy_from_slice(&MAGIC);
+        out[at::VERSION].copy_from_slice(&VERSION.to_le_bytes());
+        out[at::HOST].copy_from_slice(&self.host.0);
+        out[at::INODE].copy_from_slice(&self.file.inode.to_le_bytes());
+        if let Some((seconds, nanos)) = self.file.birth {
+            out[at::BIRTH_KNOWN] = 1;
+            out[at::BIRTH_SECONDS].copy_from_slice(&seconds.to_le_bytes());
+            out[at::BIRTH_NANOS].copy_from_slice(&nanos.to_le_bytes());
+        }
+        let chain = self.identity.chain.as_str().as_bytes();
+        out[at::CHAIN_LENGTH] = u8::try_from(chain.len()).expect("a chain id has at most 50 bytes");
+        out[at::CHAIN..at::CHAIN + chain.len()].copy_from_slice(chain);
+        let mut put_key = |key_type, key: &[u8]| {
+            debug_assert!(key.len() <= KEY_MAX_BYTES, "every key type fits");
+            let length = u16::try_from(key.len()).expect("every key type fits");
+            out[at::KEY_TYPE] = key_type;
+            out[at::KEY_LENGTH].copy_from_slice(&length.to_le_bytes());
+            out[at::KEY..at::KEY + key.len()].copy_from_slice(key);
+        };
+        match &self.identity.key {
+            PublicKey::Ed25519(key) => put_key(1, key.as_bytes()),
+            PublicKey::Secp256k1(key) => put_key(2, key.to_encoded_point(true).as_bytes()),
+        }
+        let checksum = Sha256::digest(&out[..BODY_BYTES]);
+        out[BODY_BYTES..].copy_from_slice(&checksum);
+        out
+    }
+
+    /// Reads a header. Whatever [`Header::encode`] would not have written is an error.
+    pub fn decode(bytes: &[u8; BLOCK_BYTES]) -> Result<Self, RecordError> {
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Err(RecordError::Blank);
+        }
+        if bytes[at::MAGIC] != MAGIC {
+            return Err(RecordError::NotARecord);
+        }
+        // Before the checksum: nobody knows where a newer format has its own.
+        let format = u16::from_le_bytes(array(&bytes[at::VERSION]));
+        if format > VERSION {
+            return Err(RecordError::Newer { what: "format", number: format });
+        }
+        if Sha256::digest(&bytes[..BODY_BYTES])[..] != bytes[BODY_BYTES..] {
+            return Err(RecordError::Checksum);
+        }
+        let key_type = match bytes[at::KEY_TYPE] {
+            0 => return Err(RecordError::Fields),
+            1 => KeyType::Ed25519,
+            2 => KeyType::Secp256k1,
+            newer => return Err(RecordError::Newer { what: "key type", number: newer.into() }),
+        };
+        let header = decode_fields(bytes, key_type).ok_or(RecordError::Fields)?;
+        if header.encode() == *bytes { Ok(header) } else { Err(RecordError::Fields) }
+    }
+}
+
+fn decode_fields(bytes: &[u8; BLOCK_BYTES], key_type: KeyType) -> Option<Header> {
+    let length = Some(usize::from(bytes[at::CHAIN_LENGTH])).filter(|length| *length <= CHAIN_ID_MAX_BYTES)?;
+    let chain = ChainId::new(std::str::from_utf8(&bytes[at::CHAIN..at::CHAIN + length]).ok()?).ok()?;
+    let length = usize::from(u16::from_le_bytes(array(&bytes[at::KEY_LENGTH])));
+    let length = Some(length).filter(|length| *length <= KEY_MAX_BYTES)?;
+    let key = PublicKey::from_bytes(key_type, &bytes[at::KEY..at::KEY + length]).ok()?;
+    let seconds = i64::from_le_bytes(array(&bytes[at::BIRTH_SECONDS]));
+    let nanos = u32::from_le_bytes(array(&bytes[at::BIRTH_NANOS]));
+    let file = FileId {
+        inode: u64::from_le_bytes(array(&bytes[at::INODE])),
+        birth: (bytes[at::BIRTH_KNOWN] == 1).then_some((seconds, nanos)),
+    };
+    Some(Header::new(HostId(array(&bytes[at::HOST])), Identity { chain, key }, file))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::watermark) const THIS_FILE: FileId = FileId { inode: 4711, birth: Some((1_700_000_000, 999)) };
+
+    pub(in crate::watermark) fn sample_header() -> Header {
+        let key = [
+            0x21, 0x52, 0xf8, 0xd1, 0x9b, 0x79, 0x1d, 0x24, 0x45, 0x32, 0x42, 0xe1, 0x5f, 0x2e, 0xab, 0x6c, 0xb7, 0xcf,
+            0xfa, 0x7b, 0x6a, 0x5e, 0xd3, 0x00, 0x97, 0x96, 0x0e, 0x06, 0x98, 0x81, 0xdb, 0x12,
+        ];
+        let key = PublicKey::from_bytes(KeyType::Ed25519, &key).unwrap();
+        Header::new(HostId([9; 16]), Identity { chain: ChainId::new("test-chain").unwrap(), key }, THIS_FILE)
+    }
+
+    /// `header` with one byte changed and a checksum that fits.
+    fn changed(header: &Header, index: usize, value: u8) -> [u8; BLOCK_BYTES] {
+        let mut bytes = header.encode();
+        bytes[index] = value;
+        let checksum = Sha256::digest(&bytes[..BODY_BYTES]);
+        bytes[BODY_BYTES..].copy_from_slice(&checksum);
+        bytes
+    }
+
+    #[test]
+    fn headers_at_every_limit_round_trip() {
+        let key = k256::ecdsa::SigningKey::from_slice(&[1; 32]).unwrap();
+        let longest = Identity {
+            chain: ChainId::new(&"c".repeat(CHAIN_ID_MAX_BYTES)).unwrap(),
+            key: PublicKey::Secp256k1(*key.verifying_key()),
+        };
+        for identity in [sample_header().identity, longest] {
+            for birth in [None, Some((i64::MIN, 0)), Some((i64::MAX, u32::MAX))] {
+                let header = Header::new(HostId([0xff; 16]), identity.clone(), FileId { inode: u64::MAX, birth });
+                assert_eq!(Header::decode(&header.encode()), Ok(header));
+            }
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = sample_header().encode();
+        for index in 0..BLOCK_BYTES {
+            let mut flipped = bytes;
+            flipped[index] ^= 1 << (index % 8);
+            assert!(Header::decode(&flipped).is_err(), "byte {index}");
+        }
+    }
+
+    #[test]
+    fn an_impossible_field_under_a_good_checksum_is_noticed() {
+        let changes: [(usize, u8); 8] = [
+            (at::KEY_TYPE, 0),
+            (at::CHAIN_LENGTH, 0),
+            (at::CHAIN_LENGTH, 51),
+            (at::CHAIN, 0xff),
+            (at::KEY_LENGTH.start, 31),
+            (at::KEY_LENGTH.start + 1, 0xff),
+            (at::BIRTH_KNOWN, 2),
+            (BODY_BYTES - 1, 1),
+        ];
+        for (index, value) in changes {
+            let decoded = Header::decode(&changed(&sample_header(), index, value));
+            assert_eq!(decoded, Err(RecordError::Fields), "byte {index} = {value}");
+        }
+    }
+
+    #[test]
+    fn what_a_newer_highwater_wrote_is_told_as_that() {
+        let format = changed(&sample_header(), at::VERSION.start + 1, 1);
+        let key_type = changed(&sample_header(), at::KEY_TYPE, 7);
+        let mut moved_checksum = format;
+        moved_checksum[BODY_BYTES..].fill(0);
+        for (bytes, what) in [(format, "format"), (moved_checksum, "format"), (key_type, "key type")] {
+            let error = Header::decode(&bytes).unwrap_err();
+            assert!(matches!(error, RecordError::Newer { what: told, .. } if told == what), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_inode_and_its_birth() {
+        let noted = THIS_FILE;
+        assert!(noted.is(&noted));
+        assert!(!noted.is(&FileId { inode: 4712, ..noted }));
+        assert!(!noted.is(&FileId { birth: Some((1_700_000_000, 998)), ..noted }));
+        assert!(!noted.is(&FileId { birth: None, ..noted }));
+        assert!(FileId { birth: None, ..noted }.is(&noted), "an upgraded kernel may tell more");
+    }
+}
