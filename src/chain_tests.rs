@@ -214,6 +214,23 @@ fn a_key_that_fails_after_the_mark_moved_can_only_sign_the_same_message_later() 
 }
 
 #[test]
+fn the_signature_of_one_mark_is_never_given_for_another() {
+    let home = Home::new();
+    let key = FlakyKey::default();
+    let fails = Arc::clone(&key.fails);
+    let chain = home.chain_with(Box::new(key), false);
+    chain.sign_vote(&vote(1, Kind::Prevote, 7, 1), None).unwrap();
+    fails.store(true, Ordering::SeqCst);
+    let next = vote(2, Kind::Prevote, 7, 1);
+    assert!(matches!(chain.sign_vote(&next, None), Err(Refusal::KeyUnavailable(_))));
+    fails.store(false, Ordering::SeqCst);
+    // A repeat now: its mark moved before the key failed.
+    let signed = chain.sign_vote(&next, None).unwrap();
+    assert!(signed.repeated);
+    assert_signs(&next, &signed);
+}
+
+#[test]
 fn a_precommit_whose_extension_cannot_be_signed_is_refused_whole_and_later_answered_whole() {
     /// Fails for extensions only: their sign bytes carry no type field.
     struct NoExtensions(Arc<AtomicBool>);

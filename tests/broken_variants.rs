@@ -17,12 +17,26 @@ use std::{
 
 /// The unit tests, as a target.
 const UNIT: &str = "highwater";
+const CLI: &str = "cli";
 const DURABLE_FIRST: &str = "durable_first";
 const NEVER_TWO: &str = "never_two";
+const TMKMS: &str = "tmkms";
 
 /// Each bug, a target, and its tests that have to fail with the bug.
 const VARIANTS: &[(&str, &str, &[&str])] = &[
+    ("cache_of_another_mark", UNIT, &["chain::tests::the_signature_of_one_mark_is_never_given_for_another"]),
+    (
+        "copy_unnoticed",
+        UNIT,
+        &[
+            "state::tests::a_copy_is_refused_until_it_is_imported",
+            "watermark::file::tests::a_file_that_was_copied_untarred_or_restored_is_a_copy",
+            "watermark::store::tests::a_copy_of_a_file_is_no_file_of_ours",
+        ],
+    ),
     ("flush_after_release", DURABLE_FIRST, &[NO_CRASH, SIGNATURE_AFTER_FLUSH]),
+    ("machine_lock_ignored", CLI, &["one_signer_for_a_chain_and_key_runs_on_a_machine_whatever_its_files"]),
+    ("machine_lock_ignored", UNIT, &["claim::tests::a_chain_and_key_are_claimed_once_and_others_beside_them"]),
     ("newest_not_rewritten", DURABLE_FIRST, &[NO_CRASH]),
     ("newest_not_rewritten", NEVER_TWO, &[NO_WORLD]),
     ("no_flush", DURABLE_FIRST, &[NO_CRASH, NO_TEAR, SIGNATURE_AFTER_FLUSH, FAULT_STOPS]),
@@ -39,6 +53,15 @@ const VARIANTS: &[(&str, &str, &[&str])] = &[
             "crash_states::a_rotten_slot_is_never_passed_over_whatever_went_before",
         ],
     ),
+    (
+        "overwrite_unnoticed",
+        UNIT,
+        &[
+            "watermark::file::tests::whoever_overwrites_the_file_of_a_store_in_place_stops_it",
+            "watermark::store::tests::whoever_writes_into_a_file_in_use_stops_its_store",
+        ],
+    ),
+    ("release_unchecked", UNIT, &["chain::tests::a_mark_releases_nothing_but_its_own_message"]),
     (
         "rename_without_sync",
         DURABLE_FIRST,
@@ -60,6 +83,8 @@ const VARIANTS: &[(&str, &str, &[&str])] = &[
     ("rule_comparison_flipped", UNIT, &[RULE_AGREES, RULE_REFUSES]),
     ("rule_digest_ignored", NEVER_TWO, &[EVERY_HISTORY, RANDOM_HISTORIES, LIKE_COMETBFT, NODES, NO_WORLD]),
     ("rule_digest_ignored", UNIT, &[RULE_AGREES, RULE_REFUSES]),
+    ("start_imports", TMKMS, &["a_tmkms_that_still_runs_takes_no_mark_of_ours_back"]),
+    ("start_imports", UNIT, &["state::tests::no_foreign_file_takes_a_mark_back_however_it_comes"]),
     ("signature_unverified", NEVER_TWO, &[NO_WORLD]),
     ("signature_unverified", UNIT, &["keyring::device::tests::a_wrong_signature_never_leaves_even_twice"]),
 ];

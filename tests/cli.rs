@@ -314,6 +314,40 @@ fn a_running_signer_keeps_its_state_to_itself() {
     );
 }
 
+#[test]
+fn one_signer_for_a_chain_and_key_runs_on_a_machine_whatever_its_files() {
+    let home = Home::with_chain();
+    let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    home.write("b.toml", config.replace("\"watermark\"", "\"b\"").replace("node.sock", "b.sock"));
+    home.run("state init --never-signed").assert(0, "made", "");
+    home.run("state init --never-signed -c b.toml").assert(0, "made", "");
+    let mut first = home.spawn("first", &mut home.highwater("start"));
+    first.wait_for_line("chain open");
+
+    // Two configurations with one key file, and a copy of a whole home.
+    let pid = format!("another signer for this chain and key runs on this machine: process {} of user ", first.id());
+    home.run("start -c b.toml").assert(75, "", &format!("chain {CHAIN}: |{pid}"));
+    let copy = Home::new();
+    let copied =
+        std::process::Command::new("cp").args(["-a", "."]).arg(copy.path("")).current_dir(home.path("")).status();
+    assert!(copied.unwrap().success());
+    copy.run("start").assert(75, "", &pid);
+    assert!(first.terminate().success());
+
+    // The other of the two may go on, and the copy is known for one.
+    let mut second = home.spawn("second", &mut home.highwater("start -c b.toml"));
+    second.wait_for_line("chain open");
+    assert!(second.terminate().success());
+    copy.run("start").assert(65, "", "is a copy of a state file, made at 0/0/proposal|`highwater state import FILE`");
+    copy.run("check").assert(2, "fail  chain test-1: |is a copy of a state file", "");
+    copy.run("state import watermark.highwater").assert(
+        0,
+        "mode      active",
+        "is kept as |watermark.highwater.replaced",
+    );
+    copy.run("check").assert(0, "is at 0/0/proposal", "");
+}
+
 /// The consensus key of [`seed`] in every form that a file can have it in.
 fn consensus_forms() -> Vec<(&'static str, String)> {
     let public = ed25519_dalek::SigningKey::from_bytes(&seed()).verifying_key().to_bytes();

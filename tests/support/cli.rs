@@ -242,6 +242,12 @@ pub struct Running<'a> {
 }
 
 impl Running<'_> {
+    /// Its process.
+    #[allow(dead_code, reason = "not every test that shares this file asks")]
+    pub fn id(&self) -> u32 {
+        self.guard.0.id()
+    }
+
     /// All that it has printed so far.
     pub fn log(&self) -> String {
         let text = String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned();
