@@ -78,7 +78,7 @@ impl Header {
     /// The header of a new file.
     pub fn new(host: HostId, identity: Identity, file: FileId) -> Self {
         let mut header = Self { host, identity, file, digest: [0; 32] };
-        header.digest = array(&header.encode()[BODY_BYTES..]);
+        header.digest = Sha256::digest(&header.encode()[..BODY_BYTES]).into();
         header
     }
 
@@ -97,7 +97,7 @@ impl Header {
         &self.file
     }
 
-    /// SHA-256 of the header, which its records carry.
+    /// SHA-256 of the header, which stands at its end and which its records carry.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
@@ -128,8 +128,7 @@ impl Header {
             PublicKey::Ed25519(key) => put_key(1, key.as_bytes()),
             PublicKey::Secp256k1(key) => put_key(2, key.to_encoded_point(true).as_bytes()),
         }
-        let checksum = Sha256::digest(&out[..BODY_BYTES]);
-        out[BODY_BYTES..].copy_from_slice(&checksum);
+        out[BODY_BYTES..].copy_from_slice(&self.digest);
         out
     }
 
@@ -172,7 +171,8 @@ fn decode_fields(bytes: &[u8; BLOCK_BYTES], key_type: KeyType) -> Option<Header>
         inode: u64::from_le_bytes(array(&bytes[at::INODE])),
         birth: (bytes[at::BIRTH_KNOWN] == 1).then_some((seconds, nanos)),
     };
-    Some(Header::new(HostId(array(&bytes[at::HOST])), Identity { chain, key }, file))
+    let (host, digest) = (HostId(array(&bytes[at::HOST])), array(&bytes[BODY_BYTES..]));
+    Some(Header { host, identity: Identity { chain, key }, file, digest })
 }
 
 #[cfg(test)]
