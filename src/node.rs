@@ -8,7 +8,11 @@ use crate::{
     consensus::{ChainId, Hrs},
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    ops::{names::Names, recorder::Recorder, stats::NodeStats},
+    ops::{
+        names::Names,
+        recorder::{Recorder, Source},
+        stats::NodeStats,
+    },
     privval::{ParseError, Refusal, Request, RequestKind, message::Message, response},
 };
 use rand_core::{OsRng, RngCore as _};
@@ -22,7 +26,7 @@ use tracing::{debug, info, warn};
 /// One validator node and the chain it is served.
 pub struct Node {
     config: ValidatorConfig,
-    name: Arc<str>,
+    source: Arc<Source>,
     /// Who we are on a SecretConnection; unix sockets need none.
     identity: Option<Arc<IdentityKey>>,
     chain: Arc<Chain>,
@@ -40,8 +44,10 @@ impl Node {
     pub fn new(config: ValidatorConfig, identity: Option<Arc<IdentityKey>>, chain: Arc<Chain>, names: Names) -> Self {
         let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
         assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
-        let name = config.address.to_string().into();
-        Self { config, name, identity, chain, names, stop: Arc::default(), stats: Arc::default(), recorder: None }
+        let node = config.address.to_string().into();
+        let key = chain.public_key().ok().map(|key| key.to_string());
+        let source = Arc::new(Source { chain: chain.id().clone(), key, node });
+        Self { config, source, identity, chain, names, stop: Arc::default(), stats: Arc::default(), recorder: None }
     }
 
     /// Has everything that becomes of a request told by that recorder. Without one the node's own thread does it.
@@ -71,7 +77,7 @@ impl Node {
 
     /// The node's address.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.source.node
     }
 
     /// Serves the node until told to stop, or until its first lost link if `reconnect = false`.
@@ -87,10 +93,10 @@ impl Node {
             let Err(error) = ended;
             self.stats.link_down(&error.to_string());
             quiet.report(&error.to_string(), |text, times| {
-                warn!(chain = %self.chain.id(), node = %self.name, times, "link lost: {text}");
+                warn!(chain = %self.chain.id(), node = %self.source.node, times, "link lost: {text}");
             });
             if !self.config.reconnect {
-                warn!(chain = %self.chain.id(), node = %self.name, "not dialling again: reconnect = false");
+                warn!(chain = %self.chain.id(), node = %self.source.node, "not dialling again: reconnect = false");
                 return;
             }
             if self.stop.sleep(backoff.next()) {
@@ -102,10 +108,10 @@ impl Node {
     fn connect_and_serve(&self, on_answer: impl FnMut()) -> Result<Infallible, LinkError> {
         let door = self.dial()?;
         self.stop.hold(door.closer()?);
-        debug!(chain = %self.chain.id(), node = %self.name, "connected, waiting for the node to speak");
+        debug!(chain = %self.chain.id(), node = %self.source.node, "connected, waiting for the node to speak");
         let mut link = door.enter()?;
         let peer = link.peer().map(|peer| peer.to_string());
-        info!(chain = %self.chain.id(), node = %self.name, peer = peer.as_deref().unwrap_or("-"), "link up");
+        info!(chain = %self.chain.id(), node = %self.source.node, peer = peer.as_deref().unwrap_or("-"), "link up");
         self.stats.link_up(peer);
         self.serve(link.as_mut(), on_answer)
     }
@@ -143,8 +149,8 @@ impl Node {
             self.stats.answered(&event, took);
             self.chain.stats().answered(&event);
             match &self.recorder {
-                Some(recorder) => recorder.answered(self.chain.id(), &self.name, event, took),
-                None => event.log(self.chain.id(), &self.name, took),
+                Some(recorder) => recorder.answered(&self.source, event, took),
+                None => event.log(self.chain.id(), &self.source.node, took),
             }
             on_answer();
         }

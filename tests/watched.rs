@@ -302,6 +302,9 @@ fn every_decision_is_recorded_and_a_gap_is_told_at_the_next_start() {
     let first = shown[0].1.unwrap();
     let expected = [("signed", Some(first)), ("repeated", Some(first)), ("refused", None), ("signed", Some(first + 1))];
     assert_eq!(shown, expected.map(|(result, sequence)| (Value::from(result), sequence)));
+    let keys: Vec<_> = lines().iter().map(|line| line["key"].as_str().map(str::len)).collect();
+    let whole = Some("ed25519:".len() + 64);
+    assert_eq!(keys, [whole, whole, None, whole], "what was signed names its key");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
     // Without a gap nothing is said. With the last line gone, it is.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `time` | when the answer had left, in milliseconds since 1970 |
 //! | `chain`, `node` | whose request it was |
+//! | `key` | the consensus key that signed, or signed before |
 //! | `type` | `proposal`, `prevote`, `precommit`, `raw-bytes`; `vote` if it could not be read |
 //! | `height`, `round` | if the request has them |
 //! | `result` | `signed`, `repeated`, `refused`, `failed` |
@@ -13,7 +14,7 @@
 //! It is a record, not a guard: the watermark alone keeps from signing twice. Nobody waits for it, so a full disk or a kill
 //! can lose its last lines. The sequence shows that: it is looked at when the signer starts, and a gap is told.
 
-use super::stats::type_of;
+use super::{recorder::Source, stats::type_of};
 use crate::{
     consensus::ChainId,
     node::{Event, Outcome},
@@ -69,6 +70,8 @@ enum Line {
 struct Entry<'a> {
     time: u64,
     chain: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
     node: &'a str,
     r#type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,6 +99,7 @@ impl AuditFile {
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         let last = last_sequences(&mut file)?;
+        end_last_line(&mut file)?;
         Ok(Self { file, path: path.into(), last })
     }
 
@@ -112,7 +116,7 @@ impl AuditFile {
 
 impl Audit {
     /// An answer has left.
-    pub fn answered(&self, chain: &ChainId, node: &str, event: &Event) {
+    pub fn answered(&self, source: &Source, event: &Event) {
         if matches!(event.kind, RequestKind::Ping | RequestKind::PubKey) {
             return;
         }
@@ -120,11 +124,13 @@ impl Audit {
             Outcome::Refused(refusal) => (Some(refusal.name()), Some(refusal.to_string())),
             _ => (None, None),
         };
+        let signed = matches!(event.outcome, Outcome::Signed | Outcome::Repeated);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let entry = Entry {
             time: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            chain: chain.as_str(),
-            node,
+            chain: source.chain.as_str(),
+            key: source.key.as_deref().filter(|_| signed),
+            node: &source.node,
             r#type: type_of(event),
             height: event.hrs.map(|hrs| hrs.height),
             round: event.hrs.map(|hrs| hrs.round),
@@ -194,6 +200,18 @@ fn write(file: File, path: &Path, queue: &Receiver<Line>, lost: &AtomicU64) {
     }
 }
 
+/// A line that a kill has cut off must not swallow the first one that follows it.
+fn end_last_line(file: &mut File) -> io::Result<()> {
+    let about = file.metadata()?;
+    if !about.is_file() || about.len() == 0 {
+        return Ok(());
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    if last != *b"\n" { file.write_all(b"\n") } else { Ok(()) }
+}
+
 /// The sequence in the last line of each chain near the end of the file.
 fn last_sequences(file: &mut File) -> io::Result<BTreeMap<String, u64>> {
     let length = file.metadata()?.len();
@@ -217,6 +235,10 @@ mod tests {
     };
     use std::fs;
 
+    fn source(chain: &str, node: &str) -> Source {
+        Source { chain: ChainId::new(chain).unwrap(), key: Some("ed25519:2152".into()), node: node.into() }
+    }
+
     fn event(height: u64, outcome: Outcome, sequence: Option<u64>) -> Event {
         let hrs = Hrs { height, round: 1, step: Step::Precommit };
         Event { kind: RequestKind::Vote, hrs: Some(hrs), outcome, flushed_in: None, sequence }
@@ -226,15 +248,15 @@ mod tests {
     fn every_decision_becomes_a_line_and_the_last_sequence_is_found_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
-        let [one, two] = ["test-1", "test-2"].map(|id| ChainId::new(id).unwrap());
+        let (one, two) = (source("test-1", "unix:///a"), source("test-2", "unix:///b"));
         for start in 0..2 {
             let audit = AuditFile::open(&path).unwrap().start().unwrap();
             let hrs = Hrs { height: 7, round: 1, step: Step::Precommit };
             let refusal = Refusal::DoubleSign { hrs, conflict: Conflict::BlockAgainstBlock };
-            audit.answered(&one, "unix:///a", &event(7, Outcome::Signed, Some(5 + start)));
-            audit.answered(&two, "unix:///b", &event(8, Outcome::Signed, Some(90)));
-            audit.answered(&one, "unix:///a", &event(7, Outcome::Refused(refusal), None));
-            audit.answered(&one, "unix:///a", &Event { kind: RequestKind::Ping, ..event(7, Outcome::Answered, None) });
+            audit.answered(&one, &event(7, Outcome::Signed, Some(5 + start)));
+            audit.answered(&two, &event(8, Outcome::Signed, Some(90)));
+            audit.answered(&one, &event(7, Outcome::Refused(refusal), None));
+            audit.answered(&one, &Event { kind: RequestKind::Ping, ..event(7, Outcome::Answered, None) });
             audit.finish();
             assert_eq!(audit.lost(), 0);
         }
@@ -247,6 +269,7 @@ mod tests {
             "text": "double sign refused at 7/1/precommit: another block was signed there"
         });
         assert_eq!((&lines[2], &lines[3]["sequence"]), (&expected, &6.into()));
+        assert_eq!(lines[0]["key"], "ed25519:2152", "what was signed names its key");
         let last = AuditFile::open(&path).unwrap().last;
         assert_eq!(last, [("test-1".to_owned(), 6), ("test-2".to_owned(), 90)].into());
     }
@@ -257,13 +280,15 @@ mod tests {
         let path = directory.path().join("audit.jsonl");
         fs::write(&path, "{\"chain\":\"a\",\"sequence\":3}\n{\"chain\":\"a\",\"sequ").unwrap();
         assert_eq!(AuditFile::open(&path).unwrap().last, [("a".to_owned(), 3)].into());
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.ends_with("\"sequ\n"), "what follows begins a line of its own: {text}");
     }
 
     #[test]
     fn a_full_disk_costs_lines_and_is_counted() {
         let audit = AuditFile::open(Path::new("/dev/full")).unwrap().start().unwrap();
         for height in 0..10 {
-            audit.answered(&ChainId::new("a").unwrap(), "n", &event(height, Outcome::Signed, Some(height)));
+            audit.answered(&source("a", "n"), &event(height, Outcome::Signed, Some(height)));
         }
         audit.finish();
         assert_eq!(audit.lost(), 10);

@@ -8,12 +8,14 @@
 //! | `web` | the metrics endpoint and the control socket |
 //! | `recorder` | tells what became of requests, away from the threads that answer them |
 //! | `audit` | a line in a file for every decision |
+//! | `evidence` | what that file says was signed |
 //! | `sandbox` | what the processes of a signer can still do to their machine |
 //! | `helper`, `names` | processes for what the confined signer must not do; looking up host names |
 //! | `notify` | what systemd is told |
 //! | `log`, `panic` | lines on standard error; what a panic ends |
 
 pub mod audit;
+pub mod evidence;
 pub mod helper;
 pub mod histogram;
 pub mod log;

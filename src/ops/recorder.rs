@@ -36,10 +36,20 @@ enum Item {
     Finish(SyncSender<()>),
 }
 
+/// Whose requests they are.
+#[derive(Debug)]
+pub struct Source {
+    /// The chain.
+    pub chain: ChainId,
+    /// Its consensus key, if that is known.
+    pub key: Option<String>,
+    /// The address of the node.
+    pub node: Arc<str>,
+}
+
 /// What became of a request.
 struct Entry {
-    chain: ChainId,
-    node: Arc<str>,
+    source: Arc<Source>,
     event: Event,
     took: Duration,
 }
@@ -53,8 +63,8 @@ impl Recorder {
     }
 
     /// An answer has left. Waits for nothing.
-    pub fn answered(&self, chain: &ChainId, node: &Arc<str>, event: Event, took: Duration) {
-        let entry = Entry { chain: chain.clone(), node: Arc::clone(node), event, took };
+    pub fn answered(&self, source: &Arc<Source>, event: Event, took: Duration) {
+        let entry = Entry { source: Arc::clone(source), event, took };
         if self.queue.try_send(Item::Event(entry)).is_err() {
             self.lost.fetch_add(1, Relaxed);
         }
@@ -83,10 +93,10 @@ fn run(items: &Receiver<Item>, audit: Option<&Audit>) {
         for item in std::iter::once(first).chain(items.try_iter()) {
             match item {
                 Item::Event(entry) => {
-                    let Entry { chain, node, event, took } = entry;
-                    event.log(&chain, &node, took);
+                    let Entry { source, event, took } = entry;
+                    event.log(&source.chain, &source.node, took);
                     if let Some(audit) = audit {
-                        audit.answered(&chain, &node, &event);
+                        audit.answered(&source, &event);
                     }
                 }
                 Item::Finish(done) => {
@@ -113,10 +123,11 @@ mod tests {
         let audit = AuditFile::open(&path).unwrap().start().unwrap();
         let recorder = Recorder::start(Some(audit.clone())).unwrap();
         let chain = ChainId::new("test-1").unwrap();
+        let source = Arc::new(Source { chain, key: None, node: "unix:///a".into() });
         for height in 0..1000 {
             let outcome = Outcome::Refused(Refusal::MaxHeight { height, max_height: 0 });
             let event = Event { kind: RequestKind::Vote, hrs: None, outcome, flushed_in: None, sequence: None };
-            recorder.answered(&chain, &"unix:///a".into(), event, Duration::ZERO);
+            recorder.answered(&source, event, Duration::ZERO);
         }
         recorder.finish();
         audit.finish();
