@@ -148,7 +148,7 @@ fn bind_metrics(runtime: &Runtime, config: &Config) -> Result<Option<TcpListener
 
 /// A signer without its control socket signs all the same.
 fn bind_control(runtime: &Runtime, config: &Config) -> Option<ControlSocket> {
-    let path = web::control_socket(env::var_os(web::RUNTIME_VARIABLE), config.home());
+    let path = web::control_socket(env::var_os(web::RUNTIME_VARIABLE), &config.path);
     let _inside = runtime.enter();
     let unbound = |error| warn!("`highwater status` will not work: cannot listen at {}: {error}", path.display());
     ControlSocket::bind(&path).map_err(unbound).ok()

@@ -9,7 +9,7 @@ use super::SignError;
 use crate::{
     chain::SELF_TEST,
     consensus::{ChainId, PublicKey, Signature},
-    ops::histogram::Histogram,
+    ops::{foreign::ForeignText, histogram::Histogram},
 };
 use rand_core::{OsRng, RngCore as _};
 use std::{
@@ -72,19 +72,20 @@ pub struct Equipment {
     pub chains: Vec<ChainId>,
 }
 
-/// Why a device did not do what it was asked.
+/// Why a device did not do what it was asked. What it says comes from modules, connectors and devices, which can say
+/// anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// Others were served until there was no time left. Says nothing about the device.
     Busy,
     /// The session or the device is in an unknown state: a new session may help.
-    Broken(String),
+    Broken(ForeignText),
     /// Nothing helps before an operator acts, and trying again may do harm: a wrong PIN locks a token.
-    Fatal(String),
+    Fatal(ForeignText),
     /// It did not answer in time.
     Late,
     /// It gave a clear answer, and would give it again.
-    Rejected(String),
+    Rejected(ForeignText),
 }
 
 impl Trouble {
@@ -328,7 +329,7 @@ impl Worker {
 
     fn try_sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         if self.fatal {
-            return Err(Trouble::Fatal(self.reason()));
+            return Err(Trouble::Fatal(self.reason().into()));
         }
         if Instant::now() + self.usual >= deadline {
             return Err(Trouble::Busy);

@@ -9,6 +9,7 @@
 //! | `recorder` | tells what became of requests, away from the threads that answer them |
 //! | `audit` | a line in a file for every decision |
 //! | `evidence` | what that file says was signed |
+//! | `foreign` | what other programs say, made harmless |
 //! | `sandbox` | what the processes of a signer can still do to their machine |
 //! | `helper`, `names` | processes for what the confined signer must not do; looking up host names |
 //! | `notify` | what systemd is told |
@@ -16,6 +17,7 @@
 
 pub mod audit;
 pub mod evidence;
+pub mod foreign;
 pub mod helper;
 pub mod histogram;
 pub mod log;

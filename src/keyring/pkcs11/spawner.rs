@@ -74,7 +74,7 @@ impl Spawner {
         child.unwrap_or_else(|error| {
             // A late answer would be taken for that to the next request: the spawner is of no use any more.
             let _ = control.shutdown(Shutdown::Both);
-            Err(Trouble::Broken(format!("the process that starts children is gone: {error}")))
+            Err(Trouble::Broken(format!("the process that starts children is gone: {error}").into()))
         })
     }
 }
@@ -84,7 +84,7 @@ fn request_child(mut control: &UnixStream, number: usize) -> io::Result<Result<U
     control.write_all(&number.to_le_bytes())?;
     Ok(match receive_stream(control)? {
         Some(stream) => Ok(stream),
-        None => Err(Trouble::Fatal(read_json(&mut control)?)),
+        None => Err(Trouble::Fatal(read_json::<String>(&mut control)?.into())),
     })
 }
 

@@ -144,5 +144,5 @@ fn missing(status: &LandlockStatus) -> Option<String> {
 /// Where the control socket will be.
 pub(super) fn control_socket(config: &Config) -> PathBuf {
     use crate::ops::web;
-    web::control_socket(env::var_os(web::RUNTIME_VARIABLE), config.home())
+    web::control_socket(env::var_os(web::RUNTIME_VARIABLE), &config.path)
 }
