@@ -10,7 +10,7 @@ use crate::{
     link::{self, Closer, Door, Link, LinkError},
     ops::{
         names::Names,
-        recorder::{Recorder, Source},
+        recorder::{Recorder, Source, Tape},
         stats::NodeStats,
     },
     privval::{ParseError, Refusal, Request, RequestKind, message::Message, response},
@@ -26,14 +26,14 @@ use tracing::{debug, info, warn};
 /// One validator node and the chain it is served.
 pub struct Node {
     config: ValidatorConfig,
-    source: Arc<Source>,
+    name: Arc<str>,
     /// Who we are on a SecretConnection; unix sockets need none.
     identity: Option<Arc<IdentityKey>>,
     chain: Arc<Chain>,
     names: Names,
     stop: Arc<Stop>,
     stats: Arc<NodeStats>,
-    recorder: Option<Recorder>,
+    tape: Option<Arc<Tape>>,
 }
 
 impl Node {
@@ -44,15 +44,15 @@ impl Node {
     pub fn new(config: ValidatorConfig, identity: Option<Arc<IdentityKey>>, chain: Arc<Chain>, names: Names) -> Self {
         let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
         assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
-        let node = config.address.to_string().into();
-        let key = chain.public_key().ok().map(|key| key.to_string());
-        let source = Arc::new(Source { chain: chain.id().clone(), key, node });
-        Self { config, source, identity, chain, names, stop: Arc::default(), stats: Arc::default(), recorder: None }
+        let name = config.address.to_string().into();
+        Self { config, name, identity, chain, names, stop: Arc::default(), stats: Arc::default(), tape: None }
     }
 
     /// Has everything that becomes of a request told by that recorder. Without one the node's own thread does it.
     pub fn record(&mut self, recorder: &Recorder) {
-        self.recorder = Some(recorder.clone());
+        let key = self.chain.public_key().ok().map(|key| key.to_string());
+        let source = Source { chain: self.chain.id().clone(), key, node: Arc::clone(&self.name) };
+        self.tape = Some(recorder.tape(source));
     }
 
     /// A handle that ends [`Node::run`] from another thread.
@@ -77,7 +77,7 @@ impl Node {
 
     /// The node's address.
     pub fn name(&self) -> &str {
-        &self.source.node
+        &self.name
     }
 
     /// Serves the node until told to stop, or until its first lost link if `reconnect = false`.
@@ -93,10 +93,10 @@ impl Node {
             let Err(error) = ended;
             self.stats.link_down(&error.to_string());
             quiet.report(&error.to_string(), |text, times| {
-                warn!(chain = %self.chain.id(), node = %self.source.node, times, "link lost: {text}");
+                warn!(chain = %self.chain.id(), node = %self.name, times, "link lost: {text}");
             });
             if !self.config.reconnect {
-                warn!(chain = %self.chain.id(), node = %self.source.node, "not dialling again: reconnect = false");
+                warn!(chain = %self.chain.id(), node = %self.name, "not dialling again: reconnect = false");
                 return;
             }
             if self.stop.sleep(backoff.next()) {
@@ -108,10 +108,10 @@ impl Node {
     fn connect_and_serve(&self, on_answer: impl FnMut()) -> Result<Infallible, LinkError> {
         let door = self.dial()?;
         self.stop.hold(door.closer()?);
-        debug!(chain = %self.chain.id(), node = %self.source.node, "connected, waiting for the node to speak");
+        debug!(chain = %self.chain.id(), node = %self.name, "connected, waiting for the node to speak");
         let mut link = door.enter()?;
         let peer = link.peer().map(|peer| peer.to_string());
-        info!(chain = %self.chain.id(), node = %self.source.node, peer = peer.as_deref().unwrap_or("-"), "link up");
+        info!(chain = %self.chain.id(), node = %self.name, peer = peer.as_deref().unwrap_or("-"), "link up");
         self.stats.link_up(peer);
         self.serve(link.as_mut(), on_answer)
     }
@@ -148,9 +148,9 @@ impl Node {
             let took = begin.elapsed();
             self.stats.answered(&event, took);
             self.chain.stats().answered(&event);
-            match &self.recorder {
-                Some(recorder) => recorder.answered(&self.source, event, took),
-                None => event.log(self.chain.id(), &self.source.node, took),
+            match &self.tape {
+                Some(tape) => tape.answered(event, took),
+                None => event.log(self.chain.id(), &self.name, took),
             }
             on_answer();
         }

@@ -1,14 +1,14 @@
 //! What the audit file says was signed: a second memory, beside the watermark, of how far a chain has come.
 //!
 //! It is only ever read to keep a chain closed. A line counts if it can be read; one that was cut off, or that
-//! somebody else wrote into the file, says nothing. The whole file is read with those that it was rotated out of, in
+//! somebody else wrote into the file, says nothing. A file that was just begun repeats (`carried`) what those before it
+//! say, so that they can go. The whole file is read with those that it was rotated out of, in
 //! pieces, so that neither its size nor a line without an end takes memory.
 
 use crate::consensus::{CHAIN_ID_MAX_BYTES, ChainId, HEIGHT_MAX, Hrs, PublicKey, Step};
 use serde::Deserialize;
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Read as _},
@@ -28,16 +28,27 @@ pub(super) const LINE_BEGINS: &str = "{\"time\":";
 /// The highest that was signed, by chain and key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// Lines of the first versions name no key.
-    highest: BTreeMap<(String, Option<String>), Hrs>,
+    /// Few, so that looking through them takes less than making a key for a map.
+    highest: Vec<Highest>,
     unread: Vec<PathBuf>,
+}
+
+/// The highest of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Highest {
+    pub(super) chain: String,
+    /// Empty in lines of the first versions, which name none.
+    pub(super) key: String,
+    pub(super) hrs: Hrs,
 }
 
 impl Evidence {
     /// The highest that was signed for `chain` with `key`, or for the chain with a key that the line does not name.
     pub fn of(&self, chain: &ChainId, key: &PublicKey) -> Option<Hrs> {
-        let of = |key| self.highest.get(&(chain.as_str().to_owned(), key)).copied();
-        of(Some(key.to_string())).max(of(None))
+        let key = key.to_string();
+        let fits =
+            |highest: &&Highest| highest.chain == chain.as_str() && (highest.key == key || highest.key.is_empty());
+        self.highest.iter().filter(fits).map(|highest| highest.hrs).max()
     }
 
     /// Files that look like older parts of the audit file and could not be read as such: packed ones.
@@ -45,18 +56,23 @@ impl Evidence {
         &self.unread
     }
 
-    fn look_at(&mut self, line: &[u8]) -> io::Result<()> {
-        let Some(signed) = Signed::read(line) else { return Ok(()) };
-        let pair = (signed.chain.into_owned(), signed.key.map(Cow::into_owned));
-        if let Some(highest) = self.highest.get_mut(&pair) {
-            *highest = signed.hrs.max(*highest);
+    /// Each chain and key, with the highest that was signed.
+    pub(super) fn all(&self) -> &[Highest] {
+        &self.highest
+    }
+
+    /// Takes a line of the file into account.
+    pub(super) fn look_at(&mut self, line: &[u8]) -> io::Result<()> {
+        let Some(Signed { chain, key, hrs }) = Signed::read(line) else { return Ok(()) };
+        if let Some(highest) = self.highest.iter_mut().find(|highest| highest.key == key && highest.chain == chain) {
+            highest.hrs = hrs.max(highest.hrs);
             return Ok(());
         }
         if self.highest.len() == PAIRS_MAX {
             let text = format!("it names more than {PAIRS_MAX} pairs of chain and key: no signer wrote that");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        self.highest.insert(pair, signed.hrs);
+        self.highest.push(Highest { chain: chain.into_owned(), key: key.into_owned(), hrs });
         Ok(())
     }
 }
@@ -151,7 +167,7 @@ fn skip_line(reader: &mut BufReader<File>) -> io::Result<bool> {
 #[derive(Debug, PartialEq, Eq)]
 struct Signed<'a> {
     chain: Cow<'a, str>,
-    key: Option<Cow<'a, str>>,
+    key: Cow<'a, str>,
     hrs: Hrs,
 }
 
@@ -161,7 +177,7 @@ struct Line<'a> {
     #[serde(borrow)]
     chain: Cow<'a, str>,
     #[serde(borrow, default)]
-    key: Option<Cow<'a, str>>,
+    key: Cow<'a, str>,
     #[serde(borrow)]
     r#type: Cow<'a, str>,
     height: u64,
@@ -176,7 +192,7 @@ impl<'a> Signed<'a> {
     fn read(line: &'a [u8]) -> Option<Self> {
         let line = str::from_utf8(line).ok()?;
         // Most lines of a flooded file are refusals. Looking for a word is ten times as fast as reading them.
-        if !line.contains("\"signed\"") && !line.contains("\"repeated\"") {
+        if !["\"signed\"", "\"repeated\"", "\"carried\""].iter().any(|word| line.contains(word)) {
             return None;
         }
         Self::parse(line).or_else(|| {
@@ -194,7 +210,7 @@ impl<'a> Signed<'a> {
             "precommit" => Step::Precommit,
             _ => return None,
         };
-        let signed = matches!(&*line.result, "signed" | "repeated");
+        let signed = matches!(&*line.result, "signed" | "repeated" | "carried");
         let is_ours = line.chain.len() <= CHAIN_ID_MAX_BYTES && line.height <= HEIGHT_MAX;
         let hrs = Hrs { height: line.height, round: line.round, step };
         (signed && is_ours).then_some(Self { chain: line.chain, key: line.key, hrs })

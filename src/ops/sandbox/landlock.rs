@@ -72,6 +72,14 @@ impl Policy {
         policy
     }
 
+    /// Of the process that makes and renames audit files.
+    pub(super) fn of_audit_keeper(audit: &Path) -> Self {
+        const AUDIT: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | WriteFile | MakeReg | RemoveFile});
+        let mut policy = Self::default();
+        policy.allow_directory_of(audit, AUDIT);
+        policy
+    }
+
     /// libusb looks for devices below `/sys` and opens them below `/dev`.
     fn allow_usb(&mut self) {
         const DEVICES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | IoctlDev});
