@@ -71,11 +71,11 @@ fn a_hostile_node_fills_neither_log_nor_audit_file_and_costs_no_other_chain_a_li
         let fits = |line: &&Value| line["chain"] == chain && line["result"] == result;
         lines.iter().filter(fits).map(|line| line["count"].as_u64().unwrap_or(1)).collect()
     };
-    assert_eq!(of(CALM, "signed").len() as i64, SIGNED);
+    assert_eq!(of(CALM, "signed").len(), usize::try_from(SIGNED).unwrap());
     assert_eq!(of(FLOODED, "signed"), [1]);
     for result in ["refused", "repeated"] {
         let told = of(FLOODED, result);
-        assert_eq!(told.iter().sum::<u64>(), asked as u64, "{result}: each is told or counted");
+        assert_eq!(told.iter().sum::<u64>(), u64::try_from(asked).unwrap(), "{result}: each is told or counted");
         assert!(told.len() < 200, "{result}: {} lines", told.len());
     }
     let log = signer.log();

@@ -93,7 +93,7 @@ fn number(
     let number = value.u64(findings)?;
     let fits = u32::try_from(number).ok().filter(|number| (least..=most).contains(number));
     if fits.is_none() {
-        value.reject(&format!("expected a number from {least} to {most}"), findings);
+        value.reject(format_args!("expected a number from {least} to {most}"), findings);
     }
     fits
 }
