@@ -10,6 +10,7 @@ use crate::{
     link::{self, Closer, Door, Link, LinkError},
     ops::{
         names::Names,
+        quiet::Rate,
         recorder::{Recorder, Source, Tape},
         stats::NodeStats,
     },
@@ -84,8 +85,10 @@ impl Node {
     pub fn run(&self) {
         let mut backoff = Backoff::default();
         let mut quiet = Quiet::default();
+        // A node that takes each call and hangs up is dialled twenty times a second.
+        let mut ups = Rate::new(10, Duration::from_secs(10));
         loop {
-            let ended = self.connect_and_serve(|| backoff.reset());
+            let ended = self.connect_and_serve(&mut ups, || backoff.reset());
             self.stop.let_go();
             if self.stop.is_stopping() {
                 return;
@@ -105,13 +108,16 @@ impl Node {
         }
     }
 
-    fn connect_and_serve(&self, on_answer: impl FnMut()) -> Result<Infallible, LinkError> {
+    fn connect_and_serve(&self, ups: &mut Rate, on_answer: impl FnMut()) -> Result<Infallible, LinkError> {
         let door = self.dial()?;
         self.stop.hold(door.closer()?);
         debug!(chain = %self.chain.id(), node = %self.name, "connected, waiting for the node to speak");
         let mut link = door.enter()?;
         let peer = link.peer().map(|peer| peer.to_string());
-        info!(chain = %self.chain.id(), node = %self.name, peer = peer.as_deref().unwrap_or("-"), "link up");
+        if let Some(times) = ups.tells(Instant::now()) {
+            let peer = peer.as_deref().unwrap_or("-");
+            info!(chain = %self.chain.id(), node = %self.name, peer, times, "link up");
+        }
         self.stats.link_up(peer);
         self.serve(link.as_mut(), on_answer)
     }

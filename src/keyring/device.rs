@@ -9,7 +9,7 @@ use super::SignError;
 use crate::{
     chain::SELF_TEST,
     consensus::{ChainId, PublicKey, Signature},
-    ops::{foreign::ForeignText, histogram::Histogram},
+    ops::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
 };
 use rand_core::{OsRng, RngCore as _};
 use std::{
@@ -183,6 +183,7 @@ impl Device {
             failures: 0,
             waits: 0,
             fatal: false,
+            told: Rate::new(30, Duration::from_secs(1)),
             stats: Arc::clone(&stats),
         };
         thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
@@ -273,6 +274,8 @@ struct Worker {
     /// How often a self-test was waited for since the device went down.
     waits: u32,
     fatal: bool,
+    /// How often its troubles are told: a node can ask as often as it likes.
+    told: Rate,
     stats: Arc<DeviceStats>,
 }
 
@@ -424,7 +427,9 @@ impl Worker {
             Trouble::Rejected(_) => !was_up,
         };
         if !trips {
-            warn!(device = %self.name, "{}", trouble.text());
+            if let Some(times) = self.told.tells(Instant::now()) {
+                warn!(device = %self.name, times, "{}", trouble.text());
+            }
             return;
         }
         let down = Health::Down(trouble.text().to_owned());

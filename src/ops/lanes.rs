@@ -119,6 +119,7 @@ impl<T> Lane<T> {
 
     /// Exchanges what waits for `empty`.
     fn take(&self, empty: &mut Items<T>) {
+        empty.reserve(self.room.signed + self.room.other);
         let mut waiting = self.waiting();
         mem::swap(&mut waiting.items, empty);
         waiting.counts = [0; 2];
@@ -271,6 +272,18 @@ mod tests {
         // Room again, and what does not fit even so is counted as what it is.
         (0..4).for_each(|number| flooded.put(Kind::Signed, number));
         assert_eq!((all(&lanes).len(), flooded.lost()), (3, [1, 998]));
+    }
+
+    #[test]
+    fn putting_in_takes_no_memory() {
+        let lanes = Lanes::new(ROOM);
+        let lane = lanes.lane(&ChainId::new("a").unwrap());
+        let mut spare = VecDeque::new();
+        for _ in 0..3 {
+            assert!(lane.waiting().items.capacity() >= ROOM.signed + ROOM.other);
+            lane.put(Kind::Other, 1);
+            lanes.take(&mut spare, |_, _, _| ());
+        }
     }
 
     #[test]

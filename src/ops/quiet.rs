@@ -28,10 +28,39 @@ pub struct Quiet(BTreeMap<&'static str, Stream>);
 #[derive(Debug)]
 struct Stream {
     last: Option<(Event, Instant)>,
+    rate: Rate,
+    untold: Untold,
+}
+
+/// How often something is told: some times at once, and then once in a while.
+#[derive(Debug)]
+pub struct Rate {
+    burst: u32,
+    one_in: Duration,
     /// Lines that can still be told at once.
     left: u32,
-    refilled: Instant,
-    untold: Untold,
+    refilled: Option<Instant>,
+    untold: u32,
+}
+
+impl Rate {
+    /// `burst` at once, then one in that time.
+    pub const fn new(burst: u32, one_in: Duration) -> Self {
+        Self { burst, one_in, left: burst, refilled: None, untold: 0 }
+    }
+
+    /// Whether to tell it now: then how often it happened, with all the times that it was not told.
+    pub fn tells(&mut self, now: Instant) -> Option<u32> {
+        let since = now.saturating_duration_since(*self.refilled.get_or_insert(now));
+        let more = u32::try_from(since.as_millis() / self.one_in.as_millis()).unwrap_or(u32::MAX);
+        if more > 0 {
+            self.left = self.left.saturating_add(more).min(self.burst);
+            self.refilled = Some(now);
+        }
+        self.untold = self.untold.saturating_add(1);
+        self.left = self.left.checked_sub(1)?;
+        Some(std::mem::take(&mut self.untold))
+    }
 }
 
 /// Decisions that have no line of their own.
@@ -49,9 +78,9 @@ impl Quiet {
         if event.outcome == Outcome::Signed {
             return true;
         }
-        let new = || Stream { last: None, left: BURST, refilled: now, untold: Untold::default() };
+        let new = || Stream { last: None, rate: Rate::new(BURST, ONE_IN), untold: Untold::default() };
         let stream = self.0.entry(reason(event)).or_insert_with(new);
-        let tells = !stream.is_equal(event, now) && stream.has_left(now);
+        let tells = !stream.is_equal(event, now) && stream.rate.tells(now).is_some();
         if tells {
             stream.last = Some((event.clone(), now));
         } else if event.kind != RequestKind::Ping {
@@ -76,18 +105,6 @@ impl Stream {
             let same = (&last.outcome, last.hrs, last.kind) == (&event.outcome, event.hrs, event.kind);
             same && now.saturating_duration_since(*at) < AGAIN_AFTER
         })
-    }
-
-    fn has_left(&mut self, now: Instant) -> bool {
-        let since = now.saturating_duration_since(self.refilled);
-        let more = u32::try_from(since.as_millis() / ONE_IN.as_millis()).unwrap_or(u32::MAX);
-        if more > 0 {
-            self.left = self.left.saturating_add(more).min(BURST);
-            self.refilled = now;
-        }
-        let has = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        has
     }
 }
 
@@ -127,6 +144,13 @@ mod tests {
         let untold = Untold { count: 4, result: "refused" };
         assert_eq!(quiet.take_untold(), [("max-height", untold)]);
         assert_eq!(quiet.take_untold(), []);
+    }
+
+    #[test]
+    fn a_rate_counts_what_it_does_not_tell() {
+        let (mut rate, begin) = (Rate::new(2, Duration::from_secs(10)), Instant::now());
+        let told = [0, 1, 2, 3, 10, 11, 100, 101, 102].map(|after| rate.tells(begin + Duration::from_secs(after)));
+        assert_eq!(told, [Some(1), Some(1), None, None, Some(3), None, Some(2), Some(1), None]);
     }
 
     #[test]
