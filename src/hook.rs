@@ -6,14 +6,18 @@
 use crate::{
     config::HookConfig,
     consensus::{HEIGHT_MAX, Hrs},
+    ops::foreign::ForeignText,
     watermark::Mark,
 };
 use serde_json::Value;
 use std::{
     fmt,
     io::{self, Read as _},
-    process::{Command, ExitStatus, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
+    process::{ChildStderr, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -42,10 +46,12 @@ pub fn ask(hook: &HookConfig) -> Result<u64, HookError> {
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| HookError::Spawn { program: program.clone(), error })?;
     let deadline = Instant::now() + hook.timeout;
     let mut stdout = child.stdout.take().expect("stdout is piped");
+    let said = Said::hear(child.stderr.take().expect("stderr is piped"));
     // Read while it runs: a program that fills the pipe would wait for us, and we for it.
     let (sender, answer) = mpsc::channel();
     thread::spawn(move || {
@@ -67,8 +73,41 @@ pub fn ask(hook: &HookConfig) -> Result<u64, HookError> {
     let text = text?.map_err(HookError::Output)?;
     match status {
         Some(status) if status.success() => height_in(&text).ok_or(HookError::Answer),
-        Some(status) => Err(HookError::Status(status)),
+        Some(status) => Err(HookError::Status { status, said: said.text() }),
         None => Err(HookError::Timeout { after: hook.timeout }),
+    }
+}
+
+/// What a hook complains about on standard error. It is another's text: only its begin is kept, and it goes nowhere but
+/// into the error.
+struct Said {
+    begin: Arc<Mutex<Vec<u8>>>,
+    end: Receiver<()>,
+}
+
+impl Said {
+    /// Listens until the hook, and whoever it left its standard error to, is silent.
+    fn hear(mut stderr: ChildStderr) -> Self {
+        let begin: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let (at_end, end) = mpsc::channel();
+        let heard = Arc::clone(&begin);
+        thread::spawn(move || {
+            let mut piece = [0; 1024];
+            while let Ok(length @ 1..) = stderr.read(&mut piece) {
+                let mut heard = heard.lock().expect("nobody panics with this lock");
+                let room = ForeignText::MAX_BYTES.saturating_sub(heard.len());
+                heard.extend_from_slice(&piece[..length.min(room)]);
+            }
+            drop(at_end);
+        });
+        Self { begin, end }
+    }
+
+    /// What was said, once the hook has ended. Something that it started may never do so.
+    fn text(&self) -> ForeignText {
+        const LAST_WORDS: Duration = Duration::from_millis(100);
+        let _ = self.end.recv_timeout(LAST_WORDS);
+        ForeignText::from_bytes(&self.begin.lock().expect("nobody panics with this lock"))
     }
 }
 
@@ -120,7 +159,12 @@ pub enum HookError {
         error: io::Error,
     },
     /// It failed.
-    Status(ExitStatus),
+    Status {
+        /// How.
+        status: ExitStatus,
+        /// What it wrote to standard error.
+        said: ForeignText,
+    },
     /// It took too long.
     Timeout {
         /// How long it had.
@@ -139,7 +183,8 @@ impl fmt::Display for HookError {
             ),
             Self::Output(error) => write!(f, "the state hook's output cannot be read: {error}"),
             Self::Spawn { program, error } => write!(f, "the state hook {program} cannot be started: {error}"),
-            Self::Status(status) => write!(f, "the state hook failed: {status}"),
+            Self::Status { status, said } if said.is_empty() => write!(f, "the state hook failed: {status}"),
+            Self::Status { status, said } => write!(f, "the state hook failed: {status}; it said: {said}"),
             Self::Timeout { after } => {
                 write!(f, "the state hook did not answer within {} s; `timeout_secs` gives it longer", after.as_secs())
             }
@@ -178,7 +223,7 @@ mod tests {
         assert_eq!(shell(padded).unwrap(), 7);
         assert!(matches!(
             shell("head -c 200000 /dev/zero | tr '\\0' x"),
-            Err(HookError::Answer | HookError::Status(_))
+            Err(HookError::Answer | HookError::Status { .. })
         ));
     }
 
@@ -187,9 +232,21 @@ mod tests {
         for script in ["true", "echo 5", "echo '{}'", r#"echo '{"latest_block_height": "-1"}'"#] {
             assert!(matches!(shell(script), Err(HookError::Answer)), "{script}");
         }
-        assert!(matches!(shell(r#"echo '{"latest_block_height": "5"}'; exit 3"#), Err(HookError::Status(_))));
+        assert!(matches!(shell(r#"echo '{"latest_block_height": "5"}'; exit 3"#), Err(HookError::Status { .. })));
         let missing = HookConfig { command: vec!["/nonexistent".into()], ..hook("", Duration::from_secs(1)) };
         assert!(matches!(ask(&missing), Err(HookError::Spawn { .. })));
+    }
+
+    #[test]
+    fn what_a_hook_complains_about_is_part_of_the_error_and_cannot_pretend_to_be_more() {
+        let error = shell(r#"printf 'no node\n2026 INFO signed\033[2J' >&2; exit 3"#).unwrap_err().to_string();
+        assert!(error.ends_with(r"exit status: 3; it said: no node\n2026 INFO signed\u{1b}[2J"), "{error}");
+        // More than a pipe holds, and one that outlives the hook.
+        let error = shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3").unwrap_err().to_string();
+        assert!(error.len() < 600, "{} bytes", error.len());
+        let begin = Instant::now();
+        let error = shell("echo left >&2; sleep 5 >/dev/null & exit 3").unwrap_err().to_string();
+        assert!(error.ends_with("it said: left") && begin.elapsed() < Duration::from_secs(4), "{error}");
     }
 
     #[test]

@@ -8,7 +8,12 @@ use crate::{
     consensus::{ChainId, Hrs},
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    ops::{names::Names, recorder::Recorder, stats::NodeStats},
+    ops::{
+        names::Names,
+        quiet::Rate,
+        recorder::{Recorder, Source, Tape},
+        stats::NodeStats,
+    },
     privval::{ParseError, Refusal, Request, RequestKind, message::Message, response},
 };
 use rand_core::{OsRng, RngCore as _};
@@ -29,7 +34,7 @@ pub struct Node {
     names: Names,
     stop: Arc<Stop>,
     stats: Arc<NodeStats>,
-    recorder: Option<Recorder>,
+    tape: Option<Arc<Tape>>,
 }
 
 impl Node {
@@ -41,12 +46,14 @@ impl Node {
         let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
         assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
         let name = config.address.to_string().into();
-        Self { config, name, identity, chain, names, stop: Arc::default(), stats: Arc::default(), recorder: None }
+        Self { config, name, identity, chain, names, stop: Arc::default(), stats: Arc::default(), tape: None }
     }
 
     /// Has everything that becomes of a request told by that recorder. Without one the node's own thread does it.
     pub fn record(&mut self, recorder: &Recorder) {
-        self.recorder = Some(recorder.clone());
+        let key = self.chain.public_key().ok().map(|key| key.to_string());
+        let source = Source { chain: self.chain.id().clone(), key, node: Arc::clone(&self.name) };
+        self.tape = Some(recorder.tape(source));
     }
 
     /// A handle that ends [`Node::run`] from another thread.
@@ -78,8 +85,10 @@ impl Node {
     pub fn run(&self) {
         let mut backoff = Backoff::default();
         let mut quiet = Quiet::default();
+        // A node that takes each call and hangs up is dialled twenty times a second.
+        let mut ups = Rate::new(10, Duration::from_secs(10));
         loop {
-            let ended = self.connect_and_serve(|| backoff.reset());
+            let ended = self.connect_and_serve(&mut ups, || backoff.reset());
             self.stop.let_go();
             if self.stop.is_stopping() {
                 return;
@@ -99,13 +108,16 @@ impl Node {
         }
     }
 
-    fn connect_and_serve(&self, on_answer: impl FnMut()) -> Result<Infallible, LinkError> {
+    fn connect_and_serve(&self, ups: &mut Rate, on_answer: impl FnMut()) -> Result<Infallible, LinkError> {
         let door = self.dial()?;
         self.stop.hold(door.closer()?);
         debug!(chain = %self.chain.id(), node = %self.name, "connected, waiting for the node to speak");
         let mut link = door.enter()?;
         let peer = link.peer().map(|peer| peer.to_string());
-        info!(chain = %self.chain.id(), node = %self.name, peer = peer.as_deref().unwrap_or("-"), "link up");
+        if let Some(times) = ups.tells(Instant::now()) {
+            let peer = peer.as_deref().unwrap_or("-");
+            info!(chain = %self.chain.id(), node = %self.name, peer, times, "link up");
+        }
         self.stats.link_up(peer);
         self.serve(link.as_mut(), on_answer)
     }
@@ -142,8 +154,8 @@ impl Node {
             let took = begin.elapsed();
             self.stats.answered(&event, took);
             self.chain.stats().answered(&event);
-            match &self.recorder {
-                Some(recorder) => recorder.answered(self.chain.id(), &self.name, event, took),
+            match &self.tape {
+                Some(tape) => tape.answered(event, took),
                 None => event.log(self.chain.id(), &self.name, took),
             }
             on_answer();

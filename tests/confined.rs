@@ -8,7 +8,10 @@ mod support;
 
 use highwater::{
     config::Config,
-    ops::sandbox::{self, Feature, Sandbox, Switches},
+    ops::{
+        sandbox::{self, Feature, Sandbox, Switches},
+        web,
+    },
 };
 use std::{
     env, fs,
@@ -153,7 +156,7 @@ fn a_confined_signer_signs_redials_and_shows_what_it_does() {
     assert!(text.contains("every chain signs") && !text.contains("limited"), "{text}");
     signer.sigterm();
     assert_eq!(signer.exit_code(), Some(0));
-    assert!(!home.path("control.sock").exists());
+    assert!(!web::control_socket(None, &home.path("tmkms.toml")).exists());
 }
 
 #[test]

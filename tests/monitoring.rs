@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Labels that Prometheus itself adds.
 const OF_PROMETHEUS: [&str; 3] = ["alertname", "instance", "job"];
 /// Labels whose values are the same for every signer.
-const CLOSED: [&str; 3] = ["reason", "result", "type"];
+const CLOSED: [&str; 4] = ["kind", "reason", "result", "type"];
 
 /// Every name of a sample that a signer shows, with its labels and their values.
 type Shown = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;

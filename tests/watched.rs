@@ -7,13 +7,15 @@
 mod device;
 mod support;
 
+use highwater::ops::web;
 use serde_json::Value;
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
-    process::{Output, Stdio},
+    path::PathBuf,
+    process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -114,7 +116,7 @@ fn a_signer_with_one_healthy_chain_and_one_without_its_device_tells_the_truth_ab
     sessions[1].ask_vote(ILL, prevote(9, 0, Some(7))).unwrap().unwrap_err();
     wait_until("the alarm", || get(metrics, "/readyz").0.contains("503"));
     let (_, body) = get(metrics, "/readyz");
-    assert!(body.starts_with(&format!("{ILL}: YubiHSM at")) && body.lines().count() == 1, "{body}");
+    assert_eq!(body, "not ready\n", "what is missing has paths and addresses, and this is a stranger");
     assert_eq!(get(metrics, "/livez").0, "HTTP/1.1 200 OK");
     let (_, text) = get(metrics, "/metrics");
     for (series, value) in [
@@ -182,10 +184,10 @@ fn status_says_which_node_is_not_connected_and_why() {
 #[test]
 fn the_control_socket_is_private_goes_with_the_signer_and_a_stale_one_is_replaced() {
     let (home, node) = small();
-    let socket = home.path("control.sock");
+    let socket = control_socket(&home);
     let (output, text) = run(&home, &["status"]);
     assert_eq!(output.status.code(), Some(69));
-    assert!(text.contains("no signer answers at") && text.contains(socket.to_str().unwrap()), "{text}");
+    assert!(text.contains("no signer with the configuration") && text.contains(socket.to_str().unwrap()), "{text}");
 
     let mut signer = home.start();
     let _session = node.accept().unwrap();
@@ -207,6 +209,75 @@ fn the_control_socket_is_private_goes_with_the_signer_and_a_stale_one_is_replace
     assert_eq!(fs::read_to_string(&socket).unwrap(), "not ours");
 }
 
+/// Where the signer of a home listens, without systemd.
+fn control_socket(home: &Home) -> PathBuf {
+    web::control_socket(None, &home.path("tmkms.toml"))
+}
+
+#[test]
+fn two_configurations_in_one_directory_have_a_signer_and_a_socket_each() {
+    let home = Home::new().chain(HEALTHY, "").chain(ILL, "");
+    let nodes = ["a.sock", "b.sock"].map(|name| MockNode::unix(&home.path(name)).unwrap());
+    let home = home.node(&nodes[0].address(), HEALTHY, "").node(&nodes[1].address(), ILL, "").init();
+    // The second configuration serves the other chain alone.
+    let both = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    let without = |address: &str, chain: &str| {
+        let node = format!("[[validator]]\naddr = \"{address}\"\nchain_id = \"{chain}\"\n");
+        assert!(both.contains(&node), "{both}");
+        both.replace(&node, "")
+    };
+    fs::write(home.path("tmkms.toml"), without(&nodes[1].address(), ILL)).unwrap();
+    fs::write(home.path("other.toml"), without(&nodes[0].address(), HEALTHY)).unwrap();
+    let with_other = |words: &[&str]| {
+        let mut command = Command::new(support::binary::highwater());
+        command.args(words).arg("-c").arg(home.path("other.toml"));
+        command
+    };
+    let first = home.start();
+    let _session = nodes[0].accept().unwrap();
+    wait_for_status(&home, "an answer", HEALTHY);
+    // Whoever asks for a signer that does not run is not shown another one.
+    let output = with_other(&["status"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{text}");
+    let hint = format!("a signer with another configuration may listen at {}", control_socket(&home).display());
+    assert!(text.contains(&hint), "{text}");
+
+    let mut second = with_other(&["start"]).stderr(Stdio::null()).spawn().unwrap();
+    let _other_session = nodes[1].accept().unwrap();
+    const ASK: [&str; 2] = ["status", "--json"];
+    let pid = |mut command: Command| {
+        let status: Option<Value> = serde_json::from_slice(&command.output().unwrap().stdout).ok();
+        status.and_then(|status| status["pid"].as_u64())
+    };
+    wait_until("its answer", || pid(with_other(&ASK)) == Some(second.id().into()));
+    assert_eq!(pid(home.command(&ASK)), Some(first.id().into()), "the first still answers for itself");
+    second.kill().unwrap();
+    second.wait().unwrap();
+    assert_eq!(pid(with_other(&ASK)), None);
+}
+
+#[test]
+fn idle_connections_to_the_metrics_port_do_not_keep_the_operator_out() {
+    let metrics = free_port();
+    let (home, node) = small();
+    let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    fs::write(home.path("tmkms.toml"), format!("{config}[highwater.metrics]\nladdr = \"{metrics}\"\n")).unwrap();
+    let _signer = home.start();
+    let _session = node.accept().unwrap();
+    wait_for_status(&home, "an answer", "highwater");
+    let _idle: Vec<_> = (0..32).map(|_| TcpStream::connect(metrics).unwrap()).collect();
+    // Now the port is full: one that comes later is turned away.
+    wait_until("a full port", || {
+        let mut stream = TcpStream::connect(metrics).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let asked = stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n");
+        asked.is_err() || !matches!(stream.read(&mut [0]), Ok(1))
+    });
+    let (_, text) = run(&home, &["status"]);
+    assert!(text.contains(HEALTHY), "{text}");
+}
+
 #[test]
 fn systemd_says_where_the_control_socket_is() {
     let (home, node) = small();
@@ -216,7 +287,8 @@ fn systemd_says_where_the_control_socket_is() {
     let _signer = home.start();
     let _session = node.accept().unwrap();
     wait_for_status(&home, "an answer", "highwater");
-    assert!(runtime.join("control.sock").exists() && !home.path("control.sock").exists());
+    let socket = control_socket(&home);
+    assert!(runtime.join(socket.file_name().unwrap()).exists() && !socket.exists());
 }
 
 #[test]
@@ -245,7 +317,7 @@ fn nothing_that_comes_in_over_http_holds_up_a_signature() {
     wait_for_status(&home, "an answer", "highwater");
     // Many that say nothing, one that says too much, and garbage.
     let idle: Vec<_> = (0..64).map(|_| TcpStream::connect(metrics).unwrap()).collect();
-    let mut garbage = UnixStream::connect(home.path("control.sock")).unwrap();
+    let mut garbage = UnixStream::connect(control_socket(&home)).unwrap();
     let _ = garbage.write_all(&[0xff; 100_000]);
     for height in 1..=20 {
         sign(&mut session, &home, HEALTHY, height);
@@ -302,6 +374,9 @@ fn every_decision_is_recorded_and_a_gap_is_told_at_the_next_start() {
     let first = shown[0].1.unwrap();
     let expected = [("signed", Some(first)), ("repeated", Some(first)), ("refused", None), ("signed", Some(first + 1))];
     assert_eq!(shown, expected.map(|(result, sequence)| (Value::from(result), sequence)));
+    let keys: Vec<_> = lines().iter().map(|line| line["key"].as_str().map(str::len)).collect();
+    let whole = Some("ed25519:".len() + 64);
+    assert_eq!(keys, [whole, whole, None, whole], "what was signed names its key");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
     // Without a gap nothing is said. With the last line gone, it is.

@@ -183,7 +183,7 @@ complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_se
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the mark, also while a signer uses it'
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c highwater -n "__fish_highwater_using_subcommand status" -s c -l config -d 'Configuration file [default: $TMKMS_CONFIG_FILE, then ./tmkms.toml]' -r -F
-complete -c highwater -n "__fish_highwater_using_subcommand status" -l socket -d 'The control socket of the signer [default: control.sock in $RUNTIME_DIRECTORY, in /run/highwater, or beside the configuration file]' -r -F
+complete -c highwater -n "__fish_highwater_using_subcommand status" -l socket -d 'The control socket of the signer [default: that of the configuration file, in $RUNTIME_DIRECTORY, beside that file, or in /run/highwater]' -r -F
 complete -c highwater -n "__fish_highwater_using_subcommand status" -l watch -d 'Look again every second, until interrupted'
 complete -c highwater -n "__fish_highwater_using_subcommand status" -l json -d 'Answer in JSON'
 complete -c highwater -n "__fish_highwater_using_subcommand status" -s h -l help -d 'Print help'

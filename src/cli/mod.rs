@@ -20,7 +20,7 @@ pub use error::{CliError, Exit};
 use crate::{
     config::{self, Config, Sketch},
     keyring::pkcs11::{child, spawner},
-    ops::names,
+    ops::{keeper, names},
 };
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::{
@@ -39,6 +39,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Makes and renames audit files; started by the signer
+    #[command(name = keeper::KEEPER_COMMAND, hide = true)]
+    AuditKeeper,
     /// Check configuration, keys and state without changing anything; exits 0 (ok), 1 (warnings) or 2 (errors)
     Check(check::Check),
     /// Talks to one PKCS#11 token; started by the spawner
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         }
     };
     let result = match cli.command {
+        Command::AuditKeeper => keeper::run().map_err(|error| not_by_hand(&error)),
         Command::Check(command) => command.run(),
         Command::HsmChild => child::run().map_err(|error| not_by_hand(&error)),
         Command::HsmSpawner => spawner::run().map_err(|error| not_by_hand(&error)),

@@ -8,6 +8,7 @@ use crate::{
     ops::{
         self,
         audit::{Audit, AuditFile},
+        keeper::Keeper,
         log::{Log, LogFormat},
         names::Names,
         notify::{self, Systemd},
@@ -59,12 +60,14 @@ impl Start {
         let spawner = keyring::start_spawner(&config).map_err(cannot_start)?;
         let cannot_start = |error| CliError::io("cannot start a process that resolves a host name", &error);
         let names = Names::start(&config).map_err(cannot_start)?;
+        let cannot_start = |error| CliError::io("cannot start the process that makes audit files", &error);
+        let keeper = Keeper::start(&config).map_err(cannot_start)?;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| CliError::io("cannot start the control plane", &error))?;
         let (sender, events) = unbounded_channel();
         watch_signals(&runtime, &sender).map_err(|error| CliError::io("cannot watch for signals", &error))?;
         let metrics = bind_metrics(&runtime, &config)?;
-        let audit_file = open_audit(&config)?;
+        let audit_file = open_audit(&config, keeper)?;
         let systemd =
             Systemd::connect().map_err(|error| CliError::io("cannot reach systemd at $NOTIFY_SOCKET", &error))?;
         let heights = daemon::ask_hooks(&config);
@@ -132,13 +135,13 @@ impl Start {
 }
 
 /// A file that cannot be written ends the start: who wants a record wants it from the first decision.
-fn open_audit(config: &Config) -> Result<Option<AuditFile>, CliError> {
-    let Some(path) = &config.own.audit else { return Ok(None) };
+fn open_audit(config: &Config, keeper: Option<Keeper>) -> Result<Option<AuditFile>, CliError> {
+    let (Some(path), Some(keeper)) = (&config.own.audit, keeper) else { return Ok(None) };
     let opened = AuditFile::open(path).map_err(|error| {
         let text = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
         CliError::new(Exit::CantCreate, text)
     })?;
-    Ok(Some(opened))
+    Ok(Some(opened.limited(config.own.audit_limits, keeper)))
 }
 
 /// An address that cannot be had ends the start: whoever relies on an alert must not learn later that there is none.
@@ -153,7 +156,7 @@ fn bind_metrics(runtime: &Runtime, config: &Config) -> Result<Option<TcpListener
 
 /// A signer without its control socket signs all the same.
 fn bind_control(runtime: &Runtime, config: &Config) -> Option<ControlSocket> {
-    let path = web::control_socket(env::var_os(web::RUNTIME_VARIABLE), config.home());
+    let path = web::control_socket(env::var_os(web::RUNTIME_VARIABLE), &config.path);
     let _inside = runtime.enter();
     let unbound = |error| warn!("`highwater status` will not work: cannot listen at {}: {error}", path.display());
     ControlSocket::bind(&path).map_err(unbound).ok()

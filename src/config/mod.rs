@@ -20,7 +20,7 @@ mod validate;
 mod yubihsm;
 
 pub use model::*;
-pub use own::OwnConfig;
+pub use own::{AuditLimits, OwnConfig};
 
 use pkcs11::Surroundings;
 use reader::{Findings, Table};

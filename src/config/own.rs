@@ -10,6 +10,8 @@ pub struct OwnConfig {
     pub metrics: Option<SocketAddr>,
     /// `audit.file`: gets a line for every decision. Off by default.
     pub audit: Option<PathBuf>,
+    /// `audit.max_mib`, `audit.keep`: how much of it stays.
+    pub audit_limits: AuditLimits,
     /// `require_sandbox`: rather not start than run without a part of the sandbox that the kernel lacks.
     pub require_sandbox: bool,
     /// `danger_no_landlock`: run without the limits on files and ports.
@@ -19,6 +21,26 @@ pub struct OwnConfig {
     /// `danger_core_dumps`: let a crash write its memory, keys and all, to disk; leave that memory swappable.
     pub danger_core_dumps: bool,
 }
+
+/// How large audit files become, and how many stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditLimits {
+    /// A file that would become larger is rotated. `None` leaves that to somebody else.
+    pub max_bytes: Option<u64>,
+    /// How many older files stay.
+    pub keep: u32,
+}
+
+impl Default for AuditLimits {
+    fn default() -> Self {
+        Self { max_bytes: Some(64 << 20), keep: 4 }
+    }
+}
+
+/// Of one file, in MiB.
+const AUDIT_MIB_MAX: u32 = 1 << 20;
+/// Older files.
+const AUDIT_KEEP_MAX: u32 = 1000;
 
 impl OwnConfig {
     pub(super) fn read(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) {
@@ -32,6 +54,13 @@ impl OwnConfig {
             audit.table("[highwater.audit]", findings, |table, findings| {
                 let file = table.require("file", "the path of the file that gets a line for every decision", findings);
                 self.audit = file.and_then(|value| value.path(findings));
+                let limits = &mut self.audit_limits;
+                if let Some(mib) = number(table, "max_mib", (0, AUDIT_MIB_MAX), findings) {
+                    limits.max_bytes = (mib > 0).then_some(u64::from(mib) << 20);
+                }
+                if let Some(keep) = number(table, "keep", (1, AUDIT_KEEP_MAX), findings) {
+                    limits.keep = keep;
+                }
             });
         }
         for (name, switch) in [
@@ -51,6 +80,22 @@ impl OwnConfig {
             findings.error(table.line(), "[highwater] has `require_sandbox` and a switch that takes the sandbox away");
         }
     }
+}
+
+/// A number between the two, both of them allowed.
+fn number(
+    table: &mut Table<'_>,
+    name: &'static str,
+    (least, most): (u32, u32),
+    findings: &mut Findings<'_>,
+) -> Option<u32> {
+    let value = table.get(name, findings)?;
+    let number = value.u64(findings)?;
+    let fits = u32::try_from(number).ok().filter(|number| (least..=most).contains(number));
+    if fits.is_none() {
+        value.reject(format_args!("expected a number from {least} to {most}"), findings);
+    }
+    fits
 }
 
 /// An address to listen on. What it tells is no secret, but nobody's business either.
@@ -111,6 +156,24 @@ path = "a.key"
             ("metrics.laddr = \"tcp://[::1]:1\"", metrics("[::1]:1"), 0),
             ("metrics.laddr = \"0.0.0.0:1\"", metrics("0.0.0.0:1"), 1),
             ("audit.file = \"a\"", OwnConfig { audit: Some("a".into()), ..default() }, 0),
+            (
+                "audit = { file = \"a\", max_mib = 2, keep = 1 }",
+                OwnConfig {
+                    audit: Some("a".into()),
+                    audit_limits: AuditLimits { max_bytes: Some(2 << 20), keep: 1 },
+                    ..default()
+                },
+                0,
+            ),
+            (
+                "audit = { file = \"a\", max_mib = 0 }",
+                OwnConfig {
+                    audit: Some("a".into()),
+                    audit_limits: AuditLimits { max_bytes: None, keep: 4 },
+                    ..default()
+                },
+                0,
+            ),
             ("require_sandbox = true", OwnConfig { require_sandbox: true, ..default() }, 0),
             ("danger_no_seccomp = true", OwnConfig { danger_no_seccomp: true, ..default() }, 1),
             ("danger_no_landlock = false", default(), 0),
@@ -125,6 +188,8 @@ path = "a.key"
             ("metrics.laddr = \"localhost:1\"", "expected an IP address and a port"),
             ("[highwater.metrics]", "[highwater.metrics] needs `laddr`"),
             ("audit.file = \"\"", "a path cannot be empty"),
+            ("audit = { file = \"a\", keep = 0 }", "expected a number from 1 to 1000"),
+            ("audit = { file = \"a\", max_mib = 1048577 }", "expected a number from 0 to 1048576"),
             ("require_sandbox = true\ndanger_no_seccomp = true", "takes the sandbox away"),
             ("danger_no_secomp = true", "did you mean `danger_no_seccomp`?"),
         ] {

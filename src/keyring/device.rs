@@ -9,7 +9,7 @@ use super::SignError;
 use crate::{
     chain::SELF_TEST,
     consensus::{ChainId, PublicKey, Signature},
-    ops::histogram::Histogram,
+    ops::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
 };
 use rand_core::{OsRng, RngCore as _};
 use std::{
@@ -72,19 +72,20 @@ pub struct Equipment {
     pub chains: Vec<ChainId>,
 }
 
-/// Why a device did not do what it was asked.
+/// Why a device did not do what it was asked. What it says comes from modules, connectors and devices, which can say
+/// anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// Others were served until there was no time left. Says nothing about the device.
     Busy,
     /// The session or the device is in an unknown state: a new session may help.
-    Broken(String),
+    Broken(ForeignText),
     /// Nothing helps before an operator acts, and trying again may do harm: a wrong PIN locks a token.
-    Fatal(String),
+    Fatal(ForeignText),
     /// It did not answer in time.
     Late,
     /// It gave a clear answer, and would give it again.
-    Rejected(String),
+    Rejected(ForeignText),
 }
 
 impl Trouble {
@@ -182,6 +183,7 @@ impl Device {
             failures: 0,
             waits: 0,
             fatal: false,
+            told: Rate::new(30, Duration::from_secs(1)),
             stats: Arc::clone(&stats),
         };
         thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
@@ -272,6 +274,8 @@ struct Worker {
     /// How often a self-test was waited for since the device went down.
     waits: u32,
     fatal: bool,
+    /// How often its troubles are told: a node can ask as often as it likes.
+    told: Rate,
     stats: Arc<DeviceStats>,
 }
 
@@ -328,7 +332,7 @@ impl Worker {
 
     fn try_sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         if self.fatal {
-            return Err(Trouble::Fatal(self.reason()));
+            return Err(Trouble::Fatal(self.reason().into()));
         }
         if Instant::now() + self.usual >= deadline {
             return Err(Trouble::Busy);
@@ -423,7 +427,9 @@ impl Worker {
             Trouble::Rejected(_) => !was_up,
         };
         if !trips {
-            warn!(device = %self.name, "{}", trouble.text());
+            if let Some(times) = self.told.tells(Instant::now()) {
+                warn!(device = %self.name, times, "{}", trouble.text());
+            }
             return;
         }
         let down = Health::Down(trouble.text().to_owned());

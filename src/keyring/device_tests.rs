@@ -49,7 +49,7 @@ impl Opener for Bench {
 impl Session for BenchSession {
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         if key > 0 && !self.0.keys.load(Ordering::SeqCst) {
-            return Err(Trouble::Rejected(format!("there is no key {key}")));
+            return Err(Trouble::Rejected(format!("there is no key {key}").into()));
         }
         thread::sleep(Duration::from_millis(self.0.latency_ms.load(Ordering::SeqCst)));
         if self.0.unplugged.load(Ordering::SeqCst) {

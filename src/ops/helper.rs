@@ -1,11 +1,16 @@
 //! A second process of this program, started before there are threads, sockets and secrets, for what the confined
 //! signer must not do itself.
 
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
 use std::{
-    io,
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
     net::Shutdown,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
     },
     process::{Child, Command, Stdio},
@@ -68,4 +73,39 @@ pub fn own_program(command_name: &str, stream: UnixStream) -> Command {
 /// Standard input as the socket that it is.
 pub fn standard_input() -> io::Result<UnixStream> {
     Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
+/// The byte that comes with a descriptor.
+const GRANTED: u8 = 0;
+/// The byte that comes before a reason why there is none.
+pub const REFUSED: u8 = 1;
+
+/// Hands over a descriptor.
+pub fn send_descriptor(control: &UnixStream, descriptor: &impl AsFd) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)), "there is space for one descriptor");
+    sendmsg(control, &[IoSlice::new(&[GRANTED])], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// The descriptor that was granted, or `None` if a reason follows.
+pub fn receive_descriptor(control: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [REFUSED];
+    let received = recvmsg(control, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let descriptor = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    match (byte, descriptor) {
+        ([GRANTED], Some(descriptor)) => Ok(Some(descriptor)),
+        ([REFUSED], None) => Ok(None),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it sent something else than a descriptor")),
+    }
 }

@@ -4,13 +4,16 @@
 //! that event. Times are those of the event, never ages: an age lies as soon as the scrape is late.
 
 use super::{
-    audit::Audit,
     histogram::Histogram,
+    lanes::{Kind, Lost},
     recorder::Recorder,
     stats::unix_seconds,
     telemetry::{NodeView, Telemetry},
 };
-use crate::{consensus::Step, keyring::device::Health};
+use crate::{
+    consensus::{ChainId, Step},
+    keyring::device::Health,
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text},
@@ -67,10 +70,39 @@ fn signer(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     let sandbox = telemetry.sandbox.iter().map(|(feature, on)| ([("feature", feature.name())], u64::from(*on)));
     out.gauge("sandbox", "Whether a part of the confinement is in force", None, sandbox)?;
     let unread = telemetry.dropped_lines.as_ref().map_or(0, |counter| counter.dropped_lines() as u64);
-    let dropped = unread + telemetry.recorder.as_ref().map_or(0, Recorder::lost);
+    let unheard: u64 = of_recorder(telemetry).iter().flat_map(|(_, lost)| lost).sum();
+    let dropped = unread + unheard;
     out.counter("log_lines_dropped", "Log lines that nobody read in time", [(NO_LABELS, dropped)])?;
-    let lost = telemetry.audit.as_ref().map_or(0, Audit::lost);
-    out.counter("audit_lines_lost", "Decisions that are not in the audit file", [(NO_LABELS, lost)])
+    out.counter(
+        "audit_lines_lost",
+        "Decisions that are not in the audit file",
+        audit_lost(telemetry).iter().flat_map(|(chain, lost)| {
+            let label = |kind: Kind| ([("chain", chain.as_str()), ("kind", kind.name())], lost[kind as usize]);
+            Kind::ALL.map(label)
+        }),
+    )?;
+    let tapes = telemetry.recorder.as_ref().map(Recorder::tapes);
+    let untold = tapes.iter().flat_map(|tapes| tapes.iter()).map(|tape| {
+        let source = tape.source();
+        ([("chain", source.chain.as_str()), ("node", &*source.node)], tape.untold())
+    });
+    out.counter("requests_untold", "Requests without a line of their own in log and audit file", untold)
+}
+
+/// Lost on the way to log and audit file.
+fn of_recorder(telemetry: &Telemetry) -> Vec<(ChainId, Lost)> {
+    telemetry.recorder.as_ref().map_or_else(Vec::new, Recorder::lost)
+}
+
+/// Of each chain: what its audit lane lost, and what never came so far. All zero if there is no audit file.
+fn audit_lost(telemetry: &Telemetry) -> Vec<(ChainId, Lost)> {
+    let lost = telemetry.audit.as_ref().map(|audit| [audit.lost(), of_recorder(telemetry)].concat());
+    let lost = lost.unwrap_or_default();
+    let of = |id: &ChainId| {
+        let of_chain = lost.iter().filter(|(chain, _)| chain == id);
+        of_chain.fold([0, 0], |[signed, other], (_, lost)| [signed + lost[0], other + lost[1]])
+    };
+    telemetry.chains.iter().map(|chain| (chain.id().clone(), of(chain.id()))).collect()
 }
 
 fn nodes(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {

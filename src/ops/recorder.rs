@@ -1,99 +1,187 @@
 //! Tells what became of each request, to the log and to the audit file, from a thread of its own.
 //!
 //! Writing a line costs more than deciding, and waking the thread that writes it costs a system call. So the thread that
-//! answers a node only puts the event into a queue, and the recorder looks at the queue every few milliseconds while
-//! there is something in it: a busy signer wakes it a hundred times a second, not once for every vote.
+//! answers a node only puts the event into the lane of its chain, and the recorder looks there every few milliseconds
+//! while there is something: a busy signer wakes it a hundred times a second, not once for every vote. The recorder
+//! itself waits for nothing: the log drops what nobody reads, and the audit file has lanes of its own.
 
-use super::audit::Audit;
-use crate::{consensus::ChainId, node::Event};
+use super::{
+    audit::Audit,
+    lanes::{Kind, Lane, Lanes, Lost, Room, answer},
+    quiet::Quiet,
+};
+use crate::{
+    consensus::ChainId,
+    node::{Event, Outcome},
+    privval::RequestKind,
+};
 use std::{
+    collections::VecDeque,
+    fmt::Write as _,
     io,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
+use tracing::warn;
 
-/// Events that wait for the recorder; past that they are lost, and counted.
-const QUEUE_EVENTS: usize = 1024;
+/// Events of a chain that wait for the recorder, which comes every [`GATHER`].
+const ROOM: Room = Room { signed: 4096, other: 512 };
 /// How long the recorder lets events gather.
 const GATHER: Duration = Duration::from_millis(10);
+/// How often it says how many requests were not told.
+const UNTOLD_EVERY: Duration = Duration::from_secs(30);
 
-/// Where events are sent. Cheap to clone.
-#[derive(Clone)]
-pub struct Recorder {
-    queue: SyncSender<Item>,
-    lost: Arc<AtomicU64>,
+/// Whose requests they are.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The chain.
+    pub chain: ChainId,
+    /// Its consensus key, if that is known.
+    pub key: Option<String>,
+    /// The address of the node.
+    pub node: Arc<str>,
 }
 
-#[allow(clippy::large_enum_variant, reason = "nearly all are events, and none shall cost an allocation")]
-enum Item {
-    Event(Entry),
-    /// Answered once all that was sent before has been told.
-    Finish(SyncSender<()>),
+/// Where the events of one node are sent.
+pub struct Tape {
+    source: Source,
+    lane: Arc<Lane<Entry>>,
+    untold: AtomicU64,
+    /// The recorder's alone.
+    quiet: Mutex<Quiet>,
+}
+
+/// The thread that tells of events. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    lanes: Lanes<Entry>,
+    tapes: Arc<Mutex<Vec<Arc<Tape>>>>,
 }
 
 /// What became of a request.
 struct Entry {
-    chain: ChainId,
-    node: Arc<str>,
+    tape: Arc<Tape>,
     event: Event,
     took: Duration,
+}
+
+impl Tape {
+    /// An answer has left. Waits for nothing.
+    pub fn answered(self: &Arc<Self>, event: Event, took: Duration) {
+        let kind = kind_of(&event);
+        self.lane.put(kind, Entry { tape: Arc::clone(self), event, took });
+    }
+
+    /// Whose events they are.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Requests that have no line of their own in log and audit file: equal to others, or too many.
+    pub fn untold(&self) -> u64 {
+        self.untold.load(Relaxed)
+    }
+
+    fn quiet(&self) -> MutexGuard<'_, Quiet> {
+        self.quiet.lock().expect("nobody panics with this lock")
+    }
+}
+
+/// What must not be lost, and what may be rather than that.
+pub(super) fn kind_of(event: &Event) -> Kind {
+    if event.outcome == Outcome::Signed { Kind::Signed } else { Kind::Other }
 }
 
 impl Recorder {
     /// Starts the recorder.
     pub fn start(audit: Option<Audit>) -> io::Result<Self> {
-        let (queue, items) = sync_channel(QUEUE_EVENTS);
-        thread::Builder::new().name("recorder".into()).spawn(move || run(&items, audit.as_ref()))?;
-        Ok(Self { queue, lost: Arc::default() })
+        let recorder = Self { lanes: Lanes::new(ROOM), tapes: Arc::default() };
+        let at_work = recorder.clone();
+        thread::Builder::new().name("recorder".into()).spawn(move || at_work.run(audit.as_ref()))?;
+        Ok(recorder)
     }
 
-    /// An answer has left. Waits for nothing.
-    pub fn answered(&self, chain: &ChainId, node: &Arc<str>, event: Event, took: Duration) {
-        let entry = Entry { chain: chain.clone(), node: Arc::clone(node), event, took };
-        if self.queue.try_send(Item::Event(entry)).is_err() {
-            self.lost.fetch_add(1, Relaxed);
-        }
+    /// Where a node's events are sent.
+    pub fn tape(&self, source: Source) -> Arc<Tape> {
+        let lane = self.lanes.lane(&source.chain);
+        let tape = Arc::new(Tape { source, lane, untold: AtomicU64::new(0), quiet: Mutex::default() });
+        self.tapes().push(Arc::clone(&tape));
+        tape
     }
 
-    /// Events that are in no log: too many came at once.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Relaxed)
+    /// Events of each chain that are in no log and no audit file: too many came at once.
+    pub fn lost(&self) -> Vec<(ChainId, Lost)> {
+        self.lanes.lost()
+    }
+
+    /// Every node's, for what they did not have told.
+    pub fn tapes(&self) -> MutexGuard<'_, Vec<Arc<Tape>>> {
+        self.tapes.lock().expect("nobody panics with this lock")
     }
 
     /// Waits until all events have been told, but not for long.
     pub fn finish(&self) {
         const PATIENCE: Duration = Duration::from_secs(1);
-        let (done, told) = sync_channel(1);
-        if self.queue.try_send(Item::Finish(done)).is_ok() {
-            let _ = told.recv_timeout(PATIENCE);
+        self.lanes.flush(PATIENCE);
+    }
+
+    fn run(&self, audit: Option<&Audit>) {
+        let mut spare = VecDeque::new();
+        let (mut has_untold, mut told_untold) = (false, Instant::now());
+        loop {
+            // Nobody is woken for a count that does not grow.
+            let patience = if has_untold { UNTOLD_EVERY } else { Duration::MAX };
+            self.lanes.wait(patience, || false);
+            let flushes = self.lanes.asked_to_flush();
+            if flushes.is_empty() {
+                thread::sleep(GATHER);
+            }
+            let now = Instant::now();
+            self.lanes.take(&mut spare, |_, _, entry| has_untold |= !tell(&entry, now, audit));
+            if has_untold && (!flushes.is_empty() || now - told_untold >= UNTOLD_EVERY) {
+                self.tapes().iter().for_each(|tape| tell_untold(tape, audit));
+                (has_untold, told_untold) = (false, now);
+            }
+            answer(flushes);
         }
     }
 }
 
-fn run(items: &Receiver<Item>, audit: Option<&Audit>) {
-    while let Ok(first) = items.recv() {
-        if let Item::Event(_) = first {
-            thread::sleep(GATHER);
-        }
-        for item in std::iter::once(first).chain(items.try_iter()) {
-            match item {
-                Item::Event(entry) => {
-                    let Entry { chain, node, event, took } = entry;
-                    event.log(&chain, &node, took);
-                    if let Some(audit) = audit {
-                        audit.answered(&chain, &node, &event);
-                    }
-                }
-                Item::Finish(done) => {
-                    let _ = done.try_send(());
-                }
-            }
-        }
+/// Tells of an event, unless its node has had enough told. False if it has to be counted.
+fn tell(entry: &Entry, now: Instant, audit: Option<&Audit>) -> bool {
+    let Entry { tape, event, took } = entry;
+    let tells = tape.quiet().tells(event, now);
+    if tells {
+        event.log(&tape.source.chain, &tape.source.node, *took);
+        audit.iter().for_each(|audit| audit.answered(&tape.source, event));
+        return true;
+    }
+    if event.kind == RequestKind::Ping {
+        return true;
+    }
+    tape.untold.fetch_add(1, Relaxed);
+    false
+}
+
+fn tell_untold(tape: &Tape, audit: Option<&Audit>) {
+    let untold = tape.quiet().take_untold();
+    let Source { chain, node, .. } = &tape.source;
+    let mut all = String::new();
+    for (reason, untold) in &untold {
+        let _ = write!(all, "{}{} {reason}", if all.is_empty() { "" } else { ", " }, untold.count);
+        audit.iter().for_each(|audit| audit.untold(&tape.source, reason, *untold));
+    }
+    if !untold.is_empty() {
+        let requests: u64 = untold.iter().map(|(_, untold)| untold.count).sum();
+        warn!(
+            %chain, %node, requests,
+            "this node's requests were too many, or too much alike, to tell of each: {all}. Nothing that was signed is \
+             among them"
+        );
     }
 }
 
@@ -101,30 +189,80 @@ fn run(items: &Receiver<Item>, audit: Option<&Audit>) {
 mod tests {
     use super::*;
     use crate::{
-        node::Outcome,
+        consensus::{Hrs, Step},
         ops::audit::AuditFile,
-        privval::{Refusal, RequestKind},
+        privval::Refusal,
     };
 
+    fn tape(recorder: &Recorder, chain: &str) -> Arc<Tape> {
+        let chain = ChainId::new(chain).unwrap();
+        recorder.tape(Source { chain, key: Some("ed25519:00".into()), node: "unix:///a".into() })
+    }
+
+    fn event(height: u64, outcome: Outcome) -> Event {
+        let hrs = Some(Hrs { height, round: 0, step: Step::Prevote });
+        Event { kind: RequestKind::Vote, hrs, outcome, flushed_in: None, sequence: Some(height) }
+    }
+
+    fn refused(height: u64) -> Event {
+        event(height, Outcome::Refused(Refusal::MaxHeight { height, max_height: 0 }))
+    }
+
+    fn lines(path: &std::path::Path) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     #[test]
-    fn every_event_is_told_in_its_order_before_the_end() {
+    fn every_signature_is_told_in_its_order_before_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
         let audit = AuditFile::open(&path).unwrap().start().unwrap();
         let recorder = Recorder::start(Some(audit.clone())).unwrap();
-        let chain = ChainId::new("test-1").unwrap();
-        for height in 0..1000 {
-            let outcome = Outcome::Refused(Refusal::MaxHeight { height, max_height: 0 });
-            let event = Event { kind: RequestKind::Vote, hrs: None, outcome, flushed_in: None, sequence: None };
-            recorder.answered(&chain, &"unix:///a".into(), event, Duration::ZERO);
-        }
+        let tape = tape(&recorder, "test-1");
+        (0..1000).for_each(|height| tape.answered(event(height, Outcome::Signed), Duration::ZERO));
         recorder.finish();
         audit.finish();
-        assert_eq!(recorder.lost(), 0);
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text.lines().count(), 1000);
-        for (height, line) in text.lines().enumerate() {
-            assert!(line.contains(&format!("height {height} is above")), "{line}");
+        let heights: Vec<_> = lines(&path).iter().map(|line| line["height"].as_u64().unwrap()).collect();
+        assert_eq!(heights, (0..1000).collect::<Vec<_>>());
+        assert!(recorder.lost().iter().all(|(_, lost)| *lost == [0, 0]));
+    }
+
+    /// A hostile node of one chain asks as fast as it can, while two others sign: all that they signed is in the file,
+    /// what the hostile one asked is a few lines and counts that add up.
+    #[test]
+    fn a_flood_costs_no_signature_its_line_and_is_told_in_numbers() {
+        const SIGNED: u64 = 800;
+        const REFUSED: u64 = 200_000;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let audit = AuditFile::open(&path).unwrap().start().unwrap();
+        let recorder = Recorder::start(Some(audit.clone())).unwrap();
+        let hostile = tape(&recorder, "flooded-1");
+        let honest = ["flooded-1", "calm-1"].map(|chain| tape(&recorder, chain));
+        thread::scope(|scope| {
+            scope.spawn(|| (0..REFUSED).for_each(|height| hostile.answered(refused(height), Duration::ZERO)));
+            for tape in &honest {
+                scope.spawn(move || {
+                    for height in 0..SIGNED {
+                        tape.answered(event(height, Outcome::Signed), Duration::ZERO);
+                        thread::sleep(Duration::from_micros(200));
+                    }
+                });
+            }
+        });
+        recorder.finish();
+        audit.finish();
+        let lines = lines(&path);
+        for chain in ["flooded-1", "calm-1"] {
+            let is_signed = |line: &&serde_json::Value| line["chain"] == chain && line["result"] == "signed";
+            assert_eq!(lines.iter().filter(is_signed).count() as u64, SIGNED, "{chain}");
         }
+        let refused = lines.iter().filter(|line| line["result"] == "refused");
+        let told: Vec<_> = refused.map(|line| line["count"].as_u64().unwrap_or(1)).collect();
+        let lost: u64 = recorder.lost().iter().map(|(_, [signed, other])| signed * REFUSED + other).sum();
+        assert_eq!(told.iter().sum::<u64>() + lost, REFUSED, "each is told, counted or lost and counted");
+        assert!(told.len() < 100, "{} lines", told.len());
+        assert!(hostile.untold() > 0 && honest.iter().all(|tape| tape.untold() == 0));
     }
 }

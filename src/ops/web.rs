@@ -13,7 +13,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sha2::{Digest as _, Sha256};
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     ffi::{OsStr, OsString},
     fs, io,
@@ -31,7 +33,8 @@ use tokio::{
 };
 use tracing::debug;
 
-/// Connections at one time, to all of it. A scraper and an operator need two.
+/// Connections at one time to each door. A scraper and an operator need one each, and strangers at the one door must not
+/// take the other from the operator.
 const CONNECTIONS_MAX: usize = 16;
 /// A request line and its headers.
 const HEAD_MAX_BYTES: usize = 8 * 1024;
@@ -46,30 +49,66 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub const RUNTIME_VARIABLE: &str = "RUNTIME_DIRECTORY";
 /// Where that directory is, for whoever asks without its environment.
 const RUNTIME_DIRECTORY: &str = "/run/highwater";
-const SOCKET_NAME: &str = "control.sock";
+/// Where the configuration of the packaged service is.
+const SERVICE_CONFIGURATION: &str = "/etc/highwater/tmkms.toml";
+
+/// The name of the control socket of the signer with this configuration. Signers whose configurations or sockets share a
+/// directory must not take each other's away, nor be taken for each other: it is made of the whole path of the
+/// configuration. A link to that file is not followed, because it may lead elsewhere by the time somebody asks.
+fn socket_name(configuration: &Path) -> String {
+    let absolute = std::path::absolute(configuration).unwrap_or_else(|_| configuration.to_owned());
+    let directory =
+        absolute.parent().map(|directory| directory.canonicalize().unwrap_or_else(|_| directory.to_owned()));
+    let path = directory.unwrap_or_default().join(absolute.file_name().unwrap_or_default());
+    let digest = Sha256::digest(path.as_os_str().as_bytes());
+    let digits: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("control-{digits}.sock")
+}
 
 /// Where the signer listens: in the directory that systemd gave it, else beside its configuration.
-pub fn control_socket(runtime_directory: Option<OsString>, home: &Path) -> PathBuf {
+pub fn control_socket(runtime_directory: Option<OsString>, configuration: &Path) -> PathBuf {
     let first = |list: OsString| {
         list.as_bytes().split(|byte| *byte == b':').next().map(|path| PathBuf::from(OsStr::from_bytes(path)))
     };
     let directory = runtime_directory.filter(|list| !list.is_empty()).and_then(first);
-    directory.unwrap_or_else(|| home.to_owned()).join(SOCKET_NAME)
+    directory.unwrap_or_else(|| home_of(configuration).to_owned()).join(socket_name(configuration))
 }
 
-/// Where a signer may listen, the likeliest first.
-pub fn control_sockets(runtime_directory: Option<OsString>, home: &Path) -> Vec<PathBuf> {
-    let mut places = vec![control_socket(runtime_directory, home), control_socket(None, home)];
-    places.push(Path::new(RUNTIME_DIRECTORY).join(SOCKET_NAME));
+/// Where the signer with this configuration may listen, the likeliest first.
+pub fn control_sockets(runtime_directory: Option<OsString>, configuration: &Path) -> Vec<PathBuf> {
+    let mut places = vec![control_socket(runtime_directory, configuration), control_socket(None, configuration)];
+    places.push(Path::new(RUNTIME_DIRECTORY).join(socket_name(configuration)));
     places.dedup();
     places
+}
+
+/// Where the packaged service listens, for whoever names no configuration and has none.
+pub fn service_sockets(runtime_directory: Option<OsString>) -> Vec<PathBuf> {
+    control_sockets(runtime_directory, Path::new(SERVICE_CONFIGURATION))
+}
+
+/// Control sockets in the directories of `places` that are not among them: other signers, perhaps.
+pub fn other_sockets(places: &[PathBuf]) -> Vec<PathBuf> {
+    let is_one = |name: &str| name.starts_with("control-") && name.ends_with(".sock");
+    let directories: BTreeSet<_> = places.iter().filter_map(|place| place.parent()).collect();
+    let found = directories.into_iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
+    let found = found.filter(|entry| entry.file_name().to_str().is_some_and(is_one)).map(|entry| entry.path());
+    found.filter(|path| !places.contains(path)).collect()
+}
+
+fn home_of(configuration: &Path) -> &Path {
+    match configuration.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// Serves what can be seen of a signer.
 #[derive(Clone)]
 pub struct Web {
     telemetry: Arc<Telemetry>,
-    connections: Arc<Semaphore>,
+    metrics: Arc<Semaphore>,
+    control: Arc<Semaphore>,
 }
 
 /// A control socket. Its file goes with it.
@@ -101,7 +140,8 @@ impl Drop for ControlSocket {
 impl Web {
     /// Shows `telemetry`.
     pub fn new(telemetry: Arc<Telemetry>) -> Self {
-        Self { telemetry, connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        let [metrics, control] = [(); 2].map(|()| Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+        Self { telemetry, metrics, control }
     }
 
     /// Serves metrics, for ever.
@@ -126,8 +166,12 @@ impl Web {
 
     /// Serves a connection on a task of its own, unless there are too many.
     fn connection(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, door: Door) {
-        let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
-            debug!("too many connections to the metrics endpoint");
+        let (connections, name) = match door {
+            Door::Metrics => (&self.metrics, "metrics endpoint"),
+            Door::Control => (&self.control, "control socket"),
+        };
+        let Ok(permit) = Arc::clone(connections).try_acquire_owned() else {
+            debug!("too many connections to the {name}");
             return;
         };
         let telemetry = Arc::clone(&self.telemetry);
@@ -166,9 +210,10 @@ fn answer(telemetry: &Arc<Telemetry>, door: Door, request: &Request<Incoming>) -
     }
     match (request.uri().path(), door) {
         ("/livez", _) => response(StatusCode::OK, TEXT, "alive\n"),
-        ("/readyz", _) => match readiness(telemetry) {
-            None => response(StatusCode::OK, TEXT, "ready\n"),
-            Some(missing) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, missing),
+        // Why not is for the operator: it has paths, addresses and the words of devices.
+        ("/readyz", _) => match telemetry.not_ready().is_empty() {
+            true => response(StatusCode::OK, TEXT, "ready\n"),
+            false => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n"),
         },
         ("/metrics", _) => match metrics::encode(telemetry) {
             Ok(text) => response(StatusCode::OK, metrics::CONTENT_TYPE, text),
@@ -180,14 +225,6 @@ fn answer(telemetry: &Arc<Telemetry>, door: Door, request: &Request<Incoming>) -
         },
         _ => response(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /livez and /readyz\n"),
     }
-}
-
-/// What is missing, a line each.
-fn readiness(telemetry: &Telemetry) -> Option<String> {
-    let chains = telemetry.not_ready();
-    let line = |chain: &dyn std::fmt::Display, missing: &String| format!("{chain}: {missing}\n");
-    let lines = chains.iter().flat_map(|(chain, missing)| missing.iter().map(move |missing| line(chain, missing)));
-    (!chains.is_empty()).then(|| lines.collect())
 }
 
 fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
@@ -203,16 +240,35 @@ mod tests {
 
     #[test]
     fn the_control_socket_is_where_systemd_says_else_at_home() {
-        let home = Path::new("/home");
-        for (variable, path) in [
-            (None, "/home/control.sock"),
-            (Some(""), "/home/control.sock"),
-            (Some("/run/a"), "/run/a/control.sock"),
-            (Some("/run/a:/run/b"), "/run/a/control.sock"),
-        ] {
-            assert_eq!(control_socket(variable.map(Into::into), home), Path::new(path), "{variable:?}");
+        let configuration = Path::new("/home/tmkms.toml");
+        let name = socket_name(configuration);
+        for (variable, directory) in
+            [(None, "/home"), (Some(""), "/home"), (Some("/run/a"), "/run/a"), (Some("/run/a:/run/b"), "/run/a")]
+        {
+            let path = Path::new(directory).join(&name);
+            assert_eq!(control_socket(variable.map(Into::into), configuration), path, "{variable:?}");
         }
-        let places = ["/home/control.sock", "/run/highwater/control.sock"].map(PathBuf::from);
-        assert_eq!(control_sockets(None, home), places);
+        let places = ["/home", "/run/highwater"].map(|directory| Path::new(directory).join(&name));
+        assert_eq!(control_sockets(None, configuration), places);
+    }
+
+    #[test]
+    fn every_configuration_has_a_socket_of_its_own_however_it_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir(path("a")).unwrap();
+        std::os::unix::fs::symlink(path("a"), path("link")).unwrap();
+        std::os::unix::fs::symlink("one.toml", path("a/current.toml")).unwrap();
+        assert_eq!(socket_name(&path("a/one.toml")), socket_name(&path("link/../a/./one.toml")));
+        assert_eq!(socket_name(&path("a/one.toml")), socket_name(&path("link/one.toml")));
+        let all = ["a/one.toml", "a/two.toml", "one.toml", "a/current.toml"].map(|name| socket_name(&path(name)));
+        assert_eq!(BTreeSet::from(all).len(), 4, "a link may lead elsewhere tomorrow");
+
+        let ours = control_socket(Some(path("a").into()), &path("one.toml"));
+        let other = control_socket(Some(path("a").into()), &path("two.toml"));
+        for socket in [&ours, &other] {
+            fs::write(socket, "").unwrap();
+        }
+        assert_eq!(other_sockets(&[ours]), [other]);
     }
 }

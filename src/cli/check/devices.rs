@@ -114,10 +114,10 @@ fn sign(device: &mut Equipment) -> Result<Vec<Duration>, Trouble> {
             times.push(begin.elapsed());
         }
         if !device.keys[key].verifies(SELF_TEST, &signature) {
-            return Err(Trouble::Broken(format!(
-                "a signature does not verify with the key {}: do not sign with this device",
-                device.keys[key]
-            )));
+            return Err(Trouble::Broken(
+                format!("a signature does not verify with the key {}: do not sign with this device", device.keys[key])
+                    .into(),
+            ));
         }
     }
     times.sort_unstable();

@@ -12,7 +12,7 @@ use std::{env, time::Duration};
 
 /// Asks the signer that runs with this configuration.
 pub(super) fn ask(config: &Config, block_time: Duration, report: &mut Report) {
-    let sockets = web::control_sockets(env::var_os(web::RUNTIME_VARIABLE), config.home());
+    let sockets = web::control_sockets(env::var_os(web::RUNTIME_VARIABLE), &config.path);
     let answer = sockets.iter().find_map(|socket| super::super::status::ask(socket).ok());
     let Some((status, _)) = answer else {
         return report.warn(

@@ -4,7 +4,7 @@ mod view;
 
 use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
-    config::Sketch,
+    config,
     ops::{status::Status, web},
 };
 use clap::Args;
@@ -23,8 +23,8 @@ use view::{Paint, View};
 pub(super) struct StatusCommand {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The control socket of the signer [default: control.sock in $RUNTIME_DIRECTORY, in /run/highwater, or beside the
-    /// configuration file]
+    /// The control socket of the signer [default: that of the configuration file, in $RUNTIME_DIRECTORY, beside that
+    /// file, or in /run/highwater]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Look again every second, until interrupted
@@ -63,27 +63,26 @@ impl StatusCommand {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
         }
-        let candidates = web::control_sockets(env::var_os(web::RUNTIME_VARIABLE), &home(&self.config));
+        let path = self.config.path();
+        let runtime = || env::var_os(web::RUNTIME_VARIABLE);
+        let mut candidates = web::control_sockets(runtime(), &path);
+        if path == Path::new(config::DEFAULT_PATH) && !path.exists() {
+            candidates.extend(web::service_sockets(runtime()));
+        }
         let there = candidates.iter().find(|path| UnixStream::connect(path).is_ok());
         there.cloned().ok_or_else(|| {
             let tried: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
-            let text = format!(
-                "no signer answers at {}: start it with `highwater start`, run this as its user, or name its socket with \
-                 --socket",
+            let mut text = format!(
+                "no signer with the configuration {} answers at {}: start it with `highwater start`, run this as its \
+                 user, or name its configuration with -c or its socket with --socket",
+                path.display(),
                 tried.join(", ")
             );
+            for other in web::other_sockets(&candidates) {
+                text.push_str(&format!("\n  a signer with another configuration may listen at {}", other.display()));
+            }
             CliError::new(Exit::Unavailable, text)
         })
-    }
-}
-
-/// The directory of the configuration. It is read for nothing else: a signer may run with one that has since been
-/// spoilt.
-fn home(args: &ConfigArgs) -> PathBuf {
-    let path = args.path();
-    match Sketch::load(&path) {
-        Ok(sketch) => sketch.config.home().to_owned(),
-        Err(_) => path.parent().map_or_else(|| ".".into(), Path::to_owned),
     }
 }
 

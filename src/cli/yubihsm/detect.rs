@@ -61,12 +61,12 @@ fn look(provider: &YubiHsmConfig) -> Result<Found, Trouble> {
         && status != "OK"
     {
         let text = format!("its connector runs and says {status}: is the device plugged in?");
-        return Err(Trouble::Broken(text));
+        return Err(Trouble::Broken(text.into()));
     }
     let info = access.device_info(Instant::now() + PATIENCE)?;
     if provider.serial_number.as_ref().is_some_and(|expected| *expected != info.serial_number) {
         let text = format!("the device there has the serial number {}", info.serial_number);
-        return Err(Trouble::Broken(text));
+        return Err(Trouble::Broken(text.into()));
     }
     Ok(Found { connector, info })
 }

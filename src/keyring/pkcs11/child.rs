@@ -60,14 +60,16 @@ impl Opener for ChildOpener {
         }
         let ready = ready?;
         let found: Vec<Option<Vec<u8>>> = serde_json::from_slice(&ready)
-            .map_err(|error| Trouble::Broken(format!("the child process sent no list of keys: {error}")))?;
+            .map_err(|error| Trouble::Broken(format!("the child process sent no list of keys: {error}").into()))?;
         for (found, pinned) in found.iter().zip(&self.keys) {
             // A key that cannot be read is proven by the self-test instead.
             if let Some(found) = found
                 && *found != pinned.to_bytes()
             {
                 let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
-                return Err(Trouble::Fatal(format!("the token holds key {found}, the configuration pins {pinned}")));
+                return Err(Trouble::Fatal(
+                    format!("the token holds key {found}, the configuration pins {pinned}").into(),
+                ));
             }
         }
         Ok(Box::new(ChildSession { stream }))
@@ -107,7 +109,7 @@ fn trouble(error: io::Error) -> Trouble {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
             Trouble::Broken("its process died, perhaps inside the module".into())
         }
-        _ => Trouble::Broken(format!("its process cannot be reached: {error}")),
+        _ => Trouble::Broken(format!("its process cannot be reached: {error}").into()),
     }
 }
 
@@ -122,7 +124,7 @@ pub fn run() -> io::Result<()> {
     memory::lock(pin.as_slice());
     if let Err(why) = confined {
         let text = format!("its process cannot be confined: {why}");
-        return write_frame(&mut stream, &encode_answer(&Err(Trouble::Fatal(text))));
+        return write_frame(&mut stream, &encode_answer(&Err(Trouble::Fatal(text.into()))));
     }
     let pin = (!pin.is_empty()).then(|| Pin::new(pin));
     let (token, keys) = match open(&spec, pin) {
@@ -165,8 +167,8 @@ fn trouble_of(profile: &Profile, error: &TokenError) -> Trouble {
         text = format!("{text} (on this device: {meaning})");
     }
     match error.class() {
-        ErrorClass::Absent | ErrorClass::Broken => Trouble::Broken(text),
-        ErrorClass::Fatal => Trouble::Fatal(text),
-        ErrorClass::Rejected => Trouble::Rejected(text),
+        ErrorClass::Absent | ErrorClass::Broken => Trouble::Broken(text.into()),
+        ErrorClass::Fatal => Trouble::Fatal(text.into()),
+        ErrorClass::Rejected => Trouble::Rejected(text.into()),
     }
 }

@@ -1,7 +1,7 @@
 //! Why a token did not do what it was asked, and whether to ask again.
 
 use super::{module::PinState, spec::ObjectSelector, spec::TokenSelector};
-use crate::consensus::KeyType;
+use crate::{consensus::KeyType, ops::foreign::ForeignText};
 use cryptoki::error::{Error, RvError};
 use std::{fmt, path::PathBuf};
 
@@ -333,7 +333,8 @@ fn rv_name(rv: RvError) -> String {
 fn list(items: &[String]) -> String {
     match items {
         [] => "none".to_owned(),
-        _ => items.join(", "),
+        // Labels and serials are the module's words.
+        _ => items.iter().map(|item| ForeignText::from(item.as_str()).to_string()).collect::<Vec<_>>().join(", "),
     }
 }
 

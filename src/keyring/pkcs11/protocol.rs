@@ -3,7 +3,7 @@
 //! Both ends are the same binary of the same start, so there is no version and no negotiation. A length over the limit
 //! or a body of the wrong form ends the connection.
 
-use crate::keyring::device::Trouble;
+use crate::{keyring::device::Trouble, ops::foreign::ForeignText};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 use zeroize::Zeroizing;
@@ -84,7 +84,7 @@ pub fn decode_answer(body: &[u8]) -> Result<Vec<u8>, Trouble> {
     let Some((tag, rest)) = body.split_first() else {
         return Err(Trouble::Broken("the child process sent nothing".into()));
     };
-    let text = || String::from_utf8_lossy(rest).into_owned();
+    let text = || ForeignText::from_bytes(rest);
     match *tag {
         OK => Ok(rest.to_vec()),
         FATAL => Err(Trouble::Fatal(text())),
@@ -134,6 +134,9 @@ mod tests {
         for answer in answers {
             assert_eq!(decode_answer(&encode_answer(&answer)), answer);
         }
+        let huge = [&[BROKEN][..], &b"\x1b[2J\n".repeat(1 << 20)].concat();
+        let Err(Trouble::Broken(text)) = decode_answer(&huge) else { panic!("a broken token") };
+        assert!(text.len() <= ForeignText::MAX_BYTES && !text.contains(char::is_control), "{text}");
         for garbage in [&[][..], &[9], &[255, 1]] {
             assert!(matches!(decode_answer(garbage), Err(Trouble::Broken(_))));
         }

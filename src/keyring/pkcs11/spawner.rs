@@ -14,20 +14,15 @@ use crate::{
     config::PinSource,
     keyring::device::Trouble,
     ops::{
-        helper::{Helper, own_program, standard_input},
+        helper::{Helper, REFUSED, own_program, receive_descriptor, send_descriptor, standard_input},
         sandbox::{self, Switches},
     },
 };
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
-};
 use serde::{Deserialize, Serialize};
 use std::{
-    io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
-    mem::MaybeUninit,
+    io::{self, Read as _, Write as _},
     net::Shutdown,
-    os::{fd::AsFd as _, unix::net::UnixStream},
+    os::unix::net::UnixStream,
     process::{Child, Stdio},
     time::Duration,
 };
@@ -74,7 +69,7 @@ impl Spawner {
         child.unwrap_or_else(|error| {
             // A late answer would be taken for that to the next request: the spawner is of no use any more.
             let _ = control.shutdown(Shutdown::Both);
-            Err(Trouble::Broken(format!("the process that starts children is gone: {error}")))
+            Err(Trouble::Broken(format!("the process that starts children is gone: {error}").into()))
         })
     }
 }
@@ -82,9 +77,9 @@ impl Spawner {
 fn request_child(mut control: &UnixStream, number: usize) -> io::Result<Result<UnixStream, Trouble>> {
     let number = u32::try_from(number).expect("there are few tokens");
     control.write_all(&number.to_le_bytes())?;
-    Ok(match receive_stream(control)? {
-        Some(stream) => Ok(stream),
-        None => Err(Trouble::Fatal(read_json(&mut control)?)),
+    Ok(match receive_descriptor(control)? {
+        Some(stream) => Ok(stream.into()),
+        None => Err(Trouble::Fatal(read_json::<String>(&mut control)?.into())),
     })
 }
 
@@ -105,7 +100,7 @@ pub fn run() -> io::Result<()> {
         let token = index.and_then(|index| tokens.get_mut(index));
         let token = token.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "there is no such token"))?;
         match token.start_child() {
-            Ok(stream) => send_stream(&control, &stream)?,
+            Ok(stream) => send_descriptor(&control, &stream)?,
             Err(why) => {
                 control.write_all(&[REFUSED])?;
                 write_json(&mut control, &why)?;
@@ -175,39 +170,5 @@ impl Token {
 impl Drop for Token {
     fn drop(&mut self) {
         self.end_child();
-    }
-}
-
-/// The byte that comes with a stream.
-const GRANTED: u8 = 0;
-/// The byte that comes before a reason.
-const REFUSED: u8 = 1;
-
-fn send_stream(control: &UnixStream, stream: &UnixStream) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let streams = [stream.as_fd()];
-    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&streams)), "there is space for one descriptor");
-    sendmsg(control, &[IoSlice::new(&[GRANTED])], &mut ancillary, SendFlags::NOSIGNAL)?;
-    Ok(())
-}
-
-/// The stream that was granted, or `None` if a reason follows.
-fn receive_stream(control: &UnixStream) -> io::Result<Option<UnixStream>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [REFUSED];
-    let received = recvmsg(control, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    if received.bytes == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let stream = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut streams) => streams.next().map(UnixStream::from),
-        _ => None,
-    });
-    match (byte, stream) {
-        ([GRANTED], Some(stream)) => Ok(Some(stream)),
-        ([REFUSED], None) => Ok(None),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it sent something else than a stream")),
     }
 }

@@ -101,7 +101,7 @@ impl Access {
             return Ok(credentials.clone());
         }
         // An operator can put a bad file right while this runs.
-        let password = read_password(&self.config.password).map_err(Trouble::Broken)?;
+        let password = read_password(&self.config.password).map_err(|text: String| Trouble::Broken(text.into()))?;
         let credentials = Credentials::from_password(self.config.auth_key, password.as_bytes());
         Ok(self.credentials.insert(credentials).clone())
     }
@@ -143,7 +143,7 @@ impl Sessions {
             let seconds = SESSION_LIFE.as_secs();
             let text =
                 format!("{why}. Waiting: it was asked for {SESSIONS_MAX} sessions within {seconds} s, and has 16");
-            return Err(Trouble::Broken(text));
+            return Err(Trouble::Broken(text.into()));
         }
         self.asked.push_back(now);
         Ok(())

@@ -75,7 +75,7 @@ impl Reached {
         let sent = contain(|| self.connector.send_message(Uuid::nil(), command.into()));
         let answer: Vec<u8> = match sent.map_err(|text| panicked(&text))? {
             Ok(answer) => answer.into(),
-            Err(error) => return Err(Trouble::Broken(format!("it does not say who it is ({error})"))),
+            Err(error) => return Err(Trouble::Broken(format!("it does not say who it is ({error})").into())),
         };
         parse_device_info(&answer).ok_or_else(|| panicked("no device information"))
     }
@@ -100,7 +100,7 @@ fn parse_device_info(answer: &[u8]) -> Option<DeviceInfo> {
 /// The error for a connector that does not accept a connection.
 #[allow(clippy::needless_pass_by_value)]
 pub(super) fn not_reached(error: io::Error) -> Trouble {
-    Trouble::Broken(format!("its connector cannot be reached ({error}): is yubihsm-connector running there?"))
+    Trouble::Broken(format!("its connector cannot be reached ({error}): is yubihsm-connector running there?").into())
 }
 
 /// Whether a device was reached and did not accept the password.
@@ -123,7 +123,7 @@ pub(super) fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 #[cfg(feature = "usb")]
 fn usb(timeout_ms: u64, serial_number: Option<&str>) -> Result<Reached, Trouble> {
     let serial = serial_number.map(str::parse).transpose();
-    let serial = serial.map_err(|error| Trouble::Fatal(format!("its serial number cannot be read: {error}")))?;
+    let serial = serial.map_err(|error| Trouble::Fatal(format!("its serial number cannot be read: {error}").into()))?;
     Ok(Reached { connector: Connector::usb(&yubihsm::UsbConfig { serial, timeout_ms }) })
 }
 
@@ -143,7 +143,7 @@ impl Client {
         if let Some(expected) = &config.serial_number {
             let found = client.ask("tell its serial number", yubihsm::Client::device_info)?.serial_number.to_string();
             if found != *expected {
-                return Err(Trouble::Broken(format!("the device there has the serial number {found}")));
+                return Err(Trouble::Broken(format!("the device there has the serial number {found}").into()));
             }
         }
         Ok(client)
@@ -165,12 +165,12 @@ impl Client {
             (KeyType::Ed25519, Algorithm::Ed25519) => PublicKey::from_bytes(key_type, &found.bytes).ok(),
             (KeyType::Secp256k1, Algorithm::EcK256) => from_coordinates(&found.bytes),
             (_, other) => {
-                return Err(Trouble::Rejected(format!(
-                    "its key {id} is of the kind {other:?}, and must be {key_type}"
-                )));
+                return Err(Trouble::Rejected(
+                    format!("its key {id} is of the kind {other:?}, and must be {key_type}").into(),
+                ));
             }
         };
-        key.ok_or_else(|| Trouble::Broken(format!("what it says to be the public key of key {id} is none")))
+        key.ok_or_else(|| Trouble::Broken(format!("what it says to be the public key of key {id} is none").into()))
     }
 
     /// Refuses a key that is not `expected`.
@@ -181,7 +181,7 @@ impl Client {
                 "its key {id} is {found}, and the state file is bound to {expected}: correct `key`, or put the right key \
                  into the device"
             );
-            return Err(Trouble::Rejected(text));
+            return Err(Trouble::Rejected(text.into()));
         }
         Ok(())
     }
@@ -227,12 +227,12 @@ fn low_s(der: &[u8]) -> Option<Signature> {
 }
 
 fn panicked(text: &str) -> Trouble {
-    Trouble::Broken(format!("its connector sent what no YubiHSM sends ({text})"))
+    Trouble::Broken(format!("its connector sent what no YubiHSM sends ({text})").into())
 }
 
 /// What an error says that the device itself has sent, through its session.
 fn refused(answer: DeviceError, what: &str, auth_key: u16) -> Trouble {
-    let refused = |hint: &str| Trouble::Rejected(format!("it refused to {what} ({answer}): {hint}"));
+    let refused = |hint: &str| Trouble::Rejected(format!("it refused to {what} ({answer}): {hint}").into());
     match answer {
         DeviceError::InsufficientPermissions => refused(&format!(
             "give authentication key {auth_key} and the key itself that capability, or put both into one domain"
@@ -251,7 +251,7 @@ fn refused(answer: DeviceError, what: &str, auth_key: u16) -> Trouble {
             refused("it does not understand the command")
         }
         // Everything else is about the session or the device, and a new session may help.
-        _ => Trouble::Broken(format!("it could not {what} ({answer})")),
+        _ => Trouble::Broken(format!("it could not {what} ({answer})").into()),
     }
 }
 
@@ -260,12 +260,12 @@ fn refused(answer: DeviceError, what: &str, auth_key: u16) -> Trouble {
 fn lost(error: &Error) -> Trouble {
     match error.kind() {
         ErrorKind::ConnectorError | ErrorKind::ProtocolError => {
-            Trouble::Broken(format!("the session broke off ({error})"))
+            Trouble::Broken(format!("the session broke off ({error})").into())
         }
         ErrorKind::ResponseError => {
             Trouble::Broken("it does not know the session any more, as after a power cycle".into())
         }
-        _ => Trouble::Broken(format!("the session was lost ({error})")),
+        _ => Trouble::Broken(format!("the session was lost ({error})").into()),
     }
 }
 
@@ -278,9 +278,9 @@ fn not_opened(error: &Error, auth_key: u16) -> Trouble {
     }
     Trouble::Broken(match error.kind() {
         ErrorKind::AuthenticationError => {
-            format!("{NOT_LET_IN} {auth_key} in: the password or the key's id is wrong ({error})")
+            format!("{NOT_LET_IN} {auth_key} in: the password or the key's id is wrong ({error})").into()
         }
-        _ => format!("it opens no session ({error})"),
+        _ => format!("it opens no session ({error})").into(),
     })
 }
 

@@ -257,7 +257,7 @@ impl Console {
         let key = self.key(id)?;
         if !key.exportable {
             let text = format!("its key 0x{id:04x} was made so that it never leaves: there can be no backup of it");
-            return Err(Trouble::Rejected(text).into());
+            return Err(Trouble::Rejected(text.into()).into());
         }
         let wrapped = self.ask(move |client| {
             let what = format!("wrap key 0x{id:04x} with wrap key 0x{wrap_key:04x}");
@@ -279,7 +279,7 @@ impl Console {
         let handle = self.ask(move |client| {
             let what = format!("unwrap the backup with wrap key 0x{wrap_key:04x}");
             // Shorter ones are no backups and never come here.
-            let message = Message::from_vec(wrapped).map_err(|error| Trouble::Rejected(error.to_string()))?;
+            let message = Message::from_vec(wrapped).map_err(|error| Trouble::Rejected(error.to_string().into()))?;
             client.ask(&what, |client| client.import_wrapped(wrap_key, message))
         })?;
         if handle.object_type != Type::AsymmetricKey {
@@ -309,7 +309,7 @@ impl Console {
     }
 
     fn try_to_prove(&self, id: u16, expected: Option<PublicKey>) -> Result<Made, Trouble> {
-        let wrong = |text: &str| Err(Trouble::Rejected(text.to_owned()));
+        let wrong = |text: &str| Err(Trouble::Rejected(text.into()));
         let info = self.key_info(id)?;
         let Some(public_key) = info.public_key else { return wrong("it is none that Highwater signs with") };
         if let Some(expected) = expected.filter(|expected| *expected != public_key) {
@@ -406,7 +406,7 @@ fn algorithm(role: KeyRole) -> Algorithm {
 }
 
 pub(super) fn label(text: &str) -> Result<Label, Trouble> {
-    let too_long = |_| Trouble::Rejected(format!("a label has at most {LABEL_MAX_BYTES} bytes"));
+    let too_long = |_| Trouble::Rejected(format!("a label has at most {LABEL_MAX_BYTES} bytes").into());
     Label::from_bytes(text.as_bytes()).map_err(too_long)
 }
 

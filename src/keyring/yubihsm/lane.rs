@@ -47,7 +47,7 @@ impl Threads {
     fn start(&self, run: impl FnOnce() + Send + 'static) -> Result<(), Trouble> {
         if self.count() >= HANGING_MAX {
             let text = format!("{HANGING_MAX} calls to it hang: restart its yubihsm-connector, or plug it out and in");
-            return Err(Trouble::Broken(text));
+            return Err(Trouble::Broken(text.into()));
         }
         let counted = self.clone();
         let run = move || {
@@ -55,7 +55,7 @@ impl Threads {
             run();
         };
         let started = thread::Builder::new().name("yubihsm".into()).spawn(run);
-        started.map_err(|error| Trouble::Broken(format!("the system gives no thread for it: {error}")))?;
+        started.map_err(|error| Trouble::Broken(format!("the system gives no thread for it: {error}").into()))?;
         Ok(())
     }
 }

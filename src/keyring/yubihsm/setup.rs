@@ -113,7 +113,7 @@ pub fn may_wipe(console: &Console) -> Result<(), Trouble> {
             Err(Trouble::Rejected(format!(
                 "authentication key {key} may not wipe it: log in as its administrator (key 1 with the 24 words after a \
                  setup, key 1 with the password `password` as it comes from the factory)"
-            )))
+            ).into()))
         }
     }
 }

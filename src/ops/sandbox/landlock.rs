@@ -71,6 +71,14 @@ impl Policy {
         policy
     }
 
+    /// Of the process that makes and renames audit files.
+    pub(super) fn of_audit_keeper(audit: &Path) -> Self {
+        const AUDIT: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | WriteFile | MakeReg | RemoveFile});
+        let mut policy = Self::default();
+        policy.allow_directory_of(audit, AUDIT);
+        policy
+    }
+
     /// libusb looks for devices below `/sys` and opens them below `/dev`.
     fn allow_usb(&mut self) {
         const DEVICES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | IoctlDev});
@@ -143,5 +151,5 @@ fn missing(status: &LandlockStatus) -> Option<String> {
 /// Where the control socket will be.
 pub(super) fn control_socket(config: &Config) -> PathBuf {
     use crate::ops::web;
-    web::control_socket(env::var_os(web::RUNTIME_VARIABLE), config.home())
+    web::control_socket(env::var_os(web::RUNTIME_VARIABLE), &config.path)
 }

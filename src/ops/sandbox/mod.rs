@@ -18,7 +18,7 @@ mod seccomp;
 
 use crate::config::{Config, YubiHsmAdapter};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, path::Path};
 
 /// What the configuration says about confinement.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -187,6 +187,13 @@ pub fn confine_module(switches: Switches) -> Result<(), String> {
 pub fn confine_resolver(switches: Switches) -> Result<(), String> {
     harden(switches)?;
     switches.demand(switches.no_landlock, || landlock::Policy::of_resolver().enforce())?;
+    switches.demand(switches.no_seccomp, seccomp::forbid)
+}
+
+/// Confines the process that makes and renames audit files: nothing but the directory of `audit`.
+pub fn confine_audit_keeper(switches: Switches, audit: &Path) -> Result<(), String> {
+    harden(switches)?;
+    switches.demand(switches.no_landlock, || landlock::Policy::of_audit_keeper(audit).enforce())?;
     switches.demand(switches.no_seccomp, seccomp::forbid)
 }
 

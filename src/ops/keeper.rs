@@ -1,0 +1,255 @@
+//! Who makes and renames audit files: a process of its own, because the confined signer makes and renames nothing.
+//!
+//! The signer can tell it two things, of one byte each, and gets an open file for either. It cannot say which file: a
+//! signer that somebody has taken over renames its audit files, and never a state file that lies beside them. The
+//! keeper itself reaches that directory only.
+
+use super::{
+    evidence::LINE_BEGINS,
+    helper::{self, Helper, receive_descriptor, send_descriptor},
+    sandbox::{self, Switches},
+};
+use crate::config::{AuditLimits, Config};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::{fs::OpenOptionsExt as _, net::UnixStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The hidden command that becomes the keeper.
+pub const KEEPER_COMMAND: &str = "audit-keeper";
+/// How long a new file may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest line that the keeper is told or answers.
+const LINE_MAX_BYTES: u64 = 64 * 1024;
+
+/// What the keeper is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The file that has the name now, made if there is none: somebody has moved the old one away.
+    Reopen,
+    /// A new file under the name, after all older ones moved on by a number.
+    Rotate,
+}
+
+/// Makes audit files.
+pub enum Keeper {
+    /// This process itself.
+    Here(Files),
+    /// A process that was started for it.
+    Process(Helper),
+}
+
+/// The audit file and those that it was rotated out of: `FILE`, `FILE.1` and so on, the oldest last.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Files {
+    /// `FILE`
+    pub path: PathBuf,
+    /// How many older ones stay.
+    pub keep: u32,
+}
+
+/// What a keeper has to know.
+#[derive(Deserialize, Serialize)]
+struct Task {
+    files: Files,
+    switches: Switches,
+}
+
+impl Keeper {
+    /// Starts a keeper for the audit file of the configuration, if it has one.
+    pub fn start(config: &Config) -> io::Result<Option<Self>> {
+        let Some(path) = &config.own.audit else { return Ok(None) };
+        let AuditLimits { keep, .. } = config.own.audit_limits;
+        let task = Task { files: Files { path: path.clone(), keep }, switches: Switches::of(config) };
+        let helper = Helper::start(KEEPER_COMMAND)?;
+        let mut line = serde_json::to_vec(&task)?;
+        line.push(b'\n');
+        helper.control().write_all(&line)?;
+        helper.control().set_read_timeout(Some(PATIENCE))?;
+        helper.control().set_write_timeout(Some(PATIENCE))?;
+        Ok(Some(Self::Process(helper)))
+    }
+
+    /// Does as it is asked. Waits for some seconds at most.
+    pub(super) fn ask(&self, order: Order) -> io::Result<File> {
+        match self {
+            Self::Here(files) => files.follow(order),
+            Self::Process(helper) => {
+                let control = helper.control();
+                ask(&control, order).map_err(|error| match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                        // A late answer would be taken for that to the next order.
+                        let _ = control.shutdown(std::net::Shutdown::Both);
+                        io::Error::new(io::ErrorKind::TimedOut, "the process that makes audit files does not answer")
+                    }
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
+                        io::Error::new(error.kind(), "the process that makes audit files has ended")
+                    }
+                    _ => error,
+                })
+            }
+        }
+    }
+}
+
+const REOPEN: u8 = b'o';
+const ROTATE: u8 = b'r';
+
+fn ask(mut control: &UnixStream, order: Order) -> io::Result<File> {
+    let byte = match order {
+        Order::Reopen => REOPEN,
+        Order::Rotate => ROTATE,
+    };
+    control.write_all(&[byte])?;
+    if let Some(file) = receive_descriptor(control)? {
+        return Ok(file.into());
+    }
+    let mut why = String::new();
+    BufReader::new(control.take(LINE_MAX_BYTES)).read_line(&mut why)?;
+    Err(io::Error::other(serde_json::from_str::<String>(&why)?))
+}
+
+/// The program of the hidden command `audit-keeper`: its control stream is standard input. Ends with the stream.
+pub fn run() -> io::Result<()> {
+    let mut control = helper::standard_input()?;
+    let mut line = Vec::new();
+    // By the byte: an order that follows is no part of it.
+    let mut byte = [0];
+    while byte != *b"\n" {
+        control.read_exact(&mut byte)?;
+        line.push(byte[0]);
+    }
+    let Task { files, switches } = serde_json::from_slice(&line)?;
+    sandbox::confine_audit_keeper(switches, &files.path).map_err(io::Error::other)?;
+    while control.read(&mut byte)? > 0 {
+        let order = match byte[0] {
+            REOPEN => Order::Reopen,
+            ROTATE => Order::Rotate,
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "there is no such order")),
+        };
+        match files.follow(order) {
+            Ok(file) => send_descriptor(&control, &file)?,
+            Err(why) => {
+                let mut answer = vec![helper::REFUSED];
+                serde_json::to_writer(&mut answer, &why.to_string())?;
+                answer.push(b'\n');
+                control.write_all(&answer)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Files {
+    fn follow(&self, order: Order) -> io::Result<File> {
+        if order == Order::Rotate {
+            self.rotate()?;
+        }
+        open(&self.path)
+    }
+
+    /// The older file of that number.
+    pub fn older(&self, number: u32) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!(".{number}"));
+        path.into()
+    }
+
+    fn rotate(&self) -> io::Result<()> {
+        // Looked at first, all of them: nothing that is not ours is moved, nor anything moved over it.
+        for number in 1..=self.keep {
+            refuse_foreign(&self.older(number))?;
+        }
+        for number in (1..self.keep).rev() {
+            rename(&self.older(number), &self.older(number + 1))?;
+        }
+        rename(&self.path, &self.older(1))
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => {
+            Err(io::Error::new(error.kind(), format!("cannot rename {} to {}: {error}", from.display(), to.display())))
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Opens an audit file, which only its owner can read, or makes it. What holds something else is refused: a line
+/// written to a state file or a key would spoil it.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    refuse_foreign(path)?;
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+}
+
+fn refuse_foreign(path: &Path) -> io::Result<()> {
+    let about = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if !about.is_file() {
+        // A pipe or a device: it is somebody's intention.
+        return Ok(());
+    }
+    let mut begin = Vec::new();
+    File::open(path)?.take(LINE_BEGINS.len() as u64).read_to_end(&mut begin)?;
+    if LINE_BEGINS.as_bytes().starts_with(&begin) {
+        return Ok(());
+    }
+    let text = format!(
+        "{} is there and is no audit file of Highwater: move it away, or give [highwater.audit] another `file`",
+        path.display()
+    );
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, text: &str) {
+        fs::write(path, format!("{LINE_BEGINS}{text}}}\n")).unwrap();
+    }
+
+    fn read(path: &Path) -> Option<String> {
+        let text = fs::read_to_string(path).ok()?;
+        Some(text.trim_start_matches(LINE_BEGINS).trim_end_matches("}\n").to_owned())
+    }
+
+    #[test]
+    fn older_files_move_on_and_the_oldest_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files { path: directory.path().join("audit.jsonl"), keep: 2 };
+        for number in 1..=4 {
+            write(&files.path, &number.to_string());
+            assert_eq!(files.follow(Order::Rotate).unwrap().metadata().unwrap().len(), 0);
+        }
+        assert_eq!([1, 2, 3].map(|number| read(&files.older(number))), [Some("4".into()), Some("3".into()), None]);
+        write(&files.path, "5");
+        assert!(files.follow(Order::Reopen).unwrap().metadata().unwrap().len() > 0, "what has the name is not moved");
+        // A gap is no obstacle.
+        fs::remove_file(files.older(1)).unwrap();
+        files.follow(Order::Rotate).unwrap();
+        assert_eq!([1, 2].map(|number| read(&files.older(number))), [Some("5".into()), Some("3".into())]);
+    }
+
+    #[test]
+    fn what_is_no_audit_file_is_neither_moved_nor_overwritten_nor_written_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files { path: directory.path().join("state"), keep: 3 };
+        fs::write(files.older(3), "HIGHWATER state").unwrap();
+        write(&files.path, "1");
+        write(&files.older(1), "2");
+        let error = files.follow(Order::Rotate).unwrap_err().to_string();
+        assert!(error.contains("state.3 is there and is no audit file"), "{error}");
+        let kept = [read(&files.path), read(&files.older(1)), read(&files.older(2)), read(&files.older(3))];
+        assert_eq!(kept, [Some("1".into()), Some("2".into()), None, Some("HIGHWATER state".into())]);
+        assert!(open(&files.older(3)).is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! Queues from those who answer to those who write it down: one for each chain, and in each a part for what was signed.
+//!
+//! Putting something in never waits for whoever takes it out, so a lane can fill up. What floods one chain then costs
+//! the others nothing, and refusals cost no signature its line. Whatever does not fit is counted in its lane.
+
+use crate::consensus::ChainId;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, Thread},
+    time::Duration,
+};
+
+/// What an item is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A new signature has left.
+    Signed,
+    /// Anything else: a refusal, or an answer that was given before.
+    Other,
+}
+
+impl Kind {
+    /// Both, in the order of [`Lost`].
+    pub const ALL: [Self; 2] = [Self::Signed, Self::Other];
+
+    /// Its label in the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// How many of each [`Kind`] were lost.
+pub type Lost = [u64; 2];
+
+/// How many items of each kind a lane holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// For what was signed, whatever else comes.
+    pub signed: usize,
+    /// For the rest.
+    pub other: usize,
+}
+
+impl Room {
+    fn of(self, kind: Kind) -> usize {
+        match kind {
+            Kind::Signed => self.signed,
+            Kind::Other => self.other,
+        }
+    }
+}
+
+/// Items in their order.
+pub type Items<T> = VecDeque<(Kind, T)>;
+
+/// The queue of one chain. Only its own nodes, and whoever empties it, take its lock; nobody keeps it.
+pub struct Lane<T> {
+    chain: ChainId,
+    room: Room,
+    waiting: Mutex<Waiting<T>>,
+    lost: [AtomicU64; 2],
+    wake: Arc<Wake>,
+}
+
+struct Waiting<T> {
+    items: Items<T>,
+    counts: [usize; 2],
+}
+
+impl<T> Lane<T> {
+    fn new(chain: ChainId, room: Room, wake: Arc<Wake>) -> Self {
+        // All the memory that it will ever take: putting something in takes none.
+        let items = VecDeque::with_capacity(room.signed + room.other);
+        Self { chain, room, waiting: Mutex::new(Waiting { items, counts: [0; 2] }), lost: Default::default(), wake }
+    }
+
+    /// The chain.
+    pub fn chain(&self) -> &ChainId {
+        &self.chain
+    }
+
+    /// Puts an item in, or counts it as lost.
+    pub fn put(&self, kind: Kind, item: T) {
+        let mut waiting = self.waiting();
+        let has_room = waiting.counts[kind as usize] < self.room.of(kind);
+        if has_room {
+            waiting.counts[kind as usize] += 1;
+            waiting.items.push_back((kind, item));
+        }
+        drop(waiting);
+        if has_room {
+            self.wake.up();
+        } else {
+            self.lose(kind, 1);
+        }
+    }
+
+    /// Counts items as lost that had been taken out.
+    pub fn lose(&self, kind: Kind, count: u64) {
+        self.lost[kind as usize].fetch_add(count, Relaxed);
+    }
+
+    /// How many were lost.
+    pub fn lost(&self) -> Lost {
+        self.lost.each_ref().map(|lost| lost.load(Relaxed))
+    }
+
+    /// Exchanges what waits for `empty`.
+    fn take(&self, empty: &mut Items<T>) {
+        empty.reserve(self.room.signed + self.room.other);
+        let mut waiting = self.waiting();
+        mem::swap(&mut waiting.items, empty);
+        waiting.counts = [0; 2];
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.waiting.lock().expect("nobody panics with this lock")
+    }
+}
+
+/// The lanes of all chains, and the one thread that empties them. Cheap to clone.
+pub struct Lanes<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
+    room: Room,
+    lanes: Mutex<BTreeMap<ChainId, Arc<Lane<T>>>>,
+    wake: Arc<Wake>,
+    /// Whoever waits until all is out.
+    flushes: Mutex<Vec<SyncSender<()>>>,
+}
+
+impl<T> Clone for Lanes<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Lanes<T> {
+    /// No lanes yet.
+    pub fn new(room: Room) -> Self {
+        Self(Arc::new(Shared { room, lanes: Mutex::default(), wake: Arc::default(), flushes: Mutex::default() }))
+    }
+
+    /// The lane of that chain.
+    pub fn lane(&self, chain: &ChainId) -> Arc<Lane<T>> {
+        let mut lanes = self.lanes();
+        if let Some(lane) = lanes.get(chain) {
+            return Arc::clone(lane);
+        }
+        let lane = Arc::new(Lane::new(chain.clone(), self.0.room, Arc::clone(&self.0.wake)));
+        lanes.insert(chain.clone(), Arc::clone(&lane));
+        lane
+    }
+
+    /// What each chain has lost.
+    pub fn lost(&self) -> Vec<(ChainId, Lost)> {
+        self.lanes().values().map(|lane| (lane.chain.clone(), lane.lost())).collect()
+    }
+
+    /// Has the emptying thread look up.
+    pub fn wake(&self) {
+        self.0.wake.up();
+    }
+
+    /// Waits until all that was put in before has been taken out and dealt with, but not for long.
+    pub fn flush(&self, patience: Duration) {
+        let (done, flushed) = sync_channel(1);
+        self.flushes().push(done);
+        self.wake();
+        let _ = flushed.recv_timeout(patience);
+    }
+
+    /// For the emptying thread: whoever is to be told once what is there now has been dealt with.
+    pub fn asked_to_flush(&self) -> Vec<SyncSender<()>> {
+        mem::take(&mut *self.flushes())
+    }
+
+    /// For the emptying thread: waits until there is something to do, or has been said, or the time is over.
+    pub fn wait(&self, at_most: Duration, or: impl Fn() -> bool) {
+        let has_work = || self.lanes().values().any(|lane| !lane.waiting().items.is_empty());
+        self.0.wake.sleep_unless(|| has_work() || !self.flushes().is_empty() || or(), at_most);
+    }
+
+    /// For the emptying thread: takes out all that is there, one chain after the other.
+    pub fn take(&self, spare: &mut Items<T>, mut each: impl FnMut(&Arc<Lane<T>>, Kind, T)) {
+        // Not under the lock: a new lane can wait, those who put in cannot.
+        let lanes: Vec<_> = self.lanes().values().map(Arc::clone).collect();
+        for lane in lanes {
+            lane.take(spare);
+            spare.drain(..).for_each(|(kind, item)| each(&lane, kind, item));
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<ChainId, Arc<Lane<T>>>> {
+        self.0.lanes.lock().expect("nobody panics with this lock")
+    }
+
+    fn flushes(&self) -> MutexGuard<'_, Vec<SyncSender<()>>> {
+        self.0.flushes.lock().expect("nobody panics with this lock")
+    }
+}
+
+/// For the emptying thread: tells those who flush that it is done.
+pub fn answer(flushes: Vec<SyncSender<()>>) {
+    for flush in flushes {
+        // One that has waited long enough is gone.
+        let _ = flush.try_send(());
+    }
+}
+
+/// Wakes the emptying thread. Costs a system call only while that sleeps.
+#[derive(Default)]
+struct Wake {
+    asleep: AtomicBool,
+    sleeper: OnceLock<Thread>,
+}
+
+impl Wake {
+    fn up(&self) {
+        if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
+            self.sleeper.get().iter().for_each(|sleeper| sleeper.unpark());
+        }
+    }
+
+    fn sleep_unless(&self, ready: impl Fn() -> bool, at_most: Duration) {
+        self.sleeper.get_or_init(thread::current);
+        // Said before the look: whoever puts something in after the look sees it.
+        self.asleep.store(true, SeqCst);
+        if !ready() {
+            thread::park_timeout(at_most);
+        }
+        self.asleep.store(false, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOM: Room = Room { signed: 3, other: 2 };
+
+    fn all(lanes: &Lanes<u32>) -> Vec<(String, u32)> {
+        let mut taken = Vec::new();
+        lanes.take(&mut VecDeque::new(), |lane, _, item| taken.push((lane.chain().to_string(), item)));
+        taken
+    }
+
+    #[test]
+    fn what_floods_a_lane_costs_neither_the_others_nor_what_was_signed_in_it() {
+        let lanes = Lanes::new(ROOM);
+        let [flooded, calm] = ["a", "b"].map(|chain| lanes.lane(&ChainId::new(chain).unwrap()));
+        (0..1000).for_each(|number| flooded.put(Kind::Other, number));
+        (2000..2003).for_each(|number| flooded.put(Kind::Signed, number));
+        calm.put(Kind::Other, 7);
+        calm.put(Kind::Signed, 8);
+        let expected = [("a", 0), ("a", 1), ("a", 2000), ("a", 2001), ("a", 2002), ("b", 7), ("b", 8)];
+        assert_eq!(all(&lanes), expected.map(|(chain, item)| (chain.to_owned(), item)));
+        let ids = ["a", "b"].map(|chain| ChainId::new(chain).unwrap());
+        assert_eq!(lanes.lost(), ids.into_iter().zip([[0, 998], [0, 0]]).collect::<Vec<_>>());
+        // Room again, and what does not fit even so is counted as what it is.
+        (0..4).for_each(|number| flooded.put(Kind::Signed, number));
+        assert_eq!((all(&lanes).len(), flooded.lost()), (3, [1, 998]));
+    }
+
+    #[test]
+    fn putting_in_takes_no_memory() {
+        let lanes = Lanes::new(ROOM);
+        let lane = lanes.lane(&ChainId::new("a").unwrap());
+        let mut spare = VecDeque::new();
+        for _ in 0..3 {
+            assert!(lane.waiting().items.capacity() >= ROOM.signed + ROOM.other);
+            lane.put(Kind::Other, 1);
+            lanes.take(&mut spare, |_, _, _| ());
+        }
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_by_an_item_and_by_a_flush() {
+        let lanes: Lanes<u32> = Lanes::new(ROOM);
+        let lane = lanes.lane(&ChainId::new("a").unwrap());
+        let (seen, items) = sync_channel(100);
+        let emptied = lanes.clone();
+        thread::spawn(move || {
+            loop {
+                emptied.wait(Duration::from_secs(3600), || false);
+                let flushes = emptied.asked_to_flush();
+                emptied.take(&mut VecDeque::new(), |_, _, item| seen.send(item).unwrap());
+                answer(flushes);
+            }
+        });
+        for number in 0..100 {
+            lane.put(Kind::Signed, number);
+            assert_eq!(items.recv_timeout(Duration::from_secs(20)), Ok(number));
+        }
+        lane.put(Kind::Other, 100);
+        lanes.flush(Duration::from_secs(20));
+        assert_eq!(items.try_recv(), Ok(100), "it was dealt with before the flush was over");
+    }
+}
