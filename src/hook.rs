@@ -12,8 +12,7 @@ use serde_json::Value;
 use std::{
     fmt,
     io::{self, Read as _},
-    process::{Command, ExitStatus, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
+    process::{ChildStdout, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -45,38 +44,53 @@ pub fn ask(hook: &HookConfig) -> Result<u64, HookError> {
         .spawn()
         .map_err(|error| HookError::Spawn { program: program.clone(), error })?;
     let deadline = Instant::now() + hook.timeout;
-    let mut stdout = child.stdout.take().expect("stdout is piped");
-    // Read while it runs: a program that fills the pipe would wait for us, and we for it.
-    let (sender, answer) = mpsc::channel();
-    thread::spawn(move || {
-        let mut text = String::new();
-        let read = stdout.by_ref().take(OUTPUT_MAX_BYTES).read_to_string(&mut text);
-        // The receiver is gone when the deadline has passed.
-        let _ = sender.send(read.map(|_| text));
-    });
-    let text = answer.recv_timeout(hook.timeout).map_err(|error| match error {
-        RecvTimeoutError::Timeout => HookError::Timeout { after: hook.timeout },
-        RecvTimeoutError::Disconnected => unreachable!("the reader always answers"),
-    });
-    let status = text.is_ok().then(|| wait_until(&mut child, deadline)).flatten();
+    let stdout = child.stdout.take().expect("stdout is piped");
+    // Without a thread: what the program has started may hold the pipe open for ever, and a thread that waits for it would
+    // stay outside of the sandbox.
+    let text = read_until(stdout, deadline);
+    let status = text.as_ref().is_ok_and(Option::is_some).then(|| wait_until(&mut child, deadline)).flatten();
     if status.is_none() {
         // It is late, whatever it still does. An error means that it has just ended by itself.
         let _ = child.kill();
         let _ = child.wait();
     }
-    let text = text?.map_err(HookError::Output)?;
-    match status {
-        Some(status) if status.success() => height_in(&text).ok_or(HookError::Answer),
-        Some(status) => Err(HookError::Status(status)),
-        None => Err(HookError::Timeout { after: hook.timeout }),
+    match (text.map_err(HookError::Output)?, status) {
+        (Some(text), Some(status)) if status.success() => height_in(&text).ok_or(HookError::Answer),
+        (_, Some(status)) => Err(HookError::Status(status)),
+        (_, None) => Err(HookError::Timeout { after: hook.timeout }),
     }
 }
 
 /// What a hook may print.
-const OUTPUT_MAX_BYTES: u64 = 64 * 1024;
+const OUTPUT_MAX_BYTES: usize = 64 * 1024;
+
+/// How long is waited before looking again.
+const STEP: Duration = Duration::from_millis(5);
+
+/// All that comes until the end, and no more than a hook may print. `None` at the deadline. Read while the program runs: one
+/// that fills the pipe would wait for us, and we for it.
+fn read_until(mut stdout: ChildStdout, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
+    let flags = rustix::fs::fcntl_getfl(&stdout)?;
+    rustix::fs::fcntl_setfl(&stdout, flags | rustix::fs::OFlags::NONBLOCK)?;
+    let mut text = vec![0; OUTPUT_MAX_BYTES];
+    let mut length = 0;
+    while length < text.len() {
+        match stdout.read(&mut text[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => match Instant::now() < deadline {
+                true => thread::sleep(STEP),
+                false => return Ok(None),
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    text.truncate(length);
+    Ok(Some(text))
+}
 
 fn wait_until(child: &mut std::process::Child, deadline: Instant) -> Option<ExitStatus> {
-    const STEP: Duration = Duration::from_millis(5);
     loop {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
@@ -89,8 +103,8 @@ fn wait_until(child: &mut std::process::Child, deadline: Instant) -> Option<Exit
 }
 
 /// `latest_block_height`, as a string or a number.
-fn height_in(text: &str) -> Option<u64> {
-    let json: Value = serde_json::from_str(text).ok()?;
+fn height_in(text: &[u8]) -> Option<u64> {
+    let json: Value = serde_json::from_slice(text).ok()?;
     let height = match &json["latest_block_height"] {
         Value::String(text) => text.parse().ok(),
         value => value.as_u64(),

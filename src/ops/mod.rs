@@ -9,11 +9,13 @@
 //! | `recorder` | tells what became of requests, away from the threads that answer them |
 //! | `audit` | a line in a file for every decision |
 //! | `sandbox` | what the processes of a signer can still do to their machine |
+//! | `environment` | takes secrets out of it |
 //! | `helper`, `names` | processes for what the confined signer must not do; looking up host names |
 //! | `notify` | what systemd is told |
 //! | `log`, `panic` | lines on standard error; what a panic ends |
 
 pub mod audit;
+pub mod environment;
 pub mod helper;
 pub mod histogram;
 pub mod log;
