@@ -59,7 +59,12 @@ impl Opener for ChildOpener {
             self.late = Some((stream, since));
             return Err(Trouble::Late);
         }
-        let ready = ready?;
+        let ready = ready.map_err(|trouble| match trouble {
+            Trouble::Broken(text) if text == DIED => Trouble::Broken(format!(
+                "{DIED}; if it does so at every start, it may miss a file that it does not reach: `files` of its section adds one"
+            )),
+            other => other,
+        })?;
         let found: Vec<Option<Vec<u8>>> = serde_json::from_slice(&ready)
             .map_err(|error| Trouble::Broken(format!("the child process sent no list of keys: {error}")))?;
         for (found, pinned) in found.iter().zip(&self.keys) {
@@ -101,12 +106,15 @@ fn set_deadline(stream: &UnixStream, deadline: Instant) -> Result<(), Trouble> {
     set.map_err(trouble)
 }
 
+/// What is said when the child has ended.
+const DIED: &str = "its process died, perhaps inside the module";
+
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn trouble(error: io::Error) -> Trouble {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Trouble::Late,
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
-            Trouble::Broken("its process died, perhaps inside the module".into())
+            Trouble::Broken(DIED.into())
         }
         _ => Trouble::Broken(format!("its process cannot be reached: {error}")),
     }
