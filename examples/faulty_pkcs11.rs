@@ -12,8 +12,12 @@
 //!                       flip         C_Sign: a wrong bit in the signature
 //!                       hang         never answers
 //!                       segv         dies of SIGSEGV
+//!                       spy          tries what a module has no business with, then answers rightly
 //!                       pass         answers rightly
 //! ```
+//!
+//! What it spies on is in the plan's `.targets`, one on each line: `read PATH`, `write PATH`, `tcp ADDRESS`, `udp ADDRESS`,
+//! `unix PATH`, or `environment`, whose names it notes.
 //!
 //! A line that begins with `every` stays. Each call is noted in the plan's `.log`, with what was done about it. Who
 //! changes a plan holds the lock of its `.lock` and replaces it by renaming, so that no death leaves half a plan.
@@ -30,6 +34,8 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     mem,
+    net::{TcpStream, UdpSocket},
+    os::unix::net::UnixStream,
     path::PathBuf,
     ptr,
     sync::OnceLock,
@@ -53,6 +59,7 @@ enum Fault {
     Hang,
     None,
     Segv,
+    Spy,
     Stuck(CK_RV),
 }
 
@@ -170,6 +177,7 @@ impl Fault {
             ["flip"] => Some(Self::Flip),
             ["hang"] => Some(Self::Hang),
             ["segv"] => Some(Self::Segv),
+            ["spy"] => Some(Self::Spy),
             ["pass"] => Some(Self::None),
             _ => None,
         }
@@ -184,6 +192,7 @@ impl Fault {
             Self::Hang => loop {
                 thread::sleep(Duration::from_secs(1));
             },
+            Self::Spy => spy(),
             // SAFETY: none: it writes where nothing is mapped, for the kernel to end the process.
             Self::Segv => unsafe { ptr::without_provenance_mut::<u64>(8).write_volatile(0) },
         }
@@ -221,6 +230,27 @@ fn take(call: &str) -> io::Result<Option<String>> {
         fs::rename(&aside, &path)?;
     }
     Ok(Some(line.into()))
+}
+
+/// Tries every target and notes how that ended.
+fn spy() {
+    let targets = plan_file("targets").and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    for target in targets.lines() {
+        let (kind, what) = target.split_once(' ').unwrap_or((target, ""));
+        let tried = match kind {
+            "read" => File::open(what).map(drop),
+            "write" => File::options().append(true).open(what).map(drop),
+            "tcp" => TcpStream::connect(what).map(drop),
+            "udp" => UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(b"spied", what).map(drop)),
+            "unix" => UnixStream::connect(what).map(drop),
+            _ => {
+                env::vars_os().for_each(|(name, _)| note(&format!("variable {}", name.display())));
+                Ok(())
+            }
+        };
+        let end = tried.map_or_else(|error| error.to_string(), |()| "done".into());
+        note(&format!("spied {target}: {end}"));
+    }
 }
 
 /// Notes what happened. A note that cannot be written is missed by the test that looks for it.

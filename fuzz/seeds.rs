@@ -224,6 +224,9 @@ fn pkcs11_streams() -> Vec<Vec<u8>> {
         profile: Profile::builtin("softhsm2").expect("it is built in"),
         token: TokenSelector::Label("validator".into()),
         keys: vec![KeySpec { object: ObjectSelector::Id(vec![1]), key_type: AlgorithmSpec::Ed25519 }],
+        files: vec!["/dev/shm".into()],
+        environment: vec!["HSM_LOG".into()],
+        never: vec!["/var/lib/highwater/state".into()],
     };
     let mut whole = Vec::new();
     write_json(&mut whole, &spec).expect("it fits");

@@ -11,13 +11,9 @@ use crate::{
 };
 use serde_json::Value;
 use std::{
-    fmt,
-    io::{self, Read as _},
-    process::{ChildStderr, Command, ExitStatus, Stdio},
-    sync::{
-        Arc, Mutex,
-        mpsc::{self, Receiver, RecvTimeoutError},
-    },
+    fmt, io,
+    os::fd::AsFd,
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -50,86 +46,80 @@ pub fn ask(hook: &HookConfig) -> Result<u64, HookError> {
         .spawn()
         .map_err(|error| HookError::Spawn { program: program.clone(), error })?;
     let deadline = Instant::now() + hook.timeout;
-    let mut stdout = child.stdout.take().expect("stdout is piped");
-    let said = Said::hear(child.stderr.take().expect("stderr is piped"));
-    // Read while it runs: a program that fills the pipe would wait for us, and we for it.
-    let (sender, answer) = mpsc::channel();
-    thread::spawn(move || {
-        let mut text = String::new();
-        let read = stdout.by_ref().take(OUTPUT_MAX_BYTES).read_to_string(&mut text);
-        // The receiver is gone when the deadline has passed.
-        let _ = sender.send(read.map(|_| text));
-    });
-    let text = answer.recv_timeout(hook.timeout).map_err(|error| match error {
-        RecvTimeoutError::Timeout => HookError::Timeout { after: hook.timeout },
-        RecvTimeoutError::Disconnected => unreachable!("the reader always answers"),
-    });
-    let status = text.is_ok().then(|| wait_until(&mut child, deadline)).flatten();
-    if status.is_none() {
+    let answer = listen(&mut child, deadline);
+    if !matches!(answer, Ok((_, _, Some(_)))) {
         // It is late, whatever it still does. An error means that it has just ended by itself.
         let _ = child.kill();
         let _ = child.wait();
     }
-    let text = text?.map_err(HookError::Output)?;
-    match status {
-        Some(status) if status.success() => height_in(&text).ok_or(HookError::Answer),
-        Some(status) => Err(HookError::Status { status, said: said.text() }),
-        None => Err(HookError::Timeout { after: hook.timeout }),
-    }
-}
-
-/// What a hook complains about on standard error. It is another's text: only its begin is kept, and it goes nowhere but
-/// into the error.
-struct Said {
-    begin: Arc<Mutex<Vec<u8>>>,
-    end: Receiver<()>,
-}
-
-impl Said {
-    /// Listens until the hook, and whoever it left its standard error to, is silent.
-    fn hear(mut stderr: ChildStderr) -> Self {
-        let begin: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let (at_end, end) = mpsc::channel();
-        let heard = Arc::clone(&begin);
-        thread::spawn(move || {
-            let mut piece = [0; 1024];
-            while let Ok(length @ 1..) = stderr.read(&mut piece) {
-                let mut heard = heard.lock().expect("nobody panics with this lock");
-                let room = ForeignText::MAX_BYTES.saturating_sub(heard.len());
-                heard.extend_from_slice(&piece[..length.min(room)]);
-            }
-            drop(at_end);
-        });
-        Self { begin, end }
-    }
-
-    /// What was said, once the hook has ended. Something that it started may never do so.
-    fn text(&self) -> ForeignText {
-        const LAST_WORDS: Duration = Duration::from_millis(100);
-        let _ = self.end.recv_timeout(LAST_WORDS);
-        ForeignText::from_bytes(&self.begin.lock().expect("nobody panics with this lock"))
+    match answer.map_err(HookError::Output)? {
+        (text, _, Some(status)) if status.success() => height_in(&text).ok_or(HookError::Answer),
+        (_, said, Some(status)) => Err(HookError::Status { status, said: ForeignText::from_bytes(&said) }),
+        (_, _, None) => Err(HookError::Timeout { after: hook.timeout }),
     }
 }
 
 /// What a hook may print.
-const OUTPUT_MAX_BYTES: u64 = 64 * 1024;
+const OUTPUT_MAX_BYTES: usize = 64 * 1024;
 
-fn wait_until(child: &mut std::process::Child, deadline: Instant) -> Option<ExitStatus> {
-    const STEP: Duration = Duration::from_millis(5);
+/// How long is waited before looking again.
+const STEP: Duration = Duration::from_millis(5);
+
+/// What the program prints, what it complains about, and how it ended; no status at the deadline. Both are read while it
+/// runs: a program that fills a pipe would wait for us, and we for it. Without a thread: what the program has started may
+/// hold a pipe open for ever, and a thread that waits for it would stay outside of the sandbox.
+fn listen(child: &mut Child, deadline: Instant) -> io::Result<(Vec<u8>, Vec<u8>, Option<ExitStatus>)> {
+    let mut answer = Heard::new(child.stdout.take().expect("stdout is piped"), OUTPUT_MAX_BYTES)?;
+    let mut said = Heard::new(child.stderr.take().expect("stderr is piped"), ForeignText::MAX_BYTES)?;
     loop {
-        if let Ok(Some(status)) = child.try_wait() {
-            return Some(status);
-        }
-        if Instant::now() >= deadline {
-            return None;
+        // Asked first: what it printed before its end is in the pipes then.
+        let status = child.try_wait()?;
+        said.hear()?;
+        let answered = answer.hear()?;
+        if (answered && status.is_some()) || Instant::now() >= deadline {
+            return Ok((answer.text, said.text, status.filter(|_| answered)));
         }
         thread::sleep(STEP);
     }
 }
 
+/// What has come through a pipe so far. More than the limit is read and dropped.
+struct Heard<R> {
+    pipe: R,
+    text: Vec<u8>,
+    limit: usize,
+}
+
+impl<R: io::Read + AsFd> Heard<R> {
+    fn new(pipe: R, limit: usize) -> io::Result<Self> {
+        let flags = rustix::fs::fcntl_getfl(&pipe)?;
+        rustix::fs::fcntl_setfl(&pipe, flags | rustix::fs::OFlags::NONBLOCK)?;
+        Ok(Self { pipe, text: Vec::new(), limit })
+    }
+
+    /// Reads all that is there, and no more than a pipe holds. Whether it has come to its end.
+    fn hear(&mut self) -> io::Result<bool> {
+        const PIECES: usize = 64;
+        let mut piece = [0; 4096];
+        for _ in 0..PIECES {
+            match self.pipe.read(&mut piece) {
+                Ok(0) => return Ok(true),
+                Ok(length) => {
+                    let room = self.limit.saturating_sub(self.text.len());
+                    self.text.extend_from_slice(&piece[..length.min(room)]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+}
+
 /// `latest_block_height`, as a string or a number.
-fn height_in(text: &str) -> Option<u64> {
-    let json: Value = serde_json::from_str(text).ok()?;
+fn height_in(text: &[u8]) -> Option<u64> {
+    let json: Value = serde_json::from_slice(text).ok()?;
     let height = match &json["latest_block_height"] {
         Value::String(text) => text.parse().ok(),
         value => value.as_u64(),

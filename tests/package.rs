@@ -7,6 +7,7 @@ mod support;
 use highwater::consensus::{KeyType, PublicKey};
 use std::{
     env, fs,
+    io::Write as _,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 const CHAIN: &str = "osmosis-1";
 const HOME: &str = "/var/lib/highwater";
 const CONFIG: &str = "/etc/highwater/tmkms.toml";
+const UNIT: &str = "/usr/lib/systemd/system/highwater.service";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Above any version that there will be.
 const LATER: &str = "99.0.0-1";
@@ -127,6 +129,8 @@ impl Container {
     fn boot() -> Self {
         let debian = Debian::bare();
         let mut command = Command::new("systemd-nspawn");
+        // By itself it hides both from what runs inside, which would then be tried without them.
+        command.arg("--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self @memlock");
         command.args(["--quiet", "--register=no", "--keep-unit", "--console=pipe", "--boot", "--directory"]);
         command.arg(debian.0.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let nspawn =
@@ -373,6 +377,7 @@ fn the_service_signs_in_its_sandbox_and_restarts_only_where_that_helps() {
         printf 4711 | systemd-creds encrypt --with-key=host --name=hsm-pin - /etc/highwater/hsm-pin.cred
         sed -e '/^.*providers/,$d' -e 's|tcp://127.0.0.1:26659|{}|' {HOME}/tmkms.toml > {CONFIG}
         sed -e '1,/^$/d' -e '/providers/,$!d' -e 's|^pin = .*|pin = {{ credential = \"hsm-pin\" }}|' /root/section >> {CONFIG}
+        printf '\n[highwater]\nrequire_sandbox = true\n' >> {CONFIG}
         $as_highwater highwater state init --never-signed
         mkdir -p /etc/systemd/system/highwater.service.d
         cat > /etc/systemd/system/highwater.service.d/own.conf <<END
@@ -392,10 +397,17 @@ END
     wait_for("the status", || container.service("StatusText") == "every chain signs");
     let status = container.run("highwater status");
     assert!(status.contains("every chain signs"), "{status}");
+    // Every part of what the signer puts upon itself is in force: it would not have started without, and has no warning.
+    assert!(!["limited", "swapped", "privileges"].iter().any(|word| status.contains(word)), "{status}");
     let process = container.service("MainPID");
     let sandbox =
         container.run(&format!("grep -E '^(CapBnd|NoNewPrivs|Seccomp):' /proc/{process}/status | tr -s '\\t\\n' ' '"));
     assert_eq!(sandbox, "CapBnd: 0000000000000000 NoNewPrivs: 1 Seccomp: 2");
+
+    let exposure = container.run(&format!("systemd-analyze security --offline=true --no-pager {UNIT}"));
+    let verdict = exposure.lines().find(|line| line.contains("Overall exposure")).expect("it says how much");
+    // Not `eprintln!`, which the test harness swallows when a test passes.
+    std::io::stderr().write_all(format!("\n*** {} ***\n", verdict.trim()).as_bytes()).unwrap();
 
     // An upgrade leaves it alone.
     let aside = TempDir::new().unwrap();

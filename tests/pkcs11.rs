@@ -232,6 +232,10 @@ fn a_pin_comes_from_a_file_a_descriptor_the_environment_or_a_credential() {
     let Some(hsm) = Hsm::softhsm() else { return };
     let key = hsm.token(TOKEN, 0);
     let file = hsm.pin_file("pin", PIN);
+    // The module reaches nothing in there, so not in the directory of its tokens.
+    let credentials = hsm.path("credentials");
+    fs::create_dir(&credentials).unwrap();
+    hsm.pin_file("credentials/pin", PIN);
     let sources = [
         (format!("{{ file = {file:?} }}"), ""),
         // A pipe: it can be read once.
@@ -243,7 +247,7 @@ fn a_pin_comes_from_a_file_a_descriptor_the_environment_or_a_credential() {
         let provider = hsm.provider(hsm.module(), TOKEN, &source, &[(CHAIN, "consensus", &key)]);
         let node = MockNode::tcp().unwrap();
         let home = Home::new().chain_with_key(CHAIN, "", &provider).node(&node.address(), CHAIN, "");
-        let home = hsm.equip(home).env("PIN_FILE", &file).env("CREDENTIALS_DIRECTORY", file.parent().unwrap());
+        let home = hsm.equip(home).env("PIN_FILE", &file).env("CREDENTIALS_DIRECTORY", &credentials);
         let in_environment = source.contains("env");
         let home = if in_environment { home.env(VARIABLE, PIN) } else { home };
         let home = home.init();

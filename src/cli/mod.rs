@@ -52,6 +52,9 @@ enum Command {
     HsmSpawner,
     /// Make a configuration and an identity key in a new directory
     Init(init::Init),
+    /// Looks up what the process of a host name is asked for; started by it
+    #[command(name = names::LOOKUP_COMMAND, hide = true)]
+    NameLookup,
     /// Looks up one host name; started by the signer
     #[command(name = names::RESOLVER_COMMAND, hide = true)]
     NameResolver,
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::HsmChild => child::run().map_err(|error| not_by_hand(&error)),
         Command::HsmSpawner => spawner::run().map_err(|error| not_by_hand(&error)),
         Command::Init(command) => command.run(),
+        Command::NameLookup => names::run_lookup().map_err(|error| not_by_hand(&error)),
         Command::NameResolver => names::run().map_err(|error| not_by_hand(&error)),
         Command::Pkcs11(command) => command.run(),
         Command::Softsign(command) => command.run(),

@@ -54,6 +54,7 @@ impl Config {
 
         let mut on_disk = Findings::new(&text);
         validate::check_on_disk(&config.chains, &mut on_disk);
+        pkcs11::check_files(&config, &mut on_disk);
         on_disk.finish().map_err(|findings| ConfigError::Invalid { path: path.into(), findings })?;
         Ok((config, warnings))
     }

@@ -285,6 +285,10 @@ pub struct Pkcs11Config {
     pub pin: Option<PinSource>,
     /// `keys`
     pub keys: Vec<Pkcs11Key>,
+    /// `files`: what the module may read and write beside what its profile names. Absolute.
+    pub files: Vec<PathBuf>,
+    /// `environment`: variables that the module gets beside those that its profile names.
+    pub environment: Vec<String>,
     /// Where the section stands in the file.
     pub line: usize,
 }

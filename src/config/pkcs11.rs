@@ -1,7 +1,7 @@
 //! `[[providers.pkcs11]]`: a token of a PKCS#11 module, and the keys on it that sign.
 
 use super::{
-    KeyRole, PinSource, Pkcs11Config, Pkcs11Key, Secret,
+    Config, KeyRole, PinSource, Pkcs11Config, Pkcs11Key, Secret,
     providers::{KeyHome, key_role},
     reader::{Findings, Table, Value},
     sections::Draft,
@@ -10,8 +10,10 @@ use crate::{
     consensus::{KeyType, PublicKey},
     keyring::pkcs11::{
         profile::{Evidence, Login, Profile, ProfileError},
+        reach,
         spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector, TokenSelector},
     },
+    ops::sandbox,
 };
 use std::{
     io,
@@ -60,6 +62,12 @@ impl Draft {
         let token = table.require("token", "{ label = \"...\" } or { serial = \"...\" }", findings);
         let token = token.and_then(|value| value.table("providers.pkcs11.token", findings, read_token).flatten());
         let pin = read_pin(table, profile.as_ref(), findings);
+        let files = table.get("files", findings).map_or(Some(Vec::new()), |value| {
+            value.array(findings)?.into_iter().map(|entry| entry.absolute_path(findings)).collect()
+        });
+        let environment = table.get("environment", findings).map_or(Some(Vec::new()), |value| {
+            value.array(findings)?.into_iter().map(|entry| read_passed_variable(entry, findings)).collect()
+        });
         let keys = table.get("keys", findings);
         if keys.is_none_or(Value::is_empty_array) {
             let text = "[[providers.pkcs11]] has no `keys`, so it signs for no chain: `highwater pkcs11 keys list` prints them";
@@ -76,6 +84,8 @@ impl Draft {
             token: token?,
             pin: pin?,
             keys: keys.unwrap_or_default(),
+            files: files?,
+            environment: environment?,
             line: table.line(),
             profile: profile?,
             profile_text: profile_text?.into(),
@@ -245,6 +255,48 @@ fn read_variable(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String
     Some(name.into())
 }
 
+/// The name of a variable that a module gets.
+fn read_passed_variable(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String> {
+    let name = value.string(findings)?;
+    if name.is_empty() || name.contains(|c: char| c == '=' || c.is_control()) {
+        let text =
+            "expected the name of an environment variable; its value is the one that Highwater itself is started with";
+        value.reject(text, findings);
+        return None;
+    }
+    if name == reach::CREDENTIALS_VARIABLE {
+        value.reject("a module never gets the credentials of the service", findings);
+        return None;
+    }
+    Some(name.into())
+}
+
+/// Reports what would open the signer's own files to a module. Looks at the disk.
+pub(super) fn check_files(config: &Config, findings: &mut Findings<'_>) {
+    let never = reach::of_the_signer(config);
+    for provider in &config.pkcs11 {
+        for path in &provider.files {
+            if let Some(own) = never.iter().find(|own| sandbox::overlap(path, own)) {
+                let text = format!(
+                    "`files` in [[providers.pkcs11]] names {}, which would open {} to the module: name only what the module \
+                     needs, or move one of the two",
+                    path.display(),
+                    own.display()
+                );
+                findings.error(provider.line, text);
+            }
+        }
+        for secret in provider.environment.iter().filter(|name| is_pin(config, name)) {
+            let text = format!("`environment` in [[providers.pkcs11]] names {secret}, which holds a PIN: remove it");
+            findings.error(provider.line, text);
+        }
+    }
+}
+
+fn is_pin(config: &Config, variable: &str) -> bool {
+    config.pkcs11.iter().any(|provider| matches!(&provider.pin, Some(PinSource::Env(name)) if name == variable))
+}
+
 fn read_text(value: Value<'_>, max_bytes: usize, findings: &mut Findings<'_>) -> Option<String> {
     let text = value.string(findings)?;
     if text.is_empty() || text.len() > max_bytes || text.contains(char::is_control) {
@@ -408,6 +460,9 @@ keys = [
             ("credential = \"hsm-pin\"", "fd = 2", 14, &["a file descriptor from 3"]),
             ("credential = \"hsm-pin\"", "env = \"\"", 14, &["name of an environment variable"]),
             ("{ credential = \"hsm-pin\" }", "1234", 14, &["expected a table, found an integer"]),
+            ("module = ", "files = [\"opt\"]\nmodule = ", 12, &["`files`", "must be absolute"]),
+            ("module = ", "environment = [\"A=1\"]\nmodule = ", 12, &["the name of an environment variable"]),
+            ("module = ", "environment = [\"CREDENTIALS_DIRECTORY\"]\nmodule = ", 12, &["never gets the credentials"]),
             ("[\"test-1\"]", "[\"test-2\"]", 16, &["no [[chain]] with the id test-2"]),
             ("id = \"01Af\", ", "", 16, &["[[providers.pkcs11.keys]] needs either `id` or `label`"]),
             ("id = \"01Af\"", "id = \"01Af\", label = \"a\"", 16, &["either `id` or `label`"]),

@@ -23,7 +23,7 @@ pub use identity::IdentityKey;
 use crate::{
     config::{ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig},
     consensus::{PublicKey, Signature},
-    ops::{names::Names, sandbox::Switches},
+    ops::{environment, names::Names, sandbox::Switches},
 };
 use device::{Device, Equipment};
 use failover::{DeviceKey, Place};
@@ -85,12 +85,15 @@ pub fn known_public_key(chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Optio
 /// Starts the process that starts the children of PKCS#11 tokens, if the configuration has any. Before anything else:
 /// before threads, sockets and secrets.
 pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
-    let plans: Vec<Plan> = config.pkcs11.iter().map(plan).collect();
+    let never = pkcs11::reach::of_the_signer(config);
+    let plans: Vec<Plan> = config.pkcs11.iter().map(|provider| plan(provider, &never)).collect();
     if plans.is_empty() {
-        Ok(None)
-    } else {
-        Spawner::start(&plans, Switches::of(config)).map(|spawner| Some(Arc::new(spawner)))
+        return Ok(None);
     }
+    let spawner = Spawner::start(&plans, Switches::of(config))?;
+    // The spawner has its copy. What is started from here, and this process itself, has no use for them.
+    environment::forget(plans.iter().filter_map(Plan::pin_variable))?;
+    Ok(Some(Arc::new(spawner)))
 }
 
 /// Every device of the configuration that has a key of a served chain, not yet opened. A YubiHSM may be asked for its
@@ -158,13 +161,16 @@ fn load_softsign(key: &SoftsignConfig) -> Result<softsign::SecretKey, KeyError> 
 }
 
 /// What the spawner has to know about a provider.
-fn plan(provider: &Pkcs11Config) -> Plan {
+fn plan(provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
     let key = |key: &Pkcs11Key| KeySpec { object: key.object.clone(), key_type: key.public_key.key_type().into() };
     let spec = TokenSpec {
         module: provider.module.clone(),
         profile: provider.profile.clone(),
         token: provider.token.clone(),
         keys: provider.keys.iter().map(key).collect(),
+        files: provider.files.clone(),
+        environment: provider.environment.clone(),
+        never: never.to_vec(),
     };
     Plan { spec, pin: provider.pin.clone() }
 }

@@ -13,11 +13,13 @@
 //! | `evidence`, `keeper` | what that file says was signed; who makes and renames it |
 //! | `foreign` | what other programs say, made harmless |
 //! | `sandbox` | what the processes of a signer can still do to their machine |
+//! | `environment` | takes secrets out of it |
 //! | `helper`, `names` | processes for what the confined signer must not do; looking up host names |
 //! | `notify` | what systemd is told |
 //! | `log`, `panic` | lines on standard error; what a panic ends |
 
 pub mod audit;
+pub mod environment;
 pub mod evidence;
 pub mod foreign;
 pub mod helper;

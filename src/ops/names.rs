@@ -5,22 +5,33 @@
 //! that can look up this one name and nothing else. A configuration of addresses alone has none.
 
 use super::{
-    helper::{self, Helper},
+    helper::{self, Helper, own_program},
     sandbox::{self, Switches},
 };
 use crate::config::{Config, NodeAddress, YubiHsmAdapter};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, ToSocketAddrs as _},
-    os::unix::net::UnixStream,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _},
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
+    path::Path,
+    process::{Child, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
+use tracing::warn;
 
 /// The hidden command that becomes the process of a name.
 pub const RESOLVER_COMMAND: &str = "name-resolver";
+/// The hidden command that becomes the process that looks it up.
+pub const LOOKUP_COMMAND: &str = "name-lookup";
+
+/// The variable by which glibc takes options of `resolv.conf`, and that of asking over TCP alone.
+const RESOLVER_OPTIONS: &str = "RES_OPTIONS";
+const USE_TCP: &str = "use-vc";
+const DNS_PORT: u16 = 53;
 
 /// How long a caller waits for an answer; longer than one try of a name server. A later answer serves the next caller.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,6 +47,19 @@ struct Name {
     helper: Helper,
     /// Whether an answer is still to come.
     asked: bool,
+    /// Whether it was told that UDP is not limited.
+    told: bool,
+}
+
+/// The addresses of a name, or why there are none.
+type Found = Result<Vec<IpAddr>, String>;
+
+/// What the process of a name answers.
+#[derive(Deserialize, Serialize)]
+struct Answer {
+    addresses: Found,
+    /// Whether it had to use UDP.
+    udp: bool,
 }
 
 /// What the process of a name has to know.
@@ -43,6 +67,7 @@ struct Name {
 struct Task {
     name: String,
     switches: Switches,
+    udp: bool,
 }
 
 impl Names {
@@ -51,9 +76,9 @@ impl Names {
         let switches = Switches::of(config);
         let start = |name: String| {
             let helper = Helper::start(RESOLVER_COMMAND)?;
-            write_line(&mut helper.control(), &Task { name: name.clone(), switches })?;
+            write_line(&mut helper.control(), &Task { name: name.clone(), switches, udp: false })?;
             helper.control().set_read_timeout(Some(PATIENCE))?;
-            Ok((name, Mutex::new(Name { helper, asked: false })))
+            Ok((name, Mutex::new(Name { helper, asked: false, told: false })))
         };
         names_of(config).into_iter().map(start).collect::<io::Result<_>>().map(|names| Self(Arc::new(names)))
     }
@@ -68,7 +93,7 @@ impl Names {
         match self.0.get(host) {
             None => Ok((host, port).to_socket_addrs()?.collect()),
             Some(name) => {
-                let addresses = lock(name).ask()?;
+                let addresses = lock(name).ask(host)?;
                 Ok(addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
             }
         }
@@ -76,14 +101,14 @@ impl Names {
 }
 
 impl Name {
-    fn ask(&mut self) -> io::Result<Vec<IpAddr>> {
+    fn ask(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {
         let mut control = self.helper.control();
         if !self.asked {
             control.write_all(b"\n")?;
             self.asked = true;
         }
         // The answer is one line, and nothing follows it before the next question.
-        let answer: Result<Vec<IpAddr>, String> = match read_line(&mut BufReader::new(&*control)) {
+        let answer: Answer = match read_line(&mut BufReader::new(&*control)) {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answers in time"));
             }
@@ -91,7 +116,13 @@ impl Name {
         };
         drop(control);
         self.asked = false;
-        answer.map_err(io::Error::other)
+        if answer.udp && !std::mem::replace(&mut self.told, true) {
+            warn!(
+                host,
+                "looked up over UDP, which the sandbox cannot limit to port 53: no name server of /etc/resolv.conf takes TCP"
+            );
+        }
+        answer.addresses.map_err(io::Error::other)
     }
 }
 
@@ -114,19 +145,108 @@ fn names_of(config: &Config) -> BTreeSet<String> {
 
 /// The program of the hidden command `name-resolver`: each empty line on its control stream is answered with the
 /// addresses of its name. Ends with the stream.
+///
+/// It reads nothing from the network itself. That does a process of its own, which reads no file but those that are there
+/// when it is confined: it is replaced when one of them has been, and when it could not answer.
 pub fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
     let mut questions = BufReader::new(control.try_clone()?);
-    let Task { name, switches } = read_line(&mut questions)?;
-    sandbox::confine_resolver(switches).map_err(io::Error::other)?;
+    let Task { name, switches, .. } = read_line(&mut questions)?;
+    sandbox::confine_name_keeper(switches).map_err(io::Error::other)?;
+    let mut worker: Option<Worker> = None;
+    let mut question = String::new();
+    while questions.read_line(&mut question)? > 0 {
+        question.clear();
+        let kept = worker.take().filter(|worker| worker.files == files_now());
+        let mut at_work = match kept {
+            Some(worker) => worker,
+            None => Worker::start(&name, switches)?,
+        };
+        let addresses = at_work.ask();
+        let answer = Answer { udp: at_work.udp, addresses };
+        worker = answer.addresses.is_ok().then_some(at_work);
+        write_line(&mut control, &answer)?;
+    }
+    Ok(())
+}
+
+/// The program of the hidden command `name-lookup`, which looks up what `name-resolver` is asked for.
+pub fn run_lookup() -> io::Result<()> {
+    let mut control = helper::standard_input()?;
+    let mut questions = BufReader::new(control.try_clone()?);
+    let Task { name, switches, udp } = read_line(&mut questions)?;
+    sandbox::confine_resolver(switches, udp).map_err(io::Error::other)?;
     let mut question = String::new();
     while questions.read_line(&mut question)? > 0 {
         question.clear();
         let addresses = (name.as_str(), 0).to_socket_addrs().map_err(|error| error.to_string());
-        let addresses = addresses.map(|found| found.map(|address| address.ip()).collect::<Vec<_>>());
+        let addresses: Found = addresses.map(|found| found.map(|address| address.ip()).collect());
         write_line(&mut control, &addresses)?;
     }
     Ok(())
+}
+
+/// The process that looks up a name. It ends with this.
+struct Worker {
+    process: Child,
+    control: UnixStream,
+    /// Whether it may use UDP.
+    udp: bool,
+    /// The files that it may read, as they were when it was started.
+    files: Vec<Option<(u64, u64)>>,
+}
+
+impl Worker {
+    fn start(name: &str, switches: Switches) -> io::Result<Self> {
+        let udp = !name_servers_take_tcp();
+        let files = files_now();
+        let (mut control, theirs) = UnixStream::pair()?;
+        let mut command = own_program(LOOKUP_COMMAND, theirs);
+        if !udp {
+            command.env(RESOLVER_OPTIONS, USE_TCP);
+        }
+        let process = command.stderr(Stdio::inherit()).spawn()?;
+        let worker = Self { process, udp, files, control: control.try_clone()? };
+        // One that has ended already is told by the question to it.
+        let _ = write_line(&mut control, &Task { name: name.into(), switches, udp });
+        Ok(worker)
+    }
+
+    fn ask(&mut self) -> Found {
+        let asked = self.control.write_all(b"\n").and_then(|()| read_line(&mut BufReader::new(&self.control)));
+        asked.unwrap_or_else(|error| Err(format!("the process that looks it up has failed: {error}")))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Which file each of those that a lookup reads is: device and number.
+fn files_now() -> Vec<Option<(u64, u64)>> {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    sandbox::name_service_files().map(identity).collect()
+}
+
+/// Whether a name server of this machine can be asked over TCP: there the kernel limits the ports, and for UDP no kernel
+/// does. Only glibc can be told to use nothing else.
+fn name_servers_take_tcp() -> bool {
+    /// As many as the C library asks.
+    const SERVERS: usize = 3;
+    const WITHIN: Duration = Duration::from_secs(1);
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let takes = |server: IpAddr| TcpStream::connect_timeout(&SocketAddr::new(server, DNS_PORT), WITHIN).is_ok();
+    cfg!(target_env = "gnu") && name_servers(&text).into_iter().take(SERVERS).any(takes)
+}
+
+/// The name servers of a `resolv.conf`.
+fn name_servers(text: &str) -> Vec<IpAddr> {
+    let server = |line: &str| line.strip_prefix("nameserver")?.split_whitespace().next()?.parse().ok();
+    let servers: Vec<_> = text.lines().filter_map(server).collect();
+    if servers.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { servers }
 }
 
 fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
@@ -146,7 +266,14 @@ fn read_line<T: DeserializeOwned>(stream: &mut impl io::BufRead) -> io::Result<T
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+
+    #[test]
+    fn name_servers_are_those_that_the_c_library_asks() {
+        let text =
+            "# nameserver 1.1.1.1\nsearch a.example\nnameserver 192.0.2.1\nnameserver\t2001:db8::1 # a\nnameserver x\n";
+        assert_eq!(name_servers(text), ["192.0.2.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
+        assert_eq!(name_servers(""), [IpAddr::from(Ipv4Addr::LOCALHOST)]);
+    }
 
     #[test]
     fn only_names_get_a_process() {

@@ -28,6 +28,10 @@ const SOFTHSM: [&str; 3] = [
 ];
 /// Below the per-user cache, where `tests/install/kryoptic.sh` puts it.
 const KRYOPTIC: &str = "highwater/kryoptic-1.5.4/libkryoptic_pkcs11.so";
+/// What the faulty module reads, and where its plan is.
+const TARGET_VARIABLE: &str = "HIGHWATER_FAULTY_TARGET";
+const PLAN_VARIABLE: &str = "HIGHWATER_FAULTY_PLAN";
+const PLAN: &str = "faults/faults.plan";
 /// How often a tool tries: SoftHSM fails now and then while another process opens the same token.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -50,8 +54,7 @@ impl Hsm {
             skip("SoftHSM or pkcs11-tool is missing: run tests/install/debian.sh softhsm2 opensc as root");
             return None;
         };
-        let dir = tempfile::Builder::new().prefix("highwater-").tempdir().unwrap();
-        fs::create_dir(dir.path().join("tokens")).unwrap();
+        let dir = Self::directory();
         let conf = format!(
             "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
             dir.path().join("tokens").display()
@@ -67,15 +70,23 @@ impl Hsm {
             skip(&format!("there is no {} or no pkcs11-tool: run tests/install/kryoptic.sh", module.display()));
             return None;
         }
-        let dir = tempfile::Builder::new().prefix("highwater-").tempdir().unwrap();
-        let hsm = Self { dir, module, profile: "kryoptic", variable: "KRYOPTIC_CONF" };
+        let hsm = Self { dir: Self::directory(), module, profile: "kryoptic", variable: "KRYOPTIC_CONF" };
         hsm.encode_points("Der");
         Some(hsm)
     }
 
+    /// With a place for tokens and one for a plan of faults: a module reaches no more of it.
+    fn directory() -> TempDir {
+        let dir = tempfile::Builder::new().prefix("highwater-").tempdir().unwrap();
+        for name in ["faults", "tokens"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        dir
+    }
+
     /// Has Kryoptic show public points as `Der`, an OCTET STRING, or as raw `Bytes`.
     pub fn encode_points(&self, encoding: &str) {
-        let database = self.path("token.sql");
+        let database = self.path("tokens/token.sql");
         let text = format!(
             "[ec_point_encoding]\nencoding = {encoding:?}\n[[slots]]\nslot = 0\ndbtype = \"sqlite\"\ndbargs = {database:?}\n"
         );
@@ -170,10 +181,17 @@ impl Hsm {
         let keys: Vec<_> = keys.iter().map(key).collect();
         format!(
             "[[providers.pkcs11]]\nprofile = {:?}\nmodule = {module:?}\ntoken = {{ label = {token:?} }}\npin = {pin}\n\
-             keys = [{}]\n\n",
+             {}keys = [{}]\n\n",
             self.profile,
+            if module == self.module { String::new() } else { self.for_the_faulty_module() },
             keys.join(", ")
         )
+    }
+
+    /// What no profile knows of the faulty module: it has a plan, and loads another one.
+    fn for_the_faulty_module(&self) -> String {
+        let (plan, target) = (self.path("faults"), self.module.parent().unwrap());
+        format!("files = [{plan:?}, {target:?}]\nenvironment = [{TARGET_VARIABLE:?}, {PLAN_VARIABLE:?}]\n")
     }
 
     /// The same with the PIN in a file.
@@ -185,13 +203,13 @@ impl Hsm {
     /// Has the signer of `home` find the tokens, and the faulty module find its target and its plan.
     pub fn equip(&self, home: Home) -> Home {
         home.env(self.variable, self.path("hsm.conf"))
-            .env("HIGHWATER_FAULTY_TARGET", &self.module)
-            .env("HIGHWATER_FAULTY_PLAN", self.path("faults.plan"))
+            .env(TARGET_VARIABLE, &self.module)
+            .env(PLAN_VARIABLE, self.path(PLAN))
     }
 
     /// The plan of the faulty module.
     pub fn faults(&self) -> Faults {
-        Faults { path: self.path("faults.plan") }
+        Faults { path: self.path(PLAN) }
     }
 }
 

@@ -56,8 +56,9 @@ impl Section<'_> {
         };
         let profile = quoted(self.profile_text);
         let mut text = format!(
-            "[[providers.pkcs11]]\nprofile = {profile}\nmodule = {module}\ntoken = {token}\n{}keys = [\n",
-            self.pin()
+            "[[providers.pkcs11]]\nprofile = {profile}\nmodule = {module}\ntoken = {token}\n{}{}keys = [\n",
+            self.pin(),
+            self.reach()
         );
         let present = self.present.map_or(&[][..], |section| &section.keys);
         let replaced = |key: &Pkcs11Key| match &key.object {
@@ -71,6 +72,18 @@ impl Section<'_> {
         let chain = new.chain.map_or(CHAIN_PLACEHOLDER, ChainId::as_str);
         text += &entry(&[chain], &ObjectSelector::Id(new.id.to_vec()), new.role, &new.public_key);
         text + "]"
+    }
+
+    /// What the section has for the module to reach.
+    fn reach(&self) -> String {
+        let Some(present) = self.present else { return String::new() };
+        let files: Vec<_> = present.files.iter().map(|path| quoted(&path.display().to_string())).collect();
+        let variables: Vec<_> = present.environment.iter().map(|name| quoted(name)).collect();
+        let line = |key: &str, values: Vec<String>| match values.is_empty() {
+            true => String::new(),
+            false => format!("{key} = [{}]\n", values.join(", ")),
+        };
+        line("files", files) + &line("environment", variables)
     }
 
     /// The line with `pin`. Never the PIN itself.
@@ -179,12 +192,15 @@ mod tests {
         };
         let mut present = parse(&section(&token, &profile, &pin).with(&old));
         present.pin = Some(PinSource::Inline(Secret::new("12345678")));
+        present.files = vec!["/opt/vendor".into(), "/dev/hsm\"0".into()];
+        present.environment = vec!["VENDOR_LOG".into()];
         let public_key = key(KeyType::Ed25519);
         let new = NewKey { chain: Some(&second), id: &[2], label: "two", role: KeyRole::Consensus, public_key };
         let with = Section { present: Some(&present), ..section(&token, &profile, &pin) };
         let text = with.with(&new);
         assert!(!text.contains("12345678"), "{text}");
         let parsed = parse(&text);
+        assert_eq!((&parsed.files, &parsed.environment), (&present.files, &present.environment));
         let keys: Vec<_> = parsed.keys.iter().map(|key| (key.chain_ids[0].clone(), key.public_key)).collect();
         assert_eq!(keys, [(first.clone(), key(KeyType::Secp256k1)), (second.clone(), public_key)]);
 

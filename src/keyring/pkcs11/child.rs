@@ -7,6 +7,7 @@ use super::{
     error::{ErrorClass, TokenError},
     profile::Profile,
     protocol::{SignRequest, decode_answer, encode_answer, read_frame, read_json, write_frame},
+    reach::Reach,
     spawner::Spawner,
     spec::{KeySpec, TokenSpec},
     token::{Key, Pin, Token},
@@ -20,7 +21,7 @@ use crate::{
     },
 };
 use std::{
-    io,
+    env, io,
     os::unix::net::UnixStream,
     sync::Arc,
     time::{Duration, Instant},
@@ -58,7 +59,16 @@ impl Opener for ChildOpener {
             self.late = Some((stream, since));
             return Err(Trouble::Late);
         }
-        let ready = ready?;
+        let ready = ready.map_err(|trouble| match trouble {
+            Trouble::Broken(text) if *text == *DIED => Trouble::Broken(
+                format!(
+                    "{DIED}; if it does so at every start, it may miss a file that it does not reach: `files` of its \
+                     section adds one"
+                )
+                .into(),
+            ),
+            other => other,
+        })?;
         let found: Vec<Option<Vec<u8>>> = serde_json::from_slice(&ready)
             .map_err(|error| Trouble::Broken(format!("the child process sent no list of keys: {error}").into()))?;
         for (found, pinned) in found.iter().zip(&self.keys) {
@@ -102,12 +112,15 @@ fn set_deadline(stream: &UnixStream, deadline: Instant) -> Result<(), Trouble> {
     set.map_err(trouble)
 }
 
+/// What is said when the child has ended.
+const DIED: &str = "its process died, perhaps inside the module";
+
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn trouble(error: io::Error) -> Trouble {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Trouble::Late,
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
-            Trouble::Broken("its process died, perhaps inside the module".into())
+            Trouble::Broken(DIED.into())
         }
         _ => Trouble::Broken(format!("its process cannot be reached: {error}").into()),
     }
@@ -117,8 +130,10 @@ fn trouble(error: io::Error) -> Trouble {
 pub fn run() -> io::Result<()> {
     let mut stream = standard_input()?;
     let switches = read_json(&mut stream)?;
-    let confined = sandbox::confine_module(switches);
     let spec: TokenSpec = read_json(&mut stream)?;
+    let mut reach = Reach::of(&spec, |name| env::var_os(name));
+    let confined = sandbox::confine_module(switches, &reach.limits(&spec));
+    reach.probe();
     let pin = read_frame(&mut stream)?;
     // As far as the system lets us: the signer says whether it does.
     memory::lock(pin.as_slice());
@@ -129,7 +144,10 @@ pub fn run() -> io::Result<()> {
     let pin = (!pin.is_empty()).then(|| Pin::new(pin));
     let (token, keys) = match open(&spec, pin) {
         Ok(opened) => opened,
-        Err(error) => return write_frame(&mut stream, &encode_answer(&Err(trouble_of(&spec.profile, &error)))),
+        Err(error) => {
+            let trouble = trouble_of(&spec.profile, &error, &reach.explain(&spec, &error));
+            return write_frame(&mut stream, &encode_answer(&Err(trouble)));
+        }
     };
     let found: Vec<_> = keys.iter().map(|key| key.public_key().map(|key| key.to_bytes())).collect();
     write_frame(&mut stream, &encode_answer(&Ok(serde_json::to_vec(&found)?)))?;
@@ -155,17 +173,19 @@ fn sign(profile: &Profile, token: &Token, keys: &[Key], body: &[u8]) -> Result<V
     let wrong = || Trouble::Broken("the signer sent a request of the wrong form".into());
     let (index, message) = SignRequest::decode(body).ok_or_else(wrong)?;
     let key = keys.get(index).ok_or_else(wrong)?;
-    let signature = token.sign(key, message).map_err(|error| trouble_of(profile, &error))?;
+    let signature = token.sign(key, message).map_err(|error| trouble_of(profile, &error, ""))?;
     Ok(signature.0.to_vec())
 }
 
-fn trouble_of(profile: &Profile, error: &TokenError) -> Trouble {
+/// `hint` follows what the error says.
+fn trouble_of(profile: &Profile, error: &TokenError, hint: &str) -> Trouble {
     let mut text = error.to_string();
     // Some devices use a standard code for something of their own.
     let codes = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| word.starts_with("CKR_"));
     if let Some(meaning) = codes.filter_map(|code| profile.error_meaning(code)).next() {
         text = format!("{text} (on this device: {meaning})");
     }
+    text += hint;
     match error.class() {
         ErrorClass::Absent | ErrorClass::Broken => Trouble::Broken(text.into()),
         ErrorClass::Fatal => Trouble::Fatal(text.into()),

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `profile`, `profile_reader` | what is peculiar to a family of devices | all |
 //! | `spec` | which token and keys. No secret | all |
+//! | `reach` | what a module reaches of its machine | signer, spawner and child |
 //! | `child` | the process that talks to one token, from both sides | signer and child |
 //! | `spawner`, `pin`, `locked` | the process that starts children and keeps PINs | signer and spawner |
 //! | `protocol` | what they say to each other | all |
@@ -22,6 +23,7 @@ pub mod pin;
 pub mod profile;
 mod profile_reader;
 pub mod protocol;
+pub mod reach;
 pub mod spawner;
 pub mod spec;
 pub mod token;

@@ -88,8 +88,18 @@ pub struct Module {
     pub paths: Vec<PathBuf>,
     /// What to install where it is missing; completes the sentence "install ...".
     pub install: String,
-    /// Environment variables that the operator must set for it. Highwater never sets one.
+    /// Environment variables that it reads. Highwater passes them on and never sets one; it gets no other.
     pub environment: Vec<EnvironmentVariable>,
+    /// Files, directories and devices that it reads and writes, beside the system's libraries.
+    pub files: Vec<PathBuf>,
+    /// Its configuration, unless a variable names another.
+    pub configuration: Vec<PathBuf>,
+    /// The settings in its configuration whose values are paths that it reads and writes.
+    pub settings: Vec<String>,
+    /// Whether its device is on the network: it gets TCP and UDP.
+    pub network: bool,
+    /// Whether it reaches its device through a service on this machine: it gets unix sockets.
+    pub sockets: bool,
 }
 
 /// An environment variable that a module reads.
@@ -99,6 +109,10 @@ pub struct EnvironmentVariable {
     pub name: String,
     /// What it must hold.
     pub meaning: String,
+    /// Whether the operator must set it.
+    pub required: bool,
+    /// Whether it holds the path of its configuration.
+    pub file: bool,
 }
 
 /// Sessions and login.
@@ -254,7 +268,7 @@ impl Profile {
 
     /// The first environment variable that the module needs and for which `is_set` is false.
     pub fn missing_variable(&self, is_set: impl Fn(&str) -> bool) -> Option<&EnvironmentVariable> {
-        self.module.environment.iter().find(|variable| !is_set(&variable.name))
+        self.module.environment.iter().find(|variable| variable.required && !is_set(&variable.name))
     }
 
     /// What the return value `name` (with or without `CKR_`) means on these devices, if it is special.

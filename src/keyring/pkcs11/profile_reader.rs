@@ -8,6 +8,7 @@ use crate::config::{
     Finding,
     reader::{Findings, Table, Value},
 };
+use std::path::PathBuf;
 use toml::de::DeTable;
 
 /// `CKA_EC_PARAMS` as the object identifier of Ed25519, 1.3.101.112 (RFC 8410).
@@ -96,19 +97,36 @@ fn section<'t, T>(
 
 fn read_module(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Module> {
     let paths = table.require("paths", "where the module is usually installed, or []", findings);
-    let paths = paths.and_then(|value| {
-        let entries = value.array(findings)?;
-        entries.into_iter().map(|entry| entry.absolute_path(findings)).collect::<Option<Vec<_>>>()
-    });
+    let paths = paths.and_then(|value| absolute_paths(value, findings));
     let install = table.require("install", "what to install, in words", findings);
     let install = install.and_then(|value| text(value, findings));
     let environment = table.get("environment", findings).map(|value| {
         value.tables("[[module.environment]]", findings, |table, findings| {
-            let (name, meaning) = name_and_meaning(table, is_variable, findings)?;
-            Some(EnvironmentVariable { name, meaning })
+            let (name, meaning) = name_and_meaning(table, is_environment_variable, findings)?;
+            let mut flag = |key, default| optional(table, key, default, findings, Value::bool);
+            let (required, file) = (flag("required", true), flag("file", false));
+            Some(EnvironmentVariable { name, meaning, required: required?, file: file? })
         })
     });
-    Some(Module { paths: paths?, install: install?, environment: environment.unwrap_or_default() })
+    let files = optional(table, "files", Vec::new(), findings, absolute_paths);
+    let configuration = optional(table, "configuration", Vec::new(), findings, absolute_paths);
+    let settings = optional(table, "settings", Vec::new(), findings, texts);
+    let mut flag = |key| optional(table, key, false, findings, Value::bool);
+    let (network, sockets) = (flag("network"), flag("sockets"));
+    Some(Module {
+        paths: paths?,
+        install: install?,
+        environment: environment.unwrap_or_default(),
+        files: files?,
+        configuration: configuration?,
+        settings: settings?,
+        network: network?,
+        sockets: sockets?,
+    })
+}
+
+fn absolute_paths(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Vec<PathBuf>> {
+    value.array(findings)?.into_iter().map(|entry| entry.absolute_path(findings)).collect()
 }
 
 fn read_session(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Session> {
@@ -254,6 +272,11 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
+/// Some vendors use small letters too.
+fn is_environment_variable(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_'))
+}
+
 fn is_variable(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'))
 }
@@ -285,6 +308,8 @@ supported = false
         assert!(objects.import_public_object && !objects.clear_unneeded_usages);
         assert_eq!((profile.limits.max_message_bytes, profile.limits.expected_ms), (None, None));
         assert!(profile.errors.is_empty() && profile.module.environment.is_empty());
+        let module = profile.module;
+        assert!(module.files.is_empty() && !module.network && !module.sockets, "nothing is reached");
     }
 
     #[test]
@@ -296,7 +321,9 @@ supported = false
             ("sources = [\"a\"]", "sources = []", 3, "must not be empty"),
             ("sources", "source", 3, "did you mean `sources`?"),
             ("[]", "[\"hsm.so\"]", 5, "must be absolute"),
-            ("\"it\"", "\"it\"\nenvironment = [{ name = \"a\", meaning = \"b\" }]", 7, "expected capital letters"),
+            ("\"it\"", "\"it\"\nenvironment = [{ name = \"a-\", meaning = \"b\" }]", 7, "expected capital letters"),
+            ("\"it\"", "\"it\"\nfiles = [\"a\"]", 7, "must be absolute"),
+            ("\"it\"", "\"it\"\nnetwork = 1", 7, "expected a boolean"),
             ("[ed25519]", "[session]\nmode = \"wo\"\n[ed25519]", 8, "expected \"ro\" or \"rw\""),
             ("[ed25519]", "[session]\nmod = \"ro\"\n[ed25519]", 8, "did you mean `mode`?"),
             ("supported = true", "supported = \"yes\"", 8, "expected a boolean"),

@@ -8,22 +8,26 @@ use super::{
     locked::Locked,
     pin,
     protocol::{read_json, write_frame, write_json},
+    reach,
     spec::TokenSpec,
 };
 use crate::{
     config::PinSource,
     keyring::device::Trouble,
     ops::{
+        environment,
         helper::{Helper, REFUSED, own_program, receive_descriptor, send_descriptor, standard_input},
         sandbox::{self, Switches},
     },
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    env,
     io::{self, Read as _, Write as _},
     net::Shutdown,
     os::unix::net::UnixStream,
     process::{Child, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -42,6 +46,16 @@ pub struct Plan {
     pub spec: TokenSpec,
     /// Where its PIN comes from; none for one with a keypad of its own.
     pub pin: Option<PinSource>,
+}
+
+impl Plan {
+    /// The variable that holds the PIN, if one does.
+    pub fn pin_variable(&self) -> Option<&str> {
+        match &self.pin {
+            Some(PinSource::Env(name)) => Some(name),
+            _ => None,
+        }
+    }
 }
 
 /// The signer's side of the spawner. It ends when this goes, and so do its children.
@@ -89,7 +103,10 @@ pub fn run() -> io::Result<()> {
     let switches: Switches = read_json(&mut control)?;
     sandbox::confine_spawner(switches).map_err(io::Error::other)?;
     let plans: Vec<Plan> = read_json(&mut control)?;
-    let mut tokens: Vec<Token> = plans.into_iter().map(|plan| Token::new(plan, switches)).collect();
+    let secret: Arc<[String]> = plans.iter().filter_map(Plan::pin_variable).map(str::to_owned).collect();
+    let token = |plan| Token::new(plan, switches, Arc::clone(&secret));
+    let mut tokens: Vec<Token> = plans.into_iter().map(token).collect();
+    environment::forget(secret.iter().map(String::as_str))?;
     let mut number = [0; 4];
     loop {
         match control.read_exact(&mut number) {
@@ -114,25 +131,21 @@ struct Token {
     spec: TokenSpec,
     switches: Switches,
     pin: Result<Option<Locked>, String>,
-    /// Variables that a child must not inherit: they held its PIN.
-    hidden: Option<String>,
+    /// Variables that held the PIN of any token.
+    secret: Arc<[String]>,
     child: Option<Child>,
     /// Killed, and perhaps not gone yet.
     ended: Vec<Child>,
 }
 
 impl Token {
-    fn new(plan: Plan, switches: Switches) -> Self {
+    fn new(plan: Plan, switches: Switches, secret: Arc<[String]>) -> Self {
         let pin = plan.pin.as_ref().map(pin::read).transpose();
         let pin = pin.and_then(|pin| match pin {
             None => Ok(None),
             Some(pin) => Locked::new(&pin).map(Some).ok_or_else(|| "the PIN is too long".to_owned()),
         });
-        let hidden = match &plan.pin {
-            Some(PinSource::Env(name)) => Some(name.clone()),
-            _ => None,
-        };
-        Self { spec: plan.spec, switches, pin, hidden, child: None, ended: Vec::new() }
+        Self { spec: plan.spec, switches, pin, secret, child: None, ended: Vec::new() }
     }
 
     fn start_child(&mut self) -> Result<UnixStream, String> {
@@ -141,9 +154,8 @@ impl Token {
         let cannot = |error: io::Error| format!("cannot start a child process for {}: {error}", self.spec.token);
         let (mut ours, theirs) = UnixStream::pair().map_err(cannot)?;
         let mut command = own_program(CHILD_COMMAND, theirs);
-        if let Some(name) = &self.hidden {
-            command.env_remove(name);
-        }
+        command.env_clear();
+        command.envs(reach::variables(&self.spec, &self.secret).filter_map(|name| Some((name, env::var_os(name)?))));
         // A module that logs into a full pipe would hang.
         self.child = Some(command.stderr(Stdio::null()).spawn().map_err(cannot)?);
         let mut tell = || {

@@ -19,6 +19,12 @@ pub struct TokenSpec {
     pub token: TokenSelector,
     /// Which keys, in the order in which they are asked for.
     pub keys: Vec<KeySpec>,
+    /// Files, directories and devices that its section names, for it to read and write.
+    pub files: Vec<PathBuf>,
+    /// Environment variables that its section names, for it to get.
+    pub environment: Vec<String>,
+    /// What is the signer's alone, whatever is named: state, keys, PINs, configuration, audit, control socket.
+    pub never: Vec<PathBuf>,
 }
 
 /// How a token is found. Never by slot number, which changes when a token is initialised or plugged in anew.

@@ -22,6 +22,113 @@ const WHOLE: ABI = ABI::V4;
 pub(super) struct Policy {
     files: Vec<(PathBuf, BitFlags<AccessFs>)>,
     connect: Vec<u16>,
+    /// To connect to. None is ever listened on.
+    every_port: bool,
+}
+
+const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+/// All but starting programs and making devices.
+const READ_WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
+    ReadFile | ReadDir | WriteFile | Truncate | IoctlDev | MakeDir | MakeFifo | MakeReg | MakeSock | MakeSym | Refer
+        | RemoveDir | RemoveFile
+});
+
+/// Where libraries and what belongs to them are.
+const LIBRARIES: [&str; 14] = [
+    "/gnu/store",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/local/lib",
+    "/usr/local/lib64",
+    "/usr/local/share",
+    "/usr/share",
+    "/var/cache/ldconfig",
+];
+/// What the C library reads.
+const BASICS: [&str; 12] = [
+    "/dev/random",
+    "/dev/urandom",
+    "/etc/group",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/ld.so.preload",
+    "/etc/locale.alias",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/proc/self",
+];
+/// What cryptographic libraries read: certificates and rules, no keys.
+const CRYPTO: [&str; 15] = [
+    "/etc/ca-certificates",
+    "/etc/crypto-policies",
+    "/etc/gcrypt",
+    "/etc/gnutls",
+    "/etc/opensc",
+    "/etc/opensc.conf",
+    "/etc/pkcs11",
+    "/etc/pki/ca-trust",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/openssl.cnf",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/proc/sys/crypto",
+];
+/// What they ask of the machine.
+const MACHINE: [&str; 7] = [
+    "/etc/os-release",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/sys/kernel/osrelease",
+    "/sys/devices/system/cpu",
+    "/sys/devices/system/node",
+];
+/// What a name service reads. A file that is replaced is another file, out of reach of whoever was confined before.
+pub(super) const NAME_SERVICE: &[&str] = &[
+    "/etc/gai.conf",
+    "/etc/host.conf",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/networks",
+    "/etc/nsswitch.conf",
+    "/etc/protocols",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/run/NetworkManager/resolv.conf",
+    "/run/NetworkManager/no-stub-resolv.conf",
+    "/run/connman/resolv.conf",
+    "/run/nscd",
+    "/run/resolvconf",
+    "/run/systemd/machines",
+    "/run/systemd/resolve",
+    "/run/systemd/userdb",
+    "/var/cache/nscd",
+    "/var/lib/sss/mc",
+    "/var/lib/sss/pipes",
+    "/var/lib/misc",
+];
+
+/// What the child of a token may reach beside the system's libraries.
+#[derive(Clone, Debug)]
+pub struct ModuleLimits<'a> {
+    /// Paths, and whether it may write there too.
+    pub files: Vec<(&'a Path, bool)>,
+    /// Never, whatever else is named.
+    pub never: &'a [PathBuf],
+    /// TCP and UDP.
+    pub network: bool,
+    /// Sockets of services on this machine.
+    pub sockets: bool,
 }
 
 impl Policy {
@@ -64,9 +171,26 @@ impl Policy {
     /// Of a process that resolves one name: the name service's configuration, plug-ins and local sockets, and DNS.
     pub(super) fn of_resolver() -> Self {
         const DNS_PORT: u16 = 53;
-        let mut policy = Self { files: Vec::new(), connect: vec![DNS_PORT] };
-        for path in ["/etc", "/lib", "/lib64", "/usr", "/run", "/nix/store", "/gnu/store"] {
-            policy.allow(Path::new(path), AccessFs::ReadFile | AccessFs::ReadDir);
+        let mut policy = Self { connect: vec![DNS_PORT], ..Self::default() };
+        for path in LIBRARIES.iter().chain(&BASICS).chain(NAME_SERVICE) {
+            policy.allow(Path::new(path), READ);
+        }
+        policy
+    }
+
+    /// Of the child of a PKCS#11 token: the system's libraries and their configuration, and what its vendor and its
+    /// operator have named. It starts no program, makes no device, listens on no TCP port.
+    pub(super) fn of_module(limits: &ModuleLimits<'_>) -> Self {
+        let mut policy = Self { every_port: limits.network, ..Self::default() };
+        let network = limits.network.then_some(NAME_SERVICE).into_iter().flatten();
+        let system = LIBRARIES.iter().chain(&BASICS).chain(&CRYPTO).chain(&MACHINE).chain(network);
+        let system = system.map(|path| (Path::new(path), READ));
+        let devices = ["/dev/full", "/dev/null", "/dev/zero"].map(|path| (Path::new(path), READ_WRITE));
+        let named = limits.files.iter().map(|(path, write)| (*path, if *write { READ_WRITE } else { READ }));
+        for (path, access) in system.chain(devices).chain(named) {
+            if !limits.never.iter().any(|never| overlap(path, never)) {
+                policy.allow(path, access);
+            }
         }
         policy
     }
@@ -105,15 +229,17 @@ impl Policy {
 
     /// `Some` is what is missing.
     fn try_enforce(&self) -> Result<Option<String>, RulesetError> {
+        let ports = if self.every_port { AccessNet::BindTcp.into() } else { AccessNet::from_all(NEWEST) };
         let mut rules = Ruleset::default()
             .handle_access(AccessFs::from_all(NEWEST))?
-            .handle_access(AccessNet::from_all(NEWEST))?
+            .handle_access(ports)?
             .scope(Scope::from_all(NEWEST))?
             .create()?
             .set_compatibility(landlock::CompatLevel::BestEffort);
         for (path, access) in &self.files {
+            let of_a_file = if path.is_dir() { AccessFs::from_all(NEWEST) } else { AccessFs::from_file(NEWEST) };
             if let Ok(path) = PathFd::new(path) {
-                rules = rules.add_rule(PathBeneath::new(path, *access))?;
+                rules = rules.add_rule(PathBeneath::new(path, *access & of_a_file))?;
             }
         }
         for port in &self.connect {
@@ -123,16 +249,32 @@ impl Policy {
     }
 }
 
-/// Puts the child of a PKCS#11 token under the little that can be said of a vendor's module: it starts no program, makes
-/// no device, listens on no TCP port and signals nobody outside. Which files, devices and hosts it needs only its
-/// vendor knows.
-pub(super) fn confine_module() -> Result<(), String> {
-    const NEVER: BitFlags<AccessFs> = make_bitflags!(AccessFs::{Execute | MakeBlock | MakeChar});
+/// Puts the child of the spawner's tokens, and the spawner itself, where they signal nobody but each other.
+pub(super) fn confine_spawner() -> Result<(), String> {
     let enforce = || -> Result<_, RulesetError> {
-        let rules = Ruleset::default().handle_access(NEVER)?.handle_access(AccessNet::BindTcp)?;
-        Ok(missing(&rules.scope(Scope::Signal)?.create()?.restrict_self()?.landlock))
+        Ok(missing(&Ruleset::default().scope(Scope::Signal)?.create()?.restrict_self()?.landlock))
     };
     enforce().map_err(|error| format!("Landlock: {error}"))?.map_or(Ok(()), Err)
+}
+
+/// Whether one of the paths is, or lies in, the other: what is allowed of the one is allowed of the other.
+pub(super) fn overlap(a: &Path, b: &Path) -> bool {
+    let (a, b) = (resolved(a), resolved(b));
+    a.starts_with(&b) || b.starts_with(&a)
+}
+
+/// The path without links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let mut rest = PathBuf::new();
+    for ancestor in absolute.ancestors() {
+        if let Ok(there) = ancestor.canonicalize() {
+            return if rest.as_os_str().is_empty() { there } else { there.join(rest) };
+        }
+        let name = ancestor.file_name().map(Path::new).unwrap_or(Path::new(""));
+        rest = if rest.as_os_str().is_empty() { name.into() } else { name.join(rest) };
+    }
+    absolute
 }
 
 fn missing(status: &LandlockStatus) -> Option<String> {

@@ -17,8 +17,9 @@ mod process;
 mod seccomp;
 
 use crate::config::{Config, YubiHsmAdapter};
+pub use landlock::ModuleLimits;
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::Path};
+use std::{fmt, fs, path::Path};
 
 /// What the configuration says about confinement.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
@@ -107,12 +108,14 @@ impl Report {
 pub struct Sandbox {
     switches: Switches,
     report: Report,
+    /// How many threads there were at the beginning, if that can be seen.
+    threads_before: Option<usize>,
 }
 
 impl Sandbox {
     /// Ends core dumps, also of what is started from here.
     pub fn begin(config: &Config) -> Result<Self, SandboxError> {
-        let mut sandbox = Self { switches: Switches::of(config), report: Report::default() };
+        let mut sandbox = Self { switches: Switches::of(config), report: Report::default(), threads_before: threads() };
         let given_away = sandbox.switches.core_dumps.then_some("danger_core_dumps");
         sandbox.put(Feature::CoreDumps, given_away, process::no_core_dumps)?;
         Ok(sandbox)
@@ -122,11 +125,18 @@ impl Sandbox {
     /// Landlock would not reach one that is there.
     pub fn close(&mut self, config: &Config) -> Result<(), SandboxError> {
         let Switches { no_landlock, no_seccomp, .. } = self.switches;
+        let threads_before = self.threads_before.unwrap_or(usize::MAX);
         self.put(Feature::NoNewPrivs, None, process::no_new_privs)?;
         self.put(Feature::Landlock, no_landlock.then_some("danger_no_landlock"), || {
-            landlock::Policy::of_signer(config, &landlock::control_socket(config)).enforce()
+            // Threads that are there already would stay outside.
+            match threads() {
+                Some(now) if now > threads_before => Err("a thread was started too early: this is a bug".into()),
+                _ => landlock::Policy::of_signer(config, &landlock::control_socket(config)).enforce(),
+            }
         })?;
-        self.put(Feature::Seccomp, no_seccomp.then_some("danger_no_seccomp"), seccomp::forbid)
+        self.put(Feature::Seccomp, no_seccomp.then_some("danger_no_seccomp"), || {
+            seccomp::forbid_to_signer(has_usb(config))
+        })
     }
 
     /// Leaves the system calls of a running signer. `secrets_locked` says whether its keys were kept out of swap.
@@ -138,9 +148,7 @@ impl Sandbox {
         let has_first = self.report.0.contains(&(Feature::Seccomp, Ok(())));
         if has_first {
             self.report.0.retain(|(feature, _)| *feature != Feature::Seccomp);
-            let usb = |adapter: &YubiHsmAdapter| matches!(adapter, YubiHsmAdapter::Usb { .. });
-            let usb = config.yubihsm.iter().any(|provider| usb(&provider.adapter));
-            self.put(Feature::Seccomp, None, || seccomp::allow_signer(usb))?;
+            self.put(Feature::Seccomp, None, || seccomp::allow_signer(has_usb(config)))?;
         }
         self.report.0.sort();
         Ok(self.report.clone())
@@ -172,29 +180,55 @@ impl Sandbox {
 
 /// Confines the process that starts the children of tokens, as far as one can be that must do so: it keeps PINs.
 pub fn confine_spawner(switches: Switches) -> Result<(), String> {
-    harden(switches)
+    harden(switches)?;
+    switches.demand(switches.no_landlock, landlock::confine_spawner)?;
+    switches.demand(switches.no_seccomp, seccomp::forbid_to_spawner)
+}
+
+/// Confines the process that starts, and starts again, the one that looks up a name. It reads nothing from the network.
+pub fn confine_name_keeper(switches: Switches) -> Result<(), String> {
+    confine_spawner(switches)
+}
+
+/// The files on which an answer to a lookup depends.
+pub fn name_service_files() -> impl Iterator<Item = &'static Path> {
+    landlock::NAME_SERVICE.iter().map(Path::new)
 }
 
 /// Confines the child of a token, before its module is loaded: what a module does while it is loaded and initialised
 /// is the vendor's code as much as the rest.
-pub fn confine_module(switches: Switches) -> Result<(), String> {
+pub fn confine_module(switches: Switches, limits: &ModuleLimits<'_>) -> Result<(), String> {
     harden(switches)?;
-    switches.demand(switches.no_landlock, landlock::confine_module)?;
-    switches.demand(switches.no_seccomp, seccomp::forbid_to_module)
+    switches.demand(switches.no_landlock, || landlock::Policy::of_module(limits).enforce())?;
+    switches.demand(switches.no_seccomp, || seccomp::forbid_to_module(limits.network, limits.sockets))
 }
 
-/// Confines a process that resolves one name.
-pub fn confine_resolver(switches: Switches) -> Result<(), String> {
+/// Confines a process that resolves one name. With `udp` it may ask by UDP, to any port: no kernel limits that.
+pub fn confine_resolver(switches: Switches, udp: bool) -> Result<(), String> {
     harden(switches)?;
     switches.demand(switches.no_landlock, || landlock::Policy::of_resolver().enforce())?;
-    switches.demand(switches.no_seccomp, seccomp::forbid)
+    switches.demand(switches.no_seccomp, || seccomp::forbid_to_resolver(udp))
+}
+
+/// Whether one of the paths is, or lies in, the other.
+pub fn overlap(a: &Path, b: &Path) -> bool {
+    landlock::overlap(a, b)
+}
+
+fn has_usb(config: &Config) -> bool {
+    config.yubihsm.iter().any(|provider| matches!(provider.adapter, YubiHsmAdapter::Usb { .. }))
+}
+
+/// How many threads this process has.
+fn threads() -> Option<usize> {
+    Some(fs::read_dir("/proc/self/task").ok()?.count())
 }
 
 /// Confines the process that makes and renames audit files: nothing but the directory of `audit`.
 pub fn confine_audit_keeper(switches: Switches, audit: &Path) -> Result<(), String> {
     harden(switches)?;
     switches.demand(switches.no_landlock, || landlock::Policy::of_audit_keeper(audit).enforce())?;
-    switches.demand(switches.no_seccomp, seccomp::forbid)
+    switches.demand(switches.no_seccomp, seccomp::forbid_to_audit_keeper)
 }
 
 fn harden(switches: Switches) -> Result<(), String> {
@@ -235,7 +269,8 @@ mod tests {
     use super::*;
 
     fn sandbox(required: bool) -> Sandbox {
-        Sandbox { switches: Switches { required, ..Switches::default() }, report: Report::default() }
+        let switches = Switches { required, ..Switches::default() };
+        Sandbox { switches, report: Report::default(), threads_before: None }
     }
 
     #[test]

@@ -4,11 +4,14 @@
 //! does: starting programs, tracing, mounting, loading code into the kernel. The second lists what a signer needs and
 //! answers everything else with `ENOSYS`, which every library takes for an old kernel: an update of the C library
 //! then costs an error path and not the validator.
+//!
+//! The other processes have the first kind only. What all of them share: no namespace of their own, signals to nobody
+//! else, and no way around the rules for ports by another protocol than TCP.
 
 use libc::{c_long, c_ulong};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 use std::collections::BTreeMap;
 
@@ -104,8 +107,6 @@ const SIGNER: &[c_long] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_yield,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
     libc::SYS_set_robust_list,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
@@ -138,41 +139,168 @@ const USB: &[c_long] = &[
     libc::SYS_timerfd_settime,
 ];
 
-/// Kills the process, all of its threads, for what neither a signer nor a resolver of names does.
-pub(super) fn forbid() -> Result<(), String> {
-    install(denied(&[START_PROGRAMS, NEVER].concat()), SeccompAction::Allow, SeccompAction::KillProcess)
+/// Kills the process, all of its threads, for what no signer does.
+pub(super) fn forbid_to_signer(usb: bool) -> Result<(), String> {
+    let sockets = Sockets { tcp: true, unix: true, netlink: usb, ..Sockets::default() };
+    kill_for(&[START_PROGRAMS, NEVER].concat())?;
+    restrict(sockets)
+}
+
+/// The same for a process that resolves a name. With `udp` it may ask name servers by UDP too.
+pub(super) fn forbid_to_resolver(udp: bool) -> Result<(), String> {
+    kill_for(&[START_PROGRAMS, NEVER].concat())?;
+    restrict(Sockets { tcp: true, udp, unix: true, netlink: true })
+}
+
+/// The same for the process that makes and renames audit files.
+pub(super) fn forbid_to_audit_keeper() -> Result<(), String> {
+    kill_for(&[START_PROGRAMS, NEVER].concat())?;
+    restrict(Sockets { tcp: false, udp: false, unix: true, netlink: false })
 }
 
 /// The same for a process with a vendor's module, where an attempt to start a program fails with `EPERM`: some modules
-/// come with programs of their own, and can then say that it is missing.
-pub(super) fn forbid_to_module() -> Result<(), String> {
-    let refused = SeccompAction::Errno(errno(libc::EPERM));
-    install(denied(START_PROGRAMS), SeccompAction::Allow, refused)?;
-    install(denied(NEVER), SeccompAction::Allow, SeccompAction::KillProcess)
+/// come with programs of their own, and can then say that it is missing. `network` is TCP and UDP, `unix` the sockets
+/// of services on this machine.
+pub(super) fn forbid_to_module(network: bool, unix: bool) -> Result<(), String> {
+    install(denied(START_PROGRAMS), SeccompAction::Allow, REFUSED)?;
+    kill_for(NEVER)?;
+    // Network libraries and libusb ask the kernel there which interfaces and devices there are.
+    restrict(Sockets { tcp: network, udp: network, unix, netlink: true })
+}
+
+/// The same for the process that starts those with modules. Whom it signals is for Landlock to say: its children.
+pub(super) fn forbid_to_spawner() -> Result<(), String> {
+    kill_for(NEVER)?;
+    install(denied(&[libc::SYS_clone3]), SeccompAction::Allow, UNKNOWN)
 }
 
 /// Leaves a signer the calls that it needs. With `usb` also those of libusb.
 pub(super) fn allow_signer(usb: bool) -> Result<(), String> {
-    install(signer(usb)?, SeccompAction::Errno(errno(libc::ENOSYS)), SeccompAction::Allow)
+    install(signer(usb)?, UNKNOWN, SeccompAction::Allow)
 }
+
+/// As an old kernel answers.
+const UNKNOWN: SeccompAction = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+/// As a kernel answers whom it does not trust.
+const REFUSED: SeccompAction = SeccompAction::Errno(libc::EPERM.unsigned_abs());
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// The calls of every way to make them: on x86-64 a kernel may also take them by their numbers in the x32 ABI.
-fn denied(calls: &[c_long]) -> Rules {
-    let any = |call: &c_long| (*call, Vec::new());
-    let rules = calls.iter().map(any);
-    #[cfg(target_arch = "x86_64")]
-    let rules = {
-        /// `__X32_SYSCALL_BIT`
-        const X32: c_long = 0x4000_0000;
-        /// Calls that have a number of their own there (`syscall_64.tbl`): execve, ptrace, kexec_load, process_vm_readv,
-        /// process_vm_writev, execveat.
-        const X32_OWN: [c_long; 6] = [520, 521, 528, 539, 540, 545];
-        rules.chain(calls.iter().map(|call| (X32 | call, Vec::new()))).chain(X32_OWN.map(|own| (X32 | own, Vec::new())))
-    };
-    rules.collect()
+/// These calls, and namespaces, end the process.
+fn kill_for(calls: &[c_long]) -> Result<(), String> {
+    let mut rules = denied(calls);
+    rules.insert(libc::SYS_clone, new_namespaces()?);
+    install(rules, SeccompAction::Allow, SeccompAction::KillProcess)
 }
+
+/// What every process but the spawner is refused.
+fn restrict(sockets: Sockets) -> Result<(), String> {
+    // No filter can see the flags of clone3; every C library then takes clone, whose flags it can.
+    install(denied(&[libc::SYS_clone3]), SeccompAction::Allow, UNKNOWN)?;
+    let mut rules = signals_to_others()?;
+    rules.extend(sockets.others()?);
+    install(rules, SeccompAction::Allow, REFUSED)
+}
+
+/// These calls, whatever their arguments.
+fn denied(calls: &[c_long]) -> Rules {
+    calls.iter().map(|call| (*call, Vec::new())).collect()
+}
+
+/// `clone` with any flag that makes a namespace.
+fn new_namespaces() -> Result<Vec<SeccompRule>, String> {
+    const NAMESPACES: [libc::c_int; 7] = [
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWUTS,
+    ];
+    NAMESPACES.iter().map(|flag| rule(vec![bits(0, low(*flag), low(*flag))?])).collect()
+}
+
+/// Every way to send a signal to another process, also by way of the owner of a file or the input of a terminal.
+/// Landlock forbids most of it, but only since Linux 6.12.
+fn signals_to_others() -> Result<Rules, String> {
+    /// `F_SETOWN_EX`
+    const F_SETOWN_EX: u64 = 15;
+    /// `FIOSETOWN`, `SIOCSPGRP`, `TIOCSTI`, `TIOCLINUX`
+    const SET_OWNER_OR_TYPE: [u64; 4] = [0x8901, 0x8902, 0x5412, 0x541c];
+    let own = u64::from(std::process::id());
+    let others = || Ok::<_, String>(vec![rule(vec![is_not(0, own)?])?]);
+    Ok(Rules::from([
+        // With 0 or a negative number it is a group.
+        (libc::SYS_kill, others()?),
+        (libc::SYS_rt_sigqueueinfo, others()?),
+        (libc::SYS_rt_tgsigqueueinfo, others()?),
+        (libc::SYS_tgkill, others()?),
+        // By the number of a thread, which need not be ours. The C library has used tgkill for long.
+        (libc::SYS_tkill, others()?),
+        (libc::SYS_pidfd_send_signal, Vec::new()),
+        (libc::SYS_fcntl, vec![rule(vec![is(1, low(libc::F_SETOWN))?])?, rule(vec![is(1, F_SETOWN_EX)?])?]),
+        (
+            libc::SYS_ioctl,
+            SET_OWNER_OR_TYPE.iter().map(|request| rule(vec![is(1, *request)?])).collect::<Result<_, _>>()?,
+        ),
+    ]))
+}
+
+/// The kinds of sockets that a process may make.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sockets {
+    tcp: bool,
+    udp: bool,
+    unix: bool,
+    netlink: bool,
+}
+
+const INTERNET: [libc::c_int; 2] = [libc::AF_INET, libc::AF_INET6];
+/// The type of a socket without its flags.
+const SOCKET_TYPE: u64 = 0xf;
+
+impl Sockets {
+    /// The sockets of all other kinds, and what sends without a `connect` that Landlock could see. Landlock's rules for
+    /// ports are for TCP alone: MPTCP, SCTP and SMC would go past them.
+    fn others(self) -> Result<Rules, String> {
+        let mut sockets = vec![rule(self.families().map(|family| is_not(0, low(family))).collect::<Result<_, _>>()?)?];
+        for family in INTERNET {
+            /// Obsolete, and still there.
+            const SOCK_PACKET: libc::c_int = 10;
+            let not_streams = [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, SOCK_PACKET];
+            let udp = (!self.udp).then_some(libc::SOCK_DGRAM);
+            let tcp = (!self.tcp).then_some(libc::SOCK_STREAM);
+            for kind in not_streams.into_iter().chain(udp).chain(tcp) {
+                sockets.push(rule(vec![is(0, low(family))?, bits(1, SOCKET_TYPE, low(kind))?])?);
+            }
+            let protocols = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP].map(|protocol| is_not(2, low(protocol)));
+            let protocols = protocols.into_iter().chain([is(0, low(family))]);
+            sockets.push(rule(protocols.collect::<Result<_, _>>()?)?);
+        }
+        let protocols = [libc::NETLINK_ROUTE, libc::NETLINK_KOBJECT_UEVENT].map(|protocol| is_not(2, low(protocol)));
+        let netlink = protocols.into_iter().chain([is(0, low(libc::AF_NETLINK))]);
+        sockets.push(rule(netlink.collect::<Result<_, _>>()?)?);
+        let connects = |flags| Ok::<_, String>(vec![rule(vec![bits(flags, FASTOPEN, FASTOPEN)?])?]);
+        Ok(Rules::from([
+            (libc::SYS_socket, sockets),
+            (libc::SYS_sendto, connects(3)?),
+            (libc::SYS_sendmsg, connects(2)?),
+            (libc::SYS_sendmmsg, connects(3)?),
+        ]))
+    }
+
+    fn families(self) -> impl Iterator<Item = libc::c_int> {
+        let internet = INTERNET.into_iter().filter(move |_| self.tcp || self.udp);
+        let unix = self.unix.then_some(libc::AF_UNIX);
+        // There is always one, so that a rule of none does not stand for everything.
+        let none = (!self.tcp && !self.udp && !self.unix && !self.netlink).then_some(libc::AF_UNSPEC);
+        internet.chain(unix).chain(self.netlink.then_some(libc::AF_NETLINK)).chain(none)
+    }
+}
+
+/// `MSG_FASTOPEN`: a TCP connection is made by sending.
+const FASTOPEN: u64 = low(libc::MSG_FASTOPEN);
 
 fn signer(usb: bool) -> Result<Rules, String> {
     let mut rules: Rules = [SIGNER, SIGNER_OLDER].concat().into_iter().map(|call| (call, Vec::new())).collect();
@@ -188,6 +316,9 @@ fn signer(usb: bool) -> Result<Rules, String> {
         (libc::SYS_openat, vec![bits(2, writing, 0)?]),
         // The name of a thread.
         (libc::SYS_prctl, vec![is(0, c_ulong::from(libc::PR_SET_NAME.unsigned_abs()))?]),
+        // Sent over what `connect` has connected.
+        (libc::SYS_sendmsg, vec![bits(2, FASTOPEN, 0)?]),
+        (libc::SYS_sendto, vec![bits(3, FASTOPEN, 0)?]),
         // Limits are read, never set.
         (libc::SYS_prlimit64, vec![is(2, 0)?]),
         // To ourselves: how a process aborts.
@@ -196,13 +327,15 @@ fn signer(usb: bool) -> Result<Rules, String> {
     for (call, conditions) in conditional {
         rules.insert(call, vec![rule(conditions)?]);
     }
-    // One of these families, and streams alone.
-    let families = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX].map(|family| {
-        // The rest of the type are flags.
-        const TYPE: u64 = 0xf;
-        rule(vec![is(0, low(family))?, bits(1, TYPE, low(libc::SOCK_STREAM))?])
-    });
-    rules.insert(libc::SYS_socket, families.into_iter().collect::<Result<_, _>>()?);
+    // Streams alone, and those of the Internet by TCP alone.
+    let stream = |family: libc::c_int, protocol: libc::c_int| {
+        rule(vec![is(0, low(family))?, bits(1, SOCKET_TYPE, low(libc::SOCK_STREAM))?, is(2, low(protocol))?])
+    };
+    let mut streams = vec![stream(libc::AF_UNIX, 0)?];
+    for family in INTERNET {
+        streams.extend([stream(family, 0)?, stream(family, libc::IPPROTO_TCP)?]);
+    }
+    rules.insert(libc::SYS_socket, streams);
     if usb {
         /// The letter of every `USBDEVFS_` request.
         const USBDEVFS: u64 = (b'U' as u64) << 8;
@@ -223,6 +356,12 @@ fn is(argument: u8, value: u64) -> Result<SeccompCondition, String> {
     condition.map_err(|error| format!("seccomp: {error}"))
 }
 
+/// That the argument has another value in its lower half.
+fn is_not(argument: u8, value: u64) -> Result<SeccompCondition, String> {
+    let condition = SeccompCondition::new(argument, Length::Dword, Op::Ne, value);
+    condition.map_err(|error| format!("seccomp: {error}"))
+}
+
 /// That these bits of the argument have these values.
 fn bits(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, String> {
     let condition = SeccompCondition::new(argument, Length::Dword, Op::MaskedEq(mask), value);
@@ -230,12 +369,8 @@ fn bits(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, String>
 }
 
 /// A flag or number of the C headers, none of which is negative.
-fn low(value: libc::c_int) -> u64 {
-    u64::from(value.unsigned_abs())
-}
-
-fn errno(value: libc::c_int) -> u32 {
-    value.unsigned_abs()
+const fn low(value: libc::c_int) -> u64 {
+    value.unsigned_abs() as u64
 }
 
 /// Puts a filter over those that are there, for every thread of the process at once.
@@ -243,8 +378,32 @@ fn install(rules: Rules, otherwise: SeccompAction, action: SeccompAction) -> Res
     let text = |error: &dyn std::fmt::Display| format!("seccomp: {error}");
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| text(&error))?;
     let filter = SeccompFilter::new(rules, otherwise, action, arch).map_err(|error| text(&error))?;
-    let program = BpfProgram::try_from(filter).map_err(|error| text(&error))?;
+    let mut program = BpfProgram::try_from(filter).map_err(|error| text(&error))?;
+    program.splice(..0, no_x32());
     seccompiler::apply_filter_all_threads(&program).map_err(|error| text(&error))
+}
+
+/// On x86-64 a kernel may also take calls by their numbers in the x32 ABI, past every rule for the ordinary ones. No
+/// library of this architecture makes such a call.
+#[cfg(target_arch = "x86_64")]
+fn no_x32() -> [sock_filter; 3] {
+    /// `__X32_SYSCALL_BIT`
+    const X32: u32 = 0x4000_0000;
+    /// `BPF_LD | BPF_W | BPF_ABS`: loads a word of `seccomp_data`, whose first is the number of the call.
+    const LOAD: u16 = 0x20;
+    /// `BPF_JMP | BPF_JGE | BPF_K`
+    const JUMP_IF_AT_LEAST: u16 = 0x35;
+    /// `BPF_RET | BPF_K`
+    const RETURN: u16 = 0x06;
+    [
+        sock_filter { code: LOAD, jt: 0, jf: 0, k: 0 },
+        sock_filter { code: JUMP_IF_AT_LEAST, jt: 0, jf: 1, k: X32 },
+        sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_KILL_PROCESS },
+    ]
+}
+#[cfg(not(target_arch = "x86_64"))]
+fn no_x32() -> [sock_filter; 0] {
+    []
 }
 
 #[cfg(test)]
