@@ -5,6 +5,7 @@ use crate::{
     config::{ChainConfig, Config, KeyConfig, NodeAddress},
     consensus::ChainId,
     hook::{self, HookError},
+    inspect::Findings,
     keyring::{self, IdentityKey, KeyError, Keyring, Signer, device::Device},
     node::{Node, Stop},
     ops::{
@@ -17,7 +18,7 @@ use crate::{
     state::{Place, StateError},
     watermark::{FileError, HostError, HostId, Identity, Mark, StateFile, Store},
 };
-use std::{collections::BTreeMap, fmt, io, sync::Arc, thread};
+use std::{collections::BTreeMap, fmt, io, path::Path, sync::Arc, thread};
 use tracing::{error, info, warn};
 
 /// A signer with its chains open and its nodes not yet dialled.
@@ -40,9 +41,11 @@ pub fn refuse_second_signer(config: &Config) -> Result<(), DaemonError> {
 pub struct Heights(BTreeMap<ChainId, Result<u64, HookError>>);
 
 /// Runs every state hook, one after the other: before the signer confines itself, which ends the starting of programs.
-pub fn ask_hooks(config: &Config) -> Heights {
+/// That of a chain which stays closed is not run: it may be somebody else's program.
+pub fn ask_hooks(config: &Config, findings: &Findings) -> Heights {
     let ask = |chain: &ChainConfig| Some((chain.id.clone(), hook::ask(chain.state_hook.as_ref()?)));
-    Heights(config.served_chains().filter_map(ask).collect())
+    let open = config.served_chains().filter(|chain| findings.closed(&chain.id).is_none());
+    Heights(open.filter_map(ask).collect())
 }
 
 /// A signer at work.
@@ -53,18 +56,26 @@ pub struct Running {
 impl Daemon {
     /// Opens every chain that has a validator node. A chain whose state or key is bad is open for errors only; the
     /// others sign.
-    pub fn open(config: &Config, keyring: &Keyring, mut heights: Heights, names: &Names) -> Result<Self, DaemonError> {
+    pub fn open(
+        config: &Config,
+        keyring: &Keyring,
+        (findings, mut heights): (&Findings, Heights),
+        names: &Names,
+    ) -> Result<Self, DaemonError> {
         let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
         let mut chains: BTreeMap<ChainId, Arc<Chain>> = BTreeMap::new();
         let mut reasons = Vec::new();
         for chain_config in &config.chains {
             let id = &chain_config.id;
+            // That nobody serves a chain is a finding.
             if !config.validators.iter().any(|validator| validator.chain_id == *id) {
-                warn!(chain = %id, "no [[validator]] serves this chain");
                 continue;
             }
             let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
-            let chain = open_chain(chain_config, keyring, key, (host, &mut heights)).map_err(DaemonError::Locked)?;
+            let chain = match findings.closed(id) {
+                Some(why) => closed_chain(chain_config, keyring, key, why),
+                None => open_chain(chain_config, keyring, key, (host, &mut heights)).map_err(DaemonError::Locked)?,
+            };
             if let Err(why) = chain.last() {
                 error!(chain = %id, "this chain signs nothing: {why}");
                 reasons.push((id.clone(), why));
@@ -74,7 +85,7 @@ impl Daemon {
         if reasons.len() == chains.len() {
             return Err(DaemonError::NoChain(reasons));
         }
-        let nodes = open_nodes(config, &chains, names)?;
+        let nodes = open_nodes(config, &chains, findings, names)?;
         Ok(Self { chains: chains.into_values().collect(), nodes })
     }
 
@@ -142,6 +153,7 @@ impl Running {
 fn open_nodes(
     config: &Config,
     chains: &BTreeMap<ChainId, Arc<Chain>>,
+    findings: &Findings,
     names: &Names,
 ) -> Result<Vec<Node>, DaemonError> {
     let mut nodes = Vec::new();
@@ -149,7 +161,7 @@ fn open_nodes(
     for validator in &config.validators {
         let identity = match &validator.address {
             NodeAddress::Unix { .. } => None,
-            NodeAddress::Tcp { identity_key, .. } => match IdentityKey::load(identity_key) {
+            NodeAddress::Tcp { identity_key, .. } => match open_identity(identity_key, findings) {
                 Ok(key) => Some(Arc::new(key)),
                 Err(why) => {
                     error!(chain = %validator.chain_id, node = %validator.address, "not serving this node: {why}");
@@ -162,9 +174,23 @@ fn open_nodes(
         nodes.push(Node::new(validator.clone(), identity, Arc::clone(chain), names.clone()));
     }
     match unusable {
-        Some(why) if nodes.is_empty() => Err(DaemonError::Identity(why)),
+        Some(why) if nodes.is_empty() => Err(why),
         _ => Ok(nodes),
     }
+}
+
+fn open_identity(path: &Path, findings: &Findings) -> Result<IdentityKey, DaemonError> {
+    let key = IdentityKey::load(path).map_err(DaemonError::Identity)?;
+    match findings.unfit_identity(path) {
+        Some(why) => Err(DaemonError::Untrusted(why)),
+        None => Ok(key),
+    }
+}
+
+/// A chain that stays closed. Its public key is told all the same, if the key can be had.
+fn closed_chain(config: &ChainConfig, keyring: &Keyring, key: KeyConfig<'_>, why: Refusal) -> Chain {
+    let public_key = keyring.signer(config, key).ok().map(|signer| signer.public_key());
+    Chain::closed(config.id.clone(), public_key, why)
 }
 
 /// Opens a chain, for errors only if its key or its state is bad. Fails if another signer is at work on the state:
@@ -265,6 +291,8 @@ pub enum DaemonError {
     NoChain(Vec<(ChainId, Refusal)>),
     /// The system gives no thread.
     Thread(io::Error),
+    /// Somebody else could put an identity key in the place of ours.
+    Untrusted(String),
 }
 
 impl fmt::Display for DaemonError {
@@ -278,6 +306,7 @@ impl fmt::Display for DaemonError {
                 reasons.iter().try_for_each(|(chain, why)| write!(f, "\n  {chain}: {why}"))
             }
             Self::Thread(error) => write!(f, "cannot start a thread for a validator node: {error}"),
+            Self::Untrusted(why) => f.write_str(why),
         }
     }
 }

@@ -106,6 +106,7 @@ impl From<DaemonError> for CliError {
             DaemonError::Identity(error) => exit_of_key(error),
             DaemonError::Locked(_) => Exit::TempFail,
             DaemonError::NoChain(_) => Exit::Data,
+            DaemonError::Untrusted(_) => Exit::NoPermission,
         };
         Self::new(exit, error.to_string())
     }

@@ -2,8 +2,9 @@
 
 use super::{CliError, ConfigArgs, Exit};
 use crate::{
-    config::Config,
+    config::{self, Config},
     daemon::{self, Daemon, Running},
+    inspect::{self, Findings, Topic},
     keyring::{self, Keyring, pkcs11::spawner::Spawner},
     ops::{
         self,
@@ -51,6 +52,7 @@ impl Start {
     pub(super) fn run(self) -> Result<(), CliError> {
         let path = self.config.path();
         let (config, warnings) = Config::load(&path)?;
+        let findings = look(&config, &warnings)?;
         ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         // First what starts programs and listens: the confined process does neither.
         let mut sandbox = Sandbox::begin(&config)?;
@@ -67,15 +69,13 @@ impl Start {
         let systemd =
             Systemd::connect().map_err(|error| CliError::io("cannot reach systemd at $NOTIFY_SOCKET", &error))?;
         daemon::refuse_second_signer(&config)?;
-        let heights = daemon::ask_hooks(&config);
+        let heights = daemon::ask_hooks(&config, &findings);
         sandbox.close(&config)?;
 
         // The first thread. Its queue is emptied when this goes, after everything else.
         let log = Log::start(self.log_format, self.verbose);
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "highwater starts");
-        for warning in warnings {
-            warn!("{}", warning.at(&path));
-        }
+        findings.warnings().for_each(|warning| warn!("{warning}"));
         if let Some(address) = config.own.metrics {
             info!(%address, "metrics at http://{address}/metrics");
         }
@@ -83,7 +83,7 @@ impl Start {
             .map_err(|error| CliError::io("cannot watch a process that was started", &error))?;
         let keyring = Keyring::open(&config, spawner.as_ref(), &names);
         let keyring = keyring.map_err(|error| CliError::io("cannot start a thread for a device", &error))?;
-        let mut daemon = Daemon::open(&config, &keyring, heights, &names)?;
+        let mut daemon = Daemon::open(&config, &keyring, (&findings, heights), &names)?;
         let audit = audit_file.map(AuditFile::start).transpose();
         let audit = audit.map_err(|error| CliError::io("cannot start a thread for the audit file", &error))?;
         audit.iter().for_each(|audit| daemon.look_for_gap(audit));
@@ -98,10 +98,9 @@ impl Start {
         let control = bind_control(&runtime, &config);
         let report = sandbox.seal(&config, sandbox.locks_secrets() && daemon.lock_secrets())?;
         telemetry.sandbox = report.features().collect();
-        telemetry.warnings.extend(report.warnings());
-        for warning in &telemetry.warnings {
-            warn!("{warning}");
-        }
+        let unconfined = report.warnings();
+        unconfined.iter().for_each(|warning| warn!("{warning}"));
+        telemetry.warnings = findings.warnings().chain(unconfined).collect();
         let telemetry = Arc::new(telemetry);
         let web = Web::new(Arc::clone(&telemetry));
         if let Some(listener) = metrics {
@@ -124,6 +123,18 @@ impl Start {
         audit.iter().for_each(Audit::finish);
         end
     }
+}
+
+/// The look that `check` prints. What concerns the whole signer ends the start here, before anything is started.
+fn look(config: &Config, warnings: &[config::Finding]) -> Result<Findings, CliError> {
+    let findings = inspect::look(config, warnings);
+    let Some((topic, why)) = findings.refusal() else { return Ok(findings) };
+    let exit = match topic {
+        Topic::Audit => Exit::CantCreate,
+        Topic::Machine => Exit::Io,
+        _ => Exit::NoPermission,
+    };
+    Err(CliError::new(exit, why))
 }
 
 /// A file that cannot be written ends the start: who wants a record wants it from the first decision.
