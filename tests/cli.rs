@@ -492,7 +492,8 @@ fn check_finds_what_is_wrong_and_changes_nothing() {
 
     let home = Home::with_chain();
     home.write("watermark", r#"{"height":"9","round":"0","step":1,"block_id":null}"#);
-    table(&home, &[("check", 0, "`start` will take over the state of tmkms from watermark, at 9/0/prevote", "")]);
+    let foreign = "watermark|`highwater state import";
+    table(&home, &[("check", 2, foreign, ""), ("start", 65, "", foreign)]);
     home.write("watermark", r#"{"height":"9","round":0,"step":1}"#);
     let cometbft =
         "watermark is CometBFT's own state file|Name another `state_file`|`highwater state import watermark`";

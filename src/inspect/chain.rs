@@ -7,7 +7,7 @@ use crate::{
     hook::HookError,
     keyring,
     state::{self, StateError},
-    watermark::{FileError, HostId, Identity, Record, StoreError},
+    watermark::{FileError, HostId, Identity, Record},
 };
 use rustix::{fs::Access, io::Errno};
 use std::{
@@ -79,14 +79,15 @@ impl Look<'_> {
             return self.findings.push(Severity::Fail, about, what, "correct `state_file`, or make the directory");
         }
         self.guard(about, &path, "state file", Kind::Secret);
-        let record = match usable(&path).map_err(StateError::File).and_then(|()| state::show(&path)) {
+        let identity = |key| Identity { chain: chain.id.clone(), key };
+        let record = match newest(&path, public_key.ok().flatten().map(identity).as_ref()) {
             Ok(record) => record,
             Err(error) => return self.findings.push(Severity::Fail, about, error.to_string(), ""),
         };
         let fails = match (public_key, host) {
             // Said already.
             (Err(()), _) | (_, None) => return,
-            (Ok(Some(key)), Some(host)) => misfit(&record, &Identity { chain: chain.id.clone(), key }, host),
+            (Ok(Some(key)), Some(host)) => record.check(&identity(key), host).err().map(|error| error.to_string()),
             // The device is not asked, and the file is of a key that it cannot be of.
             (Ok(None), _) => Some(format!(
                 "is of chain {} and key {}: name the right `state_file`",
@@ -153,6 +154,19 @@ fn sources(key: KeyConfig<'_>) -> Vec<(&Path, &'static str, Kind)> {
     }
 }
 
+/// The newest record, or why `start` could not go on from this file. Takes nothing over: what another program left there is
+/// for `highwater state import`.
+fn newest(path: &Path, identity: Option<&Identity>) -> Result<Record, StateError> {
+    usable(path)?;
+    state::show(path).map_err(|error| match (error, identity) {
+        // Which program's it is, and whether it can be imported, changes what to do.
+        (foreign @ StateError::ForeignInPlace { .. }, Some(identity)) => {
+            state::preview(path, identity).err().unwrap_or(foreign)
+        }
+        (error, _) => error,
+    })
+}
+
 /// What `start` asks of a state file when it opens it, and in its words. It is not opened here: the signer that uses it, if
 /// one does, must not notice.
 fn usable(path: &Path) -> Result<(), FileError> {
@@ -173,10 +187,6 @@ fn usable(path: &Path) -> Result<(), FileError> {
     }
     let open = |error| FileError::Io { path: file(), action: "open", error };
     accessible(path, Access::READ_OK | Access::WRITE_OK).map_err(open)
-}
-
-fn misfit(record: &Record, identity: &Identity, host: HostId) -> Option<String> {
-    record.check(identity, host).err().map(|error: StoreError| error.to_string())
 }
 
 /// The program that a command names, found as the system finds it, or the error that the system would give.
