@@ -7,7 +7,6 @@ mod strace;
 mod support;
 
 use std::{
-    env,
     fs::{self, Permissions},
     io,
     net::TcpListener,
