@@ -10,6 +10,7 @@ use highwater::{
     config::{Config, KeyRole},
     consensus::{ChainId, KeyType, PublicKey},
     daemon::{self, Daemon},
+    inspect,
     keyring::{IdentityKey, Keyring, softsign},
     ops::names::Names,
     privval::message::{Proposal, RemoteSignerError, Vote},
@@ -36,7 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("node       {}, a mock in this process", node.address());
 
     let keyring = Keyring::open(&config, None, &Names::default())?;
-    let running = Daemon::open(&config, &keyring, daemon::ask_hooks(&config), &Names::default())?.start(|| {})?;
+    let findings = inspect::look(&config, &[]);
+    let heights = daemon::ask_hooks(&config, &findings);
+    let running = Daemon::open(&config, &keyring, (&findings, heights), &Names::default())?.start(|| {})?;
     let mut session = node.accept()?;
     println!("link up    the signer is {}", session.signer().unwrap_or("unknown"));
     let key = consensus_key(&mut session)?;

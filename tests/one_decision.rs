@@ -438,7 +438,7 @@ fn a_state_disk_that_cannot_be_written_is_refused_by_both() {
     let home = Home::with_chain();
     edit(&home, "\"watermark\"", "\"disk/watermark\"");
     let mount = "mount -t tmpfs -o mode=700 tmpfs $disk && \"$0\" state init --never-signed >init.out\n\
-                 mount -o remount,ro $disk";
+                 mount -o remount,bind,ro $disk";
     let Some(said) = with_mounts(&home, &format!("{mount}\n{CHECK_START_STATUS}")) else { return };
     let [check, log] = ["check.out", "start.log"].map(|name| fs::read_to_string(home.path(name)).unwrap());
     assert!(said.contains("check 2\n") && !said.contains("start 0\n"), "{said}");

@@ -195,8 +195,15 @@ fn find_program(name: &str) -> io::Result<PathBuf> {
         return executable(Path::new(name)).map(|()| name.into());
     }
     let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    let mut candidates = env::split_paths(&path).map(|directory| directory.join(name));
-    candidates.find(|candidate| executable(candidate).is_ok()).ok_or_else(|| Errno::NOENT.into())
+    let mut missed = Errno::NOENT;
+    for candidate in env::split_paths(&path).map(|directory| directory.join(name)) {
+        match executable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => missed = Errno::ACCESS,
+            Err(_) => {}
+        }
+    }
+    Err(missed.into())
 }
 
 fn executable(path: &Path) -> io::Result<()> {

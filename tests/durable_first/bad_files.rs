@@ -347,10 +347,10 @@ fn no_state_file_is_made_on_a_full_disk_and_no_half_is_left() {
 #[test]
 fn a_read_only_disk_is_refused_with_its_reason() {
     let Some(own) = OwnDisk::new() else { return };
-    let mut signer = own.start("init >/dev/null; mount -o remount,ro $disk");
+    let mut signer = own.start("init >/dev/null; mount -o remount,bind,ro $disk");
     assert_eq!(signer.exit_code(), Some(65));
     assert!(signer.log().contains("Read-only file system"), "{}", signer.log());
-    let said = own.run("mount -o remount,ro $disk\ninit || echo code $?");
+    let said = own.run("mount -o remount,bind,ro $disk\ninit || echo code $?");
     assert!(said.contains("Read-only file system") && said.contains("code 7"), "{said}");
     report(PROMISE, "starts and new files refused on a read-only disk", 2);
 }
