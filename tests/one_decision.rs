@@ -264,7 +264,7 @@ fn a_hook_that_cannot_be_started() {
     let not_executable = script(&home, "hook");
     mode(&home, "hook", 0o600);
     let cases =
-        [("/nonexistent/chain-height", "No such file"), ("no-such-hook", "No such file"), (&not_executable, "denied")];
+        [("/nonexistent/chain-height", "No such file"), ("no-such-hook", "os error"), (&not_executable, "denied")];
     for (program, why) in cases {
         let home = ready();
         hook(&home, &format!("[{program:?}]"), false);
