@@ -145,7 +145,7 @@ fn a_state_that_is_no_file() {
     fs::remove_file(home.path("watermark")).unwrap();
     fs::create_dir(home.path("watermark")).unwrap();
     mode(&home, "watermark", 0o775);
-    let said = assert_refused(&home, "state file watermark is not a regular file", 65);
+    let said = assert_refused(&home, "state file watermark is not a regular file: correct `state_file`", 65);
     assert!(!said.contains("chmod 600"), "{said}");
     for place in ["/dev/null", "/tmp"] {
         let home = ready();
@@ -175,7 +175,7 @@ fn what_every_user_can_write() {
         (
             "tmkms.toml",
             0o666,
-            "tmkms.toml, configuration, can be written by every user (mode 0666): run `chmod go-w",
+            "the configuration |tmkms.toml can be written by every user (mode 0666): run `chmod go-w",
             77,
         ),
         (".", 0o777, "another file in the place of the configuration|(mode 0777): run `chmod go-w", 77),
@@ -210,14 +210,16 @@ fn files_and_directories_of_other_users() {
         return;
     }
     for (name, what, exit) in [
-        ("tmkms.toml", "configuration", 77),
-        (".", "directory on the way to the configuration", 77),
-        ("watermark", "state file", 65),
-        ("consensus.key", "key", 65),
+        ("tmkms.toml", "the configuration ", 77),
+        (".", "the directory |, on the way to the configuration,", 77),
+        ("watermark", "the state file ", 65),
+        ("consensus.key", "the key ", 65),
     ] {
         let home = ready();
         chown(home.path(name), Some(STRANGER), None).unwrap();
-        let said = format!("{what}, belongs to user id 4242, and highwater runs as 0: run highwater as that user");
+        let said = format!(
+            "{what}|belongs to user id 4242, and highwater runs as 0: run highwater as that user, or run `chown 0 "
+        );
         assert_refused(&home, &said, exit);
     }
 }
@@ -294,7 +296,7 @@ fn a_hook_that_others_can_change_is_not_run() {
     home.run("check").assert(0, "ok    chain test-1", "");
     assert!(!home.path("ran").exists(), "check starts no program");
     mode(&home, "hook", 0o777);
-    assert_refused(&home, "hook, state hook, can be written by every user (mode 0777): run `chmod go-w ", 65);
+    assert_refused(&home, "the state hook |hook can be written by every user (mode 0777): run `chmod go-w ", 65);
     assert!(!home.path("ran").exists());
 
     // What an interpreter is given is no program for certain.
@@ -302,7 +304,7 @@ fn a_hook_that_others_can_change_is_not_run() {
     let path = script(&home, "hook");
     hook(&home, &format!("[\"sh\", {path:?}]"), false);
     mode(&home, "hook", 0o777);
-    assert_warned(&home, "hook, argument of the state hook, can be written by every user");
+    assert_warned(&home, "the argument of the state hook |hook can be written by every user");
     assert!(home.path("ran").exists());
 }
 
@@ -357,7 +359,7 @@ fn a_group_that_may_write() {
         chown(home.path(name), None, Some(STRANGER)).unwrap();
         mode(&home, name, bits);
     }
-    let file = "tmkms.toml, configuration, can be written by group id 4242 (mode 0660)";
+    let file = "tmkms.toml can be written by group id 4242 (mode 0660)";
     assert_warned(&home, &format!("{file}|group id 4242 can put another file in the place of the configuration"));
 }
 

@@ -82,7 +82,14 @@ impl Look<'_> {
         let identity = |key| Identity { chain: chain.id.clone(), key };
         let record = match newest(&path, public_key.ok().flatten().map(identity).as_ref()) {
             Ok(record) => record,
-            Err(error) => return self.findings.push(Severity::Fail, about, error.to_string(), ""),
+            Err(error) => {
+                let remedy = match &error {
+                    StateError::File(FileError::NotAFile { .. }) => "correct `state_file`",
+                    // The others say it themselves.
+                    _ => "",
+                };
+                return self.findings.push(Severity::Fail, about, error.to_string(), remedy);
+            }
         };
         let fails = match (public_key, host) {
             // Said already.

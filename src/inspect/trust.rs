@@ -94,7 +94,7 @@ impl Guards {
         let mut flaws = Vec::new();
         for link in &trail.links {
             if let Ok(metadata) = fs::symlink_metadata(link) {
-                flaws.extend(self.owner_flaw(link, &metadata, &format!("link to the {what}")));
+                flaws.extend(self.owner_flaw(link, &metadata, &format!("the link {} to the {what}", link.display())));
             }
         }
         for directory in &trail.directories {
@@ -103,14 +103,16 @@ impl Guards {
             }
             if let Ok(metadata) = fs::metadata(directory) {
                 let is_own = trail.end.parent() == Some(directory);
-                flaws.extend(self.owner_flaw(directory, &metadata, &format!("directory on the way to the {what}")));
+                let named = format!("the directory {}, on the way to the {what},", directory.display());
+                flaws.extend(self.owner_flaw(directory, &metadata, &named));
                 flaws.extend(self.directory_flaw(directory, &metadata, what, is_own));
             }
         }
         if let Ok(metadata) = fs::metadata(&trail.end) {
-            flaws.extend(self.owner_flaw(&trail.end, &metadata, what));
+            let named = format!("the {what} {}", trail.end.display());
+            flaws.extend(self.owner_flaw(&trail.end, &metadata, &named));
             if kind == Kind::Program {
-                flaws.extend(self.file_flaw(&trail.end, &metadata, what));
+                flaws.extend(self.file_flaw(&trail.end, &metadata, &named));
             }
         }
         flaws
@@ -122,29 +124,29 @@ impl Guards {
         !self.told.contains(&of_all) && self.told.insert((subject.clone(), directory.to_owned()))
     }
 
-    fn owner_flaw(&self, path: &Path, metadata: &Metadata, what: &str) -> Option<Flaw> {
+    fn owner_flaw(&self, path: &Path, metadata: &Metadata, named: &str) -> Option<Flaw> {
         let (owner, path, user) = (metadata.uid(), path.display(), self.us.user);
         (!self.us.trusts(owner)).then(|| Flaw {
             severity: Severity::Fail,
-            what: format!("{path}, {what}, belongs to user id {owner}, and highwater runs as {user}"),
+            what: format!("{named} belongs to user id {owner}, and highwater runs as {user}"),
             remedy: format!("run highwater as that user, or run `chown {user} {path}`"),
         })
     }
 
-    fn file_flaw(&self, path: &Path, metadata: &Metadata, what: &str) -> Option<Flaw> {
+    fn file_flaw(&self, path: &Path, metadata: &Metadata, named: &str) -> Option<Flaw> {
         let (mode, path) = (metadata.mode() & 0o7777, path.display());
         // A pipe of a shell, or standard input, has its own ways.
         if !metadata.is_file() {
             return None;
         }
         if mode & OTHERS_WRITE != 0 {
-            let what = format!("{path}, {what}, can be written by every user (mode {mode:04o})");
+            let what = format!("{named} can be written by every user (mode {mode:04o})");
             return Some(Flaw { severity: Severity::Fail, what, remedy: format!("run `chmod go-w {path}`") });
         }
         let group = metadata.gid();
         (mode & GROUP_WRITE != 0 && !self.us.is_own_group(group)).then(|| Flaw {
             severity: Severity::Warn,
-            what: format!("{path}, {what}, can be written by group id {group} (mode {mode:04o})"),
+            what: format!("{named} can be written by group id {group} (mode {mode:04o})"),
             remedy: format!("unless all its members may decide what is signed, run `chmod g-w {path}`"),
         })
     }
