@@ -9,9 +9,9 @@ mod mock_node;
 use highwater::{
     config::{Config, KeyRole},
     consensus::{ChainId, KeyType, PublicKey},
-    daemon::{self, Daemon},
+    daemon::Daemon,
     keyring::{IdentityKey, Keyring, softsign},
-    ops::names::Names,
+    ops::{hooks::Hooks, names::Names},
     privval::message::{Proposal, RemoteSignerError, Vote},
     state::Place,
     watermark::{HostId, Identity, Mark},
@@ -36,7 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("node       {}, a mock in this process", node.address());
 
     let keyring = Keyring::open(&config, None, &Names::default())?;
-    let running = Daemon::open(&config, &keyring, daemon::ask_hooks(&config), &Names::default())?.start(|| {})?;
+    let daemon = Daemon::open(&config, &keyring, Hooks::default(), &Names::default())?;
+    let running = daemon.start(|| {}, || {})?;
     let mut session = node.accept()?;
     println!("link up    the signer is {}", session.signer().unwrap_or("unknown"));
     let key = consensus_key(&mut session)?;

@@ -19,6 +19,7 @@
 //! | [`daemon`] | the whole signer: every chain, a thread for each node |
 //! | [`state`] | what operators do to a state file; [`migration`] reads and writes those of other programs |
 //! | [`hook`] | the program that tells at start how far a chain has come |
+//! | [`passing`] | which troubles pass by themselves |
 //! | [`config`] | `tmkms.toml` |
 //! | [`cli`] | one file per command |
 //! | [`disk`] | private new files and durable directory entries |
@@ -41,6 +42,7 @@ pub mod link;
 pub mod migration;
 pub mod node;
 pub mod ops;
+pub mod passing;
 pub mod privval;
 pub mod state;
 pub mod watermark;

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_refusal_comes_in_the_response_that_pairs_with_the_request() {
-        let refusal = Refusal::WrongChain { ours: ChainId::new("ours").unwrap() };
+        let refusal = Refusal::WrongChain { ours: ChainId::new("ours").unwrap(), asked: None };
         let error_of = |kind| match refused(kind, &refusal).sum {
             Some(Sum::PubKeyResponse(response)) => (RequestKind::PubKey, response.error),
             Some(Sum::SignedVoteResponse(response)) => (RequestKind::Vote, response.error),

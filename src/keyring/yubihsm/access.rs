@@ -156,7 +156,10 @@ impl Sessions {
         self.at = Some(now);
         if self.missing + SESSION_EVERY > SESSION_EVERY * SESSIONS_AT_ONCE {
             let why = self.last_failure.as_deref().unwrap_or("it loses one session after the other");
-            let text = format!("{why}. Waiting for at most {} s: the device has 16 sessions, and each is its own for 30 s", SESSION_EVERY.as_secs() + 1);
+            let text = format!(
+                "{why}. Waiting for at most {} s: the device has 16 sessions, and each is its own for 30 s",
+                SESSION_EVERY.as_secs() + 1
+            );
             return Err(Trouble::Broken(text));
         }
         self.missing += SESSION_EVERY;
