@@ -247,3 +247,34 @@ fn more_work_than_time_costs_no_session_and_does_not_count_as_a_failure() {
     assert_eq!((device.health(), bench.opened.load(Ordering::SeqCst)), (Health::Up, 1));
     assert!(sign(&device).is_ok());
 }
+
+#[test]
+fn no_more_requests_wait_than_there_are() {
+    let bench = Bench::default();
+    let device = bench.start();
+    let waits = thread::scope(|scope| {
+        let look = scope.spawn(|| {
+            let mut most = 0;
+            while bench.signed.load(Ordering::SeqCst) < 2000 {
+                most = most.max(device.stats().waiting());
+            }
+            most
+        });
+        while bench.signed.load(Ordering::SeqCst) < 2000 {
+            let _ = sign(&device);
+        }
+        look.join().unwrap()
+    });
+    assert!(waits <= 1, "{waits} requests waited at one time, and only one caller asks");
+    assert_eq!(device.stats().waiting(), 0);
+}
+
+#[test]
+fn what_the_queue_does_not_take_waits_for_nothing() {
+    let bench = Bench::default();
+    let device = bench.start();
+    bench.latency_ms.store(100, Ordering::SeqCst);
+    let pending: Vec<_> = (0..QUEUE_REQUESTS * 3).map(|_| device.submit(0, &[b"message"], Instant::now())).collect();
+    assert!(pending.iter().any(Result::is_err));
+    wait_until("the end of the queue", || device.stats().waiting() == 0);
+}
