@@ -417,7 +417,9 @@ END
     assert_eq!(container.service("NRestarts"), "2");
 
     // A mark that is gone is for a person.
-    container.run(&format!("systemctl stop highwater; mv {HOME}/state {HOME}/gone; systemctl start highwater || true"));
+    container.run(&format!(
+        "systemctl stop highwater; mkdir {HOME}/gone; mv {HOME}/state/* {HOME}/gone; systemctl start highwater || true"
+    ));
     thread::sleep(Duration::from_secs(8));
     let state = ["ActiveState", "ExecMainStatus", "NRestarts"].map(|property| container.service(property));
     assert_eq!(state, ["failed", "65", "0"]);
