@@ -273,10 +273,10 @@ fn open_chain(
     };
     let waits = match hook {
         None => None,
-        Some(hook) => match ask_hook(config, hook, &mut store) {
+        Some(mut hook) => match ask_hook(config, &mut hook, &mut store) {
             Ok(()) => None,
-            Err((NotReady::Yet(why), hook)) => Some((why, hook)),
-            Err((NotReady::Ever(why), _)) => {
+            Err(NotReady::Yet(why)) => Some((why, hook)),
+            Err(NotReady::Ever(why)) => {
                 // Only a disk that failed comes to this.
                 return Ok(Opened::Closed { public_key: Some(public_key), why, passes: true });
             }
@@ -335,15 +335,14 @@ fn prove(signer: &dyn Signer) -> Result<(), String> {
 
 /// Has the hook raise the mark before the first request. Without a height the chain waits for one, or goes on as
 /// configured.
-fn ask_hook(config: &ChainConfig, mut hook: Hook, store: &mut Store) -> Result<(), (NotReady, Hook)> {
+fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store) -> Result<(), NotReady> {
     let fail_closed = config.state_hook.as_ref().is_none_or(|hook| hook.fail_closed);
     match raise(&config.id, store, hook.height()) {
-        Ok(()) => Ok(()),
         Err(NotReady::Yet(why)) if !fail_closed => {
             warn!(chain = %config.id, "going on without the state hook: {why}");
             Ok(())
         }
-        Err(error) => Err((error, hook)),
+        other => other,
     }
 }
 

@@ -67,7 +67,7 @@ pub enum Refusal {
         /// The chain that this connection serves.
         ours: ChainId,
         /// The chain that was asked for, if that is a name that a chain can have.
-        asked: Option<ChainId>,
+        asked: Option<Box<ChainId>>,
     },
 }
 

@@ -124,7 +124,7 @@ impl Request {
         let refused = |kind| move |refusal| ParseError::Refused(kind, refusal);
         let of_chain = |id: &str| match id == chain.as_str() {
             true => Ok(()),
-            false => Err(Refusal::WrongChain { ours: chain.clone(), asked: ChainId::new(id).ok() }),
+            false => Err(Refusal::WrongChain { ours: chain.clone(), asked: ChainId::new(id).ok().map(Box::new) }),
         };
         match message.sum {
             Some(Sum::PingRequest(_)) => Ok(Self::Ping),

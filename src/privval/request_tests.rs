@@ -210,7 +210,7 @@ fn another_chain_is_refused_in_kind() {
         ),
     ];
     for (kind, sum) in asked {
-        let refusal = Refusal::WrongChain { ours: chain(), asked: ChainId::new("another").ok() };
+        let refusal = Refusal::WrongChain { ours: chain(), asked: ChainId::new("another").ok().map(Box::new) };
         assert_eq!(parse(sum).unwrap_err(), ParseError::Refused(kind, refusal));
     }
 }
