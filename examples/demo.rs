@@ -9,10 +9,10 @@ mod mock_node;
 use highwater::{
     config::{Config, KeyRole},
     consensus::{ChainId, KeyType, PublicKey},
-    daemon::{self, Daemon},
+    daemon::Daemon,
     inspect,
     keyring::{IdentityKey, Keyring, softsign},
-    ops::names::Names,
+    ops::{hooks::Hooks, names::Names},
     privval::message::{Proposal, RemoteSignerError, Vote},
     state::Place,
     watermark::{HostId, Identity, Mark},
@@ -38,8 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let keyring = Keyring::open(&config, None, &Names::default())?;
     let findings = inspect::look(&config, &[]);
-    let heights = daemon::ask_hooks(&config, &findings);
-    let running = Daemon::open(&config, &keyring, (&findings, heights), &Names::default())?.start(|| {})?;
+    let daemon = Daemon::open(&config, &keyring, (&findings, Hooks::default()), &Names::default())?;
+    let running = daemon.start(|| {}, || {})?;
     let mut session = node.accept()?;
     println!("link up    the signer is {}", session.signer().unwrap_or("unknown"));
     let key = consensus_key(&mut session)?;

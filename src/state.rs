@@ -4,7 +4,6 @@
 
 use crate::{
     consensus::{ChainId, Hrs},
-    hook::HookError,
     migration::{self, Foreign, MigrationError, Program},
     watermark::{self, Damage, FileError, Format, HostId, Identity, Mark, Mode, Record, StateFile, Store, StoreError},
 };
@@ -294,8 +293,6 @@ pub enum StateError {
         /// Where.
         path: PathBuf,
     },
-    /// The state hook gave no usable height, and the chain stays closed without one.
-    Hook(HookError),
     /// A tmkms state file stands where ours was: tmkms has run again since it was taken over.
     ImportedBefore {
         /// Where.
@@ -366,7 +363,6 @@ impl fmt::Display for StateError {
                 path.display(),
                 path.display()
             ),
-            Self::Hook(error) => write!(f, "{error} (fail_closed = true)"),
             Self::ImportedBefore { path } => write!(
                 f,
                 "{} is a tmkms state file again, although tmkms's state was taken over before: tmkms has run since, and \

@@ -136,7 +136,7 @@ fn a_state_directory_that_is_not_there() {
     edit(&home, "\"watermark\"", "\"no/where/watermark\"");
     let said =
         "chain test-1: there is no directory no/where for the state file no/where/watermark: correct `state_file`";
-    assert_refused(&home, said, 65);
+    assert_refused(&home, said, 74);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_state_file_that_is_missing_damaged_or_of_another_program() {
     assert!(!said.contains("will take over"), "{said}");
     fs::remove_file(home.path("watermark")).unwrap();
     symlink("/nonexistent/disk/state", home.path("watermark")).unwrap();
-    assert_refused(&home, "is a link that leads nowhere", 65);
+    assert_refused(&home, "is a link that leads nowhere", 74);
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn an_audit_file_that_cannot_be_had() {
     let home = ready();
     let text = fs::read_to_string(home.path("tmkms.toml")).unwrap();
     home.write("tmkms.toml", text + "[highwater.audit]\nfile = \"no/where/audit\"\n");
-    assert_refused(&home, "cannot open no/where/audit, the `file` of [highwater.audit]: No such file or directory", 73);
+    assert_refused(&home, "cannot open no/where/audit, the `file` of [highwater.audit]: No such file or directory", 74);
 }
 
 #[test]

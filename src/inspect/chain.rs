@@ -5,7 +5,7 @@ use crate::{
     config::{ChainConfig, HookConfig, KeyConfig, KeyRole, PasswordSource, PinSource},
     consensus::PublicKey,
     hook::HookError,
-    keyring,
+    keyring, passing,
     state::{self, StateError},
     watermark::{FileError, HostId, Identity, Record},
 };
@@ -47,7 +47,7 @@ impl Look<'_> {
                 self.findings.push(Severity::Ok, about, what, "");
             }
             Ok(None) => {}
-            Err(error) => self.findings.push(Severity::Fail, about, error.to_string(), ""),
+            Err(error) => self.findings.fail(about, error.to_string(), "", passing::key(error)),
         }
         if known.is_ok() && key.role() == KeyRole::Account {
             let what = "has no consensus key, so its account key signs blocks";
@@ -76,7 +76,8 @@ impl Look<'_> {
         let directory = directory_of(&path);
         if !directory.is_dir() && !path.is_symlink() {
             let what = format!("there is no directory {} for the state file {shown}", directory.display());
-            return self.findings.push(Severity::Fail, about, what, "correct `state_file`, or make the directory");
+            // It may be that of a disk which is not mounted yet.
+            return self.findings.fail(about, what, "correct `state_file`, or make the directory", true);
         }
         self.guard(about, &path, "state file", Kind::Secret);
         let identity = |key| Identity { chain: chain.id.clone(), key };
@@ -88,7 +89,7 @@ impl Look<'_> {
                     // The others say it themselves.
                     _ => "",
                 };
-                return self.findings.push(Severity::Fail, about, error.to_string(), remedy);
+                return self.findings.fail(about, error.to_string(), remedy, passing::state(&error));
             }
         };
         let fails = match (public_key, host) {
@@ -118,7 +119,7 @@ impl Look<'_> {
                 let error = HookError::Spawn { program: program.clone(), error };
                 let about = (subject, Topic::HookProgram);
                 match hook.fail_closed {
-                    true => self.findings.push(Severity::Fail, about, StateError::Hook(error).to_string(), ""),
+                    true => self.findings.push(Severity::Fail, about, error.to_string(), ""),
                     false => {
                         self.findings.push(
                             Severity::Warn,

@@ -85,6 +85,8 @@ pub struct Finding {
     pub what: String,
     /// What to do about it. Empty if there is nothing to do, or if `what` is an error that says it.
     pub remedy: String,
+    /// Whether it may pass with nobody doing anything.
+    pub passes: bool,
 }
 
 impl Finding {
@@ -121,20 +123,23 @@ impl Findings {
         self.0.iter().filter(|finding| finding.severity == Severity::Warn).map(ToString::to_string)
     }
 
-    /// What keeps the whole signer from starting: about what the first of it is, and all of it, a line each.
+    /// What keeps the whole signer from starting: about what the first of it is, and all of it, a line each. But for the
+    /// audit file, which `start` opens anyway, and fails to in the same words.
     pub fn refusal(&self) -> Option<(Topic, String)> {
-        let first = self.failed(&Subject::Signer).next()?.topic;
-        let all: Vec<_> = self.failed(&Subject::Signer).map(Finding::text).collect();
+        let failed: Vec<_> = self.failed(&Subject::Signer).filter(|found| found.topic != Topic::Audit).collect();
+        let first = failed.first()?.topic;
+        let all: Vec<_> = failed.into_iter().map(Finding::text).collect();
         Some((first, all.join("\n")))
     }
 
-    /// What keeps that chain from being opened.
-    pub fn closed(&self, chain: &ChainId) -> Option<Refusal> {
+    /// What keeps that chain from being opened, and whether all of it may pass.
+    pub fn closed(&self, chain: &ChainId) -> Option<(Refusal, bool)> {
         let subject = Subject::Chain(chain.clone());
         let failed: Vec<_> = self.failed(&subject).filter(|found| found.topic != Topic::HookProgram).collect();
         let key = failed.first()?.topic == Topic::Key;
+        let passes = failed.iter().all(|found| found.passes);
         let all = failed.into_iter().map(Finding::text).collect::<Vec<_>>().join("; ");
-        Some(if key { Refusal::KeyUnavailable(all) } else { Refusal::StateUnusable(all) })
+        Some((if key { Refusal::KeyUnavailable(all) } else { Refusal::StateUnusable(all) }, passes))
     }
 
     /// What keeps nodes from being dialled with that identity key.
@@ -148,10 +153,17 @@ impl Findings {
 
     fn push(&mut self, severity: Severity, about: (&Subject, Topic), what: impl Into<String>, remedy: &str) {
         let (subject, topic) = (about.0.clone(), about.1);
-        let finding = Finding { severity, subject, topic, what: what.into(), remedy: remedy.into() };
+        let finding = Finding { severity, subject, topic, what: what.into(), remedy: remedy.into(), passes: false };
         if !self.0.contains(&finding) {
             self.0.push(finding);
         }
+    }
+
+    /// A failure that may pass by itself, or not.
+    fn fail(&mut self, about: (&Subject, Topic), what: impl Into<String>, remedy: &str, passes: bool) {
+        let (subject, topic) = (about.0.clone(), about.1);
+        let severity = Severity::Fail;
+        self.0.push(Finding { severity, subject, topic, what: what.into(), remedy: remedy.into(), passes });
     }
 }
 

@@ -62,6 +62,8 @@ enum Line {
     Text(String),
     /// Answered once all that was sent before is in the file.
     Flush(SyncSender<()>),
+    /// What follows goes to the file that the path names then.
+    Reopen,
 }
 
 /// One decision, as it stands in the file.
@@ -139,6 +141,11 @@ impl Audit {
         }
     }
 
+    /// Has the thread open the file anew, for whoever has moved it away. Waits for nothing.
+    pub fn reopen(&self) {
+        let _ = self.lines.try_send(Line::Reopen);
+    }
+
     /// Lines that are not in the file: the disk was too slow for them, or full.
     pub fn lost(&self) -> u64 {
         self.lost.load(Relaxed)
@@ -180,6 +187,13 @@ fn write(file: File, path: &Path, queue: &Receiver<Line>, lost: &AtomicU64) {
                     result = result.and_then(|()| file.write_all(text.as_bytes()));
                 }
                 Line::Flush(done) => waiting.push(done),
+                Line::Reopen => {
+                    result = result.and_then(|()| file.flush());
+                    match AuditFile::open(path) {
+                        Ok(opened) => file = BufWriter::new(opened.file),
+                        Err(why) => error!("cannot open the audit file {} anew: {why}", path.display()),
+                    }
+                }
             }
         }
         if let Err(why) = result.and_then(|()| file.flush()) {

@@ -9,13 +9,15 @@
 //! | `recorder` | tells what became of requests, away from the threads that answer them |
 //! | `audit` | a line in a file for every decision |
 //! | `sandbox` | what the processes of a signer can still do to their machine |
-//! | `helper`, `names` | processes for what the confined signer must not do; looking up host names |
+//! | `helper`, `names`, `hooks` | processes for what the confined signer must not do; looking up host names; running state hooks |
 //! | `notify` | what systemd is told |
 //! | `log`, `panic` | lines on standard error; what a panic ends |
+//! | `signals` | signals that end no process of ours |
 
 pub mod audit;
 pub mod helper;
 pub mod histogram;
+pub mod hooks;
 pub mod log;
 pub mod metrics;
 pub mod names;
@@ -23,6 +25,7 @@ pub mod notify;
 pub mod panic;
 pub mod recorder;
 pub mod sandbox;
+pub mod signals;
 pub mod stats;
 pub mod status;
 pub mod telemetry;

@@ -348,7 +348,7 @@ fn no_state_file_is_made_on_a_full_disk_and_no_half_is_left() {
 fn a_read_only_disk_is_refused_with_its_reason() {
     let Some(own) = OwnDisk::new() else { return };
     let mut signer = own.start("init >/dev/null; mount -o remount,bind,ro $disk");
-    assert_eq!(signer.exit_code(), Some(65));
+    assert_eq!(signer.exit_code(), Some(74), "a disk may be well again: the service is restarted");
     assert!(signer.log().contains("Read-only file system"), "{}", signer.log());
     let said = own.run("mount -o remount,bind,ro $disk\ninit || echo code $?");
     assert!(said.contains("Read-only file system") && said.contains("code 7"), "{said}");
