@@ -32,7 +32,7 @@ test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM in
 test-fast: ## Run the unit tests only
 	$(CARGO) test --locked --lib
 
-lint: ## Check formatting, clippy, licences and sources of every dependency
+lint: ## Check formatting, clippy, licences and sources of every dependency, and its advisories where their database can be had
 	@tests/install/cargo-deny.sh
 	$(CARGO) fmt --check
 	$(CARGO) fetch --locked
@@ -40,6 +40,7 @@ lint: ## Check formatting, clippy, licences and sources of every dependency
 	RUSTC_BOOTSTRAP=1 $(CARGO) check --locked --quiet --manifest-path fuzz/Cargo.toml
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
 	$(CARGO) deny --offline check bans licenses sources
+	@tests/advisories.sh
 
 fmt: ## Format the code
 	$(CARGO) fmt
@@ -63,7 +64,7 @@ fuzz: ## Fuzz each target for SECONDS (default 30) with cargo-fuzz on the stable
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$(or $(SECONDS),30) -print_final_stats=1 || exit 1; done
 
-assurance: ## Try the three promises harder than `make test` does, some ten minutes; prints a line for each guarantee with its count
+assurance: ## Try the three promises harder than `make test` does, some ten minutes; prints a line for each guarantee with its count, and fails if one is missing
 	@tests/assurance.sh
 
 mutants: ## Change the rule, the record, the store and the sign bytes in every small way; the unit tests must notice. Slow

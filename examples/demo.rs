@@ -10,8 +10,9 @@ use highwater::{
     config::{Config, KeyRole},
     consensus::{ChainId, KeyType, PublicKey},
     daemon::{self, Daemon},
+    inspect,
     keyring::{IdentityKey, Keyring, softsign},
-    ops::names::Names,
+    ops::{hooks::Hooks, names::Names},
     privval::message::{Proposal, RemoteSignerError, Vote},
     state::{self, Place, Theirs},
     watermark::{HostId, Identity, Mark},
@@ -37,8 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let keyring = Keyring::open(&config, None, &Names::default())?;
     let claims = daemon::claim(&config)?;
-    let daemon = Daemon::open(&config, claims, &keyring, daemon::ask_hooks(&config), &Names::default())?;
-    let running = daemon.start(|| {})?;
+    let findings = inspect::look(&config, &[]);
+    let daemon = Daemon::open(&config, claims, &keyring, (&findings, Hooks::default()), &Names::default())?;
+    let running = daemon.start(|| {}, || {})?;
     let mut session = node.accept()?;
     println!("link up    the signer is {}", session.signer().unwrap_or("unknown"));
     let key = consensus_key(&mut session)?;

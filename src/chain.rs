@@ -8,6 +8,7 @@ use crate::{
     consensus::{ChainId, Hrs, PublicKey, Signature, Timestamp},
     keyring::{SignError, Signer, Ticket},
     ops::stats::ChainStats,
+    passing,
     privval::{
         Canonical, Extension, ProposalRequest, RawBytesRequest, Refusal, SignBytes, VoteRequest, extension_sign_bytes,
         raw_sign_bytes,
@@ -39,6 +40,11 @@ pub struct Chain {
 enum Plane {
     Closed(Refusal),
     Open(Box<Open>),
+    /// Holds its state, and does not sign yet.
+    Waiting {
+        why: Refusal,
+        open: Box<Open>,
+    },
 }
 
 struct Open {
@@ -47,6 +53,17 @@ struct Open {
     state_file: PathBuf,
     /// The signature at the current mark: a second node asks for the same vote, and a device takes its time.
     cached: Option<Signature>,
+    /// Whether the disk has failed in a way that may pass.
+    disk_failed: bool,
+}
+
+/// Why a chain that waits cannot sign.
+#[derive(Debug)]
+pub enum NotReady {
+    /// What it waits for may still come.
+    Yet(Refusal),
+    /// Not before a restart.
+    Ever(Refusal),
 }
 
 /// A message that may leave.
@@ -72,8 +89,41 @@ impl Chain {
         let public_key = Some(signer.public_key());
         let stats = ChainStats::default();
         stats.mark(store.mark().hrs);
-        let open = Open { signer, store, state_file: state_file.into(), cached: None };
+        let open = Open { signer, store, state_file: state_file.into(), cached: None, disk_failed: false };
         Self { id, public_key, allow_raw_bytes, plane: Mutex::new(Plane::Open(Box::new(open))), stats }
+    }
+
+    /// The same chain, which answers every request with `why` until [`Chain::try_to_open`] opens it.
+    #[must_use]
+    pub fn waiting(mut self, why: Refusal) -> Self {
+        let plane = self.plane.get_mut().expect("nobody else has it");
+        let Plane::Open(open) = std::mem::replace(plane, Plane::Closed(why.clone())) else { return self };
+        self.stats.wait(&why);
+        *plane = Plane::Waiting { why, open };
+        self
+    }
+
+    /// Opens a chain that waits, if `ready` finds that it may sign; that may raise its mark.
+    pub fn try_to_open(&self, ready: impl FnOnce(&mut Store) -> Result<(), NotReady>) -> Result<(), NotReady> {
+        let mut plane = self.plane();
+        let Plane::Waiting { why, open } = &mut *plane else { return Ok(()) };
+        match ready(&mut open.store) {
+            Ok(()) => {
+                self.stats.mark(open.store.mark().hrs);
+                let nothing = Plane::Closed(Refusal::NotYet(String::new()));
+                if let Plane::Waiting { open, .. } = std::mem::replace(&mut *plane, nothing) {
+                    *plane = Plane::Open(open);
+                }
+                self.stats.open();
+                Ok(())
+            }
+            Err(error) => {
+                let (NotReady::Yet(reason) | NotReady::Ever(reason)) = &error;
+                *why = reason.clone();
+                self.stats.wait(reason);
+                Err(error)
+            }
+        }
     }
 
     /// A chain that answers every request with `why`, but for its public key if that is known: a booting node asks
@@ -99,7 +149,7 @@ impl Chain {
         match self.public_key {
             Some(key) => Ok(key),
             None => Err(match &*self.plane() {
-                Plane::Closed(why) => why.clone(),
+                Plane::Closed(why) | Plane::Waiting { why, .. } => why.clone(),
                 Plane::Open(open) => Refusal::KeyUnavailable(format!("{} has no key", open.state_file.display())),
             }),
         }
@@ -109,14 +159,14 @@ impl Chain {
     pub fn lock_secrets(&self) -> bool {
         match &*self.plane() {
             Plane::Closed(_) => true,
-            Plane::Open(open) => open.signer.lock_secrets(),
+            Plane::Open(open) | Plane::Waiting { open, .. } => open.signer.lock_secrets(),
         }
     }
 
     /// The last mark, or why there is none.
     pub fn last(&self) -> Result<Hrs, Refusal> {
         match &*self.plane() {
-            Plane::Closed(why) => Err(why.clone()),
+            Plane::Closed(why) | Plane::Waiting { why, .. } => Err(why.clone()),
             Plane::Open(open) => Ok(open.store.mark().hrs),
         }
     }
@@ -125,7 +175,7 @@ impl Chain {
     pub fn sequence(&self) -> Result<u64, Refusal> {
         match &*self.plane() {
             Plane::Closed(why) => Err(why.clone()),
-            Plane::Open(open) => Ok(open.store.sequence()),
+            Plane::Open(open) | Plane::Waiting { open, .. } => Ok(open.store.sequence()),
         }
     }
 
@@ -164,8 +214,14 @@ impl Chain {
     fn with_open<T>(&self, act: impl FnOnce(&ChainId, &mut Open, Instant) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let asked_at = Instant::now();
         match &mut *self.plane() {
-            Plane::Closed(why) => Err(why.clone()),
-            Plane::Open(open) => act(&self.id, open, asked_at),
+            Plane::Closed(why) | Plane::Waiting { why, .. } => Err(why.clone()),
+            Plane::Open(open) => {
+                let result = act(&self.id, open, asked_at);
+                if open.disk_failed {
+                    self.stats.disk_failed();
+                }
+                result
+            }
         }
     }
 
@@ -218,7 +274,10 @@ impl Open {
             self.store.advance(candidate.mark())
         };
         let flushed_in = (!repeated).then(|| flush_begin.elapsed());
-        let durable = durable.map_err(|error| state_unusable(&self.state_file, &error))?;
+        let durable = durable.map_err(|error| {
+            self.disk_failed |= passing::store(&error);
+            state_unusable(&self.state_file, &error)
+        })?;
 
         let mut signatures = self.finish(ticket, messages)?;
         let vote = cached.or_else(|| signatures.next()).expect("a signature for every message");

@@ -1,30 +1,34 @@
 //! The whole signer: opens every chain, then serves every validator node from a thread of its own.
 
 use crate::{
-    chain::{Chain, SELF_TEST},
+    chain::{Chain, NotReady, SELF_TEST},
     claim::{Claim, ClaimError},
     config::{ChainConfig, Config, KeyConfig, NodeAddress},
-    consensus::ChainId,
+    consensus::{ChainId, PublicKey},
     hook::{self, HookError},
+    inspect::Findings,
     keyring::{self, IdentityKey, KeyError, Keyring, Signer, device::Device},
     node::{Node, Stop},
     ops::{
         audit::Audit,
+        hooks::{Hook, Hooks},
         names::Names,
         recorder::Recorder,
         telemetry::{NodeView, Telemetry},
     },
+    passing,
     privval::Refusal,
     state::{self, Place, StateError, Theirs},
     watermark::{FileError, HostError, HostId, Identity, StateFile, Store},
 };
-use std::{collections::BTreeMap, fmt, io, sync::Arc, thread};
+use std::{collections::BTreeMap, fmt, io, path::Path, sync::Arc, thread, time::Duration};
 use tracing::{error, info, warn};
 
 /// A signer with its chains open and its nodes not yet dialled.
 pub struct Daemon {
     chains: Vec<Arc<Chain>>,
     nodes: Vec<Node>,
+    waiting: Vec<Waiting>,
     names: Vec<Claim>,
 }
 
@@ -33,27 +37,22 @@ pub struct Daemon {
 pub struct Claims {
     states: BTreeMap<ChainId, Result<StateFile, StateError>>,
     names: Vec<Claim>,
-    /// What an operator should know of the files of other programs.
-    pub warnings: Vec<String>,
 }
 
 /// Locks the state of every served chain. Fails if another signer is at work on one of them, or with the same chain and
-/// key: the devices, ports and sockets of a working signer must not notice that a second one was started by mistake.
+/// key: the devices, ports and sockets of a working signer must not notice that a second one was started by mistake. And
+/// before anything else that two of them would dispute: only this trouble is told with this exit code.
 pub fn claim(config: &Config) -> Result<Claims, DaemonError> {
-    let mut claims = Claims { states: BTreeMap::new(), names: Vec::new(), warnings: Vec::new() };
+    let mut claims = Claims { states: BTreeMap::new(), names: Vec::new() };
     for chain in config.served_chains() {
-        let theirs = Theirs::new(&chain.state_file);
-        let state = match state::lock(&chain.watermark(), &theirs) {
-            Err(StateError::File(error @ FileError::Locked { .. })) => return Err(DaemonError::Locked(error)),
+        let state = match state::lock(&chain.watermark(), &Theirs::new(&chain.state_file)) {
+            Err(StateError::File(error @ FileError::Locked { .. })) => return Err(DaemonError::locked(error)),
             // Whatever else is wrong with it concerns its own chain, and is told when that is opened.
             Err(error) => Err(error),
             Ok(mut file) => {
                 if let Ok(record) = file.newest() {
-                    let identity = record.header.identity();
-                    let claimed = |error| DaemonError::Claimed { chain: chain.id.clone(), error };
-                    claims.names.push(Claim::take(identity).map_err(claimed)?);
-                    let told = theirs.still_written(identity, &chain.watermark(), &record.mark);
-                    claims.warnings.extend(told.into_iter().map(|text| format!("chain {}: {text}", chain.id)));
+                    let claimed = |error| DaemonError::claimed(&chain.id, error);
+                    claims.names.push(Claim::take(record.header.identity()).map_err(claimed)?);
                 }
                 Ok(file)
             }
@@ -69,13 +68,10 @@ impl Claims {
     }
 }
 
-/// What the state hooks of served chains said.
-pub struct Heights(BTreeMap<ChainId, Result<u64, HookError>>);
-
-/// Runs every state hook, one after the other: before the signer confines itself, which ends the starting of programs.
-pub fn ask_hooks(config: &Config) -> Heights {
-    let ask = |chain: &ChainConfig| Some((chain.id.clone(), hook::ask(chain.state_hook.as_ref()?)));
-    Heights(config.served_chains().filter_map(ask).collect())
+/// A chain that waits for its state hook.
+struct Waiting {
+    chain: Arc<Chain>,
+    hook: Hook,
 }
 
 /// A signer at work.
@@ -87,37 +83,52 @@ pub struct Running {
 
 impl Daemon {
     /// Opens every chain that has a validator node. A chain whose state or key is bad is open for errors only; the
-    /// others sign.
+    /// others sign. One whose hook fails is open for errors until the hook succeeds.
     pub fn open(
         config: &Config,
         mut claims: Claims,
         keyring: &Keyring,
-        mut heights: Heights,
+        (findings, mut hooks): (&Findings, Hooks),
         names: &Names,
     ) -> Result<Self, DaemonError> {
         let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
         let mut chains: BTreeMap<ChainId, Arc<Chain>> = BTreeMap::new();
-        let mut reasons = Vec::new();
+        let (mut reasons, mut passes, mut waiting) = (Vec::new(), false, Vec::new());
         for chain_config in &config.chains {
             let id = &chain_config.id;
+            // That nobody serves a chain is a finding.
             if !config.validators.iter().any(|validator| validator.chain_id == *id) {
-                warn!(chain = %id, "no [[validator]] serves this chain");
                 continue;
             }
             let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
-            let state = claims.state(id);
-            let chain = open_chain(chain_config, keyring, key, state, (host, &mut heights));
-            if let Err(why) = chain.last() {
-                error!(chain = %id, "this chain signs nothing: {why}");
-                reasons.push((id.clone(), why));
-            }
-            chains.insert(id.clone(), Arc::new(chain));
+            let hook = hooks.take(id);
+            let opened = match findings.closed(id) {
+                Some((why, passes)) => {
+                    Opened::Closed { public_key: known_key(chain_config, keyring, key), why, passes }
+                }
+                None => open_chain(chain_config, keyring, key, claims.state(id), (host, hook)),
+            };
+            let chain = match opened {
+                Opened::Signs(chain) => Arc::new(chain),
+                Opened::Waits(chain, hook) => {
+                    let chain = Arc::new(chain);
+                    waiting.push(Waiting { chain: Arc::clone(&chain), hook });
+                    chain
+                }
+                Opened::Closed { public_key, why, passes: this_passes } => {
+                    error!(chain = %id, "this chain signs nothing: {why}");
+                    reasons.push((id.clone(), why.clone()));
+                    passes |= this_passes;
+                    Arc::new(Chain::closed(id.clone(), public_key, why))
+                }
+            };
+            chains.insert(id.clone(), chain);
         }
         if reasons.len() == chains.len() {
-            return Err(DaemonError::NoChain(reasons));
+            return Err(DaemonError::NoChain { reasons, passes });
         }
-        let nodes = open_nodes(config, &chains, names)?;
-        Ok(Self { chains: chains.into_values().collect(), nodes, names: claims.names })
+        let nodes = open_nodes(config, &chains, findings, names)?;
+        Ok(Self { chains: chains.into_values().collect(), nodes, waiting, names: claims.names })
     }
 
     /// All that can be seen of it. `devices` are those of its keyring.
@@ -151,8 +162,22 @@ impl Daemon {
         chains.chain(self.nodes.iter().map(Node::lock_secrets)).fold(true, |all, locked| all & locked)
     }
 
-    /// Starts a thread for each node. `on_node_end` is called from it when that node will not be dialled again.
-    pub fn start(self, on_node_end: impl Fn() + Clone + Send + 'static) -> Result<Running, DaemonError> {
+    /// Starts a thread for each node, and for each chain that waits. `on_node_end` is called from the first when that
+    /// node will not be dialled again, `on_hook_end` from the second when its hook can never be run again.
+    pub fn start(
+        self,
+        on_node_end: impl Fn() + Clone + Send + 'static,
+        on_hook_end: impl Fn() + Clone + Send + 'static,
+    ) -> Result<Running, DaemonError> {
+        for waiting in self.waiting {
+            let on_end = on_hook_end.clone();
+            let run = move || {
+                if waiting.run().is_err() {
+                    on_end();
+                }
+            };
+            thread::Builder::new().name("state-hook".into()).spawn(run).map_err(DaemonError::Thread)?;
+        }
         let mut stops = Vec::new();
         for node in self.nodes {
             stops.push(node.stop_handle());
@@ -179,11 +204,53 @@ impl Running {
     }
 }
 
+/// Waits between one run of a hook and the next: a second at first, in the end a minute.
+struct Waits(Duration);
+
+impl Waits {
+    const FIRST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    fn next(&mut self) -> Duration {
+        let wait = self.0;
+        self.0 = (wait * 2).min(Self::LONGEST);
+        wait
+    }
+}
+
+impl Waiting {
+    /// Runs the hook again and again until the chain is open, or closed for good. Fails if the hook cannot be run any
+    /// more.
+    fn run(mut self) -> Result<(), HookError> {
+        let mut waits = Waits(Waits::FIRST);
+        loop {
+            thread::sleep(waits.next());
+            let height = match self.hook.height() {
+                Err(gone @ HookError::Gone(_)) => return Err(gone),
+                other => other,
+            };
+            let id = self.chain.id();
+            match self.chain.try_to_open(|store| raise(id, store, height)) {
+                Ok(()) => {
+                    info!(chain = %id, "chain open");
+                    return Ok(());
+                }
+                Err(NotReady::Yet(why)) => warn!(chain = %id, "{why}"),
+                Err(NotReady::Ever(why)) => {
+                    error!(chain = %id, "this chain signs nothing: {why}");
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
 /// Every node whose identity key can be read. One whose key cannot is left out; it must not keep the others from
 /// being served.
 fn open_nodes(
     config: &Config,
     chains: &BTreeMap<ChainId, Arc<Chain>>,
+    findings: &Findings,
     names: &Names,
 ) -> Result<Vec<Node>, DaemonError> {
     let mut nodes = Vec::new();
@@ -191,7 +258,7 @@ fn open_nodes(
     for validator in &config.validators {
         let identity = match &validator.address {
             NodeAddress::Unix { .. } => None,
-            NodeAddress::Tcp { identity_key, .. } => match IdentityKey::load(identity_key) {
+            NodeAddress::Tcp { identity_key, .. } => match open_identity(identity_key, findings) {
                 Ok(key) => Some(Arc::new(key)),
                 Err(why) => {
                     error!(chain = %validator.chain_id, node = %validator.address, "not serving this node: {why}");
@@ -204,60 +271,98 @@ fn open_nodes(
         nodes.push(Node::new(validator.clone(), identity, Arc::clone(chain), names.clone()));
     }
     match unusable {
-        Some(why) if nodes.is_empty() => Err(DaemonError::Identity(why)),
+        Some(why) if nodes.is_empty() => Err(why),
         _ => Ok(nodes),
     }
 }
 
-/// Opens a chain, for errors only if its key or its state is bad.
+fn open_identity(path: &Path, findings: &Findings) -> Result<IdentityKey, DaemonError> {
+    let key = IdentityKey::load(path).map_err(DaemonError::Identity)?;
+    match findings.unfit_identity(path) {
+        Some(why) => Err(DaemonError::Untrusted(why)),
+        None => Ok(key),
+    }
+}
+
+/// The public key of a chain that stays closed: it is told all the same, if it can be had.
+fn known_key(config: &ChainConfig, keyring: &Keyring, key: KeyConfig<'_>) -> Option<PublicKey> {
+    keyring.signer(config, key).ok().map(|signer| signer.public_key())
+}
+
+/// A chain that was opened, or why it was not.
+enum Opened {
+    Signs(Chain),
+    Waits(Chain, Hook),
+    Closed {
+        public_key: Option<PublicKey>,
+        why: Refusal,
+        /// Whether a later start may find it well, with nobody doing anything.
+        passes: bool,
+    },
+}
+
+/// Opens a chain, in the state file that was locked for it.
 fn open_chain(
     config: &ChainConfig,
     keyring: &Keyring,
     key: KeyConfig<'_>,
     state: Result<StateFile, StateError>,
-    (host, heights): (HostId, &mut Heights),
-) -> Chain {
+    (host, hook): (HostId, Option<Hook>),
+) -> Opened {
     let id = || config.id.clone();
     let signer = match open_key(keyring, config, key) {
         Ok(signer) => signer,
-        Err(why) => return Chain::closed(id(), None, Refusal::KeyUnavailable(why)),
+        Err((why, passes)) => {
+            return Opened::Closed { public_key: None, why: Refusal::KeyUnavailable(why), passes };
+        }
     };
     let public_key = signer.public_key();
     let identity = Identity { chain: id(), key: public_key };
     let path = config.watermark();
     let place = Place { path: path.clone(), theirs: Theirs::new(&config.state_file), identity, host };
-    let store = match state.and_then(|file| open_store(config, &place, file, heights)) {
-        Ok(store) => store,
-        Err(why) => return Chain::closed(id(), Some(public_key), Refusal::StateUnusable(why.to_string())),
+    let closed = |error: StateError| {
+        let (why, passes) = (Refusal::StateUnusable(error.to_string()), passing::state(&error));
+        Opened::Closed { public_key: Some(public_key), why, passes }
     };
-    info!(
-        chain = %config.id,
-        key = keyring::format::show(&config.key_format, &public_key, key.role()),
-        state = %path.display(),
-        mark = %store.mark().hrs,
-        "chain open"
-    );
-    Chain::open(id(), signer, store, &path, config.allow_raw_bytes)
+    let mut store = match state.and_then(|file| place.open(file)) {
+        Ok(store) => store,
+        Err(why) => return closed(why),
+    };
+    let waits = match hook {
+        None => None,
+        Some(mut hook) => match ask_hook(config, &mut hook, &mut store) {
+            Ok(()) => None,
+            Err(NotReady::Yet(why)) => Some((why, hook)),
+            Err(NotReady::Ever(why)) => {
+                // Only a disk that failed comes to this.
+                return Opened::Closed { public_key: Some(public_key), why, passes: true };
+            }
+        },
+    };
+    let mark = store.mark().hrs;
+    let chain = Chain::open(id(), signer, store, &path, config.allow_raw_bytes);
+    let Some((why, hook)) = waits else {
+        info!(
+            chain = %config.id,
+            key = keyring::format::show(&config.key_format, &public_key, key.role()),
+            state = %path.display(),
+            %mark,
+            "chain open"
+        );
+        return Opened::Signs(chain);
+    };
+    error!(chain = %config.id, "this chain signs nothing yet: {why}");
+    Opened::Waits(chain.waiting(why), hook)
 }
 
-fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, String> {
-    let signer = keyring.signer(config, key).map_err(|error| error.to_string())?;
+/// What it says besides is whether a later start may find the key usable.
+fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, (String, bool)> {
+    let signer = keyring.signer(config, key).map_err(|error| (error.to_string(), passing::key(&error)))?;
     if let KeyConfig::Softsign(_) = key {
         // A device proves itself on its own thread, whenever it is there.
-        prove(signer.as_ref())?;
+        prove(signer.as_ref()).map_err(|why| (why, false))?;
     }
     Ok(signer)
-}
-
-fn open_store(
-    config: &ChainConfig,
-    place: &Place,
-    file: StateFile,
-    heights: &mut Heights,
-) -> Result<Store, StateError> {
-    let mut store = place.open(file)?;
-    raise_by_hook(config, place, &mut store, heights)?;
-    Ok(store)
 }
 
 /// Has the key sign something that can never be sign bytes, and verifies it.
@@ -269,22 +374,35 @@ fn prove(signer: &dyn Signer) -> Result<(), String> {
     }
 }
 
-fn raise_by_hook(
-    config: &ChainConfig,
-    place: &Place,
-    store: &mut Store,
-    heights: &mut Heights,
-) -> Result<(), StateError> {
-    let Some(hook) = &config.state_hook else { return Ok(()) };
-    let height = heights.0.remove(&config.id).expect("every hook of a served chain was asked");
-    match height.and_then(|height| hook::raised(height, store.mark())) {
-        Ok(None) => info!(chain = %config.id, mark = %store.mark().hrs, "the state hook is not above the mark"),
-        Ok(Some(mark)) => {
-            let raised = store.advance(mark).map_err(place.store_error())?;
-            info!(chain = %config.id, mark = %raised.spend().hrs, "the state hook raised the mark");
+/// Has the hook raise the mark before the first request. Without a height the chain waits for one, or goes on as
+/// configured.
+fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store) -> Result<(), NotReady> {
+    let fail_closed = config.state_hook.as_ref().is_none_or(|hook| hook.fail_closed);
+    match raise(&config.id, store, hook.height()) {
+        Err(NotReady::Yet(why)) if !fail_closed => {
+            warn!(chain = %config.id, "going on without the state hook: {why}");
+            Ok(())
         }
-        Err(error) if hook.fail_closed => return Err(StateError::Hook(error)),
-        Err(error) => warn!(chain = %config.id, "going on without the state hook: {error}"),
+        other => other,
+    }
+}
+
+/// Raises the mark to the height that a hook has named, if that is above it.
+fn raise(id: &ChainId, store: &mut Store, height: Result<u64, HookError>) -> Result<(), NotReady> {
+    let raised = height.and_then(|height| hook::raised(height, store.mark())).map_err(|error| {
+        NotReady::Yet(Refusal::NotYet(format!(
+            "{error}. It is run again, at least every minute, until it names a height; without `fail_closed` the chain \
+             would sign without it"
+        )))
+    })?;
+    match raised {
+        None => info!(chain = %id, mark = %store.mark().hrs, "the state hook is not above the mark"),
+        Some(mark) => {
+            let raised = store
+                .advance(mark)
+                .map_err(|error| NotReady::Ever(Refusal::StateUnusable(format!("the state file {error}"))))?;
+            info!(chain = %id, mark = %raised.spend().hrs, "the state hook raised the mark");
+        }
     }
     Ok(())
 }
@@ -299,6 +417,13 @@ pub enum DaemonError {
         /// Who.
         error: ClaimError,
     },
+    /// A signer that was killed hangs in a wait for its disk, and holds the state until that ends.
+    Dying {
+        /// Its process id.
+        process: u32,
+        /// What it holds.
+        why: String,
+    },
     /// This machine cannot be told from others.
     Host(HostError),
     /// An identity key cannot be used.
@@ -306,25 +431,68 @@ pub enum DaemonError {
     /// Another signer is at work.
     Locked(FileError),
     /// No chain can sign.
-    NoChain(Vec<(ChainId, Refusal)>),
+    NoChain {
+        /// Why not, for each.
+        reasons: Vec<(ChainId, Refusal)>,
+        /// Whether a later start may find one that can, with nobody doing anything.
+        passes: bool,
+    },
     /// The system gives no thread.
     Thread(io::Error),
+    /// Somebody else could put an identity key in the place of ours.
+    Untrusted(String),
+}
+
+impl DaemonError {
+    /// The state is locked: by a signer at work, or by one that was killed and still holds it.
+    fn locked(error: FileError) -> Self {
+        match passing::dying_signer(Path::new("/proc")) {
+            Some(process) => Self::Dying { process, why: error.to_string() },
+            None => Self::Locked(error),
+        }
+    }
+
+    /// The same for a chain and key.
+    fn claimed(chain: &ChainId, error: ClaimError) -> Self {
+        match (passing::dying_signer(Path::new("/proc")), &error) {
+            (Some(process), ClaimError::Held { .. }) => Self::Dying { process, why: error.to_string() },
+            _ => Self::Claimed { chain: chain.clone(), error },
+        }
+    }
 }
 
 impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Claimed { chain, error } => write!(f, "chain {chain}: {error}"),
+            Self::Dying { process, why } => write!(
+                f,
+                "process {process}, a signer that was killed, waits for its disk and is not gone yet: it ends by itself \
+                 once the disk answers. Until then: {why}"
+            ),
             Self::Host(error) => write!(f, "{error}"),
             Self::Identity(error) => write!(f, "identity key: {error}"),
             Self::Locked(error) => write!(f, "{error}"),
-            Self::NoChain(reasons) => {
+            Self::NoChain { reasons, .. } => {
                 f.write_str("no chain can sign")?;
                 reasons.iter().try_for_each(|(chain, why)| write!(f, "\n  {chain}: {why}"))
             }
             Self::Thread(error) => write!(f, "cannot start a thread for a validator node: {error}"),
+            Self::Untrusted(why) => f.write_str(why),
         }
     }
 }
 
 impl std::error::Error for DaemonError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_waits_between_runs_of_a_hook_grow_to_a_minute() {
+        let mut waits = Waits(Waits::FIRST);
+        let seconds: Vec<_> = (0..9).map(|_| waits.next().as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+}

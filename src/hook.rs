@@ -132,6 +132,8 @@ fn height_in(text: &[u8]) -> Option<u64> {
 pub enum HookError {
     /// It printed something else.
     Answer,
+    /// The process that runs it has ended.
+    Gone(io::Error),
     /// The height is too far above the mark.
     Leap {
         /// The height.
@@ -155,6 +157,8 @@ pub enum HookError {
         /// What it wrote to standard error.
         said: ForeignText,
     },
+    /// What the process that runs it says.
+    Told(String),
     /// It took too long.
     Timeout {
         /// How long it had.
@@ -166,15 +170,17 @@ impl fmt::Display for HookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Answer => f.write_str(r#"the state hook should print {"latest_block_height": "H"}"#),
+            Self::Gone(error) => write!(f, "the process that runs the state hook has ended: {error}"),
             Self::Leap { height, last } => write!(
                 f,
-                "the state hook names height {height}, more than {LEAP_MAX} above the mark {last}. If it is right, run \
-                 `highwater state raise --height {height}`"
+                "the state hook names height {height}, more than {LEAP_MAX} above the mark {last}. If it is right, stop \
+                 the signer and run `highwater state raise --height {height}`"
             ),
             Self::Output(error) => write!(f, "the state hook's output cannot be read: {error}"),
             Self::Spawn { program, error } => write!(f, "the state hook {program} cannot be started: {error}"),
             Self::Status { status, said } if said.is_empty() => write!(f, "the state hook failed: {status}"),
             Self::Status { status, said } => write!(f, "the state hook failed: {status}; it said: {said}"),
+            Self::Told(why) => f.write_str(why),
             Self::Timeout { after } => {
                 write!(f, "the state hook did not answer within {} s; `timeout_secs` gives it longer", after.as_secs())
             }

@@ -18,7 +18,9 @@
 //! | [`node`] | one validator node: dial, wait, serve, dial again |
 //! | [`daemon`] | the whole signer: every chain, a thread for each node |
 //! | [`state`] | what operators do to a state file; [`migration`] reads and writes those of other programs |
+//! | [`inspect`] | the look at everything before the start, which `check` prints and `start` obeys |
 //! | [`hook`] | the program that tells at start how far a chain has come |
+//! | [`passing`] | which troubles pass by themselves |
 //! | [`config`] | `tmkms.toml` |
 //! | [`cli`] | one file per command |
 //! | [`disk`] | private new files and durable directory entries |
@@ -37,11 +39,13 @@ pub mod consensus;
 pub mod daemon;
 pub mod disk;
 pub mod hook;
+pub mod inspect;
 pub mod keyring;
 pub mod link;
 pub mod migration;
 pub mod node;
 pub mod ops;
+pub mod passing;
 pub mod privval;
 pub mod state;
 pub mod watermark;

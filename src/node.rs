@@ -242,7 +242,7 @@ impl Outcome {
         match self {
             Self::Answered => "answered",
             Self::Refused(refusal) => match refusal {
-                Refusal::KeyUnavailable(_) | Refusal::StateUnusable(_) => "failed",
+                Refusal::KeyUnavailable(_) | Refusal::NotYet(_) | Refusal::StateUnusable(_) => "failed",
                 _ => "refused",
             },
             Self::Repeated => "repeated",
@@ -348,24 +348,39 @@ impl Backoff {
     }
 }
 
-/// Keeps a node that is down from filling the log: a reason is told when it is new, and again every half minute.
+/// Keeps a node that is down from filling the log: a reason is told when it is new, and again every half minute. How
+/// often it came up in between is counted for each reason alone.
 #[derive(Default)]
-struct Quiet {
-    last: Option<(String, Instant)>,
+struct Quiet(Vec<Reason>);
+
+struct Reason {
+    text: String,
+    told: Instant,
+    /// How often it came up since.
     times: u32,
 }
 
 impl Quiet {
     const AGAIN_AFTER: Duration = Duration::from_secs(30);
+    /// More than a link has at one time. The one that was told the longest time ago is forgotten.
+    const KEPT: usize = 8;
 
     fn report(&mut self, text: &str, tell: impl FnOnce(&str, u32)) {
-        self.times += 1;
-        let known = self.last.as_ref().is_some_and(|(last, at)| last == text && at.elapsed() < Self::AGAIN_AFTER);
-        if !known {
-            tell(text, self.times);
-            self.last = Some((text.to_owned(), Instant::now()));
-            self.times = 0;
+        let now = Instant::now();
+        if let Some(known) = self.0.iter_mut().find(|known| known.text == text) {
+            known.times += 1;
+            if now.duration_since(known.told) >= Self::AGAIN_AFTER {
+                tell(text, known.times);
+                (known.told, known.times) = (now, 0);
+            }
+            return;
         }
+        tell(text, 1);
+        if self.0.len() == Self::KEPT {
+            let oldest = self.0.iter().enumerate().min_by_key(|(_, known)| known.told).map(|(index, _)| index);
+            oldest.map(|index| self.0.swap_remove(index));
+        }
+        self.0.push(Reason { text: text.to_owned(), told: now, times: 0 });
     }
 }
 
@@ -387,13 +402,30 @@ mod tests {
     }
 
     #[test]
-    fn the_same_reason_is_told_once() {
+    fn a_reason_is_told_once_in_half_a_minute_with_its_own_count() {
         let mut quiet = Quiet::default();
         let mut told = Vec::new();
-        for text in ["down", "down", "down", "other", "down"] {
+        let mut report = |quiet: &mut Quiet, text: &str| {
             quiet.report(text, |text, times| told.push((text.to_owned(), times)));
+        };
+        for text in ["down", "down", "other", "down", "other"] {
+            report(&mut quiet, text);
         }
-        assert_eq!(told, [("down".into(), 1), ("other".into(), 3), ("down".into(), 1)]);
+        // Half a minute later.
+        for known in &mut quiet.0 {
+            known.told = known.told.checked_sub(Quiet::AGAIN_AFTER).unwrap();
+        }
+        report(&mut quiet, "other");
+        report(&mut quiet, "down");
+        report(&mut quiet, "down");
+        assert_eq!(
+            told,
+            [("down", 1), ("other", 1), ("other", 2), ("down", 3)].map(|(text, times)| (text.to_owned(), times))
+        );
+        for number in 0..100 {
+            quiet.report(&number.to_string(), |_, times| assert_eq!(times, 1));
+        }
+        assert_eq!(quiet.0.len(), Quiet::KEPT);
     }
 
     #[test]

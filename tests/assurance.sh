@@ -1,7 +1,35 @@
 #!/usr/bin/env bash
-# Tries the promises of docs/assurance.md, and ends with a line for each thing that was tried and how often.
+# Tries the promises of docs/assurance.md, and ends with a line for each thing that was tried and how often. Fails if one of
+# tests/assurance.list is missing. `assurance.sh --judge LOG` does no more than that with the output of an earlier run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# Prints the table of what a log shows, and fails if it is not all that there has to be.
+judge() {
+  grep -o 'assurance: .*' "$1" | sed 's/^assurance: //' | sort |
+    awk -F ': ' '{ printf "%-14s %-96s %12s\n", $1, $2, $3 }'
+  awk '
+    NR == FNR && /^(#|$)/ { next }
+    NR == FNR { free = sub(/ \(may be 0\)$/, ""); listed[$0] = 1; may_be_zero[$0] = free; next }
+    !match($0, /assurance: .*/) { next }
+    {
+      line = substr($0, RSTART + 11)
+      name = line; sub(/: [^:]*$/, "", name)
+      count = line; sub(/.*: /, "", count)
+      shown[name] = 1
+      if (!(name in listed)) { print "NOT IN tests/assurance.list: " name; bad = 1 }
+      else if (count !~ /^[0-9]+$/ || (count == 0 && !may_be_zero[name])) { print "NEVER TRIED: " name ": " count; bad = 1 }
+    }
+    END {
+      for (name in listed) if (!(name in shown)) { print "NOT SHOWN: " name; bad = 1 }
+      exit bad
+    }' tests/assurance.list "$1" >&2
+}
+if [ "${1:-}" = --judge ]; then
+  judge "$2"
+  exit
+fi
+
 cargo=${CARGO:-cargo}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -34,5 +62,4 @@ for target in fuzz/targets/*.rs; do
 done
 
 echo
-grep -o 'assurance: .*' "$log" | sed 's/^assurance: //' | sort |
-  awk -F ': ' '{ printf "%-14s %-86s %12s\n", $1, $2, $3 }'
+judge "$log"

@@ -220,7 +220,7 @@ fn a_node_that_moves_to_another_address_is_found_by_its_name() {
     let mut own_mounts = Command::new("unshare");
     let allowed = own_mounts.args(["-rm", "true"]).stderr(Stdio::null()).status();
     if !allowed.is_ok_and(|status| status.success()) {
-        device::say("SKIPPED: this user cannot have mounts of its own, so no /etc/hosts to change");
+        support::skip::skip("this user cannot have mounts of its own, so no /etc/hosts to change");
         return;
     }
     let node = MockNode::tcp().unwrap();

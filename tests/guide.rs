@@ -72,7 +72,8 @@ impl<'a> Walk<'a> {
         for line in block.lines() {
             match line.split_whitespace().collect::<Vec<_>>()[..] {
                 ["systemctl", "disable", "--now", service] => self.stop(service),
-                ["systemctl", "start", service] => self.start(service),
+                // `disable --now` has taken away what starts at a boot; so whatever starts has to be enabled again.
+                ["systemctl", "enable", "--now", service] => self.start(service),
                 ["systemctl", ..] => panic!("what does this do to a process? {line}"),
                 _ => output += &self.shell(&line.replace(HOME, self.home.to_str().unwrap())),
             }
@@ -108,10 +109,13 @@ impl<'a> Walk<'a> {
         if service == "highwater" {
             // As `Type=notify` would, and until a link is up.
             let mut status = Command::new(env!("CARGO_BIN_EXE_highwater"));
-            status.arg("status").current_dir(&self.home);
+            status.args(["status", "--json"]).current_dir(&self.home);
             self.lab.wait_for("every chain to sign", || {
                 process.assert_running();
-                status.output().unwrap().status.success().then_some(())
+                let output = status.output().unwrap();
+                let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
+                let has_signed = !shown["chains"][0]["signed_at"].is_null();
+                (output.status.success() && has_signed).then_some(())
             });
         }
     }

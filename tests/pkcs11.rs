@@ -314,6 +314,24 @@ fn a_wrong_pin_is_sent_once_and_never_again_before_an_operator_acts() {
 }
 
 #[test]
+fn a_pin_file_that_comes_late_is_found_without_a_restart() {
+    let Some(hsm) = Hsm::softhsm() else { return };
+    let key = hsm.token(TOKEN, 0);
+    let provider = hsm.provider_with_file(&faulty_module(), TOKEN, &[(CHAIN, "consensus", &key)]);
+    let scene = Scene::with_provider(hsm, &provider, key);
+    let pin = scene.hsm.path("pin");
+    fs::remove_file(&pin).unwrap();
+    let mut signer = scene.home.start();
+    let mut session = scene.node.accept().unwrap();
+    let (why, _) = refused(&mut session, prevote(1, 0, Some(7)));
+    assert!(why.contains("PIN file: there is no"), "{why}");
+    scene.hsm.pin_file("pin", PIN);
+    sign_at_last(&mut session, &scene.key, 2);
+    assert!(!signer.log().contains("not tried again before a restart"), "{}", signer.log());
+    signer.assert_running();
+}
+
+#[test]
 fn a_token_with_another_key_than_the_pinned_one_signs_nothing() {
     let Some(hsm) = Hsm::softhsm() else { return };
     hsm.token(TOKEN, 0);

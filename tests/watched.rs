@@ -177,7 +177,7 @@ fn status_says_which_node_is_not_connected_and_why() {
     let (home, node) = small();
     let _signer = home.start();
     let _session = node.accept().unwrap();
-    let text = wait_for_status(&home, "the refused connection", "tcp://127.0.0.1:1  down:");
+    let text = wait_for_status(&home, "the refused connection", "tcp://127.0.0.1:1  down since");
     assert!(text.contains("refused") && text.contains("every chain signs"), "one link is enough: {text}");
 }
 
@@ -337,15 +337,131 @@ fn nothing_that_comes_in_over_http_holds_up_a_signature() {
 }
 
 #[test]
-fn an_address_that_is_taken_ends_the_start_with_its_name() {
+fn an_address_that_is_taken_costs_the_metrics_and_no_signature() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let (home, _node) = small();
+    let (home, node) = small();
     let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
     fs::write(home.path("tmkms.toml"), format!("{config}[highwater.metrics]\nladdr = \"{address}\"\n")).unwrap();
+    let mut signer = home.start();
+    let mut session = node.accept().unwrap();
+    sign(&mut session, &home, HEALTHY, 1);
+    let words = format!("there are no metrics until a restart: cannot listen at {address}, the `laddr`");
+    signer.wait_for_log(&words);
+    let (output, text) = run(&home, &["status"]);
+    assert!(output.status.success() && text.contains(&words), "{text}");
+}
+
+#[test]
+fn the_lock_comes_before_the_metrics() {
+    let (home, node) = small();
+    let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    let address = free_port();
+    fs::write(home.path("tmkms.toml"), format!("{config}[highwater.metrics]\nladdr = \"{address}\"\n")).unwrap();
+    let mut signer = home.start();
+    let mut session = node.accept().unwrap();
+    sign(&mut session, &home, HEALTHY, 1);
     let (output, text) = run(&home, &["start"]);
-    assert_eq!(output.status.code(), Some(73));
-    assert!(text.contains(&format!("cannot listen at {address}, the `laddr` of [highwater.metrics]")), "{text}");
+    assert_eq!(output.status.code(), Some(75), "{text}");
+    assert!(text.contains("is in use by another process") && !text.contains("metrics"), "{text}");
+    sign(&mut session, &home, HEALTHY, 2);
+    assert!(get(address, "/livez").0.contains("200"));
+    signer.assert_running();
+}
+
+/// The text of `status` and its exit code, and the same of `check`, once both say so.
+fn wait_for_both(home: &Home, status: (i32, &str), check: (i32, &str)) {
+    for (command, (code, words)) in [("status", status), ("check", check)] {
+        let (mut output, mut text) = run(home, &[command]);
+        let deadline = Instant::now() + PATIENCE;
+        while !(text.contains(words) && output.status.code() == Some(code)) {
+            assert!(
+                Instant::now() < deadline,
+                "{command} ends with {:?} and not {code}, or lacks {words}:\n{text}",
+                output.status.code()
+            );
+            thread::sleep(Duration::from_millis(100));
+            (output, text) = run(home, &[command]);
+        }
+    }
+}
+
+#[test]
+fn a_chain_whose_only_node_is_refused_is_refusing_and_says_what_was_asked_for() {
+    let home = Home::new().chain(HEALTHY, "");
+    let node = MockNode::unix(&home.path("a.sock")).unwrap();
+    let home = home.node(&node.address(), HEALTHY, "").init();
+    let _signer = home.start();
+    let mut session = node.accept().unwrap();
+    session.ask_pub_key("another-9").unwrap().unwrap_err();
+    let refusing = format!("this connection serves chain {HEALTHY} only, and the node asks for chain another-9");
+    wait_for_both(&home, (1, &refusing), (2, &refusing));
+    assert!(run(&home, &["status"]).1.contains("not every chain signs"));
+
+    // One signature, and it signs.
+    sign(&mut session, &home, HEALTHY, 1_000_000);
+    let (output, text) = run(&home, &["status"]);
+    assert!(output.status.success() && text.contains("every chain signs"), "{text}");
+
+    // The usual refusal of a second node changes nothing; nothing but refusals does.
+    session.ask_vote(HEALTHY, precommit(44, 0, Some(7))).unwrap().unwrap_err();
+    assert!(run(&home, &["status"]).0.status.success());
+    for _ in 0..12 {
+        thread::sleep(Duration::from_secs(1));
+        session.ping().unwrap();
+    }
+    session.ask_vote(HEALTHY, precommit(45, 0, Some(7))).unwrap().unwrap_err();
+    let ahead = "height regression refused: asked for 45/0/precommit, the watermark is at 1000000/0/precommit";
+    wait_for_both(&home, (1, ahead), (2, ahead));
+    let (_, json) = run(&home, &["status", "--json"]);
+    let status: Value = serde_json::from_str(&json).unwrap();
+    let chain = &status["chains"][0];
+    assert!(status["ready"] == false && chain["missing"].as_array().unwrap().is_empty(), "{json}");
+    assert!(chain["refusing"].as_str().unwrap().contains("node unix://"), "{json}");
+    assert!(chain["quiet_since"].as_u64().is_some(), "{json}");
+}
+
+#[test]
+fn a_node_that_is_down_says_since_when_and_not_just_now() {
+    let (home, _node) = small();
+    let _signer = home.start();
+    let since = |text: &str| -> Option<u64> {
+        let status: Value = serde_json::from_str(text).ok()?;
+        status["chains"][0]["nodes"][1]["down_since"].as_u64()
+    };
+    let mut first = None;
+    wait_until("the refused connection", || {
+        first = since(&run(&home, &["status", "--json"]).1);
+        first.is_some()
+    });
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(since(&run(&home, &["status", "--json"]).1), first, "many attempts later");
+    let (_, text) = run(&home, &["status"]);
+    assert!(text.contains("tcp://127.0.0.1:1  down since 20") && !text.contains("just now"), "{text}");
+}
+
+#[test]
+fn after_a_hangup_the_audit_file_is_the_one_that_its_path_names() {
+    let home = Home::new().chain(HEALTHY, "");
+    let node = MockNode::unix(&home.path("a.sock")).unwrap();
+    let home = home.node(&node.address(), HEALTHY, "").init();
+    let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    let (file, old) = (home.path("audit.jsonl"), home.path("audit.jsonl.1"));
+    let open = "[highwater]\ndanger_no_landlock = true\ndanger_no_seccomp = true\n";
+    fs::write(home.path("tmkms.toml"), format!("{config}{open}[highwater.audit]\nfile = {file:?}\n")).unwrap();
+    let mut signer = home.start();
+    let mut session = node.accept().unwrap();
+    sign(&mut session, &home, HEALTHY, 1);
+    let lines = |path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
+    wait_until("the first line", || lines(&file) == 1);
+    fs::rename(&file, &old).unwrap();
+    let hangup = Command::new("kill").args(["-HUP", &signer.id().to_string()]).status().unwrap();
+    assert!(hangup.success());
+    signer.wait_for_log("the audit file is opened anew");
+    sign(&mut session, &home, HEALTHY, 2);
+    wait_until("the second line", || lines(&file) == 1);
+    assert_eq!(lines(&old), 1);
+    signer.assert_running();
 }
 
 #[test]
@@ -392,7 +508,7 @@ fn every_decision_is_recorded_and_a_gap_is_told_at_the_next_start() {
 }
 
 #[test]
-fn check_refuses_a_state_on_tmpfs_and_tells_how_long_a_flush_takes() {
+fn check_warns_of_a_state_on_tmpfs_and_tells_how_long_a_flush_takes() {
     let (home, _node) = small();
     let (_, text) = run(&home, &["check", "--json"]);
     let answer: Value = serde_json::from_str(&text).unwrap();
@@ -403,7 +519,7 @@ fn check_refuses_a_state_on_tmpfs_and_tells_how_long_a_flush_takes() {
     assert_eq!(answer["disks"].as_array().map(Vec::len), Some(0), "it measures nothing");
 
     let Ok(memory) = tempfile::Builder::new().prefix("highwater-").tempdir_in("/dev/shm") else {
-        device::say("SKIPPED: this machine has no /dev/shm");
+        support::skip::skip("this machine has no /dev/shm");
         return;
     };
     let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
@@ -411,10 +527,10 @@ fn check_refuses_a_state_on_tmpfs_and_tells_how_long_a_flush_takes() {
     fs::copy(home.state_file(HEALTHY), &there).unwrap();
     let moved = config.replace(home.state_file(HEALTHY).to_str().unwrap(), there.to_str().unwrap());
     fs::write(home.path("tmkms.toml"), moved).unwrap();
-    for words in [&["check"][..], &["check", "--before-start"]] {
+    for (words, exit) in [(&["check"][..], 1), (&["check", "--before-start"], 0)] {
         let (output, text) = run(&home, words);
-        assert_eq!(output.status.code(), Some(2), "{text}");
-        assert!(text.contains("is on tmpfs: it is gone with the next boot. Move `state_file`"), "{text}");
+        assert_eq!(output.status.code(), Some(exit), "{text}");
+        assert!(text.contains("is on tmpfs: it is gone with the next boot: move `state_file`"), "{text}");
     }
 }
 
@@ -441,7 +557,7 @@ fn status_answers_why_a_node_gets_no_signature() {
     for words in [
         "height regression refused: asked for 8/0/precommit, the watermark is at 9/0/precommit",
         &format!("this connection serves chain {HEALTHY} only"),
-        &format!("{}  down: the node has peer id {id}, the configuration pins {other}", stranger.address()),
+        &format!("the node has peer id {id}, the configuration pins {other}"),
     ] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }

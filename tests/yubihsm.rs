@@ -297,6 +297,21 @@ fn a_connector_that_comes_late_or_goes_and_returns_is_found() {
 }
 
 #[test]
+fn a_quarter_of_a_second_of_connector_errors_costs_seconds() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    scene.watch(Duration::from_millis(300));
+    device.fault("drop/100000");
+    let during = scene.watch(Duration::from_millis(250));
+    assert!(!during.refused.is_empty());
+    device.fault("drop/0");
+    let seen = scene.watch(Duration::from_secs(7)).report("connector errors for 250 ms", LONGEST_WAIT);
+    // One more session may be asked for every 3.75 s, and is tried for within the longest wait between two self-tests.
+    assert!(seen.healed < Duration::from_millis(6500) && seen.signed > 0, "refused for {:?}", seen.healed);
+    assert!(device.count("session-requests") <= 24, "of the 16 that the device has");
+}
+
+#[test]
 fn a_message_that_no_device_signs_does_not_move_the_mark() {
     let Some(device) = device::start(&seed(0), &[]) else { return };
     let mut scene = Scene::on(&[&device]);

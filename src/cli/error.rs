@@ -10,6 +10,7 @@ use crate::{
     },
     migration::MigrationError,
     ops::sandbox::SandboxError,
+    passing,
     state::StateError,
     watermark::{FileError, HostError, StoreError},
 };
@@ -68,6 +69,12 @@ impl CliError {
         Self { exit, message: message.into() }
     }
 
+    /// A failure of the system at the start, which most often passes: it was busy, or not all there yet.
+    pub fn system(what: &str, error: &io::Error) -> Self {
+        let exit = if passing::io(error) { Exit::Io } else { Exit::NoPermission };
+        Self::new(exit, format!("{what}: {error}"))
+    }
+
     /// A failure of the file system.
     pub fn io(what: &str, error: &io::Error) -> Self {
         let exit = match error.kind() {
@@ -104,10 +111,13 @@ impl From<DaemonError> for CliError {
     fn from(error: DaemonError) -> Self {
         let exit = match &error {
             DaemonError::Claimed { error, .. } => exit_of_claim(error),
-            DaemonError::Host(_) | DaemonError::Thread(_) => Exit::Io,
+            DaemonError::Dying { .. } | DaemonError::Host(_) | DaemonError::Thread(_) => Exit::Io,
+            DaemonError::Identity(error) if passing::key(error) => Exit::Io,
             DaemonError::Identity(error) => exit_of_key(error),
             DaemonError::Locked(_) => Exit::TempFail,
-            DaemonError::NoChain(_) => Exit::Data,
+            DaemonError::NoChain { passes: true, .. } => Exit::Io,
+            DaemonError::NoChain { passes: false, .. } => Exit::Data,
+            DaemonError::Untrusted(_) => Exit::NoPermission,
         };
         Self::new(exit, error.to_string())
     }
@@ -201,7 +211,8 @@ fn exit_of_io(error: &io::Error) -> Exit {
 
 impl From<SandboxError> for CliError {
     fn from(error: SandboxError) -> Self {
-        Self::new(Exit::Io, error.to_string())
+        // The kernel does not come by it while the configuration asks for it.
+        Self::new(Exit::Config, error.to_string())
     }
 }
 

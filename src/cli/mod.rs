@@ -20,7 +20,7 @@ pub use error::{CliError, Exit};
 use crate::{
     config::{self, Config, Sketch},
     keyring::pkcs11::{child, spawner},
-    ops::{keeper, names},
+    ops::{hooks, keeper, names},
 };
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::{
@@ -69,6 +69,9 @@ enum Command {
     /// Show, make, import, export or raise the watermark of a chain
     #[command(subcommand)]
     State(state::State),
+    /// Runs one state hook; started by the signer
+    #[command(name = hooks::HOOK_COMMAND, hide = true)]
+    StateHook,
     /// Show what the running signer does; exits 0 (every chain signs) or 1 (not every chain does)
     Status(status::StatusCommand),
     /// Print the version
@@ -139,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Softsign(command) => command.run(),
         Command::Start(command) => command.run(),
         Command::State(command) => command.run(),
+        Command::StateHook => hooks::run().map_err(|error| not_by_hand(&error)),
         Command::Status(command) => command.run(),
         Command::YubiHsm(command) => command.run(),
         Command::Version => output::print(&format!("highwater {}", env!("CARGO_PKG_VERSION"))),

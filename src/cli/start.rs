@@ -2,28 +2,33 @@
 
 use super::{CliError, ConfigArgs, Exit};
 use crate::{
-    config::Config,
+    config::{self, Config},
     daemon::{self, Daemon, Running},
+    inspect::{self, Findings, Topic},
     keyring::{self, Keyring, pkcs11::spawner::Spawner},
     ops::{
         self,
         audit::{Audit, AuditFile},
+        hooks::Hooks,
         keeper::Keeper,
         log::{Log, LogFormat},
         names::Names,
         notify::{self, Systemd},
         recorder::Recorder,
         sandbox::Sandbox,
+        telemetry::Telemetry,
         web::{self, ControlSocket, Web},
     },
+    passing,
 };
 use clap::Args;
-use std::{env, sync::Arc, time::Duration};
+use std::{env, io, sync::Arc, thread, time::Duration};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::{Instant, timeout_at},
 };
 use tracing::{info, warn};
 
@@ -45,7 +50,15 @@ enum Event {
     /// What it did.
     HelperEnded(&'static str),
     NodeEnded,
-    Signal(&'static str),
+    Signal(&'static str, Wish),
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    End,
+    Nothing,
+    Reopen,
 }
 
 impl Start {
@@ -53,50 +66,52 @@ impl Start {
         let path = self.config.path();
         let (config, warnings) = Config::load(&path)?;
         ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
+        // Before anything that two signers would dispute, and before a process that would inherit what we ignore.
+        let claims = daemon::claim(&config)?;
+        let findings = look(&config, &warnings)?;
+        ops::signals::outlive();
         // First what starts programs and listens: the confined process does neither.
         let mut sandbox = Sandbox::begin(&config)?;
-        let mut claims = daemon::claim(&config)?;
-        let cannot_start = |error| CliError::io("cannot start the process that starts children", &error);
+        let cannot_start = |error| CliError::system("cannot start the process that starts children", &error);
         let spawner = keyring::start_spawner(&config).map_err(cannot_start)?;
-        let cannot_start = |error| CliError::io("cannot start a process that resolves a host name", &error);
+        let cannot_start = |error| CliError::system("cannot start a process that resolves a host name", &error);
         let names = Names::start(&config).map_err(cannot_start)?;
-        let cannot_start = |error| CliError::io("cannot start the process that makes audit files", &error);
+        let cannot_start = |error| CliError::system("cannot start the process that makes audit files", &error);
         let keeper = Keeper::start(&config).map_err(cannot_start)?;
+        let cannot_start = |error| CliError::system("cannot start a process that runs a state hook", &error);
+        let hooks = Hooks::start(&config, &findings).map_err(cannot_start)?;
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| CliError::io("cannot start the control plane", &error))?;
+        let runtime = runtime.map_err(|error| CliError::system("cannot start the control plane", &error))?;
         let (sender, events) = unbounded_channel();
-        watch_signals(&runtime, &sender).map_err(|error| CliError::io("cannot watch for signals", &error))?;
-        let metrics = bind_metrics(&runtime, &config)?;
+        watch_signals(&runtime, &sender).map_err(|error| CliError::system("cannot watch for signals", &error))?;
+        let metrics = bind_metrics(&runtime, &config).transpose();
         let audit_file = open_audit(&config, keeper)?;
         let systemd =
-            Systemd::connect().map_err(|error| CliError::io("cannot reach systemd at $NOTIFY_SOCKET", &error))?;
-        let heights = daemon::ask_hooks(&config);
+            Systemd::connect().map_err(|error| CliError::system("cannot reach systemd at $NOTIFY_SOCKET", &error))?;
         sandbox.close(&config)?;
 
         // The first thread. Its queue is emptied when this goes, after everything else.
         let log = Log::start(self.log_format, self.verbose);
         info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "highwater starts");
-        for warning in warnings {
-            warn!("{}", warning.at(&path));
-        }
-        let told = std::mem::take(&mut claims.warnings);
-        for warning in &told {
-            warn!("{warning}");
-        }
-        if let Some(address) = config.own.metrics {
+        findings.warnings().for_each(|warning| warn!("{warning}"));
+        let (metrics, no_metrics) = match metrics {
+            Ok(metrics) => (metrics, None),
+            Err(why) => (None, Some(why)),
+        };
+        if let (Some(address), Some(_)) = (config.own.metrics, &metrics) {
             info!(%address, "metrics at http://{address}/metrics");
         }
         watch_helpers(spawner.as_deref(), &names, &sender)
-            .map_err(|error| CliError::io("cannot watch a process that was started", &error))?;
+            .map_err(|error| CliError::system("cannot watch a process that was started", &error))?;
         let keyring = Keyring::open(&config, spawner.as_ref(), &names);
-        let keyring = keyring.map_err(|error| CliError::io("cannot start a thread for a device", &error))?;
-        let mut daemon = Daemon::open(&config, claims, &keyring, heights, &names)?;
+        let keyring = keyring.map_err(|error| CliError::system("cannot start a thread for a device", &error))?;
+        let mut daemon = Daemon::open(&config, claims, &keyring, (&findings, hooks), &names)?;
         let audit = audit_file.map(AuditFile::start).transpose();
-        let audit = audit.map_err(|error| CliError::io("cannot start a thread for the audit file", &error))?;
+        let audit = audit.map_err(|error| CliError::system("cannot start a thread for the audit file", &error))?;
         audit.iter().for_each(|audit| daemon.look_for_gap(audit));
         let recorder = Recorder::start(audit.clone());
         let recorder =
-            recorder.map_err(|error| CliError::io("cannot start the thread that tells what was signed", &error))?;
+            recorder.map_err(|error| CliError::system("cannot start the thread that tells what was signed", &error))?;
         daemon.record(&recorder);
         let mut telemetry = daemon.telemetry(keyring.devices());
         telemetry.dropped_lines = Some(log.dropped());
@@ -105,11 +120,9 @@ impl Start {
         let control = bind_control(&runtime, &config);
         let report = sandbox.seal(&config, sandbox.locks_secrets() && daemon.lock_secrets())?;
         telemetry.sandbox = report.features().collect();
-        telemetry.warnings.extend(report.warnings());
-        for warning in &telemetry.warnings {
-            warn!("{warning}");
-        }
-        telemetry.warnings.extend(told);
+        let unconfined = report.warnings().into_iter().chain(no_metrics).collect::<Vec<_>>();
+        unconfined.iter().for_each(|warning| warn!("{warning}"));
+        telemetry.warnings = findings.warnings().chain(unconfined).collect();
         let telemetry = Arc::new(telemetry);
         let web = Web::new(Arc::clone(&telemetry));
         if let Some(listener) = metrics {
@@ -118,15 +131,17 @@ impl Start {
         if let Some(socket) = control {
             runtime.spawn(web.serve_control(socket));
         }
-        let running = daemon.start(move || {
+        let tell = |event: fn() -> Event| {
+            let sender = sender.clone();
             // The receiver outlives every node.
-            let _ = sender.send(Event::NodeEnded);
-        })?;
+            move || drop(sender.send(event()))
+        };
+        let running = daemon.start(tell(|| Event::NodeEnded), tell(|| Event::HelperEnded("runs a state hook")))?;
         if let Some(systemd) = &systemd {
             systemd.ready(&telemetry);
-            runtime.spawn(notify::keep_telling(Arc::clone(systemd), telemetry));
+            runtime.spawn(notify::keep_telling(Arc::clone(systemd), Arc::clone(&telemetry)));
         }
-        let at_work = AtWork { nodes: running.node_count(), running, events, systemd };
+        let at_work = AtWork { nodes: running.node_count(), running, events, systemd, telemetry };
         let end = runtime.block_on(at_work.until_the_end(&log));
         recorder.finish();
         audit.iter().for_each(Audit::finish);
@@ -134,24 +149,52 @@ impl Start {
     }
 }
 
+/// The look that `check` prints. What concerns the whole signer ends the start here, before anything is started.
+fn look(config: &Config, warnings: &[config::Finding]) -> Result<Findings, CliError> {
+    let findings = inspect::look(config, warnings);
+    let Some((topic, why)) = findings.refusal() else { return Ok(findings) };
+    let exit = match topic {
+        Topic::Machine => Exit::Io,
+        _ => Exit::NoPermission,
+    };
+    Err(CliError::new(exit, why))
+}
+
 /// A file that cannot be written ends the start: who wants a record wants it from the first decision.
 fn open_audit(config: &Config, keeper: Option<Keeper>) -> Result<Option<AuditFile>, CliError> {
     let (Some(path), Some(keeper)) = (&config.own.audit, keeper) else { return Ok(None) };
     let opened = AuditFile::open(path).map_err(|error| {
         let text = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
-        CliError::new(Exit::CantCreate, text)
+        let exit = match error.kind() {
+            io::ErrorKind::PermissionDenied => Exit::NoPermission,
+            _ if passing::io(&error) => Exit::Io,
+            _ => Exit::CantCreate,
+        };
+        CliError::new(exit, text)
     })?;
     Ok(Some(opened.limited(config.own.audit_limits, keeper)))
 }
 
-/// An address that cannot be had ends the start: whoever relies on an alert must not learn later that there is none.
-fn bind_metrics(runtime: &Runtime, config: &Config) -> Result<Option<TcpListener>, CliError> {
-    let Some(address) = config.own.metrics else { return Ok(None) };
-    let listener = runtime.block_on(TcpListener::bind(address)).map_err(|error| {
-        let text = format!("cannot listen at {address}, the `laddr` of [highwater.metrics]: {error}");
-        CliError::new(Exit::CantCreate, text)
-    })?;
-    Ok(Some(listener))
+/// An address that cannot be had keeps no validator from signing. Whoever has just used it may need a moment to let it
+/// go; later it cannot be had any more, because a confined signer listens to nothing new.
+fn bind_metrics(runtime: &Runtime, config: &Config) -> Option<Result<TcpListener, String>> {
+    const TRIES: u32 = 5;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let address = config.own.metrics?;
+    let mut bound = runtime.block_on(TcpListener::bind(address));
+    for _ in 1..TRIES {
+        if bound.is_ok() {
+            break;
+        }
+        thread::sleep(PAUSE);
+        bound = runtime.block_on(TcpListener::bind(address));
+    }
+    Some(bound.map_err(|error| {
+        format!(
+            "there are no metrics until a restart: cannot listen at {address}, the `laddr` of [highwater.metrics]: \
+             {error}. `ss -ltnp` names who does"
+        )
+    }))
 }
 
 /// A signer without its control socket signs all the same.
@@ -163,7 +206,7 @@ fn bind_control(runtime: &Runtime, config: &Config) -> Option<ControlSocket> {
 }
 
 /// The signer does not outlive a process that it needs.
-fn watch_helpers(spawner: Option<&Spawner>, names: &Names, events: &UnboundedSender<Event>) -> std::io::Result<()> {
+fn watch_helpers(spawner: Option<&Spawner>, names: &Names, events: &UnboundedSender<Event>) -> io::Result<()> {
     let ended = |what| {
         let events = events.clone();
         move || drop(events.send(Event::HelperEnded(what)))
@@ -174,14 +217,21 @@ fn watch_helpers(spawner: Option<&Spawner>, names: &Names, events: &UnboundedSen
     names.watch(ended("resolves a host name"))
 }
 
-fn watch_signals(runtime: &Runtime, events: &UnboundedSender<Event>) -> std::io::Result<()> {
+fn watch_signals(runtime: &Runtime, events: &UnboundedSender<Event>) -> io::Result<()> {
     let _inside = runtime.enter();
-    for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")] {
+    for (kind, name, wish) in [
+        (SignalKind::terminate(), "SIGTERM", Wish::End),
+        (SignalKind::interrupt(), "SIGINT", Wish::End),
+        (SignalKind::quit(), "SIGQUIT", Wish::End),
+        (SignalKind::hangup(), "SIGHUP", Wish::Reopen),
+        (SignalKind::user_defined1(), "SIGUSR1", Wish::Nothing),
+        (SignalKind::user_defined2(), "SIGUSR2", Wish::Nothing),
+    ] {
         let mut signals = signal(kind)?;
         let events = events.clone();
         runtime.spawn(async move {
             while signals.recv().await.is_some() {
-                let _ = events.send(Event::Signal(name));
+                let _ = events.send(Event::Signal(name, wish));
             }
         });
     }
@@ -195,30 +245,66 @@ struct AtWork {
     nodes: usize,
     events: UnboundedReceiver<Event>,
     systemd: Option<Arc<Systemd>>,
+    telemetry: Arc<Telemetry>,
 }
 
 impl AtWork {
     async fn until_the_end(mut self, log: &Log) -> Result<(), CliError> {
         const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(60);
+        const LOOK_AT_DISKS_EVERY: Duration = Duration::from_secs(5);
         let mut told_dropped = 0;
+        let mut look_at_log = Instant::now() + LOOK_AT_LOG_EVERY;
+        let mut next_look = Instant::now() + LOOK_AT_DISKS_EVERY;
         while self.nodes > 0 {
-            match tokio::time::timeout(LOOK_AT_LOG_EVERY, self.events.recv()).await {
+            match timeout_at(next_look, self.events.recv()).await {
                 Ok(Some(Event::NodeEnded)) => self.nodes -= 1,
-                Ok(Some(Event::Signal(name))) => {
+                Ok(Some(Event::Signal(name, Wish::End))) => {
                     info!(signal = name, "stopping: requests in hand are answered first");
                     self.drain().await;
                     return Ok(());
                 }
+                Ok(Some(Event::Signal(name, Wish::Reopen))) => self.reopen(name),
+                Ok(Some(Event::Signal(name, Wish::Nothing))) => {
+                    info!(signal = name, "ignored: it means nothing to a signer");
+                }
                 Ok(Some(Event::HelperEnded(what))) => return self.helper_ended(what).await,
                 Ok(None) => break,
-                Err(_) if log.dropped_lines() > told_dropped => {
-                    told_dropped = log.dropped_lines();
-                    warn!(lines = told_dropped, "log lines were dropped since the start: nobody read them in time");
+                Err(_) => {
+                    next_look = Instant::now() + LOOK_AT_DISKS_EVERY;
+                    if let Some(why) = self.lost_all_disks() {
+                        self.drain().await;
+                        return Err(CliError::new(Exit::Io, why));
+                    }
+                    if Instant::now() >= look_at_log && log.dropped_lines() > told_dropped {
+                        look_at_log = Instant::now() + LOOK_AT_LOG_EVERY;
+                        told_dropped = log.dropped_lines();
+                        warn!(lines = told_dropped, "log lines were dropped since the start: nobody read them in time");
+                    }
                 }
-                Err(_) => {}
             }
         }
         Err(CliError::new(Exit::Unavailable, "every validator node is gone, and reconnect = false for all of them"))
+    }
+
+    /// For whoever has moved the audit file away.
+    fn reopen(&self, signal: &str) {
+        match &self.telemetry.audit {
+            Some(audit) => {
+                info!(signal, "the audit file is opened anew");
+                audit.reopen();
+            }
+            None => info!(signal, "nothing to open anew: there is no audit file, and the log goes to standard error"),
+        }
+    }
+
+    /// Why to begin anew: no chain signs before that, and one of them may then. A disk that has failed is not trusted
+    /// again by the process that saw it; the next one reads all of the file, and refuses one that does not verify.
+    fn lost_all_disks(&self) -> Option<String> {
+        let chains = || self.telemetry.chains.iter().map(|chain| (chain.id(), chain.stats()));
+        let all_closed = chains().all(|(_, stats)| stats.why_closed().is_some());
+        let (id, stats) = chains().find(|(_, stats)| stats.waits_for_its_disk()).filter(|_| all_closed)?;
+        let why = stats.why_closed().unwrap_or_default();
+        Some(format!("no chain signs any more; restart once the disk is well: {id}: {why}"))
     }
 
     /// No child of a token can be replaced any more, or a name not be looked up: only a restart helps, so the supervisor
@@ -227,7 +313,7 @@ impl AtWork {
         const SIGNAL_WITHIN: Duration = Duration::from_millis(500);
         let signal = async {
             loop {
-                if let None | Some(Event::Signal(_)) = self.events.recv().await {
+                if let None | Some(Event::Signal(_, Wish::End)) = self.events.recv().await {
                     return;
                 }
             }
@@ -249,7 +335,7 @@ impl AtWork {
             while self.nodes > 0 {
                 match self.events.recv().await {
                     Some(Event::NodeEnded) => self.nodes -= 1,
-                    Some(Event::HelperEnded(_) | Event::Signal(_)) => {}
+                    Some(Event::HelperEnded(_) | Event::Signal(..)) => {}
                     None => return,
                 }
             }

@@ -231,14 +231,17 @@ impl Device {
         }
         let (reply, signatures) = sync_channel(1);
         let messages = messages.iter().map(|message| message.to_vec()).collect();
-        match self.jobs.try_send(Job { key, messages, deadline, reply }) {
-            Ok(()) => {
-                self.stats.waiting.fetch_add(1, Relaxed);
-                Ok(Pending { signatures, deadline, device: self.name.clone() })
+        // Counted before it is sent: the device may be done with it before this thread goes on.
+        self.stats.waiting.fetch_add(1, Relaxed);
+        let sent = self.jobs.try_send(Job { key, messages, deadline, reply });
+        sent.map_err(|error| {
+            self.stats.waiting.fetch_sub(1, Relaxed);
+            match error {
+                TrySendError::Full(_) => refuse(Trouble::Busy.text()),
+                TrySendError::Disconnected(_) => refuse("its thread has ended"),
             }
-            Err(TrySendError::Full(_)) => Err(refuse(Trouble::Busy.text())),
-            Err(TrySendError::Disconnected(_)) => Err(refuse("its thread has ended")),
-        }
+        })?;
+        Ok(Pending { signatures, deadline, device: self.name.clone() })
     }
 }
 

@@ -247,3 +247,37 @@ fn more_work_than_time_costs_no_session_and_does_not_count_as_a_failure() {
     assert_eq!((device.health(), bench.opened.load(Ordering::SeqCst)), (Health::Up, 1));
     assert!(sign(&device).is_ok());
 }
+
+#[test]
+fn no_more_requests_wait_than_there_are() {
+    let bench = Bench::default();
+    // It refuses its second key at once, before this thread goes on.
+    let device = bench.start_with(2);
+    let end = AtomicBool::new(false);
+    let most = thread::scope(|scope| {
+        let look = scope.spawn(|| {
+            let mut most = 0;
+            while !end.load(Ordering::SeqCst) {
+                most = most.max(device.stats().waiting());
+            }
+            most
+        });
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(2) {
+            assert!(device.submit(1, &[b"message"], Instant::now()).unwrap().wait().is_err());
+        }
+        end.store(true, Ordering::SeqCst);
+        look.join().unwrap()
+    });
+    assert!(most <= 1, "{most} requests waited at one time, and only one caller asks");
+}
+
+#[test]
+fn what_the_queue_does_not_take_waits_for_nothing() {
+    let bench = Bench::default();
+    let device = bench.start();
+    bench.latency_ms.store(100, Ordering::SeqCst);
+    let pending: Vec<_> = (0..QUEUE_REQUESTS * 3).map(|_| device.submit(0, &[b"message"], Instant::now())).collect();
+    assert!(pending.iter().any(Result::is_err));
+    wait_until("the end of the queue", || device.stats().waiting() == 0);
+}

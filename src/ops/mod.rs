@@ -14,9 +14,10 @@
 //! | `foreign` | what other programs say, made harmless |
 //! | `sandbox` | what the processes of a signer can still do to their machine |
 //! | `environment` | takes secrets out of it |
-//! | `helper`, `names` | processes for what the confined signer must not do; looking up host names |
+//! | `helper`, `names`, `hooks` | processes for what the confined signer must not do; looking up host names; running state hooks |
 //! | `notify` | what systemd is told |
 //! | `log`, `panic` | lines on standard error; what a panic ends |
+//! | `signals` | signals that end no process of ours |
 
 pub mod audit;
 pub mod environment;
@@ -24,6 +25,7 @@ pub mod evidence;
 pub mod foreign;
 pub mod helper;
 pub mod histogram;
+pub mod hooks;
 pub mod keeper;
 pub mod lanes;
 pub mod log;
@@ -34,6 +36,7 @@ pub mod panic;
 pub mod quiet;
 pub mod recorder;
 pub mod sandbox;
+pub mod signals;
 pub mod stats;
 pub mod status;
 pub mod telemetry;

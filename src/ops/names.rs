@@ -249,16 +249,16 @@ fn name_servers(text: &str) -> Vec<IpAddr> {
     if servers.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { servers }
 }
 
-fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
+pub(super) fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     stream.write_all(&line)
 }
 
-fn read_line<T: DeserializeOwned>(stream: &mut impl io::BufRead) -> io::Result<T> {
+pub(super) fn read_line<T: DeserializeOwned>(stream: &mut impl io::BufRead) -> io::Result<T> {
     let mut line = String::new();
     match stream.take(LINE_MAX_BYTES).read_line(&mut line)? {
-        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the process that resolves the name has ended")),
+        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the process at the other end has ended")),
         _ => Ok(serde_json::from_str(&line)?),
     }
 }

@@ -23,7 +23,7 @@ pub const TYPES: [&str; 7] = ["ping", "precommit", "prevote", "proposal", "pub-k
 /// What it can get.
 pub const RESULTS: [&str; 5] = ["answered", "failed", "refused", "repeated", "signed"];
 /// Why it can be refused, or fail. `block-against-block` is the one that should wake somebody up.
-pub const REASONS: [&str; 12] = [
+pub const REASONS: [&str; 13] = [
     "block-against-block",
     "block-against-nil",
     "conflicting-proposal",
@@ -32,6 +32,7 @@ pub const REASONS: [&str; 12] = [
     "max-height",
     "nil-against-block",
     "not-permitted",
+    "not-yet",
     "regression",
     "state-unusable",
     "watermark-without-digest",
@@ -53,6 +54,12 @@ pub struct NodeStats {
     connects: AtomicU64,
     /// Seconds since 1970 at which the link came up; 0 while it is down.
     up_since: AtomicU64,
+    /// The same for when it went down; 0 while it is up, and before it has been dialled.
+    down_since: AtomicU64,
+    /// When something to sign was last asked for, in seconds since 1970; 0 for never.
+    asked_at: AtomicU64,
+    /// When a signature was last given.
+    granted_at: AtomicU64,
     told: Mutex<Told>,
 }
 
@@ -72,13 +79,32 @@ impl NodeStats {
     pub fn link_up(&self, peer: Option<String>) {
         self.connects.fetch_add(1, Relaxed);
         self.told().peer = peer;
+        self.down_since.store(0, Relaxed);
         self.up_since.store(unix_seconds(SystemTime::now()).max(1), Relaxed);
     }
 
     /// The link is down, or never came up.
     pub fn link_down(&self, why: &str) {
+        let now = SystemTime::now();
         self.up_since.store(0, Relaxed);
-        self.told().lost = Some((SystemTime::now(), why.to_owned()));
+        // Every attempt that fails comes here; it is down since the first.
+        let _ = self.down_since.compare_exchange(0, unix_seconds(now).max(1), Relaxed, Relaxed);
+        self.told().lost = Some((now, why.to_owned()));
+    }
+
+    /// Since when the link is down, in seconds since 1970, if it has been dialled.
+    pub fn down_since(&self) -> Option<u64> {
+        Some(self.down_since.load(Relaxed)).filter(|seconds| *seconds > 0)
+    }
+
+    /// When something to sign was last asked for, in seconds since 1970.
+    pub fn asked_at(&self) -> Option<u64> {
+        Some(self.asked_at.load(Relaxed)).filter(|at| *at > 0)
+    }
+
+    /// When a signature was last given, in seconds since 1970.
+    pub fn granted_at(&self) -> Option<u64> {
+        Some(self.granted_at.load(Relaxed)).filter(|at| *at > 0)
     }
 
     /// Since when the link is up, in seconds since 1970.
@@ -100,6 +126,13 @@ impl NodeStats {
         }
         if event.kind != RequestKind::Ping {
             self.answered_in.observe(took);
+        }
+        if !matches!(event.kind, RequestKind::Ping | RequestKind::PubKey) {
+            let now = unix_seconds(SystemTime::now());
+            self.asked_at.store(now, Relaxed);
+            if matches!(event.outcome, Outcome::Signed | Outcome::Repeated) {
+                self.granted_at.store(now, Relaxed);
+            }
         }
         if let Outcome::Refused(refusal) = &event.outcome {
             self.refused(refusal);
@@ -149,6 +182,8 @@ pub struct ChainStats {
     /// From the write of a mark to the end of its flush.
     pub flushed_in: Histogram,
     closed: AtomicBool,
+    /// Whether the disk closed it, in a way that may pass.
+    disk_failed: AtomicBool,
     why_closed: Mutex<Option<String>>,
 }
 
@@ -190,6 +225,28 @@ impl ChainStats {
         if !self.closed.swap(true, Relaxed) {
             *self.why() = Some(why.to_string());
         }
+    }
+
+    /// The chain does not sign yet. The last reason counts.
+    pub fn wait(&self, why: &Refusal) {
+        *self.why() = Some(why.to_string());
+        self.closed.store(true, Relaxed);
+    }
+
+    /// The chain signs from now on.
+    pub fn open(&self) {
+        self.closed.store(false, Relaxed);
+        *self.why() = None;
+    }
+
+    /// The disk failed, in a way that may pass.
+    pub fn disk_failed(&self) {
+        self.disk_failed.store(true, Relaxed);
+    }
+
+    /// Whether the chain is closed by a disk that may be well again after a restart.
+    pub fn waits_for_its_disk(&self) -> bool {
+        self.disk_failed.load(Relaxed) && self.closed.load(Relaxed)
     }
 
     /// Why the chain signs nothing, if that is so.
@@ -289,9 +346,10 @@ mod tests {
             Refusal::Malformed(""),
             Refusal::MaxHeight { height: 1, max_height: 0 },
             Refusal::NotPermitted(""),
+            Refusal::NotYet(String::new()),
             Refusal::Regression { asked: hrs, last: hrs },
             Refusal::StateUnusable(String::new()),
-            Refusal::WrongChain { ours: crate::consensus::ChainId::new("a").unwrap() },
+            Refusal::WrongChain { ours: crate::consensus::ChainId::new("a").unwrap(), asked: None },
         ];
         let doubles = conflicts.map(|conflict| Refusal::DoubleSign { hrs, conflict });
         let mut names: Vec<_> = doubles.iter().chain(&others).map(Refusal::name).collect();

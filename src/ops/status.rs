@@ -50,6 +50,12 @@ pub struct ChainStatus {
     pub signed_at: Option<u64>,
     /// What keeps it from signing now. Empty if nothing does.
     pub missing: Vec<String>,
+    /// What it refuses, and why, if that is all that its nodes get.
+    #[serde(default)]
+    pub refusing: Option<String>,
+    /// Since when no linked node has asked for a signature. None while no node is linked.
+    #[serde(default)]
+    pub quiet_since: Option<u64>,
     /// How long its marks take to become durable.
     pub flush: Latency,
     /// Its nodes.
@@ -65,9 +71,12 @@ pub struct NodeStatus {
     pub peer: Option<String>,
     /// Since when the link is up. None while it is down.
     pub up_since: Option<u64>,
+    /// Since when the link is down. None while it is up, and before the first attempt to connect has failed.
+    #[serde(default)]
+    pub down_since: Option<u64>,
     /// How often the link came up.
     pub connects: u64,
-    /// When and why the link was lost the last time.
+    /// When and why the link was lost the last time, or could not be made.
     pub lost: Option<(u64, String)>,
     /// Messages signed, signed again, refused, failed.
     pub signed: u64,
@@ -115,6 +124,17 @@ pub struct Latency {
     pub mean: Option<f64>,
 }
 
+/// After how long without a request a chain is called quiet. Blocks of most chains come within ten seconds.
+const QUIET_SECONDS: u64 = 60;
+
+impl ChainStatus {
+    /// Since when a chain that could sign has been asked for nothing, if that is worth a word.
+    pub fn quiet(&self, now: u64) -> Option<u64> {
+        let since = self.quiet_since.filter(|since| now.saturating_sub(*since) >= QUIET_SECONDS);
+        since.filter(|_| self.missing.is_empty() && self.refusing.is_none())
+    }
+}
+
 impl Status {
     /// The version of the format.
     pub const SCHEMA: u32 = 1;
@@ -146,6 +166,8 @@ impl ChainStatus {
             mark: chain.stats().last(),
             signed_at: chain.stats().signed_at().filter_map(|(_, at)| at).max(),
             missing: telemetry.missing(chain),
+            refusing: telemetry.refusing(chain),
+            quiet_since: telemetry.quiet_since(chain.id()),
             flush: Latency::of(&chain.stats().flushed_in),
             nodes: telemetry.nodes_of(chain.id()).map(NodeStatus::of).collect(),
         }
@@ -163,6 +185,7 @@ impl NodeStatus {
             address: node.name.clone(),
             peer: told.peer,
             up_since: node.stats.up_since(),
+            down_since: node.stats.down_since(),
             connects: node.stats.connects(),
             lost: told.lost.map(|(at, why)| (unix_seconds(at), why)),
             signed: count("signed"),

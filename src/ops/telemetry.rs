@@ -1,6 +1,12 @@
 //! All that can be seen of a running signer, and whether it is ready.
 
-use super::{audit::Audit, recorder::Recorder, sandbox::Feature, stats::NodeStats};
+use super::{
+    audit::Audit,
+    recorder::Recorder,
+    sandbox::Feature,
+    stats::{NodeStats, unix_seconds},
+    utc,
+};
 use crate::{
     chain::Chain,
     consensus::ChainId,
@@ -8,6 +14,11 @@ use crate::{
 };
 use std::{sync::Arc, time::SystemTime};
 use tracing_appender::non_blocking::ErrorCounter;
+
+/// How long after a signature of its chain a refusal is the usual second request of a second node.
+const USUAL_SECONDS: u64 = 10;
+/// How long after a refusal a link that comes up again is still that of a node that is refused: it may have hung up over it.
+const AGAIN_SECONDS: u64 = 60;
 
 /// A running signer, seen from outside. Holds what it shows, and changes none of it.
 pub struct Telemetry {
@@ -72,18 +83,48 @@ impl Telemetry {
             missing.extend(down);
         }
         if !self.nodes_of(id).any(|node| node.stats.up_since().is_some()) {
-            missing.extend(self.nodes_of(id).map(|node| match &node.stats.told().lost {
-                Some((_, why)) => format!("node {}: not connected: {why}", node.name),
-                None => format!("node {}: not connected yet", node.name),
+            missing.extend(self.nodes_of(id).map(|node| match (node.stats.down_since(), &node.stats.told().lost) {
+                (Some(since), Some((_, why))) => {
+                    format!("node {}: not connected since {}: {why}", node.name, utc::at(since))
+                }
+                _ => format!("node {}: not connected yet", node.name),
             }));
         }
         missing
     }
 
-    /// Every chain that does not sign now, with what is missing. Empty when the signer is ready.
+    /// What a chain that could sign refuses to sign, and why: the newest of what its nodes were refused, unless one of
+    /// them has got a signature since, or shortly before.
+    pub fn refusing(&self, chain: &Chain) -> Option<String> {
+        let nodes = || self.nodes_of(chain.id());
+        let granted_at = nodes().filter_map(|node| node.stats.granted_at()).max();
+        let last_refusal = |node: &NodeView| {
+            let (at, why) = node.stats.told().refusals.back().cloned()?;
+            let at = unix_seconds(at);
+            // What comes over a new link may be well.
+            let is_of_this_link = node.stats.up_since().is_none_or(|since| since <= at + AGAIN_SECONDS);
+            is_of_this_link.then(|| (at, format!("node {} was refused at {}: {why}", node.name, utc::at(at))))
+        };
+        let (at, text) = nodes().filter_map(last_refusal).max_by_key(|(at, _)| *at)?;
+        granted_at.is_none_or(|granted| at > granted + USUAL_SECONDS).then_some(text)
+    }
+
+    /// Every chain that does not sign now, with what is missing or refused. Empty when the signer is ready.
     pub fn not_ready(&self) -> Vec<(&ChainId, Vec<String>)> {
-        let chains = self.chains.iter().map(|chain| (chain.id(), self.missing(chain)));
-        chains.filter(|(_, missing)| !missing.is_empty()).collect()
+        let why = |chain: &Arc<Chain>| {
+            let mut why = self.missing(chain);
+            why.extend(self.refusing(chain));
+            why
+        };
+        let chains = self.chains.iter().map(|chain| (chain.id(), why(chain)));
+        chains.filter(|(_, why)| !why.is_empty()).collect()
+    }
+
+    /// Since when a linked chain has been asked for nothing to sign, in seconds since 1970. None while no node is linked.
+    pub fn quiet_since(&self, chain: &ChainId) -> Option<u64> {
+        let asked_at = self.nodes_of(chain).filter_map(|node| node.stats.asked_at()).max();
+        let first_link = self.nodes_of(chain).filter_map(|node| node.stats.up_since()).min()?;
+        Some(asked_at.unwrap_or(first_link))
     }
 
     /// The nodes of that chain.

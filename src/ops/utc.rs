@@ -5,10 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Now, as RFC 3339 writes it, in UTC and whole seconds: `2026-02-28T12:00:00Z`.
 pub fn now() -> String {
     // A clock before 1970 is as good as none.
-    write(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()))
+    at(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()))
 }
 
-fn write(seconds: u64) -> String {
+/// The same for seconds since 1970.
+pub fn at(seconds: u64) -> String {
     const DAY: u64 = 24 * 60 * 60;
     let (mut day, second) = (seconds / DAY, seconds % DAY);
     let mut year = 1970;
@@ -49,7 +50,7 @@ mod tests {
             (1_735_689_599, "2024-12-31T23:59:59Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
-            assert_eq!(write(seconds), text);
+            assert_eq!(at(seconds), text);
         }
     }
 }

@@ -51,6 +51,8 @@ pub enum Refusal {
     },
     /// [`ErrorCode::NotPermitted`]
     NotPermitted(&'static str),
+    /// [`ErrorCode::StateUnusable`], and it is seen to that this passes.
+    NotYet(String),
     /// [`ErrorCode::Regression`]
     Regression {
         /// What was asked for.
@@ -64,6 +66,8 @@ pub enum Refusal {
     WrongChain {
         /// The chain that this connection serves.
         ours: ChainId,
+        /// The chain that was asked for, if that is a name that a chain can have.
+        asked: Option<Box<ChainId>>,
     },
 }
 
@@ -77,7 +81,7 @@ impl Refusal {
             Self::MaxHeight { .. } => ErrorCode::MaxHeight,
             Self::NotPermitted(_) => ErrorCode::NotPermitted,
             Self::Regression { .. } => ErrorCode::Regression,
-            Self::StateUnusable(_) => ErrorCode::StateUnusable,
+            Self::NotYet(_) | Self::StateUnusable(_) => ErrorCode::StateUnusable,
             Self::WrongChain { .. } => ErrorCode::WrongChain,
         }
     }
@@ -90,6 +94,7 @@ impl Refusal {
             Self::Malformed(_) => "malformed",
             Self::MaxHeight { .. } => "max-height",
             Self::NotPermitted(_) => "not-permitted",
+            Self::NotYet(_) => "not-yet",
             Self::Regression { .. } => "regression",
             Self::StateUnusable(_) => "state-unusable",
             Self::WrongChain { .. } => "wrong-chain",
@@ -108,6 +113,7 @@ impl fmt::Display for Refusal {
                 write!(f, "height {height} is above max_height {max_height}")
             }
             Self::NotPermitted(what) => f.write_str(what),
+            Self::NotYet(why) => write!(f, "the chain is not open yet: {why}"),
             Self::Regression { asked, last } => {
                 let what = if asked.height < last.height {
                     "height"
@@ -119,7 +125,12 @@ impl fmt::Display for Refusal {
                 write!(f, "{what} regression refused: asked for {asked}, the watermark is at {last}")
             }
             Self::StateUnusable(why) => write!(f, "the watermark is unusable: {why}"),
-            Self::WrongChain { ours } => write!(f, "this connection serves chain {ours} only"),
+            Self::WrongChain { ours, asked: Some(asked) } => {
+                write!(f, "this connection serves chain {ours} only, and the node asks for chain {asked}")
+            }
+            Self::WrongChain { ours, asked: None } => {
+                write!(f, "this connection serves chain {ours} only, and the node asks for one without a proper id")
+            }
         }
     }
 }

@@ -124,7 +124,7 @@ impl Request {
         let refused = |kind| move |refusal| ParseError::Refused(kind, refusal);
         let of_chain = |id: &str| match id == chain.as_str() {
             true => Ok(()),
-            false => Err(Refusal::WrongChain { ours: chain.clone() }),
+            false => Err(Refusal::WrongChain { ours: chain.clone(), asked: ChainId::new(id).ok().map(Box::new) }),
         };
         match message.sum {
             Some(Sum::PingRequest(_)) => Ok(Self::Ping),
@@ -180,6 +180,9 @@ impl VoteRequest {
         let block_id = block_id(vote.block_id.as_ref())?;
         let timestamp = timestamp(vote.timestamp)?;
         let extension = std::mem::take(&mut vote.extension);
+        if extension.len() > EXTENSION_MAX_BYTES {
+            return Err(Refusal::Malformed("a vote extension has at most 1 MiB"));
+        }
         let extension = match (kind, block_id) {
             (Kind::Precommit, Some(_)) if request.skip_extension_signing => Extension::None,
             (Kind::Precommit, Some(_)) => Extension::Sign(extension),
@@ -229,9 +232,16 @@ impl RawBytesRequest {
         if request.raw_bytes.is_empty() || request.unique_id.is_empty() {
             return Err(Refusal::Malformed("raw bytes and their unique id cannot be empty"));
         }
+        if request.raw_bytes.len() > EXTENSION_MAX_BYTES {
+            return Err(Refusal::Malformed("raw bytes are at most 1 MiB"));
+        }
         Ok(Self { raw_bytes: request.raw_bytes, unique_id: text(request.unique_id)? })
     }
 }
+
+/// The longest vote extension of an honest node (CometBFT `types.MaxVoteExtensionSize`). What is longer would keep a
+/// device busy past the deadlines of all the chains that share it; raw bytes are held to the same.
+const EXTENSION_MAX_BYTES: usize = 1024 * 1024;
 
 /// Length of every validator address (CometBFT `crypto.AddressSize`).
 const ADDRESS_BYTES: usize = 20;

@@ -210,7 +210,7 @@ fn another_chain_is_refused_in_kind() {
         ),
     ];
     for (kind, sum) in asked {
-        let refusal = Refusal::WrongChain { ours: chain() };
+        let refusal = Refusal::WrongChain { ours: chain(), asked: ChainId::new("another").ok().map(Box::new) };
         assert_eq!(parse(sum).unwrap_err(), ParseError::Refused(kind, refusal));
     }
 }
@@ -269,4 +269,21 @@ fn requests_of_the_vectors_are_understood() {
     let bytes = body("SignBytesRequest v1/v2");
     let refused = Request::parse(&bytes[1..], &chain());
     assert!(matches!(refused, Err(ParseError::Refused(RequestKind::SignBytes, Refusal::NotPermitted(_)))));
+}
+
+#[test]
+fn what_is_longer_than_an_honest_node_sends_is_refused_here() {
+    const MIB: usize = 1024 * 1024;
+    let vote = |length| ask_vote(message::Vote { extension: vec![7; length], ..precommit() }, false);
+    assert!(matches!(vote(MIB).unwrap().extension, Extension::Sign(extension) if extension.len() == MIB));
+    assert!(matches!(vote(MIB + 1), Err(Refusal::Malformed(text)) if text.contains("1 MiB")));
+    let raw = |length| {
+        parse(Sum::SignBytesRequest(message::SignBytesRequest {
+            value_or_chain_id: b"test-chain".to_vec(),
+            raw_bytes: vec![7; length],
+            unique_id: b"x".to_vec(),
+        }))
+    };
+    assert!(matches!(raw(MIB), Ok(Request::RawBytes(_))));
+    assert!(matches!(raw(MIB + 1), Err(ParseError::Refused(RequestKind::SignBytes, Refusal::Malformed(_)))));
 }

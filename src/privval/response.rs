@@ -149,7 +149,10 @@ mod tests {
 
     #[test]
     fn a_refusal_comes_in_the_response_that_pairs_with_the_request() {
-        let refusal = Refusal::WrongChain { ours: ChainId::new("ours").unwrap() };
+        let refusal = Refusal::WrongChain {
+            ours: ChainId::new("ours").unwrap(),
+            asked: ChainId::new("theirs").ok().map(Box::new),
+        };
         let error_of = |kind| match refused(kind, &refusal).sum {
             Some(Sum::PubKeyResponse(response)) => (RequestKind::PubKey, response.error),
             Some(Sum::SignedVoteResponse(response)) => (RequestKind::Vote, response.error),
@@ -161,7 +164,10 @@ mod tests {
             let (answered, error) = error_of(kind);
             assert_eq!(answered, kind);
             let error = error.unwrap();
-            assert_eq!((error.code, error.description.as_str()), (102, "this connection serves chain ours only"));
+            assert_eq!(
+                (error.code, error.description.as_str()),
+                (102, "this connection serves chain ours only, and the node asks for chain theirs")
+            );
         }
     }
 

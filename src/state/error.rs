@@ -2,7 +2,6 @@
 
 use crate::{
     consensus::Hrs,
-    hook::HookError,
     migration::{MigrationError, Program},
     watermark::{FileError, StoreError},
 };
@@ -45,8 +44,6 @@ pub enum StateError {
     },
     /// The file cannot be opened, made or replaced.
     File(FileError),
-    /// The state hook gave no usable height, and the chain stays closed without one.
-    Hook(HookError),
     /// Our file is gone, and the tombstone that it left is still there.
     Lost {
         /// Where our file was.
@@ -165,7 +162,6 @@ impl fmt::Display for StateError {
                 path.display()
             ),
             Self::File(error) => write!(f, "{error}"),
-            Self::Hook(error) => write!(f, "{error} (fail_closed = true)"),
             Self::Lost { ours, theirs } => write!(
                 f,
                 "there is no state file {}, although {} says that there was one: it was moved or removed. Put it back. If \

@@ -268,6 +268,29 @@ fn a_failed_write_flush_or_look_stops_its_chain_until_a_restart_and_no_other() {
 }
 
 #[test]
+fn a_signer_whose_only_disk_failed_ends_for_another_start_which_signs() {
+    if !strace::permitted() {
+        return;
+    }
+    let home = Home::new();
+    let node = MockNode::unix(&home.path("node.sock")).unwrap();
+    let home = home.chain(CHAIN, "").node(&node.address(), CHAIN, "").init();
+    let mut signer = home.start();
+    let mut session = node.accept().unwrap();
+    assert_alive(&mut session, &home.public_key(CHAIN), CHAIN, 1);
+    let thread = strace::node_threads(signer.id())[0];
+    let options = ["-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EROFS:when=1"];
+    let tracing = Attached::new(thread, &home.path("strace"), &options);
+    let refusal = Ask::round(2, 7)[0].ask(&mut session, CHAIN, &mut History::default()).unwrap().unwrap_err();
+    assert_eq!(refusal.code, STATE_UNUSABLE, "{refusal:?}");
+    drop(tracing);
+    assert_eq!(signer.exit_code(), Some(74), "its supervisor starts it again");
+    assert!(signer.log().contains("no chain signs any more; restart once the disk is well"), "{}", signer.log());
+    let _again = home.start();
+    assert_alive(&mut node.accept().unwrap(), &home.public_key(CHAIN), CHAIN, 2);
+}
+
+#[test]
 fn a_fault_while_the_state_is_opened_closes_its_chain_and_no_other() {
     if !strace::permitted() {
         return;

@@ -1,5 +1,6 @@
 //! Never two: for one chain and key, at most one message per height, round and step ever leaves, and they only move
-//! forward. Each module tries to break that in a way of its own.
+//! forward. Each module tries to break that in a way of its own. Vote extensions are an exception: each request for a vote gets
+//! its extension signed, as from CometBFT.
 //!
 //! | module | what it tries |
 //! | --- | --- |

@@ -8,6 +8,7 @@ pub mod mock_node;
 pub mod puppet;
 pub mod random;
 pub mod signer;
+pub mod skip;
 
 use highwater::{
     consensus::{ChainId, PublicKey, Signature, Timestamp},

@@ -1,4 +1,6 @@
 //! `highwater check`: everything that would keep a signer from signing, found before it starts. Changes nothing.
+//!
+//! It prints what [`inspect`] finds, by which `start` decides; devices, flushes and the confinement are tried here beside it.
 
 mod devices;
 mod machine;
@@ -7,15 +9,12 @@ mod running;
 
 use super::{CliError, ConfigArgs};
 use crate::{
-    config::{ChainConfig, Config, ConfigError, Finding, KeyConfig, KeyRole, NodeAddress},
-    daemon,
-    keyring::{self, IdentityKey},
-    state::{self, StateError, Theirs},
-    watermark::{FileError, HostId, Identity},
+    config::{Config, ConfigError},
+    daemon, inspect, keyring,
 };
 use clap::Args;
 use report::Report;
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+use std::time::Duration;
 
 /// Check without changing anything.
 #[derive(Args, Debug)]
@@ -45,11 +44,7 @@ impl Check {
         let mut report = Report::default();
         match Config::load(&path) {
             Ok((config, warnings)) => {
-                report.ok(format!("{} is a configuration", path.display()));
-                warnings.iter().for_each(|warning: &Finding| report.warn(warning.at(&path)));
-                check_config(&config, &mut report);
-                machine::check_file_systems(&config, &mut report);
-                machine::check_clock(&config, &mut report);
+                report.add(&inspect::look(&config, &warnings));
                 if !self.before_start {
                     machine::measure_flushes(&config, &mut report);
                     self.check_devices(&config, &mut report);
@@ -78,93 +73,5 @@ impl Check {
                 Err(error) => report.fail(format!("cannot start the process that opens PKCS#11 tokens: {error}")),
             }
         }
-    }
-}
-
-fn check_config(config: &Config, report: &mut Report) {
-    let host = HostId::of_this_machine().map_err(|error| report.fail(error.to_string())).ok();
-    for chain in &config.chains {
-        let served = config.validators.iter().any(|validator| validator.chain_id == chain.id);
-        match config.consensus_key(&chain.id) {
-            _ if !served => report.warn(format!("chain {}: no [[validator]] serves it", chain.id)),
-            Some(key) => check_chain(chain, key, host, report),
-            None => report.fail(format!("chain {}: no consensus key", chain.id)),
-        }
-    }
-    let mut seen: Vec<&Path> = Vec::new();
-    for validator in &config.validators {
-        if let NodeAddress::Tcp { identity_key, .. } = &validator.address
-            && !seen.contains(&identity_key.as_path())
-        {
-            seen.push(identity_key);
-            match IdentityKey::load(identity_key) {
-                Ok(key) => report.ok(format!("identity key {}: peer id {}", identity_key.display(), key.peer_id())),
-                Err(error) => report.fail(format!("identity key: {error}")),
-            }
-        }
-    }
-}
-
-fn check_chain(chain: &ChainConfig, key: KeyConfig<'_>, host: Option<HostId>, report: &mut Report) {
-    let id = &chain.id;
-    let public_key = match keyring::known_public_key(chain, key) {
-        Ok(Some(key)) => key,
-        Ok(None) => return check_state_of_unknown_key(chain, report),
-        Err(error) => return report.fail(format!("chain {id}: {error}")),
-    };
-    let shown = keyring::format::show(&chain.key_format, &public_key, key.role());
-    report.ok(format!("chain {id}: key {shown}, validator address {}", public_key.address_hex()));
-    if key.role() == KeyRole::Account {
-        report.warn(format!("chain {id}: has no consensus key, so its account key signs blocks"));
-    }
-    let identity = Identity { chain: id.clone(), key: public_key };
-    check_state(chain, &identity, host, report);
-}
-
-/// Without a state file of Highwater only the device knows the key, and it is not asked here.
-fn check_state_of_unknown_key(chain: &ChainConfig, report: &mut Report) {
-    let (id, path) = (&chain.id, chain.watermark());
-    match state::show(&path) {
-        Err(error) => report.fail(format!("chain {id}: {}", explained(chain, error))),
-        Ok(record) => report.fail(format!(
-            "chain {id}: state file {} is of chain {} and key {}: name the right `state_file`",
-            path.display(),
-            record.header.identity().chain,
-            record.header.identity().key
-        )),
-    }
-}
-
-fn check_state(chain: &ChainConfig, identity: &Identity, host: Option<HostId>, report: &mut Report) {
-    let (id, path) = (&chain.id, chain.watermark());
-    if let Ok(metadata) = fs::metadata(&path)
-        && metadata.mode() & 0o022 != 0
-    {
-        let error = FileError::Writable { path: path.clone(), mode: metadata.mode() & 0o777 };
-        report.fail(format!("chain {id}: {error}"));
-    }
-    match state::look(&path) {
-        Ok((record, file)) => {
-            match host.map(|host| record.check(identity, host, &file)) {
-                None => {}
-                Some(Ok(())) => {
-                    report.ok(format!("chain {id}: state file {} is at {}", path.display(), record.mark.hrs));
-                }
-                Some(Err(error)) => report.fail(format!("chain {id}: state file {} {error}", path.display())),
-            }
-            let theirs = Theirs::new(&chain.state_file);
-            for text in theirs.still_written(identity, &path, &record.mark) {
-                report.warn(format!("chain {id}: {text}"));
-            }
-        }
-        Err(error) => report.fail(format!("chain {id}: {}", explained(chain, error))),
-    }
-}
-
-/// What `start` says of it.
-fn explained(chain: &ChainConfig, error: StateError) -> StateError {
-    match error {
-        StateError::File(error) => Theirs::new(&chain.state_file).explain_missing(error),
-        other => other,
     }
 }

@@ -1,51 +1,51 @@
 //! What `check` found: a line each, and the exit code that follows from the worst.
 
 use super::super::{CliError, Exit, output};
+use crate::inspect::{Findings, Severity};
 use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
-
-/// How something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
-    /// As it should be.
-    Ok,
-    /// Worth knowing; the signer signs.
-    Warn,
-    /// Keeps the signer, or one of its chains, from signing.
-    Fail,
-}
-
-impl Level {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Fail => "fail",
-        }
-    }
-}
 
 /// What was looked at, and how it is.
 #[derive(Default)]
 pub(super) struct Report {
-    findings: Vec<(Level, String)>,
+    findings: Vec<(Severity, String)>,
     /// What was measured of each device, for programs.
     devices: Vec<Value>,
     /// The same of each directory with states.
     disks: Vec<Value>,
 }
 
+fn name(level: Severity) -> &'static str {
+    match level {
+        Severity::Ok => "ok",
+        Severity::Warn => "warn",
+        Severity::Fail => "fail",
+    }
+}
+
 impl Report {
+    /// What the one look has found, which `start` goes by.
+    pub(super) fn add(&mut self, findings: &Findings) {
+        findings.iter().for_each(|finding| self.push(finding.severity, finding.to_string()));
+    }
+
+    /// A running signer repeats what it found when it started.
+    fn push(&mut self, level: Severity, text: String) {
+        if !self.findings.iter().any(|(_, told)| *told == text) {
+            self.findings.push((level, text));
+        }
+    }
+
     pub(super) fn ok(&mut self, text: impl Into<String>) {
-        self.findings.push((Level::Ok, text.into()));
+        self.push(Severity::Ok, text.into());
     }
 
     pub(super) fn warn(&mut self, text: impl Into<String>) {
-        self.findings.push((Level::Warn, text.into()));
+        self.push(Severity::Warn, text.into());
     }
 
     pub(super) fn fail(&mut self, text: impl Into<String>) {
-        self.findings.push((Level::Fail, text.into()));
+        self.push(Severity::Fail, text.into());
     }
 
     /// Figures of a device. What they mean stands in a finding too.
@@ -59,8 +59,8 @@ impl Report {
         self.disks.push(json!({ "directory": directory, "flush_p50_us": p50, "flush_p99_us": p99 }));
     }
 
-    fn worst(&self) -> Level {
-        self.findings.iter().map(|(level, _)| *level).max().unwrap_or(Level::Ok)
+    fn worst(&self) -> Severity {
+        self.findings.iter().map(|(level, _)| *level).max().unwrap_or(Severity::Ok)
     }
 
     /// Prints the answer. The error holds nothing but the exit code.
@@ -71,23 +71,23 @@ impl Report {
         };
         output::print(&answer)?;
         match self.worst() {
-            Level::Ok => Ok(()),
-            Level::Warn if !warnings_fail => Ok(()),
-            Level::Warn => Err(CliError::new(Exit::CheckWarning, "")),
-            Level::Fail => Err(CliError::new(Exit::CheckError, "")),
+            Severity::Ok => Ok(()),
+            Severity::Warn if !warnings_fail => Ok(()),
+            Severity::Warn => Err(CliError::new(Exit::CheckWarning, "")),
+            Severity::Fail => Err(CliError::new(Exit::CheckError, "")),
         }
     }
 
     fn as_text(&self) -> String {
-        let line = |(level, text): &(Level, String)| format!("{:<5} {text}", level.name());
+        let line = |(level, text): &(Severity, String)| format!("{:<5} {text}", name(*level));
         self.findings.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     fn as_json(&self) -> Value {
-        let finding = |(level, text): &(Level, String)| json!({ "level": level.name(), "text": text });
+        let finding = |(level, text): &(Severity, String)| json!({ "level": name(*level), "text": text });
         json!({
             "schema": 1,
-            "result": self.worst().name(),
+            "result": name(self.worst()),
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
             "devices": self.devices,
             "disks": self.disks,
@@ -102,12 +102,12 @@ mod tests {
     #[test]
     fn the_worst_finding_decides() {
         let mut report = Report::default();
-        assert_eq!(report.worst(), Level::Ok);
+        assert_eq!(report.worst(), Severity::Ok);
         report.ok("one");
         report.warn("two");
-        assert_eq!((report.worst(), report.as_text().as_str()), (Level::Warn, "ok    one\nwarn  two"));
+        assert_eq!((report.worst(), report.as_text().as_str()), (Severity::Warn, "ok    one\nwarn  two"));
         report.fail("three");
         report.ok("four");
-        assert_eq!((report.worst(), &report.as_json()["result"]), (Level::Fail, &json!("fail")));
+        assert_eq!((report.worst(), &report.as_json()["result"]), (Severity::Fail, &json!("fail")));
     }
 }

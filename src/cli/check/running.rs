@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     ops::{
         status::{DeviceStatus, Status},
-        web,
+        utc, web,
     },
 };
 use std::{env, time::Duration};
@@ -27,9 +27,13 @@ pub(super) fn ask(config: &Config, block_time: Duration, report: &mut Report) {
 
 fn tell(status: &Status, block_time: Duration, report: &mut Report) {
     for chain in &status.chains {
-        match chain.missing.is_empty() {
-            true => report.ok(format!("chain {}: signs", chain.id)),
-            false => chain.missing.iter().for_each(|missing| report.fail(format!("chain {}: {missing}", chain.id))),
+        let mut troubles = chain.missing.iter().chain(&chain.refusing).peekable();
+        match (troubles.peek(), chain.quiet(status.now)) {
+            (None, None) => report.ok(format!("chain {}: signs", chain.id)),
+            (None, Some(since)) => {
+                report.ok(format!("chain {}: could sign, asked for nothing since {}", chain.id, utc::at(since)));
+            }
+            (Some(_), _) => troubles.for_each(|trouble| report.fail(format!("chain {}: {trouble}", chain.id))),
         }
     }
     for device in &status.devices {

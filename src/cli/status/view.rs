@@ -2,7 +2,10 @@
 
 use crate::{
     consensus::{Hrs, Step},
-    ops::status::{ChainStatus, DeviceStatus, Latency, NodeStatus, Status},
+    ops::{
+        status::{ChainStatus, DeviceStatus, Latency, NodeStatus, Status},
+        utc,
+    },
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,9 +14,6 @@ use std::{
 
 /// How many looks back the course of the answer times goes.
 const COURSE: usize = 40;
-
-/// How long after its last signature a chain's refusals are no longer the usual second request of a second node.
-const REFUSING_SECONDS: u64 = 10;
 
 /// Draws one status after the other, and remembers what it needs to show a course.
 pub(super) struct View {
@@ -65,7 +65,9 @@ impl View {
     /// One picture, with a line break at its end.
     pub(super) fn draw(&mut self, status: &Status) -> String {
         let paint = self.paint;
+        let is_quiet = status.chains.iter().any(|chain| chain.quiet(status.now).is_some());
         let ready = match status.ready {
+            true if is_quiet => paint.good("every chain could sign, and not every one is asked"),
             true => paint.good("every chain signs"),
             false => paint.bad("not every chain signs"),
         };
@@ -88,19 +90,20 @@ impl View {
 }
 
 fn draw_chain(text: &mut String, paint: Paint, chain: &ChainStatus, course: &Course, now: u64) {
-    let refused_at = chain.nodes.iter().filter_map(|node| Some(node.refusals.last()?.0)).max();
-    let refuses = refused_at.is_some_and(|at| at > chain.signed_at.unwrap_or_default() + REFUSING_SECONDS);
-    let state = match chain.missing.is_empty() {
-        true if refuses => paint.bad("could sign, but refuses what it is asked"),
-        true => paint.good("signs"),
-        false => paint.bad("does not sign"),
+    let state = match (chain.missing.is_empty(), &chain.refusing, chain.quiet(now)) {
+        (false, ..) => paint.bad("does not sign"),
+        (true, Some(_), _) => paint.bad("refuses what it is asked"),
+        (true, None, Some(since)) => {
+            paint.good(&format!("could sign, asked for nothing since {} ({})", utc::at(since), ago(now, since)))
+        }
+        (true, None, None) => paint.good("signs"),
     };
     let mark = mark(chain.mark);
     let signed = chain
         .signed_at
         .map_or("nothing signed since the start".to_owned(), |at| format!("last signed {}", ago(now, at)));
     let _ = writeln!(text, "\n{}  {state}, watermark {mark}, {signed}", paint.bold(&chain.id),);
-    for missing in &chain.missing {
+    for missing in chain.missing.iter().chain(&chain.refusing) {
         let _ = writeln!(text, "  {}", paint.bad(missing));
     }
     if let (Some(key), Some(address)) = (&chain.public_key, &chain.address) {
@@ -118,10 +121,13 @@ fn draw_chain(text: &mut String, paint: Paint, chain: &ChainStatus, course: &Cou
 }
 
 fn draw_node(text: &mut String, paint: Paint, node: &NodeStatus, now: u64) {
-    let link = match (node.up_since, &node.lost) {
-        (Some(since), _) => paint.good(&format!("up for {}", span(now.saturating_sub(since)))),
-        (None, Some((at, why))) => paint.bad(&format!("down: {why} ({})", ago(now, *at))),
-        (None, None) => paint.bad("not connected yet"),
+    let link = match (node.up_since, node.down_since, &node.lost) {
+        (Some(since), ..) => paint.good(&format!("up for {}", span(now.saturating_sub(since)))),
+        (None, Some(since), Some((_, why))) => {
+            let down_for = span(now.saturating_sub(since));
+            paint.bad(&format!("down since {} ({down_for}): {why}", utc::at(since)))
+        }
+        _ => paint.bad("not connected yet"),
     };
     let _ = writeln!(text, "  node     {}  {link}", node.address);
     if let Some(peer) = &node.peer {
@@ -246,6 +252,7 @@ mod tests {
             address: "tcp://10.0.0.1:26659".into(),
             peer: Some("aabb".into()),
             up_since: Some(940),
+            down_since: None,
             connects: 2,
             lost: Some((930, "the node closed the connection".into())),
             signed: 8,
@@ -255,7 +262,13 @@ mod tests {
             answer,
             refusals: vec![(990, "height regression refused".into())],
         };
-        let down = NodeStatus { up_since: None, address: "unix:///b".into(), refusals: vec![], ..node.clone() };
+        let down = NodeStatus {
+            up_since: None,
+            down_since: Some(700),
+            address: "unix:///b".into(),
+            refusals: vec![],
+            ..node.clone()
+        };
         let chain = ChainStatus {
             id: "test-1".into(),
             public_key: Some("2152".into()),
@@ -263,6 +276,8 @@ mod tests {
             mark: (7, 0, 3),
             signed_at: Some(998),
             missing: vec![],
+            refusing: None,
+            quiet_since: Some(998),
             flush: answer,
             nodes: vec![node, down],
         };
@@ -298,7 +313,7 @@ mod tests {
             "tcp://10.0.0.1:26659  up for 1 min 0 s",
             "8 signed, 1 repeated, 1 refused, 0 failed, 2 connects; answers p50 ≤ 1.00 ms, p99 ≤ 2.50 ms, mean 0.90 ms",
             "refused 10 s ago: height regression refused",
-            "unix:///b  down: the node closed the connection (1 min 10 s ago)",
+            "unix:///b  down since 1970-01-01T00:11:40Z (5 min 0 s): the node closed the connection",
             "YubiHSM at tcp://a  down: unplugged",
             "for test-1; 1 waiting, 2 failed, 3 sessions",
         ] {
@@ -306,10 +321,17 @@ mod tests {
         }
         assert!(!text.contains('\x1b'));
         let mut refusing = status();
-        refusing.chains[0].signed_at = Some(979);
+        refusing.chains[0].refusing = Some("node unix:///b was refused".into());
         refusing.chains[0].mark = (9, 2_147_483_647, 3);
         let text = View::new(Paint(false)).draw(&refusing);
-        assert!(text.contains("test-1  could sign, but refuses what it is asked, watermark 9/end, last"), "{text}");
+        assert!(text.contains("test-1  refuses what it is asked, watermark 9/end, last"), "{text}");
+        assert!(text.contains("\n  node unix:///b was refused\n"), "{text}");
+        let mut quiet = status();
+        quiet.ready = true;
+        quiet.chains[0].quiet_since = Some(900);
+        let text = View::new(Paint(false)).draw(&quiet);
+        let words = "test-1  could sign, asked for nothing since 1970-01-01T00:15:00Z (1 min 40 s ago), watermark";
+        assert!(text.contains(words) && text.contains("every chain could sign, and not every one is asked"), "{text}");
         assert!(View::new(Paint(true)).draw(&status()).contains("\x1b[1;31mdown: unplugged\x1b[0m"));
     }
 

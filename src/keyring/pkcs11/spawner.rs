@@ -93,7 +93,8 @@ fn request_child(mut control: &UnixStream, number: usize) -> io::Result<Result<U
     control.write_all(&number.to_le_bytes())?;
     Ok(match receive_descriptor(control)? {
         Some(stream) => Ok(stream.into()),
-        None => Err(Trouble::Fatal(read_json::<String>(&mut control)?.into())),
+        // A PIN that cannot be read yet, or a system that starts no program now: neither has cost an attempt.
+        None => Err(Trouble::Broken(read_json::<String>(&mut control)?.into())),
     })
 }
 
@@ -131,6 +132,8 @@ struct Token {
     spec: TokenSpec,
     switches: Switches,
     pin: Result<Option<Locked>, String>,
+    /// Where a PIN that could not be read is looked for again: its file may come late.
+    source: Option<PinSource>,
     /// Variables that held the PIN of any token.
     secret: Arc<[String]>,
     child: Option<Child>,
@@ -140,16 +143,17 @@ struct Token {
 
 impl Token {
     fn new(plan: Plan, switches: Switches, secret: Arc<[String]>) -> Self {
-        let pin = plan.pin.as_ref().map(pin::read).transpose();
-        let pin = pin.and_then(|pin| match pin {
-            None => Ok(None),
-            Some(pin) => Locked::new(&pin).map(Some).ok_or_else(|| "the PIN is too long".to_owned()),
-        });
-        Self { spec: plan.spec, switches, pin, secret, child: None, ended: Vec::new() }
+        let pin = read_pin(plan.pin.as_ref());
+        let source = plan.pin.filter(|_| pin.is_err());
+        Self { spec: plan.spec, switches, pin, source, secret, child: None, ended: Vec::new() }
     }
 
     fn start_child(&mut self) -> Result<UnixStream, String> {
         self.end_child();
+        if self.pin.is_err() {
+            self.pin = read_pin(self.source.as_ref());
+            self.source.take_if(|_| self.pin.is_ok());
+        }
         let pin = self.pin.as_ref().map_err(Clone::clone)?;
         let cannot = |error: io::Error| format!("cannot start a child process for {}: {error}", self.spec.token);
         let (mut ours, theirs) = UnixStream::pair().map_err(cannot)?;
@@ -176,6 +180,14 @@ impl Token {
             self.ended.push(child);
         }
         self.ended.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+}
+
+/// No attempt is made with a PIN here, so reading it again costs none.
+fn read_pin(source: Option<&PinSource>) -> Result<Option<Locked>, String> {
+    match source.map(pin::read).transpose()? {
+        None => Ok(None),
+        Some(pin) => Locked::new(&pin).map(Some).ok_or_else(|| "the PIN is too long".to_owned()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Being let in: the password, and how often a device may be asked for a session.
 
 use super::{
-    client::{Client, DeviceInfo, Reached},
+    client::{Client, DeviceInfo, NotOpened, Reached},
     connector::{self, Status},
     lane::{Lane, Threads},
 };
@@ -11,17 +11,18 @@ use crate::{
     ops::names::Names,
 };
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use yubihsm::{Credentials, authentication::Key};
 use zeroize::Zeroizing;
 
-/// How long a session that nobody uses lives on the device. The crate cannot close one.
-const SESSION_LIFE: Duration = Duration::from_secs(30);
-/// How many sessions may be asked for within [`SESSION_LIFE`]: half of the device's 16, so that others find one too.
-const SESSIONS_MAX: usize = 8;
+/// How many sessions may be asked for at once.
+const SESSIONS_AT_ONCE: u32 = 4;
+/// How long until one more may be asked for. A session that nobody uses lives for 30 s on the device, and the crate
+/// cannot close one: with those at once there are never more than 12 of the device's 16, so that others find one too.
+/// Spread out, and not eight and then none for half a minute: what broke them is most often over within a second.
+const SESSION_EVERY: Duration = Duration::from_millis(3750);
 
 /// A way to a device.
 pub struct Access {
@@ -89,10 +90,22 @@ impl Access {
         Lane::open(&self.threads, deadline, move || {
             let reached = Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?;
             let sessions = || sessions.lock().expect("nobody panics with this lock");
-            sessions().count(Instant::now())?;
+            sessions().take(Instant::now())?;
             let opened = Client::open(&config, reached, credentials);
-            sessions().last_failure = opened.as_ref().err().map(|trouble| trouble.text().to_owned());
-            opened
+            let mut sessions = sessions();
+            match opened {
+                Ok(client) => {
+                    sessions.last_failure = None;
+                    Ok(client)
+                }
+                Err(NotOpened { trouble, takes_session }) => {
+                    sessions.last_failure = Some(trouble.text().to_owned());
+                    if !takes_session {
+                        sessions.give_back();
+                    }
+                    Err(trouble)
+                }
+            }
         })
     }
 
@@ -124,29 +137,38 @@ pub fn read_password(source: &PasswordSource) -> Result<Zeroizing<String>, Strin
     Ok(password)
 }
 
-/// When sessions were asked for.
+/// How many sessions may be asked for: a bucket that holds a few and gets another one every few seconds.
 #[derive(Default)]
 struct Sessions {
-    asked: VecDeque<Instant>,
+    /// How long the bucket takes to be full again.
+    missing: Duration,
+    /// When that was so.
+    at: Option<Instant>,
     /// Why there was none the last time.
     last_failure: Option<String>,
 }
 
 impl Sessions {
-    /// Counts one more, or refuses it.
-    fn count(&mut self, now: Instant) -> Result<(), Trouble> {
-        while self.asked.front().is_some_and(|asked| now.duration_since(*asked) >= SESSION_LIFE) {
-            self.asked.pop_front();
-        }
-        if self.asked.len() >= SESSIONS_MAX {
+    /// Takes one, or refuses it.
+    fn take(&mut self, now: Instant) -> Result<(), Trouble> {
+        let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.missing = self.missing.saturating_sub(passed);
+        self.at = Some(now);
+        if self.missing + SESSION_EVERY > SESSION_EVERY * SESSIONS_AT_ONCE {
             let why = self.last_failure.as_deref().unwrap_or("it loses one session after the other");
-            let seconds = SESSION_LIFE.as_secs();
-            let text =
-                format!("{why}. Waiting: it was asked for {SESSIONS_MAX} sessions within {seconds} s, and has 16");
+            let text = format!(
+                "{why}. Waiting for at most {} s: the device has 16 sessions, and each is its own for 30 s",
+                SESSION_EVERY.as_secs() + 1
+            );
             return Err(Trouble::Broken(text.into()));
         }
-        self.asked.push_back(now);
+        self.missing += SESSION_EVERY;
         Ok(())
+    }
+
+    /// Puts one back that the device knows nothing of.
+    fn give_back(&mut self) {
+        self.missing = self.missing.saturating_sub(SESSION_EVERY);
     }
 }
 
@@ -190,13 +212,36 @@ mod tests {
     fn sessions_are_opened_no_faster_than_the_device_forgets_them() {
         let mut sessions = Sessions::default();
         let begin = Instant::now();
-        for second in 0..8 {
-            assert_eq!(sessions.count(begin + Duration::from_secs(second)), Ok(()));
+        let at = |milliseconds| begin + Duration::from_millis(milliseconds);
+        for _ in 0..SESSIONS_AT_ONCE {
+            assert_eq!(sessions.take(at(0)), Ok(()));
         }
-        assert!(matches!(sessions.count(begin + Duration::from_secs(29)), Err(Trouble::Broken(_))));
-        assert_eq!(sessions.count(begin + Duration::from_secs(30)), Ok(()), "the first has ended");
+        for wait in [0, 1000, 3749] {
+            assert!(matches!(sessions.take(at(wait)), Err(Trouble::Broken(_))), "{wait}");
+        }
+        assert_eq!(sessions.take(at(3750)), Ok(()), "the next one");
         sessions.last_failure = Some("wrong password".into());
-        let refused = sessions.count(begin + Duration::from_millis(30_500)).unwrap_err();
+        let refused = sessions.take(at(3751)).unwrap_err();
         assert!(refused.text().starts_with("wrong password. Waiting"), "{refused:?}");
+        let within_a_life = (3751..30_000).filter(|moment| sessions.take(at(*moment)).is_ok()).count();
+        assert_eq!(SESSIONS_AT_ONCE as usize + 1 + within_a_life, 11, "of the device's 16");
+        for _ in 0..SESSIONS_AT_ONCE {
+            assert_eq!(sessions.take(at(300_000)), Ok(()), "and no more than at first, however long it was quiet");
+        }
+        assert!(sessions.take(at(300_000)).is_err());
+    }
+
+    #[test]
+    fn what_takes_no_session_costs_none() {
+        let mut sessions = Sessions::default();
+        let now = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(sessions.take(now), Ok(()));
+            sessions.give_back();
+        }
+        for _ in 0..SESSIONS_AT_ONCE {
+            assert_eq!(sessions.take(now), Ok(()));
+        }
+        assert!(sessions.take(now).is_err());
     }
 }

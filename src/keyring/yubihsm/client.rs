@@ -132,18 +132,36 @@ fn usb(_timeout_ms: u64, _serial_number: Option<&str>) -> Result<Reached, Troubl
     Err(Trouble::Fatal("this build cannot speak USB: it lacks the cargo feature `usb`".into()))
 }
 
+/// Why there is no client.
+#[derive(Debug)]
+pub struct NotOpened {
+    /// What to tell.
+    pub trouble: Trouble,
+    /// Whether the device may hold a session all the same.
+    pub takes_session: bool,
+}
+
+impl From<Trouble> for NotOpened {
+    fn from(trouble: Trouble) -> Self {
+        Self { trouble, takes_session: true }
+    }
+}
+
 impl Client {
     /// Opens a session, and looks whether it is the right device.
-    pub fn open(config: &YubiHsmConfig, reached: Reached, credentials: Credentials) -> Result<Self, Trouble> {
+    pub fn open(config: &YubiHsmConfig, reached: Reached, credentials: Credentials) -> Result<Self, NotOpened> {
         let auth_key = config.auth_key;
         // Without reconnecting: a session that the crate replaces by itself would be one that nobody has counted.
         let opened = contain(|| yubihsm::Client::open(reached.connector, credentials, false));
-        let crate_client = opened.map_err(|text| panicked(&text))?.map_err(|error| not_opened(&error, auth_key))?;
+        let crate_client = opened.map_err(|text| panicked(&text))?.map_err(|error| NotOpened {
+            trouble: not_opened(&error, auth_key),
+            takes_session: error.device_error() != Some(DeviceError::SessionsFull) && !was_refused(&error),
+        })?;
         let client = Self { crate_client, auth_key };
         if let Some(expected) = &config.serial_number {
             let found = client.ask("tell its serial number", yubihsm::Client::device_info)?.serial_number.to_string();
             if found != *expected {
-                return Err(Trouble::Broken(format!("the device there has the serial number {found}").into()));
+                return Err(Trouble::Broken(format!("the device there has the serial number {found}").into()).into());
             }
         }
         Ok(client)
@@ -267,6 +285,18 @@ fn lost(error: &Error) -> Trouble {
         }
         _ => Trouble::Broken(format!("the session was lost ({error})").into()),
     }
+}
+
+/// Whether the connector did not even accept a connection: nothing has reached the device.
+fn was_refused(error: &Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 /// Why there is no session. Trying again does no harm: a YubiHSM locks nothing after wrong passwords.

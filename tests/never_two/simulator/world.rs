@@ -211,7 +211,7 @@ impl World {
                     self.chain = None;
                 }
             }
-            Refusal::StateUnusable(_) => {
+            Refusal::NotYet(_) | Refusal::StateUnusable(_) => {
                 tally.files_failed += 1;
                 self.uneasy = UNEASY_STEPS;
                 if self.key == KeyKind::Devices || self.dice.percent(50) {

@@ -1,0 +1,273 @@
+//! The one look at configuration, permissions, state and machine before anything is opened: `check` prints what it finds,
+//! and `start` acts by it. What fails here `start` refuses with the same words, for one chain or for all; of what is worth
+//! a warning it warns in its log and its status.
+//!
+//! | file | what it looks at |
+//! | --- | --- |
+//! | `chain` | a chain: its key, its state, its state hook |
+//! | `disk` | the directories of the states |
+//! | `trust` | who could put another file in a file's place |
+//!
+//! Opens no device, asks for no PIN, starts no program, and leaves no file behind. What has to be measured (devices, flushes)
+//! is `check`'s alone: a signer at work measures it all the time.
+
+mod chain;
+mod disk;
+mod trust;
+
+use crate::{
+    config::{self, Config, NodeAddress},
+    consensus::ChainId,
+    keyring::IdentityKey,
+    privval::Refusal,
+    watermark::HostId,
+};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+use trust::{Guards, Kind, Us};
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Worth knowing; the signer signs.
+    Warn,
+    /// Keeps the signer, or one of its chains, from signing.
+    Fail,
+}
+
+/// Whom a finding concerns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// One chain. If it fails, that chain stays closed and the others sign.
+    Chain(ChainId),
+    /// The nodes that are dialled with the identity key in this file.
+    Identity(PathBuf),
+    /// The whole program.
+    Signer,
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// The audit file.
+    Audit,
+    /// The configuration file.
+    Config,
+    /// Who could put another program in the place of a state hook.
+    Hook,
+    /// A state hook that cannot be started now. `start` learns that itself, whenever it asks the hook, in the same words.
+    HookProgram,
+    /// An identity key.
+    Identity,
+    /// A consensus key, or what leads to it.
+    Key,
+    /// The machine: its disks, its clock, its identity.
+    Machine,
+    /// A state file.
+    State,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How it is.
+    pub severity: Severity,
+    /// Whom it concerns.
+    pub subject: Subject,
+    /// What it is about.
+    pub topic: Topic,
+    /// What is so.
+    pub what: String,
+    /// What to do about it. Empty if there is nothing to do, or if `what` is an error that says it.
+    pub remedy: String,
+    /// Whether it may pass with nobody doing anything.
+    pub passes: bool,
+}
+
+impl Finding {
+    /// What is so and what to do, without whom it concerns.
+    pub fn text(&self) -> String {
+        match self.remedy.as_str() {
+            "" => self.what.clone(),
+            remedy => format!("{}: {remedy}", self.what),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Subject::Chain(chain) = &self.subject {
+            write!(f, "chain {chain}: ")?;
+        }
+        f.write_str(&self.text())
+    }
+}
+
+/// All that was found, in the order in which it was looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Finding> {
+        self.0.iter()
+    }
+
+    /// Each warning, as one line.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.0.iter().filter(|finding| finding.severity == Severity::Warn).map(ToString::to_string)
+    }
+
+    /// What keeps the whole signer from starting: about what the first of it is, and all of it, a line each. But for the
+    /// audit file, which `start` opens anyway, and fails to in the same words.
+    pub fn refusal(&self) -> Option<(Topic, String)> {
+        let failed: Vec<_> = self.failed(&Subject::Signer).filter(|found| found.topic != Topic::Audit).collect();
+        let first = failed.first()?.topic;
+        let all: Vec<_> = failed.into_iter().map(Finding::text).collect();
+        Some((first, all.join("\n")))
+    }
+
+    /// What keeps that chain from being opened, and whether all of it may pass.
+    pub fn closed(&self, chain: &ChainId) -> Option<(Refusal, bool)> {
+        let subject = Subject::Chain(chain.clone());
+        let failed: Vec<_> = self.failed(&subject).filter(|found| found.topic != Topic::HookProgram).collect();
+        let key = failed.first()?.topic == Topic::Key;
+        let passes = failed.iter().all(|found| found.passes);
+        let all = failed.into_iter().map(Finding::text).collect::<Vec<_>>().join("; ");
+        Some((if key { Refusal::KeyUnavailable(all) } else { Refusal::StateUnusable(all) }, passes))
+    }
+
+    /// What keeps nodes from being dialled with that identity key.
+    pub fn unfit_identity(&self, path: &Path) -> Option<String> {
+        self.failed(&Subject::Identity(path.into())).next().map(Finding::text)
+    }
+
+    fn failed(&self, subject: &Subject) -> impl Iterator<Item = &Finding> {
+        self.0.iter().filter(move |found| found.severity == Severity::Fail && found.subject == *subject)
+    }
+
+    fn push(&mut self, severity: Severity, about: (&Subject, Topic), what: impl Into<String>, remedy: &str) {
+        let (subject, topic) = (about.0.clone(), about.1);
+        let finding = Finding { severity, subject, topic, what: what.into(), remedy: remedy.into(), passes: false };
+        if !self.0.contains(&finding) {
+            self.0.push(finding);
+        }
+    }
+
+    /// A failure that may pass by itself, or not.
+    fn fail(&mut self, about: (&Subject, Topic), what: impl Into<String>, remedy: &str, passes: bool) {
+        let (subject, topic) = (about.0.clone(), about.1);
+        let severity = Severity::Fail;
+        self.0.push(Finding { severity, subject, topic, what: what.into(), remedy: remedy.into(), passes });
+    }
+}
+
+/// Looks at everything. `warnings` are those of the configuration.
+pub fn look(config: &Config, warnings: &[config::Finding]) -> Findings {
+    let mut look = Look { config, guards: Guards::new(Us::now()), findings: Findings::default() };
+    look.at_config(warnings);
+    look.at_audit();
+    let host = look.at_host();
+    for chain in &config.chains {
+        look.at_chain(chain, host);
+    }
+    look.at_identities();
+    look.at_disks();
+    look.at_clock();
+    look.findings
+}
+
+/// A look in progress.
+struct Look<'a> {
+    config: &'a Config,
+    guards: Guards,
+    findings: Findings,
+}
+
+impl Look<'_> {
+    fn at_config(&mut self, warnings: &[config::Finding]) {
+        let about = (&Subject::Signer, Topic::Config);
+        let path = &self.config.path;
+        self.findings.push(Severity::Ok, about, format!("{} is a configuration", path.display()), "");
+        for warning in warnings {
+            self.findings.push(Severity::Warn, about, warning.at(path), "");
+        }
+        self.guard(about, path, "configuration", Kind::Program);
+    }
+
+    /// Who reads an audit wants it from the first decision, so a file that cannot be had ends the start.
+    fn at_audit(&mut self) {
+        let Some(path) = self.config.own.audit.as_deref() else { return };
+        let about = (&Subject::Signer, Topic::Audit);
+        if let Err(error) = appendable(path) {
+            let what = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
+            return self.findings.push(Severity::Fail, about, what, "");
+        }
+        // It guards nothing.
+        for flaw in self.guards.flaws(about.0, path, "audit file", Kind::Program) {
+            self.findings.push(Severity::Warn, about, flaw.what, &flaw.remedy);
+        }
+    }
+
+    fn at_host(&mut self) -> Option<HostId> {
+        let about = (&Subject::Signer, Topic::Machine);
+        HostId::of_this_machine().map_err(|error| self.findings.push(Severity::Fail, about, error.to_string(), "")).ok()
+    }
+
+    fn at_identities(&mut self) {
+        let mut seen: Vec<&Path> = Vec::new();
+        for validator in &self.config.validators {
+            let NodeAddress::Tcp { identity_key, .. } = &validator.address else { continue };
+            if seen.contains(&identity_key.as_path()) {
+                continue;
+            }
+            seen.push(identity_key);
+            let subject = Subject::Identity(identity_key.clone());
+            let about = (&subject, Topic::Identity);
+            match IdentityKey::load(identity_key) {
+                Ok(key) => {
+                    let what = format!("identity key {}: peer id {}", identity_key.display(), key.peer_id());
+                    self.findings.push(Severity::Ok, about, what, "");
+                }
+                Err(error) => self.findings.push(Severity::Fail, about, format!("identity key: {error}"), ""),
+            }
+            self.guard(about, identity_key, "identity key", Kind::Secret);
+        }
+    }
+
+    /// Says who could put another file in the place of this one.
+    fn guard(&mut self, about: (&Subject, Topic), path: &Path, what: &'static str, kind: Kind) {
+        for flaw in self.guards.flaws(about.0, path, what, kind) {
+            self.findings.push(flaw.severity, about, flaw.what, &flaw.remedy);
+        }
+    }
+}
+
+/// Whether a file can be appended to, or made.
+fn appendable(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(_) => accessible(path, Access::READ_OK | Access::WRITE_OK),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            accessible(directory_of(path), Access::WRITE_OK | Access::EXEC_OK)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether this process may. Not by trying: opening a pipe would wait, and opening a device can do anything.
+fn accessible(path: &Path, access: Access) -> io::Result<()> {
+    Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
+/// The directory of a path, as it is written.
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,130 @@
+//! State hooks, each run by a small process of its own.
+//!
+//! The confined signer starts no program, and a hook whose node is not up yet has to be started again. So each hook has
+//! a process that was started before the signer confined itself, that can run this one command and nothing else, and
+//! that ends as soon as the hook has named a height. The signer sends it an empty line and gets back a line; the
+//! command itself it never names.
+
+use super::{
+    helper::{self, Helper},
+    names::{read_line, write_line},
+};
+use crate::{
+    config::{Config, HookConfig},
+    consensus::ChainId,
+    hook::{self, HookError},
+    inspect::Findings,
+};
+use rustix::process::{Signal, getpgrp, getpid, kill_process_group};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead as _, BufReader, Write as _},
+    sync::mpsc::channel,
+    thread,
+    time::Duration,
+};
+
+/// The hidden command that becomes the process of a hook.
+pub const HOOK_COMMAND: &str = "state-hook";
+
+/// How much longer than its hook the process may take.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The hooks of a configuration.
+#[derive(Default)]
+pub struct Hooks(BTreeMap<ChainId, Hook>);
+
+/// A hook and its process.
+pub struct Hook {
+    helper: Helper,
+    /// Whether an answer is still to come.
+    asked: bool,
+}
+
+/// What the process of a hook has to know.
+#[derive(Deserialize, Serialize)]
+struct Task {
+    command: Vec<String>,
+    timeout: Duration,
+}
+
+impl Hooks {
+    /// Starts a process for the hook of every served chain, and has all of them ask.
+    pub fn start(config: &Config, findings: &Findings) -> io::Result<Self> {
+        // That of a chain which stays closed is not run: it may be somebody else's program.
+        let open = config.served_chains().filter(|chain| findings.closed(&chain.id).is_none());
+        let hooks = open.filter_map(|chain| Some((chain.id.clone(), chain.state_hook.as_ref()?)));
+        hooks.map(|(chain, config)| Ok((chain, Hook::start(config)?))).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// The hook of that chain.
+    pub fn take(&mut self, chain: &ChainId) -> Option<Hook> {
+        self.0.remove(chain)
+    }
+}
+
+impl Hook {
+    fn start(config: &HookConfig) -> io::Result<Self> {
+        let helper = Helper::start(HOOK_COMMAND)?;
+        let task = Task { command: config.command.clone(), timeout: config.timeout };
+        write_line(&mut helper.control(), &task)?;
+        helper.control().set_read_timeout(Some(config.timeout + GRACE))?;
+        let mut hook = Self { helper, asked: false };
+        hook.ask()?;
+        Ok(hook)
+    }
+
+    /// Has the hook run, unless it does already.
+    fn ask(&mut self) -> io::Result<()> {
+        if !self.asked {
+            self.helper.control().write_all(b"\n")?;
+            self.asked = true;
+        }
+        Ok(())
+    }
+
+    /// The height that the hook names.
+    pub fn height(&mut self) -> Result<u64, HookError> {
+        self.ask().map_err(HookError::Gone)?;
+        // One line, and nothing follows it before the next question.
+        let answer: Result<u64, String> = match read_line(&mut BufReader::new(&*self.helper.control())) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Err(HookError::Told("the state hook does not end".into()));
+            }
+            other => other.map_err(HookError::Gone)?,
+        };
+        self.asked = false;
+        answer.map_err(HookError::Told)
+    }
+}
+
+/// The program of the hidden command `state-hook`: for each empty line on its control stream it runs the hook. Ends with
+/// the stream, and so does a hook that still runs.
+pub fn run() -> io::Result<()> {
+    let mut control = helper::standard_input()?;
+    let mut questions = BufReader::new(control.try_clone()?);
+    let Task { command, timeout } = read_line(&mut questions)?;
+    let config = HookConfig { command, timeout, fail_closed: true };
+    let (ask, asked) = channel();
+    thread::Builder::new().name("hook".into()).spawn(move || {
+        for () in asked {
+            let answer = hook::ask(&config).map_err(|error| error.to_string());
+            if write_line(&mut control, &answer).is_err() {
+                return;
+            }
+        }
+    })?;
+    let mut question = String::new();
+    while questions.read_line(&mut question)? > 0 {
+        question.clear();
+        if ask.send(()).is_err() {
+            break;
+        }
+    }
+    // The signer has made this process the first of a group of its own; started by hand it is not.
+    if getpgrp() == getpid() {
+        let _ = kill_process_group(getpgrp(), Signal::KILL);
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! Which troubles pass by themselves: a disk that is full, a mount that comes late, a device that is not plugged in yet.
+//!
+//! A signer that fails for one of them ends with an exit code after which its supervisor starts it again; for all else it
+//! ends for good, because only a person can mend it. A missing state file is of the second kind: a signer that waits
+//! for one would begin to sign the moment that somebody puts one there, perhaps before the other signer is stopped.
+
+use crate::{
+    keyring::KeyError,
+    state::StateError,
+    watermark::{FileError, StoreError},
+};
+use std::{fs, io, path::Path};
+
+/// Whether a key that cannot be used now may be usable later, with nobody doing anything.
+pub fn key(error: &KeyError) -> bool {
+    match error {
+        // A secrets mount comes late; a device is not there yet.
+        KeyError::Missing { .. } | KeyError::PublicKey { .. } | KeyError::Random { .. } => true,
+        KeyError::Io { error, .. } => io(error),
+        KeyError::Denied { .. }
+        | KeyError::Exists { .. }
+        | KeyError::Foreign { .. }
+        | KeyError::Malformed { .. }
+        | KeyError::NotAFile { .. }
+        | KeyError::Permissions { .. }
+        | KeyError::TooLarge { .. } => false,
+    }
+}
+
+/// The same for a state file.
+pub fn state(error: &StateError) -> bool {
+    match error {
+        StateError::File(FileError::DeadLink { .. }) => true,
+        // A file system that is not mounted lacks the directory, not only the file.
+        StateError::File(FileError::Missing { path }) => {
+            !fs::metadata(directory(path)).is_ok_and(|found| found.is_dir())
+        }
+        StateError::File(FileError::Io { error, .. }) => io(error),
+        StateError::Store { error, .. } => store(error),
+        StateError::Theirs { error, .. } => io(error),
+        _ => false,
+    }
+}
+
+/// The same for a state file that has been opened.
+pub fn store(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { error, .. } if io(error))
+}
+
+/// The same for what the system says.
+pub fn io(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+    )
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A signer that was killed and is not gone: it hangs in a wait for a disk, and still holds what it had locked. It will
+/// never sign again, and ends as soon as the disk answers. `proc` is where the kernel shows its processes.
+pub fn dying_signer(proc: &Path) -> Option<u32> {
+    let own = std::process::id();
+    let processes =
+        fs::read_dir(proc).ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut others = processes.filter(|id| *id != own);
+    others.find(|id| {
+        let text = |name: &str| fs::read_to_string(proc.join(id.to_string()).join(name)).unwrap_or_default();
+        text("cmdline").split('\0').nth(1) == Some("start") && is_dying(&text("status"))
+    })
+}
+
+/// Whether the kernel's word on a process says that it is a signer with a SIGKILL before it that it has not taken yet.
+fn is_dying(status: &str) -> bool {
+    /// SIGKILL is signal 9, and the mask begins with 1.
+    const KILL: u64 = 1 << 8;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+    let pending = |name: &str| field(name).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or_default();
+    field("Name") == Some("highwater")
+        && !field("State").is_some_and(|state| state.starts_with('Z'))
+        && (pending("SigPnd") | pending("ShdPnd")) & KILL != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(name: &str, state: &str, own: &str, shared: &str) -> String {
+        format!(
+            "Name:\t{name}\nUmask:\t0077\nState:\t{state}\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t0000000000000100\n"
+        )
+    }
+
+    #[test]
+    fn only_a_signer_that_was_killed_and_hangs_is_dying() {
+        const NONE: &str = "0000000000000000";
+        const KILL: &str = "0000000000000100";
+        for (text, dying) in [
+            (status("highwater", "D (disk sleep)", KILL, NONE), true),
+            (status("highwater", "D (disk sleep)", NONE, "0000000000004100"), true),
+            (status("highwater", "D (disk sleep)", NONE, "0000000000004000"), false),
+            (status("highwater", "S (sleeping)", NONE, NONE), false),
+            (status("highwater", "Z (zombie)", KILL, KILL), false),
+            (status("tmkms", "D (disk sleep)", KILL, NONE), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(is_dying(&text), dying, "{text}");
+        }
+    }
+
+    #[test]
+    fn it_is_found_among_all_processes() {
+        let proc = tempfile::tempdir().unwrap();
+        for (id, command, mask) in
+            [("7", "highwater\0status\0", "100"), ("8", "highwater\0start\0", "0"), ("self", "", "")]
+        {
+            fs::create_dir(proc.path().join(id)).unwrap();
+            fs::write(proc.path().join(id).join("cmdline"), command).unwrap();
+            fs::write(proc.path().join(id).join("status"), status("highwater", "D (disk sleep)", mask, "0")).unwrap();
+        }
+        assert_eq!(dying_signer(proc.path()), None);
+        fs::write(proc.path().join("8/status"), status("highwater", "D (disk sleep)", "100", "0")).unwrap();
+        assert_eq!(dying_signer(proc.path()), Some(8));
+        assert_eq!(dying_signer(&proc.path().join("none")), None);
+    }
+
+    #[test]
+    fn a_missing_state_file_is_for_a_person_unless_its_file_system_is_missing() {
+        let home = tempfile::tempdir().unwrap();
+        let missing = |name: &str| StateError::File(FileError::Missing { path: home.path().join(name) });
+        assert!(!state(&missing("a.state")));
+        assert!(state(&missing("state/a.state")));
+    }
+
+    #[test]
+    fn a_disk_may_get_well_and_permissions_do_not() {
+        for (kind, passes) in [
+            (io::ErrorKind::StorageFull, true),
+            (io::ErrorKind::ReadOnlyFilesystem, true),
+            (io::ErrorKind::Other, true),
+            (io::ErrorKind::PermissionDenied, false),
+            (io::ErrorKind::IsADirectory, false),
+        ] {
+            assert_eq!(store(&StoreError::Io { action: "write", error: kind.into() }), passes, "{kind}");
+            let key_error = KeyError::Io { action: "read", path: "k".into(), error: kind.into() };
+            assert_eq!(key(&key_error), passes, "{kind}");
+        }
+        assert!(key(&KeyError::Missing { path: "k".into() }));
+        assert!(!key(&KeyError::Permissions { path: "k".into(), mode: 0o644 }));
+        assert!(!store(&StoreError::Replaced), "an older copy may stand there");
+    }
+}
