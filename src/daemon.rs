@@ -1,7 +1,7 @@
 //! The whole signer: opens every chain, then serves every validator node from a thread of its own.
 
 use crate::{
-    chain::{Chain, NotReady, SELF_TEST},
+    chain::{Chain, NotReady, SELF_TEST, state_unusable},
     config::{ChainConfig, Config, KeyConfig, NodeAddress},
     consensus::{ChainId, PublicKey},
     hook::{self, HookError},
@@ -19,7 +19,14 @@ use crate::{
     state::{Place, StateError},
     watermark::{FileError, HostError, HostId, Identity, Mark, StateFile, Store},
 };
-use std::{collections::BTreeMap, fmt, io, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 use tracing::{error, info, warn};
 
 /// A signer with its chains open and its nodes not yet dialled.
@@ -32,6 +39,7 @@ pub struct Daemon {
 /// A chain that waits for its state hook.
 struct Waiting {
     chain: Arc<Chain>,
+    state_file: PathBuf,
     hook: Hook,
 }
 
@@ -70,7 +78,8 @@ impl Daemon {
                 Opened::Signs(chain) => Arc::new(chain),
                 Opened::Waits(chain, hook) => {
                     let chain = Arc::new(chain);
-                    waiting.push(Waiting { chain: Arc::clone(&chain), hook });
+                    let state_file = chain_config.state_file.clone();
+                    waiting.push(Waiting { chain: Arc::clone(&chain), state_file, hook });
                     chain
                 }
                 Opened::Closed { public_key, why, passes: this_passes } => {
@@ -188,13 +197,13 @@ impl Waiting {
                 other => other,
             };
             let id = self.chain.id();
-            match self.chain.try_to_open(|store| raise(id, store, height)) {
+            match self.chain.try_to_open(|store| raise((id, &self.state_file), store, height)) {
                 Ok(()) => {
                     info!(chain = %id, "chain open");
                     return Ok(());
                 }
                 Err(NotReady::Yet(why)) => warn!(chain = %id, "{why}"),
-                Err(NotReady::Ever(why)) => {
+                Err(NotReady::Ever { why, .. }) => {
                     error!(chain = %id, "this chain signs nothing: {why}");
                     return Ok(());
                 }
@@ -276,9 +285,8 @@ fn open_chain(
         Some(mut hook) => match ask_hook(config, &mut hook, &mut store) {
             Ok(()) => None,
             Err(NotReady::Yet(why)) => Some((why, hook)),
-            Err(NotReady::Ever(why)) => {
-                // Only a disk that failed comes to this.
-                return Ok(Opened::Closed { public_key: Some(public_key), why, passes: true });
+            Err(NotReady::Ever { why, passes }) => {
+                return Ok(Opened::Closed { public_key: Some(public_key), why, passes });
             }
         },
     };
@@ -337,7 +345,7 @@ fn prove(signer: &dyn Signer) -> Result<(), String> {
 /// configured.
 fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store) -> Result<(), NotReady> {
     let fail_closed = config.state_hook.as_ref().is_none_or(|hook| hook.fail_closed);
-    match raise(&config.id, store, hook.height()) {
+    match raise((&config.id, &config.state_file), store, hook.height()) {
         Err(NotReady::Yet(why)) if !fail_closed => {
             warn!(chain = %config.id, "going on without the state hook: {why}");
             Ok(())
@@ -347,7 +355,11 @@ fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store) -> Result<
 }
 
 /// Raises the mark to the height that a hook has named, if that is above it.
-fn raise(id: &ChainId, store: &mut Store, height: Result<u64, HookError>) -> Result<(), NotReady> {
+fn raise(
+    (id, state_file): (&ChainId, &Path),
+    store: &mut Store,
+    height: Result<u64, HookError>,
+) -> Result<(), NotReady> {
     let raised = height.and_then(|height| hook::raised(height, store.mark())).map_err(|error| {
         NotReady::Yet(Refusal::NotYet(format!(
             "{error}. It is run again, at least every minute, until it names a height; without `fail_closed` the chain \
@@ -357,9 +369,10 @@ fn raise(id: &ChainId, store: &mut Store, height: Result<u64, HookError>) -> Res
     match raised {
         None => info!(chain = %id, mark = %store.mark().hrs, "the state hook is not above the mark"),
         Some(mark) => {
-            let raised = store
-                .advance(mark)
-                .map_err(|error| NotReady::Ever(Refusal::StateUnusable(format!("the state file {error}"))))?;
+            let raised = store.advance(mark).map_err(|error| NotReady::Ever {
+                why: state_unusable(state_file, &error),
+                passes: passing::store(&error),
+            })?;
             info!(chain = %id, mark = %raised.spend().hrs, "the state hook raised the mark");
         }
     }
