@@ -34,6 +34,7 @@ pub struct Daemon {
     chains: Vec<Arc<Chain>>,
     nodes: Vec<Node>,
     waiting: Vec<Waiting>,
+    awaited: Vec<PathBuf>,
 }
 
 /// A chain that waits for its state hook.
@@ -65,7 +66,8 @@ impl Daemon {
     pub fn open(config: &Config, keyring: &Keyring, mut hooks: Hooks, names: &Names) -> Result<Self, DaemonError> {
         let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
         let mut chains: BTreeMap<ChainId, Arc<Chain>> = BTreeMap::new();
-        let (mut reasons, mut passes, mut waiting) = (Vec::new(), false, Vec::new());
+        let (mut reasons, mut passes) = (Vec::new(), false);
+        let (mut waiting, mut awaited) = (Vec::new(), Vec::new());
         for chain_config in &config.chains {
             let id = &chain_config.id;
             if !config.validators.iter().any(|validator| validator.chain_id == *id) {
@@ -82,7 +84,8 @@ impl Daemon {
                     waiting.push(Waiting { chain: Arc::clone(&chain), state_file, hook });
                     chain
                 }
-                Opened::Closed { public_key, why, passes: this_passes } => {
+                Opened::Closed { public_key, why, passes: this_passes, awaits } => {
+                    awaited.extend(awaits);
                     error!(chain = %id, "this chain signs nothing: {why}");
                     reasons.push((id.clone(), why.clone()));
                     passes |= this_passes;
@@ -94,8 +97,14 @@ impl Daemon {
         if reasons.len() == chains.len() {
             return Err(DaemonError::NoChain { reasons, passes });
         }
-        let nodes = open_nodes(config, &chains, names)?;
-        Ok(Self { chains: chains.into_values().collect(), nodes, waiting })
+        let nodes = open_nodes(config, &chains, names, &mut awaited)?;
+        Ok(Self { chains: chains.into_values().collect(), nodes, waiting, awaited })
+    }
+
+    /// Files without which a chain does not sign or a node is not served, and that may come late. Once one is there, only
+    /// another start can open it: a sealed signer opens nothing new.
+    pub fn awaited(&self) -> &[PathBuf] {
+        &self.awaited
     }
 
     /// All that can be seen of it. `devices` are those of its keyring.
@@ -218,6 +227,7 @@ fn open_nodes(
     config: &Config,
     chains: &BTreeMap<ChainId, Arc<Chain>>,
     names: &Names,
+    awaited: &mut Vec<PathBuf>,
 ) -> Result<Vec<Node>, DaemonError> {
     let mut nodes = Vec::new();
     let mut unusable = None;
@@ -228,6 +238,7 @@ fn open_nodes(
                 Ok(key) => Some(Arc::new(key)),
                 Err(why) => {
                     error!(chain = %validator.chain_id, node = %validator.address, "not serving this node: {why}");
+                    awaited.extend(passing::awaited_key(&why));
                     unusable = Some(why);
                     continue;
                 }
@@ -251,6 +262,8 @@ enum Opened {
         why: Refusal,
         /// Whether a later start may find it well, with nobody doing anything.
         passes: bool,
+        /// The file that may come late.
+        awaits: Option<PathBuf>,
     },
 }
 
@@ -264,16 +277,16 @@ fn open_chain(
     let id = || config.id.clone();
     let signer = match open_key(keyring, config, key) {
         Ok(signer) => signer,
-        Err((why, passes)) => {
-            return Ok(Opened::Closed { public_key: None, why: Refusal::KeyUnavailable(why), passes });
+        Err((why, passes, awaits)) => {
+            return Ok(Opened::Closed { public_key: None, why: Refusal::KeyUnavailable(why), passes, awaits });
         }
     };
     let public_key = signer.public_key();
     let identity = Identity { chain: id(), key: public_key };
     let place = Place { path: config.state_file.clone(), identity, host };
     let closed = |error: StateError| {
-        let (why, passes) = (Refusal::StateUnusable(error.to_string()), passing::state(&error));
-        Opened::Closed { public_key: Some(public_key), why, passes }
+        let (passes, awaits) = (passing::state(&error), passing::awaited_state(&error));
+        Opened::Closed { public_key: Some(public_key), why: Refusal::StateUnusable(error.to_string()), passes, awaits }
     };
     let mut store = match open_store(config, &place) {
         Ok(store) => store,
@@ -286,7 +299,7 @@ fn open_chain(
             Ok(()) => None,
             Err(NotReady::Yet(why)) => Some((why, hook)),
             Err(NotReady::Ever { why, passes }) => {
-                return Ok(Opened::Closed { public_key: Some(public_key), why, passes });
+                return Ok(Opened::Closed { public_key: Some(public_key), why, passes, awaits: None });
             }
         },
     };
@@ -306,12 +319,18 @@ fn open_chain(
     Ok(Opened::Waits(chain.waiting(why), hook))
 }
 
-/// What it says besides is whether a later start may find the key usable.
-fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, (String, bool)> {
-    let signer = keyring.signer(config, key).map_err(|error| (error.to_string(), passing::key(&error)))?;
+/// What an error says besides is whether a later start may find the key usable, and which file may come late.
+fn open_key(
+    keyring: &Keyring,
+    config: &ChainConfig,
+    key: KeyConfig<'_>,
+) -> Result<Box<dyn Signer>, (String, bool, Option<PathBuf>)> {
+    let signer = keyring
+        .signer(config, key)
+        .map_err(|error| (error.to_string(), passing::key(&error), passing::awaited_key(&error)))?;
     if let KeyConfig::Softsign(_) = key {
         // A device proves itself on its own thread, whenever it is there.
-        prove(signer.as_ref()).map_err(|why| (why, false))?;
+        prove(signer.as_ref()).map_err(|why| (why, false, None))?;
     }
     Ok(signer)
 }
