@@ -63,7 +63,12 @@ pub enum NotReady {
     /// What it waits for may still come.
     Yet(Refusal),
     /// Not before a restart.
-    Ever(Refusal),
+    Ever {
+        /// Why.
+        why: Refusal,
+        /// Whether the disk failed in a way that may pass.
+        passes: bool,
+    },
 }
 
 /// A message that may leave.
@@ -118,9 +123,12 @@ impl Chain {
                 Ok(())
             }
             Err(error) => {
-                let (NotReady::Yet(reason) | NotReady::Ever(reason)) = &error;
+                let (NotReady::Yet(reason) | NotReady::Ever { why: reason, .. }) = &error;
                 *why = reason.clone();
                 self.stats.wait(reason);
+                if let NotReady::Ever { passes: true, .. } = error {
+                    self.stats.disk_failed();
+                }
                 Err(error)
             }
         }

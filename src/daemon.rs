@@ -1,7 +1,7 @@
 //! The whole signer: opens every chain, then serves every validator node from a thread of its own.
 
 use crate::{
-    chain::{Chain, NotReady, SELF_TEST},
+    chain::{Chain, NotReady, SELF_TEST, state_unusable},
     claim::{Claim, ClaimError},
     config::{ChainConfig, Config, KeyConfig, NodeAddress},
     consensus::{ChainId, PublicKey},
@@ -21,7 +21,14 @@ use crate::{
     state::{self, Place, StateError, Theirs},
     watermark::{FileError, HostError, HostId, Identity, StateFile, Store},
 };
-use std::{collections::BTreeMap, fmt, io, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 use tracing::{error, info, warn};
 
 /// A signer with its chains open and its nodes not yet dialled.
@@ -29,6 +36,7 @@ pub struct Daemon {
     chains: Vec<Arc<Chain>>,
     nodes: Vec<Node>,
     waiting: Vec<Waiting>,
+    awaited: Vec<PathBuf>,
     names: Vec<Claim>,
 }
 
@@ -71,6 +79,7 @@ impl Claims {
 /// A chain that waits for its state hook.
 struct Waiting {
     chain: Arc<Chain>,
+    state_file: PathBuf,
     hook: Hook,
 }
 
@@ -93,7 +102,8 @@ impl Daemon {
     ) -> Result<Self, DaemonError> {
         let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
         let mut chains: BTreeMap<ChainId, Arc<Chain>> = BTreeMap::new();
-        let (mut reasons, mut passes, mut waiting) = (Vec::new(), false, Vec::new());
+        let (mut reasons, mut passes) = (Vec::new(), false);
+        let (mut waiting, mut awaited) = (Vec::new(), Vec::new());
         for chain_config in &config.chains {
             let id = &chain_config.id;
             // That nobody serves a chain is a finding.
@@ -103,19 +113,19 @@ impl Daemon {
             let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
             let hook = hooks.take(id);
             let opened = match findings.closed(id) {
-                Some((why, passes)) => {
-                    Opened::Closed { public_key: known_key(chain_config, keyring, key), why, passes }
-                }
+                Some((why, passes)) => closed_by_look(chain_config, keyring, key, claims.state(id), (why, passes)),
                 None => open_chain(chain_config, keyring, key, claims.state(id), (host, hook)),
             };
             let chain = match opened {
                 Opened::Signs(chain) => Arc::new(chain),
                 Opened::Waits(chain, hook) => {
                     let chain = Arc::new(chain);
-                    waiting.push(Waiting { chain: Arc::clone(&chain), hook });
+                    let state_file = chain_config.state_file.clone();
+                    waiting.push(Waiting { chain: Arc::clone(&chain), state_file, hook });
                     chain
                 }
-                Opened::Closed { public_key, why, passes: this_passes } => {
+                Opened::Closed { public_key, why, passes: this_passes, awaits } => {
+                    awaited.extend(awaits);
                     error!(chain = %id, "this chain signs nothing: {why}");
                     reasons.push((id.clone(), why.clone()));
                     passes |= this_passes;
@@ -127,8 +137,14 @@ impl Daemon {
         if reasons.len() == chains.len() {
             return Err(DaemonError::NoChain { reasons, passes });
         }
-        let nodes = open_nodes(config, &chains, findings, names)?;
-        Ok(Self { chains: chains.into_values().collect(), nodes, waiting, names: claims.names })
+        let nodes = open_nodes(config, &chains, findings, names, &mut awaited)?;
+        Ok(Self { chains: chains.into_values().collect(), nodes, waiting, awaited, names: claims.names })
+    }
+
+    /// Files without which a chain does not sign or a node is not served, and that may come late. Once one is there, only
+    /// another start can open it: a sealed signer opens nothing new.
+    pub fn awaited(&self) -> &[PathBuf] {
+        &self.awaited
     }
 
     /// All that can be seen of it. `devices` are those of its keyring.
@@ -230,13 +246,13 @@ impl Waiting {
                 other => other,
             };
             let id = self.chain.id();
-            match self.chain.try_to_open(|store| raise(id, store, height)) {
+            match self.chain.try_to_open(|store| raise((id, &self.state_file), store, height)) {
                 Ok(()) => {
                     info!(chain = %id, "chain open");
                     return Ok(());
                 }
                 Err(NotReady::Yet(why)) => warn!(chain = %id, "{why}"),
-                Err(NotReady::Ever(why)) => {
+                Err(NotReady::Ever { why, .. }) => {
                     error!(chain = %id, "this chain signs nothing: {why}");
                     return Ok(());
                 }
@@ -252,6 +268,7 @@ fn open_nodes(
     chains: &BTreeMap<ChainId, Arc<Chain>>,
     findings: &Findings,
     names: &Names,
+    awaited: &mut Vec<PathBuf>,
 ) -> Result<Vec<Node>, DaemonError> {
     let mut nodes = Vec::new();
     let mut unusable = None;
@@ -262,6 +279,9 @@ fn open_nodes(
                 Ok(key) => Some(Arc::new(key)),
                 Err(why) => {
                     error!(chain = %validator.chain_id, node = %validator.address, "not serving this node: {why}");
+                    if let DaemonError::Identity(error) = &why {
+                        awaited.extend(passing::awaited_key(error));
+                    }
                     unusable = Some(why);
                     continue;
                 }
@@ -284,9 +304,23 @@ fn open_identity(path: &Path, findings: &Findings) -> Result<IdentityKey, Daemon
     }
 }
 
-/// The public key of a chain that stays closed: it is told all the same, if it can be had.
-fn known_key(config: &ChainConfig, keyring: &Keyring, key: KeyConfig<'_>) -> Option<PublicKey> {
-    keyring.signer(config, key).ok().map(|signer| signer.public_key())
+/// A chain that stays closed for what was found before anything was opened. Its public key is told all the same, if it can
+/// be had.
+fn closed_by_look(
+    config: &ChainConfig,
+    keyring: &Keyring,
+    key: KeyConfig<'_>,
+    state: Result<StateFile, StateError>,
+    (why, passes): (Refusal, bool),
+) -> Opened {
+    let signer = keyring.signer(config, key);
+    let awaits = match (&signer, &state) {
+        _ if !passes => None,
+        (Err(error), _) => passing::awaited_key(error),
+        (Ok(_), Err(error)) => passing::awaited_state(error),
+        (Ok(_), Ok(_)) => None,
+    };
+    Opened::Closed { public_key: signer.ok().map(|signer| signer.public_key()), why, passes, awaits }
 }
 
 /// A chain that was opened, or why it was not.
@@ -298,6 +332,8 @@ enum Opened {
         why: Refusal,
         /// Whether a later start may find it well, with nobody doing anything.
         passes: bool,
+        /// The file that may come late.
+        awaits: Option<PathBuf>,
     },
 }
 
@@ -312,8 +348,8 @@ fn open_chain(
     let id = || config.id.clone();
     let signer = match open_key(keyring, config, key) {
         Ok(signer) => signer,
-        Err((why, passes)) => {
-            return Opened::Closed { public_key: None, why: Refusal::KeyUnavailable(why), passes };
+        Err((why, passes, awaits)) => {
+            return Opened::Closed { public_key: None, why: Refusal::KeyUnavailable(why), passes, awaits };
         }
     };
     let public_key = signer.public_key();
@@ -321,8 +357,8 @@ fn open_chain(
     let path = config.watermark();
     let place = Place { path: path.clone(), theirs: Theirs::new(&config.state_file), identity, host };
     let closed = |error: StateError| {
-        let (why, passes) = (Refusal::StateUnusable(error.to_string()), passing::state(&error));
-        Opened::Closed { public_key: Some(public_key), why, passes }
+        let (passes, awaits) = (passing::state(&error), passing::awaited_state(&error));
+        Opened::Closed { public_key: Some(public_key), why: Refusal::StateUnusable(error.to_string()), passes, awaits }
     };
     let mut store = match state.and_then(|file| place.open(file)) {
         Ok(store) => store,
@@ -333,9 +369,8 @@ fn open_chain(
         Some(mut hook) => match ask_hook(config, &mut hook, &mut store) {
             Ok(()) => None,
             Err(NotReady::Yet(why)) => Some((why, hook)),
-            Err(NotReady::Ever(why)) => {
-                // Only a disk that failed comes to this.
-                return Opened::Closed { public_key: Some(public_key), why, passes: true };
+            Err(NotReady::Ever { why, passes }) => {
+                return Opened::Closed { public_key: Some(public_key), why, passes, awaits: None };
             }
         },
     };
@@ -355,12 +390,18 @@ fn open_chain(
     Opened::Waits(chain.waiting(why), hook)
 }
 
-/// What it says besides is whether a later start may find the key usable.
-fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, (String, bool)> {
-    let signer = keyring.signer(config, key).map_err(|error| (error.to_string(), passing::key(&error)))?;
+/// What an error says besides is whether a later start may find the key usable, and which file may come late.
+fn open_key(
+    keyring: &Keyring,
+    config: &ChainConfig,
+    key: KeyConfig<'_>,
+) -> Result<Box<dyn Signer>, (String, bool, Option<PathBuf>)> {
+    let signer = keyring
+        .signer(config, key)
+        .map_err(|error| (error.to_string(), passing::key(&error), passing::awaited_key(&error)))?;
     if let KeyConfig::Softsign(_) = key {
         // A device proves itself on its own thread, whenever it is there.
-        prove(signer.as_ref()).map_err(|why| (why, false))?;
+        prove(signer.as_ref()).map_err(|why| (why, false, None))?;
     }
     Ok(signer)
 }
@@ -378,7 +419,7 @@ fn prove(signer: &dyn Signer) -> Result<(), String> {
 /// configured.
 fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store) -> Result<(), NotReady> {
     let fail_closed = config.state_hook.as_ref().is_none_or(|hook| hook.fail_closed);
-    match raise(&config.id, store, hook.height()) {
+    match raise((&config.id, &config.state_file), store, hook.height()) {
         Err(NotReady::Yet(why)) if !fail_closed => {
             warn!(chain = %config.id, "going on without the state hook: {why}");
             Ok(())
@@ -388,7 +429,11 @@ fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store) -> Result<
 }
 
 /// Raises the mark to the height that a hook has named, if that is above it.
-fn raise(id: &ChainId, store: &mut Store, height: Result<u64, HookError>) -> Result<(), NotReady> {
+fn raise(
+    (id, state_file): (&ChainId, &Path),
+    store: &mut Store,
+    height: Result<u64, HookError>,
+) -> Result<(), NotReady> {
     let raised = height.and_then(|height| hook::raised(height, store.mark())).map_err(|error| {
         NotReady::Yet(Refusal::NotYet(format!(
             "{error}. It is run again, at least every minute, until it names a height; without `fail_closed` the chain \
@@ -398,9 +443,10 @@ fn raise(id: &ChainId, store: &mut Store, height: Result<u64, HookError>) -> Res
     match raised {
         None => info!(chain = %id, mark = %store.mark().hrs, "the state hook is not above the mark"),
         Some(mark) => {
-            let raised = store
-                .advance(mark)
-                .map_err(|error| NotReady::Ever(Refusal::StateUnusable(format!("the state file {error}"))))?;
+            let raised = store.advance(mark).map_err(|error| NotReady::Ever {
+                why: state_unusable(state_file, &error),
+                passes: passing::store(&error),
+            })?;
             info!(chain = %id, mark = %raised.spend().hrs, "the state hook raised the mark");
         }
     }

@@ -9,7 +9,10 @@ use crate::{
     state::StateError,
     watermark::{FileError, StoreError},
 };
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// Whether a key that cannot be used now may be usable later, with nobody doing anything.
 pub fn key(error: &KeyError) -> bool {
@@ -24,6 +27,24 @@ pub fn key(error: &KeyError) -> bool {
         | KeyError::NotAFile { .. }
         | KeyError::Permissions { .. }
         | KeyError::TooLarge { .. } => false,
+    }
+}
+
+/// The file of the key that is not there yet.
+pub fn awaited_key(error: &KeyError) -> Option<PathBuf> {
+    match error {
+        KeyError::Missing { path } => Some(path.clone()),
+        _ => None,
+    }
+}
+
+/// The state file whose file system is not there yet.
+pub fn awaited_state(error: &StateError) -> Option<PathBuf> {
+    match error {
+        StateError::File(FileError::DeadLink { path } | FileError::Missing { path }) if state(error) => {
+            Some(path.clone())
+        }
+        _ => None,
     }
 }
 

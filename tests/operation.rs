@@ -306,6 +306,27 @@ fn the_exit_code_says_whether_another_start_may_help() {
     }
 }
 
+#[test]
+fn a_key_that_comes_late_for_one_of_two_chains_asks_for_another_start() {
+    let node = MockNode::tcp().unwrap();
+    let late = MockNode::tcp().unwrap();
+    let home = Home::new().chain(CHAIN, "").chain("late", "").node(&node.address(), CHAIN, "");
+    let home = home.node(&late.address(), "late", "").init();
+    let aside = home.path("aside");
+    fs::rename(home.key_file("late"), &aside).unwrap();
+    let mut signer = home.start();
+    let mut session = node.accept().unwrap();
+    assert_alive(&mut session, &home.public_key(CHAIN), CHAIN, 1);
+    thread::sleep(Duration::from_secs(6));
+    signer.assert_running();
+    fs::rename(&aside, home.key_file("late")).unwrap();
+    assert_eq!(signer.exit_code(), Some(74), "its supervisor starts it again");
+    assert!(signer.log().contains("was missing at the start and is there now; restart"), "{}", signer.log());
+    let _again = home.start();
+    assert_alive(&mut late.accept().unwrap(), &home.public_key("late"), "late", 1);
+    assert_alive(&mut node.accept().unwrap(), &home.public_key(CHAIN), CHAIN, 2);
+}
+
 /// Not a test of its own: the process in which the next test lets a thread panic.
 #[test]
 #[ignore = "run by a_panic_anywhere_ends_the_process"]

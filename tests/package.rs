@@ -601,7 +601,7 @@ END
     assert_eq!(container.service("NRestarts"), "0");
 
     // A hangup, by hand or by a tool that rotates logs, ends nothing; whatever does end it starts it again.
-    container.run("systemctl kill --signal=HUP highwater");
+    container.run("systemctl kill --signal=HUP --kill-who=main highwater");
     thread::sleep(Duration::from_secs(1));
     assert_alive(&mut session, &public, CHAIN, 8);
     container.run("kill -TERM $(systemctl show --value -p MainPID highwater)");

@@ -22,7 +22,7 @@ use crate::{
     passing,
 };
 use clap::Args;
-use std::{env, io, sync::Arc, thread, time::Duration};
+use std::{env, io, path::PathBuf, sync::Arc, thread, time::Duration};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -131,6 +131,7 @@ impl Start {
         if let Some(socket) = control {
             runtime.spawn(web.serve_control(socket));
         }
+        let awaited = daemon.awaited().to_vec();
         let tell = |event: fn() -> Event| {
             let sender = sender.clone();
             // The receiver outlives every node.
@@ -141,7 +142,7 @@ impl Start {
             systemd.ready(&telemetry);
             runtime.spawn(notify::keep_telling(Arc::clone(systemd), Arc::clone(&telemetry)));
         }
-        let at_work = AtWork { nodes: running.node_count(), running, events, systemd, telemetry };
+        let at_work = AtWork { nodes: running.node_count(), running, events, systemd, telemetry, awaited };
         let end = runtime.block_on(at_work.until_the_end(&log));
         recorder.finish();
         audit.iter().for_each(Audit::finish);
@@ -246,6 +247,8 @@ struct AtWork {
     events: UnboundedReceiver<Event>,
     systemd: Option<Arc<Systemd>>,
     telemetry: Arc<Telemetry>,
+    /// Files that may come late.
+    awaited: Vec<PathBuf>,
 }
 
 impl AtWork {
@@ -271,7 +274,7 @@ impl AtWork {
                 Ok(None) => break,
                 Err(_) => {
                     next_look = Instant::now() + LOOK_AT_DISKS_EVERY;
-                    if let Some(why) = self.lost_all_disks() {
+                    if let Some(why) = self.lost_all_disks().or_else(|| self.file_has_come()) {
                         self.drain().await;
                         return Err(CliError::new(Exit::Io, why));
                     }
@@ -305,6 +308,12 @@ impl AtWork {
         let (id, stats) = chains().find(|(_, stats)| stats.waits_for_its_disk()).filter(|_| all_closed)?;
         let why = stats.why_closed().unwrap_or_default();
         Some(format!("no chain signs any more; restart once the disk is well: {id}: {why}"))
+    }
+
+    /// Why to begin anew: what kept a chain from signing at the start has come, as a mount that was late.
+    fn file_has_come(&self) -> Option<String> {
+        let path = self.awaited.iter().find(|path| path.exists())?;
+        Some(format!("{} was missing at the start and is there now; restart, which opens it", path.display()))
     }
 
     /// No child of a token can be replaced any more, or a name not be looked up: only a restart helps, so the supervisor

@@ -101,6 +101,9 @@ impl Look<'_> {
                 record.header.identity().key
             )),
         };
+        if let Some(error) = self.below_evidence(&path, &record) {
+            return self.findings.push(Severity::Fail, about, error.to_string(), "");
+        }
         match fails {
             Some(why) => self.findings.push(Severity::Fail, about, format!("state file {shown} {why}"), ""),
             None => {
@@ -111,6 +114,16 @@ impl Look<'_> {
         for what in theirs.still_written(record.header.identity(), &path, &record.mark) {
             self.findings.push(Severity::Warn, about, what, "");
         }
+    }
+
+    /// Whether our own audit file lists a signature above the mark: then an older state was put back.
+    fn below_evidence(&self, path: &Path, record: &Record) -> Option<StateError> {
+        broken!("audit_unheeded" => return None);
+        let (audit, evidence) = self.evidence.as_ref()?;
+        let identity = record.header.identity();
+        let signed = evidence.of(&identity.chain, &identity.key).filter(|signed| *signed > record.mark.hrs)?;
+        let (path, audit) = (path.to_owned(), audit.clone());
+        Some(StateError::BelowAudit { path, last: record.mark.hrs, audit, signed })
     }
 
     fn at_hook(&mut self, subject: &Subject, hook: &HookConfig) {

@@ -19,6 +19,7 @@ use crate::{
     config::{self, Config, NodeAddress},
     consensus::ChainId,
     keyring::IdentityKey,
+    ops::evidence::{self, Evidence},
     privval::Refusal,
     watermark::HostId,
 };
@@ -169,7 +170,8 @@ impl Findings {
 
 /// Looks at everything. `warnings` are those of the configuration.
 pub fn look(config: &Config, warnings: &[config::Finding]) -> Findings {
-    let mut look = Look { config, guards: Guards::new(Us::now()), findings: Findings::default() };
+    let (guards, findings) = (Guards::new(Us::now()), Findings::default());
+    let mut look = Look { config, guards, evidence: None, findings };
     look.at_config(warnings);
     look.at_audit();
     let host = look.at_host();
@@ -186,6 +188,8 @@ pub fn look(config: &Config, warnings: &[config::Finding]) -> Findings {
 struct Look<'a> {
     config: &'a Config,
     guards: Guards,
+    /// What the audit file lists as signed, and which file that is.
+    evidence: Option<(PathBuf, Evidence)>,
     findings: Findings,
 }
 
@@ -208,7 +212,14 @@ impl Look<'_> {
             let what = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
             return self.findings.push(Severity::Fail, about, what, "");
         }
-        // It guards nothing.
+        match evidence::highest_signed(path) {
+            Ok(evidence) => self.evidence = Some((path.to_owned(), evidence)),
+            Err(error) => {
+                let what = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
+                return self.findings.push(Severity::Fail, about, what, "");
+            }
+        }
+        // All that it can do is to keep a chain closed.
         for flaw in self.guards.flaws(about.0, path, "audit file", Kind::Program) {
             self.findings.push(Severity::Warn, about, flaw.what, &flaw.remedy);
         }
