@@ -20,10 +20,16 @@ const UNIT: &str = "highwater";
 const CLI: &str = "cli";
 const DURABLE_FIRST: &str = "durable_first";
 const NEVER_TWO: &str = "never_two";
+const ONE_DECISION: &str = "one_decision";
 const TMKMS: &str = "tmkms";
 
 /// Each bug, a target, and its tests that have to fail with the bug.
 const VARIANTS: &[(&str, &str, &[&str])] = &[
+    (
+        "audit_unheeded",
+        ONE_DECISION,
+        &["a_state_below_what_the_audit_file_lists_keeps_its_chain_closed_until_it_is_raised"],
+    ),
     ("cache_of_another_mark", UNIT, &["chain::tests::the_signature_of_one_mark_is_never_given_for_another"]),
     (
         "copy_unnoticed",

@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs, dead_code)]
 #![cfg(unix)]
 
+#[path = "support/plain_node.rs"]
+mod plain_node;
 #[path = "support/skip.rs"]
 mod skip;
 #[path = "support/cli.rs"]
 mod support;
 
+use highwater::privval::Kind;
+use plain_node::{Ballot, PlainNode, Verdict};
 use std::{
-    fs::{self, Permissions},
+    fs::{self, OpenOptions, Permissions},
+    io::Write as _,
     os::unix::fs::{PermissionsExt as _, chown, symlink},
     process::Command,
 };
@@ -23,7 +28,7 @@ const KEY_2: &str = "second.key";
 fn ready() -> Home {
     let home = Home::with_chain();
     home.run("state init --never-signed").assert(0, "made", "");
-    home.run("check").assert(0, "ok    chain test-1: state file watermark is at 0/0/proposal", "");
+    home.run("check").assert(0, "ok    chain test-1: state file watermark.highwater is at 0/0/proposal", "");
     home
 }
 
@@ -54,6 +59,15 @@ fn edit(home: &Home, old: &str, new: &str) {
 
 fn mode(home: &Home, name: &str, mode: u32) {
     fs::set_permissions(home.path(name), Permissions::from_mode(mode)).unwrap();
+}
+
+/// Moves a file, and the state file beside it if there is one.
+fn move_to(home: &Home, name: &str, directory: &str) {
+    for name in [name.to_owned(), format!("{name}.highwater")] {
+        if home.path(&name).exists() {
+            fs::rename(home.path(&name), home.path(&format!("{directory}/{name}"))).unwrap();
+        }
+    }
 }
 
 /// Every file has an owner that a test can change only as root.
@@ -134,38 +148,38 @@ fn assert_warned(home: &Home, fragments: &str) {
 fn a_state_directory_that_is_not_there() {
     let home = ready();
     edit(&home, "\"watermark\"", "\"no/where/watermark\"");
-    let said =
-        "chain test-1: there is no directory no/where for the state file no/where/watermark: correct `state_file`";
+    let said = "chain test-1: there is no directory no/where for the state file no/where/watermark.highwater: correct `state_file`";
     assert_refused(&home, said, 74);
 }
 
 #[test]
 fn a_state_that_is_no_file() {
     let home = ready();
-    fs::remove_file(home.path("watermark")).unwrap();
-    fs::create_dir(home.path("watermark")).unwrap();
-    mode(&home, "watermark", 0o775);
-    let said = assert_refused(&home, "state file watermark is not a regular file: correct `state_file`", 65);
+    fs::remove_file(home.path("watermark.highwater")).unwrap();
+    fs::create_dir(home.path("watermark.highwater")).unwrap();
+    mode(&home, "watermark.highwater", 0o775);
+    let said = assert_refused(&home, "state file watermark.highwater is not a regular file: correct `state_file`", 65);
     assert!(!said.contains("chmod 600"), "{said}");
-    for place in ["/dev/null", "/tmp"] {
-        let home = ready();
-        edit(&home, "\"watermark\"", &format!("{place:?}"));
-        let said = assert_refused(&home, &format!("state file {place} is not a regular file"), 65);
-        assert!(!said.contains("chmod"), "{said}");
-    }
+    let home = ready();
+    fs::remove_file(home.path("watermark.highwater")).unwrap();
+    symlink("/dev/null", home.path("watermark.highwater")).unwrap();
+    let said = assert_refused(&home, "state file watermark.highwater is not a regular file", 65);
+    assert!(!said.contains("chmod"), "{said}");
 }
 
 #[test]
 fn a_state_file_that_is_missing_damaged_or_of_another_program() {
     let home = Home::with_chain();
-    assert_refused(&home, "chain test-1: there is no state file watermark", 65);
-    home.write("watermark", "what is this");
-    assert_refused(&home, "watermark is damaged or no state file at all", 65);
+    assert_refused(&home, "chain test-1: there is no state file watermark.highwater", 65);
+    home.write("watermark.highwater", "what is this");
+    assert_refused(&home, "watermark.highwater is damaged: its header holds something else", 65);
+    fs::remove_file(home.path("watermark.highwater")).unwrap();
     home.write("watermark", r#"{"height":"9","round":"0","step":1,"block_id":null}"#);
-    let said = assert_refused(&home, "watermark|`highwater state import", 65);
-    assert!(!said.contains("will take over"), "{said}");
-    fs::remove_file(home.path("watermark")).unwrap();
-    symlink("/nonexistent/disk/state", home.path("watermark")).unwrap();
+    assert_refused(&home, "which `start` never takes over|run `highwater state import`", 65);
+    home.run("state import").assert(0, "imported", "is kept as");
+    fs::remove_file(home.path("watermark.highwater")).unwrap();
+    assert_refused(&home, "although watermark says that there was one: it was moved or removed", 65);
+    symlink("/nonexistent/disk/state", home.path("watermark.highwater")).unwrap();
     assert_refused(&home, "is a link that leads nowhere", 74);
 }
 
@@ -179,7 +193,7 @@ fn what_every_user_can_write() {
             77,
         ),
         (".", 0o777, "another file in the place of the configuration|(mode 0777): run `chmod go-w", 77),
-        ("watermark", 0o602, "state file watermark can be written by other users (mode 0602)", 65),
+        ("watermark.highwater", 0o602, "state file watermark.highwater can be written by other users (mode 0602)", 65),
         ("consensus.key", 0o602, "consensus.key is open to other users", 65),
     ] {
         let home = ready();
@@ -193,7 +207,7 @@ fn a_directory_that_every_user_can_write_on_the_way_to_anything() {
     for (name, what) in [("watermark", "state file"), ("consensus.key", "key")] {
         let home = ready();
         fs::create_dir_all(home.path("open/own")).unwrap();
-        fs::rename(home.path(name), home.path(&format!("open/own/{name}"))).unwrap();
+        move_to(&home, name, "open/own");
         edit(&home, &format!("{name:?}"), &format!("\"open/own/{name}\""));
         mode(&home, "open", 0o777);
         let said = format!("chain test-1: every user can put another file in the place of the {what}|open (mode 0777)");
@@ -212,7 +226,7 @@ fn files_and_directories_of_other_users() {
     for (name, what, exit) in [
         ("tmkms.toml", "the configuration ", 77),
         (".", "the directory |, on the way to the configuration,", 77),
-        ("watermark", "the state file ", 65),
+        ("watermark.highwater", "the state file ", 65),
         ("consensus.key", "the key ", 65),
     ] {
         let home = ready();
@@ -229,7 +243,7 @@ fn files_and_directories_of_other_users() {
 fn what_concerns_one_chain_closes_that_one_and_the_others_sign() {
     let home = ready_with_second();
     fs::create_dir(home.path("open")).unwrap();
-    fs::rename(home.path("second"), home.path("open/second")).unwrap();
+    move_to(&home, "second", "open");
     edit(&home, "\"second\"", "\"open/second\"");
     mode(&home, "open", 0o777);
     let check = home.run("check --before-start");
@@ -332,6 +346,41 @@ fn an_audit_file_that_cannot_be_had() {
 }
 
 #[test]
+fn a_state_below_what_the_audit_file_lists_keeps_its_chain_closed_until_it_is_raised() {
+    let home = ready();
+    let text = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+    home.write("tmkms.toml", text + "[highwater.audit]\nfile = \"audit.jsonl\"\n");
+    home.run("state raise --height 5").assert(0, "raised", "");
+    let older = fs::read(home.path("watermark.highwater")).unwrap();
+    let mut node = PlainNode::bind(&home.path("node.sock"), CHAIN);
+    let signer = home.spawn("signer", &mut home.highwater("start"));
+    node.meet();
+    for height in 6..=9 {
+        assert_eq!(node.ask(Ballot(Kind::Prevote, height, 0, Some(1))), Verdict::Signed);
+    }
+    assert!(signer.terminate().success());
+    home.run("check").assert(0, "is at 9/0/prevote", "");
+
+    // Written into the same file, it looks like the newest; only the audit file knows better, wherever in it the line is.
+    fs::write(home.path("watermark.highwater"), older).unwrap();
+    let filler =
+        "{\"time\":1,\"chain\":\"other\",\"node\":\"n\",\"type\":\"vote\",\"result\":\"refused\"}\n".repeat(20_000);
+    let mut audit = OpenOptions::new().append(true).open(home.path("audit.jsonl")).unwrap();
+    audit.write_all(filler.as_bytes()).unwrap();
+    let said = "watermark.highwater is at height 5, all of it|audit.jsonl lists a signature at 9/0/prevote|\
+                `highwater state raise --height 9`";
+    let said = said.replace("height 5, all of it", "5/end");
+    assert_refused(&home, &said, 65);
+    home.run("state raise --height 9").assert(0, "raised", "");
+    let mut again = home.spawn("again", &mut home.highwater("start"));
+    again.wait_for_line("chain open");
+    node.meet();
+    assert!(matches!(node.ask(Ballot(Kind::Prevote, 9, 0, Some(2))), Verdict::Refused(_)));
+    assert_eq!(node.ask(Ballot(Kind::Prevote, 10, 0, Some(2))), Verdict::Signed);
+    assert!(again.terminate().success());
+}
+
+#[test]
 fn warnings_of_the_configuration_and_of_chains() {
     let home = ready();
     edit(&home, "[[validator]]\n", "[[validator]]\ntimeout = 3\n");
@@ -343,7 +392,7 @@ fn warnings_of_the_configuration_and_of_chains() {
 fn a_state_among_the_files_of_all_users_is_to_move() {
     let home = ready();
     fs::create_dir(home.path("common")).unwrap();
-    fs::rename(home.path("watermark"), home.path("common/watermark")).unwrap();
+    move_to(&home, "watermark", "common");
     edit(&home, "\"watermark\"", "\"common/watermark\"");
     mode(&home, "common", 0o1777);
     assert_warned(&home, "the state file is in |common, where every user may make files|a directory of its own");
@@ -445,7 +494,7 @@ fn a_state_disk_that_cannot_be_written_is_refused_by_both() {
     let [check, log] = ["check.out", "start.log"].map(|name| fs::read_to_string(home.path(name)).unwrap());
     assert!(said.contains("check 2\n") && !said.contains("start 0\n"), "{said}");
     let fail = check.lines().find_map(|line| line.strip_prefix("fail  ")).unwrap();
-    assert!(fail.contains("cannot open state file disk/watermark: Read-only file system"), "{fail}");
+    assert!(fail.contains("cannot open state file disk/watermark.highwater: Read-only file system"), "{fail}");
     assert!(log.contains(words(fail)), "check says {fail:?}, start says {log}");
     assert!(check.contains("warn  no state file can be made in disk: Read-only file system"), "{check}");
 }
@@ -457,7 +506,7 @@ fn check_beside_a_running_signer_leaves_its_state_alone() {
     let mut signer = home.spawn("signer", &mut home.highwater("start"));
     signer.wait_for_line("chain open");
     signer.wait_for_line("link lost");
-    mode(&home, "watermark", 0o622);
+    mode(&home, "watermark.highwater", 0o622);
     let before = home.snapshot();
     let check = home.run("check");
     home.assert_untouched(&before, "check");

@@ -230,13 +230,17 @@ fn look(file: &File, what: StatxFlags) -> io::Result<Statx> {
 
 /// Fills `bytes` from `offset`; what lies behind the end of the file reads as zeros.
 fn read_or_blank(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    match file.read_exact_at(bytes, offset) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            bytes.fill(0);
-            Ok(())
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        other => other,
     }
+    bytes[filled..].fill(0);
+    Ok(())
 }
 
 /// Opens a file for reading. One that is not regular is refused before: opening a pipe would wait for its writer.
