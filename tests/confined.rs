@@ -350,7 +350,7 @@ const ATTEMPTS: [(&str, End); 89] = [
     ("close open passwd", End::Refused),
     ("close ptrace", End::Killed),
     ("close thread", End::Allowed),
-    ("close write state", End::Allowed),
+    ("close write state", End::Refused),
     ("close x32", End::Killed),
     ("close-landlock-off signal other", End::Refused),
     ("module bind", End::Refused),
@@ -555,7 +555,7 @@ fn try_out(home: &Path, what: &str) -> bool {
             UnixStream::connect(home.join("none.sock")).unwrap_err().kind() == std::io::ErrorKind::NotFound
         }
         "write named" => fs::write(home.join("named"), "new").is_ok(),
-        "write state" => fs::OpenOptions::new().write(true).open(home.join(format!("{CHAIN}.state"))).is_ok(),
+        "write state" => fs::OpenOptions::new().write(true).open(home.join(format!("{CHAIN}.state.highwater"))).is_ok(),
         "x32" => raw::x32(),
         other => panic!("what is {other:?}?"),
     }

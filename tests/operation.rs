@@ -294,7 +294,7 @@ fn the_exit_code_says_whether_another_start_may_help() {
 
     let config = home.path("tmkms.toml");
     let text = fs::read_to_string(&config).unwrap();
-    let state = home.state_file(CHAIN);
+    let state = home.tmkms_file(CHAIN);
     for (path, code) in [(home.path("none.state"), 65), (home.path("not-mounted/state"), 74)] {
         fs::write(&config, text.replace(state.to_str().unwrap(), path.to_str().unwrap())).unwrap();
         assert_eq!(home.start().exit_code(), Some(code), "{}", path.display());

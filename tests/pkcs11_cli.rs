@@ -391,7 +391,8 @@ fn a_running_signer_is_not_disturbed() {
         &format!("pkcs11 keys list {by_flags} --token {LABEL}"),
         &format!("pkcs11 keys list {by_flags} --serial {serial}"),
     ] {
-        let refusal = "the signer of chain test-1 is running and uses the token|stop it first|watermark is locked";
+        let refusal =
+            "the signer of chain test-1 is running and uses the token|stop it first|watermark.highwater is locked";
         desk.run(words).assert(75, "", refusal);
     }
     // Also where the key's entry is being rewritten.

@@ -2,6 +2,10 @@
 //! named, a hook that leaves something behind, and a name service that changes.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 
+#[path = "support/skip.rs"]
+mod skip;
+
+use highwater::ops::web;
 mod support;
 
 use std::{
@@ -57,6 +61,7 @@ fn a_hostile_module_reaches_nothing_that_is_the_signers_nor_the_network() {
     append(&home, &hsm.provider(hsm.module(), "backup", &backup, &[]));
     fs::create_dir(hsm.path("credentials")).unwrap();
     hsm.pin_file("credentials/pin", PIN);
+    let control = web::control_socket(None, &home.path("tmkms.toml"));
     let service = home.path("service.sock");
     let _service = UnixListener::bind(&service).unwrap();
     let forbidden = [
@@ -74,7 +79,7 @@ fn a_hostile_module_reaches_nothing_that_is_the_signers_nor_the_network() {
         format!("tcp {}", node.socket()),
         format!("udp {}", datagrams.local_addr().unwrap()),
         format!("unix {}", service.display()),
-        format!("unix {}", home.path("control.sock").display()),
+        format!("unix {}", control.display()),
     ];
     let allowed = [
         "read /etc/passwd".to_owned(),
@@ -89,7 +94,7 @@ fn a_hostile_module_reaches_nothing_that_is_the_signers_nor_the_network() {
     let mut signer = home.start();
     signer.wait_for_log("device up");
     let mut session = node.accept().unwrap();
-    wait_until("the control socket", || home.path("control.sock").exists());
+    wait_until("the control socket", || control.exists());
     session.ask_vote(CHAIN, prevote(1, 0, Some(7))).unwrap().unwrap();
     let log = faults.log();
     let end = |target: &str| {
@@ -206,7 +211,7 @@ fn with_own_etc(node: &MockNode, server: Ipv4Addr) -> Option<(Home, String)> {
     let allowed = Command::new("unshare").args(["-rm", "true"]).stderr(Stdio::null()).status();
     if !allowed.is_ok_and(|status| status.success()) {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "CI skips nothing");
-        std::io::stderr().write_all(b"\n*** SKIPPED: this user cannot have mounts of its own ***\n").unwrap();
+        skip::skip("this user cannot have mounts of its own");
         return None;
     }
     let address = format!("tcp://{NAME}:{}", node.socket().port());
@@ -256,7 +261,7 @@ fn own_loopback(number: u8) -> Ipv4Addr {
 fn names_are_looked_up_over_tcp_and_a_file_that_is_replaced_is_read_again() {
     let server = own_loopback(53);
     let Ok(listener) = TcpListener::bind((server, 53)) else {
-        std::io::stderr().write_all(b"\n*** SKIPPED: this user cannot listen on port 53 ***\n").unwrap();
+        skip::skip("this user cannot listen on port 53");
         return;
     };
     thread::spawn(move || {
@@ -294,7 +299,7 @@ fn names_are_looked_up_over_tcp_and_a_file_that_is_replaced_is_read_again() {
 fn a_name_server_without_tcp_is_asked_over_udp_and_that_is_told() {
     let server = own_loopback(54);
     let Ok(socket) = UdpSocket::bind((server, 53)) else {
-        std::io::stderr().write_all(b"\n*** SKIPPED: this user cannot listen on port 53 ***\n").unwrap();
+        skip::skip("this user cannot listen on port 53");
         return;
     };
     thread::spawn(move || {

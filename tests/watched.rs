@@ -447,8 +447,7 @@ fn after_a_hangup_the_audit_file_is_the_one_that_its_path_names() {
     let home = home.node(&node.address(), HEALTHY, "").init();
     let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
     let (file, old) = (home.path("audit.jsonl"), home.path("audit.jsonl.1"));
-    let open = "[highwater]\ndanger_no_landlock = true\ndanger_no_seccomp = true\n";
-    fs::write(home.path("tmkms.toml"), format!("{config}{open}[highwater.audit]\nfile = {file:?}\n")).unwrap();
+    fs::write(home.path("tmkms.toml"), format!("{config}[highwater.audit]\nfile = {file:?}\n")).unwrap();
     let mut signer = home.start();
     let mut session = node.accept().unwrap();
     sign(&mut session, &home, HEALTHY, 1);
@@ -459,7 +458,12 @@ fn after_a_hangup_the_audit_file_is_the_one_that_its_path_names() {
     assert!(hangup.success());
     signer.wait_for_log("the audit file is opened anew");
     sign(&mut session, &home, HEALTHY, 2);
-    wait_until("the second line", || lines(&file) == 1);
+    let second = || fs::read_to_string(&file).is_ok_and(|text| text.contains("\"height\":2"));
+    wait_until("the second signature in the new file", second);
+    assert!(
+        fs::read_to_string(&file).unwrap().contains("\"result\":\"carried\""),
+        "what was signed before stays known"
+    );
     assert_eq!(lines(&old), 1);
     signer.assert_running();
 }
@@ -524,9 +528,9 @@ fn check_warns_of_a_state_on_tmpfs_and_tells_how_long_a_flush_takes() {
     };
     let config = fs::read_to_string(home.path("tmkms.toml")).unwrap();
     let there = memory.path().join("state");
-    fs::copy(home.state_file(HEALTHY), &there).unwrap();
-    let moved = config.replace(home.state_file(HEALTHY).to_str().unwrap(), there.to_str().unwrap());
+    let moved = config.replace(home.tmkms_file(HEALTHY).to_str().unwrap(), there.to_str().unwrap());
     fs::write(home.path("tmkms.toml"), moved).unwrap();
+    assert!(home.command(&["state", "init", "--never-signed"]).output().unwrap().status.success());
     for (words, exit) in [(&["check"][..], 1), (&["check", "--before-start"], 0)] {
         let (output, text) = run(&home, words);
         assert_eq!(output.status.code(), Some(exit), "{text}");

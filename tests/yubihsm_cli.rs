@@ -445,8 +445,7 @@ fn a_running_signer_is_not_disturbed() {
         "test 1",
         &format!("setup --secrets-fd 1 --yes-wipe {SERIAL}"),
     ] {
-        let refusal =
-            "the signer of chain test-1 is running and uses the YubiHSM at tcp|stop it first|watermark is locked";
+        let refusal = "the signer of chain test-1 is running and uses the YubiHSM at tcp|stop it first|watermark.highwater is locked";
         desk.run(&format!("yubihsm {words}")).assert(75, "", refusal);
     }
     // Also while the entry of the key is being rewritten.

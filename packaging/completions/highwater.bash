@@ -1682,7 +1682,7 @@ _highwater() {
             return 0
             ;;
         highwater__subcmd__state__subcmd__import)
-            opts="-c -h --config --chain --json --help"
+            opts="-c -h --config --chain --json --i-checked-the-height --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -154,12 +154,13 @@ complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_se
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from export" -l chain -d 'Chain id; needed where the configuration has several' -r
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from export" -l format -d 'Whose format to write' -r -f -a "cometbft\t'priv_validator_state.json'
 tmkms\t'tmkms\'s state file'"
-complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from export" -s o -l output -d 'Write to this new file instead of standard output' -r -F
+complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from export" -s o -l output -d 'Write to this new file instead: of tmkms\'s format over the tombstone at `state_file`, of CometBFT\'s to standard output' -r -F
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from export" -l json -d 'Answer in JSON'
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from import" -s c -l config -d 'Configuration file [default: $TMKMS_CONFIG_FILE, then ./tmkms.toml]' -r -F
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from import" -l chain -d 'Chain id; needed where the configuration has several' -r
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from import" -l json -d 'Answer in JSON'
+complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from import" -l i-checked-the-height -d 'The file was last written before this machine booted, and its height is not behind what the chain shows'
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help'
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from init" -s c -l config -d 'Configuration file [default: $TMKMS_CONFIG_FILE, then ./tmkms.toml]' -r -F
 complete -c highwater -n "__fish_highwater_using_subcommand state; and __fish_seen_subcommand_from init" -l chain -d 'Chain id; needed where the configuration has several' -r

@@ -200,7 +200,7 @@ const CASES: [Case; 10] = [
         "was written on another machine, at 3/0/precommit",
     ),
     ("the second half is gone", |home| cut(home, 2 * BLOCK_BYTES as u64), "the second slot is blank"),
-    ("all but 100 bytes are gone", |home| cut(home, 100), "its header is blank"),
+    ("all but 100 bytes are gone", |home| cut(home, 100), "its header fails its checksum"),
     ("a byte too many", |home| cut(home, FILE_BYTES as u64 + 1), "it has 12289 bytes, a state file has 12288"),
     ("nothing but zeros", |home| fs::write(home.state_file(CHAIN), [0; FILE_BYTES]).unwrap(), "no mark survives"),
     (
@@ -265,7 +265,9 @@ fn a_file_that_changed_while_the_signer_was_stopped_is_refused_with_its_reason()
         signer.sigkill();
         change(&home);
         let mut signer = home.start();
-        assert_eq!(signer.exit_code(), Some(65), "{name}");
+        // A disk that is not mounted may be so later; the others need a person.
+        let exit = if name == "a link to nothing" { 74 } else { 65 };
+        assert_eq!(signer.exit_code(), Some(exit), "{name}");
         assert!(signer.log().contains(says), "{name}: {}", signer.log());
     }
     report(
@@ -297,7 +299,7 @@ impl OwnDisk {
         home.write_config();
         let disk = home.path("disk");
         fs::create_dir(&disk).unwrap();
-        let (config, state) = (home.path("tmkms.toml"), home.state_file(CHAIN));
+        let (config, state) = (home.path("tmkms.toml"), home.tmkms_file(CHAIN));
         let text = fs::read_to_string(&config).unwrap();
         let own = text.replace(state.to_str().unwrap(), disk.join("state").to_str().unwrap());
         assert_ne!(own, text);

@@ -384,19 +384,24 @@ fn install(rules: Rules, otherwise: SeccompAction, action: SeccompAction) -> Res
 }
 
 /// On x86-64 a kernel may also take calls by their numbers in the x32 ABI, past every rule for the ordinary ones. No
-/// library of this architecture makes such a call.
+/// library of this architecture makes such a call. -1 is no call at all: a tracer that keeps one from being made, as `strace`
+/// does to play a fault, leaves that number.
 #[cfg(target_arch = "x86_64")]
-fn no_x32() -> [sock_filter; 3] {
+fn no_x32() -> [sock_filter; 4] {
     /// `__X32_SYSCALL_BIT`
     const X32: u32 = 0x4000_0000;
     /// `BPF_LD | BPF_W | BPF_ABS`: loads a word of `seccomp_data`, whose first is the number of the call.
     const LOAD: u16 = 0x20;
+    /// `BPF_JMP | BPF_JEQ | BPF_K`
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const NO_CALL: u32 = u32::MAX;
     /// `BPF_JMP | BPF_JGE | BPF_K`
     const JUMP_IF_AT_LEAST: u16 = 0x35;
     /// `BPF_RET | BPF_K`
     const RETURN: u16 = 0x06;
     [
         sock_filter { code: LOAD, jt: 0, jf: 0, k: 0 },
+        sock_filter { code: JUMP_IF_EQUAL, jt: 2, jf: 0, k: NO_CALL },
         sock_filter { code: JUMP_IF_AT_LEAST, jt: 0, jf: 1, k: X32 },
         sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_KILL_PROCESS },
     ]
