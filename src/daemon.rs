@@ -57,13 +57,18 @@ pub fn claim(config: &Config) -> Result<Claims, DaemonError> {
             Err(StateError::File(error @ FileError::Locked { .. })) => return Err(DaemonError::locked(error)),
             // Whatever else is wrong with it concerns its own chain, and is told when that is opened.
             Err(error) => Err(error),
-            Ok(mut file) => {
-                if let Ok(record) = file.newest() {
-                    let claimed = |error| DaemonError::claimed(&chain.id, error);
-                    claims.names.push(Claim::take(record.header.identity()).map_err(claimed)?);
+            Ok(mut file) => match file.newest() {
+                Ok(record) => {
+                    // A file of another chain closes this one, and is claimed by its own.
+                    if record.header.identity().chain == chain.id {
+                        let claimed = |error| DaemonError::claimed(&chain.id, error);
+                        claims.names.push(Claim::take(record.header.identity()).map_err(claimed)?);
+                    }
+                    Ok(file)
                 }
-                Ok(file)
-            }
+                // Without a name it does not sign, even if it could be read in a moment.
+                Err(error) => Err(StateError::Store { path: chain.watermark(), error }),
+            },
         };
         claims.states.insert(chain.id.clone(), state);
     }

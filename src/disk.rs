@@ -49,7 +49,8 @@ pub fn keep_beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
                     return Ok(kept);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            // Nor has, with `fs.protected_hardlinks`, a file of another user.
+            Err(error) if matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::PermissionDenied) => {
                 match create_private(&kept) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                     new => {

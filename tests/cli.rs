@@ -229,6 +229,8 @@ fn a_state_file_that_cannot_be_trusted_stops_every_command() {
 
     // The file of another key.
     fs::remove_file(home.path("watermark.highwater")).unwrap();
+    home.run("state init --never-signed").assert(66, "", "although watermark says that there was one");
+    fs::remove_file(home.path("watermark")).unwrap();
     home.run("state init --never-signed").assert(0, "made", "");
     fs::remove_file(home.path("consensus.key")).unwrap();
     home.run("softsign keygen consensus.key").assert(0, "made", "");
@@ -341,7 +343,8 @@ fn one_signer_for_a_chain_and_key_runs_on_a_machine_whatever_its_files() {
     assert!(second.terminate().success());
     copy.run("start").assert(65, "", "is a copy of a state file, made at 0/0/proposal|`highwater state import FILE`");
     copy.run("check").assert(2, "fail  chain test-1: |is a copy of a state file", "");
-    copy.run("state import watermark.highwater").assert(
+    copy.run("state import watermark.highwater").assert(65, "", "is a copy of a state file|--i-checked-the-height");
+    copy.run("state import watermark.highwater --i-checked-the-height").assert(
         0,
         "mode      active",
         "is kept as |watermark.highwater.replaced",

@@ -368,7 +368,7 @@ fn a_state_below_what_the_audit_file_lists_keeps_its_chain_closed_until_it_is_ra
     let mut audit = OpenOptions::new().append(true).open(home.path("audit.jsonl")).unwrap();
     audit.write_all(filler.as_bytes()).unwrap();
     let said = "watermark.highwater is at height 5, all of it|audit.jsonl lists a signature at 9/0/prevote|\
-                `highwater state raise --height 9`";
+                `highwater state raise --height H`|at least 9";
     let said = said.replace("height 5, all of it", "5/end");
     assert_refused(&home, &said, 65);
     home.run("state raise --height 9").assert(0, "raised", "");

@@ -670,6 +670,13 @@ fn a_state_file_that_is_replaced_at_work_stops_its_chain_until_a_restart() {
         scene.session.ask_pub_key(CHAIN).unwrap().unwrap();
     }
     scene.signer.sigkill();
+    // What stands there is a copy, and is taken only by the command that says so.
+    let mut refused = scene.home.start();
+    assert_eq!(refused.exit_code(), Some(65));
+    assert!(refused.log().contains("is a copy of a state file"), "{}", refused.log());
+    let import =
+        scene.home.command(&["state", "import", "--i-checked-the-height", state.to_str().unwrap()]).output().unwrap();
+    assert!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
     let _restarted = scene.home.start();
     scene.session = scene.node.accept().unwrap();
     scene.alive(4);

@@ -417,7 +417,7 @@ fn a_backup_goes_from_one_device_into_another() {
     first.run("yubihsm keys import -i 5 priv_validator_key.json").assert(0, "imported, and its", "must disappear");
     first.run("yubihsm keys export -i 5 consensus.backup").assert(0, "wrote", "");
     first.run("state init --never-signed").assert(0, "made", "");
-    for name in ["consensus.backup", "watermark"] {
+    for name in ["consensus.backup", "watermark.highwater"] {
         second.home.write(name, fs::read(first.home.path(name)).unwrap());
     }
     let refusal = format!(

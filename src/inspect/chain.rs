@@ -6,7 +6,7 @@ use crate::{
     consensus::PublicKey,
     hook::HookError,
     keyring, passing,
-    state::{self, StateError, Theirs},
+    state::{self, Rival, StateError, Theirs},
     watermark::{FileError, FileId, HostId, Identity, Record},
 };
 use rustix::{fs::Access, io::Errno};
@@ -111,8 +111,11 @@ impl Look<'_> {
                 self.findings.push(Severity::Ok, about, what, "");
             }
         }
-        for what in theirs.still_written(record.header.identity(), &path, &record.mark) {
-            self.findings.push(Severity::Warn, about, what, "");
+        for rival in theirs.still_written(record.header.identity(), &path, &record.mark) {
+            match rival {
+                Rival::Above(error) => self.findings.push(Severity::Fail, about, error.to_string(), ""),
+                Rival::Below(what) => self.findings.push(Severity::Warn, about, what, ""),
+            }
         }
     }
 

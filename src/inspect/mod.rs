@@ -213,10 +213,18 @@ impl Look<'_> {
             return self.findings.push(Severity::Fail, about, what, "");
         }
         match evidence::highest_signed(path) {
-            Ok(evidence) => self.evidence = Some((path.to_owned(), evidence)),
+            Ok(evidence) => {
+                for part in evidence.unread() {
+                    let what =
+                        format!("what {} lists as signed is not looked at, because it is packed", part.display());
+                    self.findings.push(Severity::Warn, about, what, "unpack it, or have it rotated without packing");
+                }
+                self.evidence = Some((path.to_owned(), evidence));
+            }
+            // Without it nobody can say that no older state was put back.
             Err(error) => {
-                let what = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
-                return self.findings.push(Severity::Fail, about, what, "");
+                let what = format!("cannot read what the audit file {} lists as signed: {error}", path.display());
+                return self.findings.fail((&Subject::Signer, Topic::Machine), what, "", true);
             }
         }
         // All that it can do is to keep a chain closed.

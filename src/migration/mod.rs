@@ -151,8 +151,7 @@ impl fmt::Display for MigrationError {
             }
             Self::Signature => f.write_str("its signature is not of the configured consensus key"),
             Self::Tombstone => f.write_str(
-                "it is the tombstone that Highwater leaves so that tmkms signs nothing, and holds no mark. What was \
-                 imported is kept beside it as `.imported`",
+                "it is the tombstone that Highwater leaves so that tmkms signs nothing, and holds no mark",
             ),
             Self::NeverSigned | Self::Unproven { hrs: Hrs::GENESIS } => f.write_str(
                 "it says that nothing was ever signed, which a lost file or a reset also leaves behind. If the key has \

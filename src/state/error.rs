@@ -17,6 +17,17 @@ pub enum StateError {
         /// Our state file.
         ours: PathBuf,
     },
+    /// Another program has signed above our mark since its state was imported.
+    BehindTheirs {
+        /// Its file.
+        path: PathBuf,
+        /// Which program.
+        program: Program,
+        /// Its mark.
+        theirs: Hrs,
+        /// Ours.
+        ours: Hrs,
+    },
     /// Our own audit file lists a signature above the mark.
     BelowAudit {
         /// Where the state file is.
@@ -41,6 +52,13 @@ pub enum StateError {
     CometBftInPlace {
         /// Where.
         path: PathBuf,
+    },
+    /// The file is a copy, and nobody has said that it is the latest.
+    CopyUnchecked {
+        /// That file.
+        path: PathBuf,
+        /// Its mark.
+        mark: Hrs,
     },
     /// The file cannot be opened, made or replaced.
     File(FileError),
@@ -139,11 +157,21 @@ impl fmt::Display for StateError {
                 path.display(),
                 ours.display()
             ),
+            Self::BehindTheirs { path, program, theirs, ours } => write!(
+                f,
+                "{program} has signed at {theirs} ({}), above the mark of this signer, {ours}: it went on after its state was \
+                 imported, and to start from here would sign twice. Stop {program} for good, then run `highwater state \
+                 import {}`",
+                path.display(),
+                path.display()
+            ),
+            // The last lines may be missing: they are written after the signatures have left.
             Self::BelowAudit { path, last, audit, signed } => write!(
                 f,
-                "state file {} is at {last}, but the audit file {} lists a signature at {signed}: an older state file was \
-                 put back. To go on from there, run `highwater state raise --height {}`. If the audit file is of an \
-                 earlier chain with the same id, move it away",
+                "state file {} is at {last}, but the audit file {} lists a signature at {signed}: an older state was put \
+                 back. Wait until the chain has committed two more heights, then run `highwater state raise --height H` with \
+                 the last of them, at least {}. If the audit file is of an earlier chain with the same id or of an earlier \
+                 key, move it and its older parts (.1, .2 …) away",
                 path.display(),
                 audit.display(),
                 signed.height
@@ -159,6 +187,13 @@ impl fmt::Display for StateError {
                 "{} is CometBFT's own state file, which its node still reads. Name another `state_file`, then run \
                  `highwater state import {}`",
                 path.display(),
+                path.display()
+            ),
+            Self::CopyUnchecked { path, mark } => write!(
+                f,
+                "{} is a copy of a state file, made at {mark}: whoever used the original, or another copy, may have signed \
+                 more. Compare the height with the last one that the chain shows signed by this validator. If the copy is \
+                 not behind, add --i-checked-the-height; else move it away, {BEGIN_ANEW}. Nothing was changed",
                 path.display()
             ),
             Self::File(error) => write!(f, "{error}"),

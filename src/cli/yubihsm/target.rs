@@ -158,7 +158,7 @@ impl DeviceArgs {
 impl Target {
     /// The way to the device.
     pub(super) fn access(&self) -> Access {
-        Access::new(self.provider.clone(), Names::default())
+        Access::new(self.provider.clone(), Names::default()).for_a_command()
     }
 
     /// A session with the device.

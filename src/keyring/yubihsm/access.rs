@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 
 /// How many sessions may be asked for at once.
 const SESSIONS_AT_ONCE: u32 = 4;
+/// The same for a command. A device has 16.
+const SESSIONS_OF_A_COMMAND: u32 = 12;
 /// How long until one more may be asked for. A session that nobody uses lives for 30 s on the device, and the crate
 /// cannot close one: with those at once there are never more than 12 of the device's 16, so that others find one too.
 /// Spread out, and not eight and then none for half a minute: what broke them is most often over within a second.
@@ -38,6 +40,13 @@ impl Access {
     /// To the device of that section. Reads no password yet.
     pub fn new(config: YubiHsmConfig, names: Names) -> Self {
         Self { config, credentials: None, sessions: Arc::default(), threads: Threads::default(), names }
+    }
+
+    /// For a command: it takes several sessions one after the other, and ends. A signer that keeps asking is another matter.
+    #[must_use]
+    pub fn for_a_command(self) -> Self {
+        self.sessions.lock().expect("nobody panics with this lock").at_once = SESSIONS_OF_A_COMMAND;
+        self
     }
 
     /// To the same device by another authentication key. Sessions are counted together.
@@ -138,8 +147,9 @@ pub fn read_password(source: &PasswordSource) -> Result<Zeroizing<String>, Strin
 }
 
 /// How many sessions may be asked for: a bucket that holds a few and gets another one every few seconds.
-#[derive(Default)]
 struct Sessions {
+    /// How many the bucket holds.
+    at_once: u32,
     /// How long the bucket takes to be full again.
     missing: Duration,
     /// When that was so.
@@ -148,13 +158,19 @@ struct Sessions {
     last_failure: Option<String>,
 }
 
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { at_once: SESSIONS_AT_ONCE, missing: Duration::ZERO, at: None, last_failure: None }
+    }
+}
+
 impl Sessions {
     /// Takes one, or refuses it.
     fn take(&mut self, now: Instant) -> Result<(), Trouble> {
         let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.missing = self.missing.saturating_sub(passed);
         self.at = Some(now);
-        if self.missing + SESSION_EVERY > SESSION_EVERY * SESSIONS_AT_ONCE {
+        if self.missing + SESSION_EVERY > SESSION_EVERY * self.at_once {
             let why = self.last_failure.as_deref().unwrap_or("it loses one session after the other");
             let text = format!(
                 "{why}. Waiting for at most {} s: the device has 16 sessions, and each is its own for 30 s",

@@ -135,12 +135,14 @@ impl Policy {
     /// Of the signer: its state directories, what it still reads at start, and the ports of its nodes and connectors.
     /// `socket` is where its control socket will be.
     pub(super) fn of_signer(config: &Config, socket: &Path) -> Self {
-        /// The state file is open already; its directory is flushed once more.
+        /// The state file is open already; its directory is flushed once more. It pins the key of a YubiHSM, and for that is
+        /// read beside whoever has it open.
         const STATE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadDir});
         const SOCKET: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeSock | RemoveFile});
         let mut policy = Self::default();
         for chain in config.served_chains() {
             policy.allow_directory_of(&chain.watermark(), STATE);
+            policy.allow(&chain.watermark(), AccessFs::ReadFile.into());
         }
         policy.allow_directory_of(socket, SOCKET);
         for path in ["/etc/machine-id", "/var/lib/dbus/machine-id"] {
