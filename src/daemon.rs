@@ -118,7 +118,7 @@ impl Daemon {
             let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
             let hook = hooks.take(id);
             let opened = match findings.closed(id) {
-                Some((why, passes)) => closed_by_look(chain_config, keyring, key, claims.state(id), (why, passes)),
+                Some((why, passes)) => closed_by_look(chain_config, keyring, key, &claims.state(id), (why, passes)),
                 None => open_chain(chain_config, keyring, key, claims.state(id), (host, hook)),
             };
             let chain = match opened {
@@ -315,11 +315,11 @@ fn closed_by_look(
     config: &ChainConfig,
     keyring: &Keyring,
     key: KeyConfig<'_>,
-    state: Result<StateFile, StateError>,
+    state: &Result<StateFile, StateError>,
     (why, passes): (Refusal, bool),
 ) -> Opened {
     let signer = keyring.signer(config, key);
-    let awaits = match (&signer, &state) {
+    let awaits = match (&signer, state) {
         _ if !passes => None,
         (Err(error), _) => passing::awaited_key(error),
         (Ok(_), Err(error)) => passing::awaited_state(error),

@@ -2,9 +2,6 @@
 //! named, a hook that leaves something behind, and a name service that changes.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 
-#[path = "support/skip.rs"]
-mod skip;
-
 use highwater::ops::web;
 mod support;
 
@@ -211,7 +208,7 @@ fn with_own_etc(node: &MockNode, server: Ipv4Addr) -> Option<(Home, String)> {
     let allowed = Command::new("unshare").args(["-rm", "true"]).stderr(Stdio::null()).status();
     if !allowed.is_ok_and(|status| status.success()) {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "CI skips nothing");
-        skip::skip("this user cannot have mounts of its own");
+        support::skip::skip("this user cannot have mounts of its own");
         return None;
     }
     let address = format!("tcp://{NAME}:{}", node.socket().port());
@@ -261,7 +258,7 @@ fn own_loopback(number: u8) -> Ipv4Addr {
 fn names_are_looked_up_over_tcp_and_a_file_that_is_replaced_is_read_again() {
     let server = own_loopback(53);
     let Ok(listener) = TcpListener::bind((server, 53)) else {
-        skip::skip("this user cannot listen on port 53");
+        support::skip::skip("this user cannot listen on port 53");
         return;
     };
     thread::spawn(move || {
@@ -299,7 +296,7 @@ fn names_are_looked_up_over_tcp_and_a_file_that_is_replaced_is_read_again() {
 fn a_name_server_without_tcp_is_asked_over_udp_and_that_is_told() {
     let server = own_loopback(54);
     let Ok(socket) = UdpSocket::bind((server, 53)) else {
-        skip::skip("this user cannot listen on port 53");
+        support::skip::skip("this user cannot listen on port 53");
         return;
     };
     thread::spawn(move || {

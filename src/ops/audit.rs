@@ -13,7 +13,7 @@
 //! | `sequence` | the watermark's, which every new mark raises by one |
 //!
 //! It is a record: the watermark alone decides what is signed. Nobody who signs waits for it. What was signed is kept
-//! until it can be written, up to [`ROOM`] lines of each chain; a kill loses what had not been written by then. The
+//! until it can be written, up to `ROOM` lines of each chain; a kill loses what had not been written by then. The
 //! sequence shows that: it is looked at when the signer starts, and a gap is told.
 //!
 //! A file that would become too large is rotated, and a new one begins with what must not be forgotten: how far each

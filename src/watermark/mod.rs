@@ -22,6 +22,6 @@ pub use file::{FileError, StateFile, StateReadError, create, is_state_file, read
 pub use header::{BLOCK_BYTES, FileId, Header, Identity};
 pub use host::{HostError, HostId};
 pub use mark::{Durable, Mark, Signed};
-pub use record::{Mode, RECORD_BYTES, Record, RecordError};
+pub use record::{Feature, Mode, RECORD_BYTES, Record, RecordError};
 pub use rule::{Candidate, Verdict, Violation, decide};
 pub use store::{Damage, Disk, FILE_BYTES, Slot, Store, StoreError, image, newest};

@@ -115,7 +115,7 @@ impl Record {
         }
         let format = u16::from_le_bytes(array(&bytes[at::VERSION]));
         if format > VERSION {
-            return Err(RecordError::Newer { what: "format", number: format });
+            return Err(RecordError::Newer { what: Feature::Format, number: format });
         }
         if bytes[at::HEADER] != header.digest()[..] {
             return Err(RecordError::OtherFile);
@@ -123,7 +123,7 @@ impl Record {
         let mode = match bytes[at::MODE] {
             0 => Mode::Active,
             1 => Mode::Retired,
-            newer => return Err(RecordError::Newer { what: "mode", number: newer.into() }),
+            newer => return Err(RecordError::Newer { what: Feature::Mode, number: newer.into() }),
         };
         let record = decode_fields(bytes, mode, header).ok_or(RecordError::Fields)?;
         if record.encode() == *bytes { Ok(record) } else { Err(RecordError::Fields) }
@@ -156,6 +156,27 @@ pub(super) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().expect("the field has the length of its type")
 }
 
+/// Something that a newer Highwater may have and this one does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// The format of headers and records.
+    Format,
+    /// The type of the public key.
+    KeyType,
+    /// The mode of a record.
+    Mode,
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Format => "format",
+            Self::KeyType => "key type",
+            Self::Mode => "mode",
+        })
+    }
+}
+
 /// Why bytes are no header or no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordError {
@@ -168,7 +189,7 @@ pub enum RecordError {
     /// A newer Highwater wrote it.
     Newer {
         /// What this Highwater does not know: a format, a mode, a key type.
-        what: &'static str,
+        what: Feature,
         /// Its number.
         number: u16,
     },
@@ -291,9 +312,9 @@ pub(super) mod tests {
         assert_eq!(decode([b'{'; RECORD_BYTES]), Err(RecordError::NotARecord));
         assert_eq!(decode(changed(at::HEADER.start, 0)), Err(RecordError::OtherFile));
         let format = decode(changed(at::VERSION.start, 3));
-        assert_eq!(format, Err(RecordError::Newer { what: "format", number: 3 }));
+        assert_eq!(format, Err(RecordError::Newer { what: Feature::Format, number: 3 }));
         let clustered = decode(changed(at::MODE, 2));
-        assert_eq!(clustered, Err(RecordError::Newer { what: "mode", number: 2 }));
+        assert_eq!(clustered, Err(RecordError::Newer { what: Feature::Mode, number: 2 }));
         assert_eq!(clustered.unwrap_err().to_string(), "has mode 2 of a newer Highwater");
     }
 }

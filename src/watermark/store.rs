@@ -13,7 +13,7 @@ use super::{
     header::{BLOCK_BYTES, FileId, Header, Identity},
     host::HostId,
     mark::{Durable, Mark},
-    record::{Mode, RECORD_BYTES, Record, RecordError},
+    record::{Feature, Mode, RECORD_BYTES, Record, RecordError},
 };
 use std::{fmt, io};
 
@@ -337,7 +337,7 @@ pub enum StoreError {
     /// A newer Highwater wrote it.
     Newer {
         /// What this Highwater does not know: a format, a mode, a key type.
-        what: &'static str,
+        what: Feature,
         /// Its number.
         number: u16,
     },

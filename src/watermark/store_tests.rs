@@ -240,7 +240,10 @@ fn every_error_says_what_to_look_at_or_do() {
     for (error, words) in [
         (blank, "is damaged: the first slot is blank and"),
         (StoreError::Copy { mark: mark(5) }, "is a copy of a state file, made at 5/0/prevote"),
-        (StoreError::Newer { what: "mode", number: 2 }, "does not know its mode 2. Nothing is wrong with the file"),
+        (
+            StoreError::Newer { what: Feature::Mode, number: 2 },
+            "does not know its mode 2. Nothing is wrong with the file",
+        ),
         (StoreError::Overwritten, "overwritten by another program"),
         (StoreError::ForeignChain { found: "other".into() }, "belongs to chain other"),
         (StoreError::ForeignHost { mark: mark(5) }, "`highwater state import FILE`"),
@@ -288,7 +291,7 @@ fn what_a_newer_highwater_wrote_is_neither_damaged_nor_an_invitation_to_begin_an
     let disk = TestDisk::holding(mark(5));
     disk.0.lock().unwrap().content[9] = 1;
     let error = disk.open().err().unwrap();
-    assert!(matches!(error, StoreError::Newer { what: "format", .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { what: Feature::Format, .. }), "{error}");
     assert!(!error.to_string().contains("state init"), "{error}");
 }
 
