@@ -343,6 +343,9 @@ fn an_audit_file_that_cannot_be_had() {
     let text = fs::read_to_string(home.path("tmkms.toml")).unwrap();
     home.write("tmkms.toml", text + "[highwater.audit]\nfile = \"no/where/audit\"\n");
     assert_refused(&home, "cannot open no/where/audit, the `file` of [highwater.audit]: No such file or directory", 74);
+    // Lines that were written to a key would spoil it, and no restart mends the configuration.
+    edit(&home, "\"no/where/audit\"", "\"consensus.key\"");
+    assert_refused(&home, "consensus.key is there and is no audit file of Highwater: move it away", 73);
 }
 
 #[test]

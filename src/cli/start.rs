@@ -67,9 +67,9 @@ impl Start {
         let (config, warnings) = Config::load(&path)?;
         ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         // Before anything that two signers would dispute, and before a process that would inherit what we ignore.
+        ops::signals::outlive();
         let claims = daemon::claim(&config)?;
         let findings = look(&config, &warnings)?;
-        ops::signals::outlive();
         // First what starts programs and listens: the confined process does neither.
         let mut sandbox = Sandbox::begin(&config)?;
         let cannot_start = |error| CliError::system("cannot start the process that starts children", &error);
@@ -168,6 +168,7 @@ fn open_audit(config: &Config, keeper: Option<Keeper>) -> Result<Option<AuditFil
         let text = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
         let exit = match error.kind() {
             io::ErrorKind::PermissionDenied => Exit::NoPermission,
+            io::ErrorKind::AlreadyExists => Exit::CantCreate,
             _ if passing::io(&error) => Exit::Io,
             _ => Exit::CantCreate,
         };

@@ -37,14 +37,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// The directory of the configuration file: where the control socket is, unless systemd gives a better place.
-    pub fn home(&self) -> &Path {
-        match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        }
-    }
-
     /// The chain with this id.
     pub fn chain(&self, id: &ChainId) -> Option<&ChainConfig> {
         self.chains.iter().find(|chain| chain.id == *id)

@@ -1,7 +1,7 @@
 //! The directories of the states: whether something can be kept there, and for how long. And the clock that signed.
 
 use super::{Look, Severity, Subject, Topic, accessible, directory_of};
-use crate::state;
+use crate::{state, watermark::FILE_BYTES};
 use rustix::{
     fs::{Access, FallocateFlags, Mode, OFlags, fallocate, open, statfs, statvfs},
     io::Errno,
@@ -14,7 +14,7 @@ use std::{
 };
 
 /// What has to find a place there: a state file.
-const NEEDED_BYTES: u64 = 8192;
+const NEEDED_BYTES: u64 = FILE_BYTES as u64;
 /// How far ahead of this machine's clock the last signed message may be.
 const CLOCK_TOLERANCE_SECONDS: i64 = 10;
 

@@ -19,7 +19,10 @@ use crate::{
     config::{self, Config, NodeAddress},
     consensus::ChainId,
     keyring::IdentityKey,
-    ops::evidence::{self, Evidence},
+    ops::{
+        evidence::{self, Evidence},
+        keeper,
+    },
     privval::Refusal,
     watermark::HostId,
 };
@@ -208,7 +211,7 @@ impl Look<'_> {
     fn at_audit(&mut self) {
         let Some(path) = self.config.own.audit.as_deref() else { return };
         let about = (&Subject::Signer, Topic::Audit);
-        if let Err(error) = appendable(path) {
+        if let Err(error) = appendable(path).and_then(|()| keeper::refuse_foreign(path)) {
             let what = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
             return self.findings.push(Severity::Fail, about, what, "");
         }

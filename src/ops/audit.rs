@@ -73,6 +73,8 @@ pub struct AuditFile {
     path: PathBuf,
     last: BTreeMap<String, u64>,
     evidence: Evidence,
+    /// Its last line was cut off and could not be ended.
+    torn: bool,
     limits: AuditLimits,
     keeper: Keeper,
 }
@@ -130,8 +132,9 @@ impl AuditFile {
             File::open(files.older(1)).map_or_else(|_| Ok(BTreeMap::new()), |mut older| last_sequences(&mut older))?;
         last.extend(last_sequences(&mut file)?);
         let evidence = highest_signed(path)?;
-        end_last_line(&mut file)?;
-        Ok(Self { file, path: path.into(), last, evidence, limits, keeper: Keeper::Here(files) })
+        // A full disk keeps nobody from signing: then the first line that it takes ends the one before.
+        let torn = end_last_line(&mut file).is_err();
+        Ok(Self { file, path: path.into(), last, evidence, torn, limits, keeper: Keeper::Here(files) })
     }
 
     /// Has its size limited, and new files made by `keeper`.
@@ -141,13 +144,14 @@ impl AuditFile {
     }
 
     /// What it and those before it say was signed.
-    pub fn evidence(&self) -> &Evidence {
+    #[cfg(test)]
+    fn evidence(&self) -> &Evidence {
         &self.evidence
     }
 
     /// Starts the thread that writes it.
     pub fn start(self) -> io::Result<Audit> {
-        let Self { file, path, last, evidence, limits, keeper } = self;
+        let Self { file, path, last, evidence, torn, limits, keeper } = self;
         let audit = Audit {
             lanes: Lanes::new(ROOM),
             reopen: Arc::default(),
@@ -164,7 +168,7 @@ impl AuditFile {
             keeper,
             evidence,
             backlog: Vec::new(),
-            failed_at: None,
+            failed_at: torn.then(Instant::now),
             rotate_at: Instant::now(),
         };
         let at_work = audit.clone();
@@ -319,7 +323,8 @@ impl Writer {
             return;
         }
         // What a failed write has left behind is no whole line.
-        let mut bytes = if self.failed_at.is_some() { b"\n".to_vec() } else { Vec::with_capacity(length) };
+        let torn = self.failed_at.is_some() && self.file.metadata().map_or(true, |about| about.len() > 0);
+        let mut bytes = if torn { b"\n".to_vec() } else { Vec::with_capacity(length) };
         lines.iter().for_each(|line| bytes.extend_from_slice(line.text.as_bytes()));
         match self.file.write_all(&bytes) {
             Ok(()) => {

@@ -188,7 +188,8 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
 }
 
-fn refuse_foreign(path: &Path) -> io::Result<()> {
+/// Fails if there is something else than an audit file.
+pub(crate) fn refuse_foreign(path: &Path) -> io::Result<()> {
     let about = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
@@ -197,9 +198,13 @@ fn refuse_foreign(path: &Path) -> io::Result<()> {
         // A pipe or a device: it is somebody's intention.
         return Ok(());
     }
+    /// A write that failed may have left the end of a line and nothing else.
+    const BLANK_MAX_BYTES: usize = 64;
     let mut begin = Vec::new();
-    File::open(path)?.take(LINE_BEGINS.len() as u64).read_to_end(&mut begin)?;
-    if LINE_BEGINS.as_bytes().starts_with(&begin) {
+    File::open(path)?.take((BLANK_MAX_BYTES + LINE_BEGINS.len()) as u64).read_to_end(&mut begin)?;
+    let blank = begin.iter().take_while(|byte| **byte == b'\n').count();
+    let line = &begin[blank..begin.len().min(blank + LINE_BEGINS.len())];
+    if LINE_BEGINS.as_bytes().starts_with(line) {
         return Ok(());
     }
     let text = format!(

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     config::{Config, NodeAddress, PasswordSource, PinSource},
+    disk,
     ops::{
         sandbox::{self, ModuleLimits},
         web,
@@ -32,11 +33,7 @@ const CONFIGURATION_MAX_BYTES: u64 = 1024 * 1024;
 pub fn of_the_signer(config: &Config) -> Vec<PathBuf> {
     let mut never = vec![config.path.clone()];
     for chain in &config.chains {
-        never.push(chain.state_file.clone());
-        // Beside a state file, under a longer name, lie others that are as much its own.
-        let mut beside = chain.state_file.clone().into_os_string();
-        beside.push(".highwater");
-        never.push(beside.into());
+        never.extend([chain.state_file.clone(), chain.watermark()]);
     }
     never.extend(config.softsign.iter().map(|key| key.path.clone()));
     never.extend(config.validators.iter().filter_map(|validator| match &validator.address {
@@ -51,8 +48,12 @@ pub fn of_the_signer(config: &Config) -> Vec<PathBuf> {
         PasswordSource::File(path) => Some(path.clone()),
         _ => None,
     }));
-    never.extend(config.own.audit.clone());
-    never.push(web::control_socket(env::var_os(web::RUNTIME_VARIABLE), config.home()));
+    if let Some(audit) = &config.own.audit {
+        never.push(audit.clone());
+        // What was rotated is evidence too.
+        never.extend((1..=config.own.audit_limits.keep).map(|number| disk::with_suffix(audit, &format!(".{number}"))));
+    }
+    never.push(web::control_socket(env::var_os(web::RUNTIME_VARIABLE), &config.path));
     never.extend(env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from));
     never
 }
