@@ -26,6 +26,20 @@ fn event(height: u64, outcome: Outcome, sequence: Option<u64>) -> Event {
 }
 
 #[test]
+fn a_file_that_a_full_disk_left_with_nothing_but_the_end_of_a_line_is_ours() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    for left in ["", "\n", "\n\n{\"ti", "{\"time\":1,\"chain\":\"a\"}\n"] {
+        fs::write(&path, left).unwrap();
+        assert!(AuditFile::open(&path).is_ok(), "{left:?}");
+    }
+    for foreign in ["\n\nHIGHWATR", "[package]", "\n{\"height\":\"1\"}"] {
+        fs::write(&path, foreign).unwrap();
+        assert!(AuditFile::open(&path).is_err(), "{foreign:?}");
+    }
+}
+
+#[test]
 fn every_decision_becomes_a_line_and_the_last_sequence_is_found_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.jsonl");
