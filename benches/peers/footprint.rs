@@ -3,7 +3,7 @@
 use crate::{
     drive::{Loops, Measured as _},
     mock_node::prevote,
-    signers::{Door, Home, Program, Running, Served, chain_id},
+    signers::{Door, Home, Program, Running, Served, chain_id, next_seed},
 };
 use highwater::privval::message::{Message, SignVoteRequest, Sum};
 use prost::Message as _;
@@ -68,7 +68,7 @@ impl Plain {
         let socket = directory.path().join("node.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let chains = [vec![format!("unix://{}", socket.display())]];
-        let home = Home::new(program, parent, &chains);
+        let home = Home::new(program, parent, &chains, next_seed());
         let begin = Instant::now();
         let process = home.start(&chains);
         let (stream, _) = listener.accept().unwrap();

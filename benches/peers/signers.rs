@@ -11,11 +11,16 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
 };
 use subtle_encoding::{base64, hex};
 use tempfile::TempDir;
 
-const SEED: [u8; 32] = [0x42; 32];
+/// The key of a signer, and the next one for the next: two signers of one key do not run beside each other.
+pub fn next_seed() -> [u8; 32] {
+    static NUMBER: AtomicU8 = AtomicU8::new(0);
+    [NUMBER.fetch_add(1, Ordering::Relaxed); 32]
+}
 const TMKMS: &str = "tmkms-0.15.0/bin/tmkms";
 const PRIV_VAL_SERVER: &str = "cometbft/v0.38.25/priv_val_server";
 
@@ -105,13 +110,14 @@ pub fn chain_id(number: usize) -> String {
 pub struct Home {
     directory: TempDir,
     program: Program,
+    seed: [u8; 32],
 }
 
 impl Home {
     /// A home whose chains are served to the nodes at these addresses: chain by chain, and each node of a chain.
-    pub fn new(program: Program, parent: &Path, chains: &[Vec<String>]) -> Self {
-        let home = Self { directory: tempfile::tempdir_in(parent).unwrap(), program };
-        home.write("consensus.key", &base64::encode(SEED));
+    pub fn new(program: Program, parent: &Path, chains: &[Vec<String>], seed: [u8; 32]) -> Self {
+        let home = Self { directory: tempfile::tempdir_in(parent).unwrap(), program, seed };
+        home.write("consensus.key", &base64::encode(seed));
         home.write("identity.key", &base64::encode([7; 32]));
         match program {
             Program::FilePv => home.write_filepv(),
@@ -177,14 +183,14 @@ impl Home {
     }
 
     fn write_filepv(&self) {
-        let key = SigningKey::from_bytes(&SEED);
+        let key = SigningKey::from_bytes(&self.seed);
         let public = key.verifying_key().to_bytes();
         let address = PublicKey::Ed25519(key.verifying_key()).address();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let key = json!({
             "address": text(hex::encode_upper(address)),
             "pub_key": { "type": "tendermint/PubKeyEd25519", "value": text(base64::encode(public)) },
-            "priv_key": { "type": "tendermint/PrivKeyEd25519", "value": text(base64::encode([SEED, public].concat())) },
+            "priv_key": { "type": "tendermint/PrivKeyEd25519", "value": text(base64::encode([self.seed, public].concat())) },
         });
         self.write("key.json", key.to_string().as_bytes());
         self.write("state.json", json!({ "height": "0", "round": 0, "step": 0 }).to_string().as_bytes());
@@ -234,10 +240,11 @@ impl Served {
             Program::FilePv => (chains, 1),
             Program::Highwater | Program::Tmkms => (1, chains),
         };
-        let key = Some(PublicKey::Ed25519(SigningKey::from_bytes(&SEED).verifying_key()));
+        let seed = next_seed();
+        let key = Some(PublicKey::Ed25519(SigningKey::from_bytes(&seed).verifying_key()));
         let mut served = Self { processes: Vec::new(), _homes: Vec::new(), sessions: Vec::new(), key };
         for _ in 0..processes {
-            served.add(program, door, parent, chains, nodes).unwrap();
+            served.add(program, door, parent, (chains, nodes), seed).unwrap();
         }
         Some(served)
     }
@@ -247,14 +254,21 @@ impl Served {
         Self { processes: Vec::new(), _homes: Vec::new(), sessions: vec![(session, chain)], key: None }
     }
 
-    fn add(&mut self, program: Program, door: Door, parent: &Path, chains: usize, nodes: usize) -> io::Result<()> {
+    fn add(
+        &mut self,
+        program: Program,
+        door: Door,
+        parent: &Path,
+        (chains, nodes): (usize, usize),
+        seed: [u8; 32],
+    ) -> io::Result<()> {
         let sockets = tempfile::tempdir_in(parent)?;
         let listen = |chain, node| door.listen(sockets.path(), &format!("{chain}.{node}"));
         let listeners: Vec<Vec<_>> =
             (0..chains).map(|chain| (0..nodes).map(|node| listen(chain, node)).collect()).collect();
         let addresses: Vec<Vec<_>> =
             listeners.iter().map(|nodes| nodes.iter().map(MockNode::address).collect()).collect();
-        let home = Home::new(program, parent, &addresses);
+        let home = Home::new(program, parent, &addresses, seed);
         self.processes.push(home.start(&addresses));
         self._homes.push(home);
         for (chain, nodes) in listeners.iter().enumerate() {
