@@ -9,6 +9,7 @@ use crate::{
     ops::{
         self,
         audit::{Audit, AuditFile},
+        evidence::Evidence,
         hooks::Hooks,
         keeper::Keeper,
         log::{Log, LogFormat},
@@ -69,7 +70,7 @@ impl Start {
         // Before anything that two signers would dispute, and before a process that would inherit what we ignore.
         ops::signals::outlive();
         let claims = daemon::claim(&config)?;
-        let findings = look(&config, &warnings)?;
+        let mut findings = look(&config, &warnings)?;
         // First what starts programs and listens: the confined process does neither.
         let mut sandbox = Sandbox::begin(&config)?;
         let cannot_start = |error| CliError::system("cannot start the process that starts children", &error);
@@ -85,7 +86,7 @@ impl Start {
         let (sender, events) = unbounded_channel();
         watch_signals(&runtime, &sender).map_err(|error| CliError::system("cannot watch for signals", &error))?;
         let metrics = bind_metrics(&runtime, &config).transpose();
-        let audit_file = open_audit(&config, keeper)?;
+        let audit_file = open_audit(&config, keeper, findings.take_evidence())?;
         let systemd =
             Systemd::connect().map_err(|error| CliError::system("cannot reach systemd at $NOTIFY_SOCKET", &error))?;
         sandbox.close(&config)?;
@@ -162,9 +163,19 @@ fn look(config: &Config, warnings: &[config::Finding]) -> Result<Findings, CliEr
 }
 
 /// A file that cannot be written ends the start: who wants a record wants it from the first decision.
-fn open_audit(config: &Config, keeper: Option<Keeper>) -> Result<Option<AuditFile>, CliError> {
+fn open_audit(
+    config: &Config,
+    keeper: Option<Keeper>,
+    evidence: Option<Evidence>,
+) -> Result<Option<AuditFile>, CliError> {
     let (Some(path), Some(keeper)) = (&config.own.audit, keeper) else { return Ok(None) };
-    let opened = AuditFile::open(path).map_err(|error| {
+    let opened = match evidence {
+        Some(evidence) => AuditFile::open_knowing(path, evidence),
+        // The look could not have the file, so no chain was compared with it: even if it can be had now, that is not enough.
+        None => AuditFile::open_knowing(path, Evidence::default())
+            .and_then(|_| Err(io::Error::other("it could not be read a moment ago"))),
+    };
+    let opened = opened.map_err(|error| {
         let text = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
         let exit = match error.kind() {
             io::ErrorKind::PermissionDenied => Exit::NoPermission,

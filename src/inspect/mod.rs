@@ -114,17 +114,26 @@ impl fmt::Display for Finding {
 
 /// All that was found, in the order in which it was looked at.
 #[derive(Clone, Debug, Default)]
-pub struct Findings(Vec<Finding>);
+pub struct Findings {
+    all: Vec<Finding>,
+    /// What the audit file lists as signed.
+    evidence: Option<Evidence>,
+}
 
 impl Findings {
+    /// What the audit file lists as signed, if there is one: whoever opens it need not read all of it again.
+    pub fn take_evidence(&mut self) -> Option<Evidence> {
+        self.evidence.take()
+    }
+
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Finding> {
-        self.0.iter()
+        self.all.iter()
     }
 
     /// Each warning, as one line.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        self.0.iter().filter(|finding| finding.severity == Severity::Warn).map(ToString::to_string)
+        self.all.iter().filter(|finding| finding.severity == Severity::Warn).map(ToString::to_string)
     }
 
     /// What keeps the whole signer from starting: about what the first of it is, and all of it, a line each. But for the
@@ -152,14 +161,14 @@ impl Findings {
     }
 
     fn failed(&self, subject: &Subject) -> impl Iterator<Item = &Finding> {
-        self.0.iter().filter(move |found| found.severity == Severity::Fail && found.subject == *subject)
+        self.all.iter().filter(move |found| found.severity == Severity::Fail && found.subject == *subject)
     }
 
     fn push(&mut self, severity: Severity, about: (&Subject, Topic), what: impl Into<String>, remedy: &str) {
         let (subject, topic) = (about.0.clone(), about.1);
         let finding = Finding { severity, subject, topic, what: what.into(), remedy: remedy.into(), passes: false };
-        if !self.0.contains(&finding) {
-            self.0.push(finding);
+        if !self.all.contains(&finding) {
+            self.all.push(finding);
         }
     }
 
@@ -167,7 +176,7 @@ impl Findings {
     fn fail(&mut self, about: (&Subject, Topic), what: impl Into<String>, remedy: &str, passes: bool) {
         let (subject, topic) = (about.0.clone(), about.1);
         let severity = Severity::Fail;
-        self.0.push(Finding { severity, subject, topic, what: what.into(), remedy: remedy.into(), passes });
+        self.all.push(Finding { severity, subject, topic, what: what.into(), remedy: remedy.into(), passes });
     }
 }
 
@@ -184,6 +193,7 @@ pub fn look(config: &Config, warnings: &[config::Finding]) -> Findings {
     look.at_identities();
     look.at_disks();
     look.at_clock();
+    look.findings.evidence = look.evidence.map(|(_, evidence)| evidence);
     look.findings
 }
 

@@ -20,7 +20,7 @@
 //! key has signed (`carried`).
 
 use super::{
-    evidence::{Evidence, LINE_BEGINS, highest_signed},
+    evidence::{Evidence, LINE_BEGINS},
     keeper::{self, Files, Keeper, Order},
     lanes::{Items, Kind, Lane, Lanes, Lost, Room, answer},
     quiet::Untold,
@@ -124,14 +124,19 @@ struct Known {
 
 impl AuditFile {
     /// Opens the file, which only its owner can read, or makes it, and reads what it and those before it say.
+    #[cfg(test)]
     pub fn open(path: &Path) -> io::Result<Self> {
+        Self::open_knowing(path, super::evidence::highest_signed(path)?)
+    }
+
+    /// The same for whoever has read already what it and those before it say was signed.
+    pub fn open_knowing(path: &Path, evidence: Evidence) -> io::Result<Self> {
         let mut file = keeper::open(path)?;
         let limits = AuditLimits::default();
         let files = Files { path: path.into(), keep: limits.keep };
         let mut last =
             File::open(files.older(1)).map_or_else(|_| Ok(BTreeMap::new()), |mut older| last_sequences(&mut older))?;
         last.extend(last_sequences(&mut file)?);
-        let evidence = highest_signed(path)?;
         // A full disk keeps nobody from signing: then the first line that it takes ends the one before.
         let torn = end_last_line(&mut file).is_err();
         Ok(Self { file, path: path.into(), last, evidence, torn, limits, keeper: Keeper::Here(files) })

@@ -118,7 +118,7 @@ impl Place {
         let replaced = match StateFile::open(&self.path) {
             Err(FileError::Missing { .. }) => self.create_at(mark).map(|()| None)?,
             Err(error) => return Err(error.into()),
-            Ok(file) => self.import_over(file, mark, in_place)?,
+            Ok(file) => self.import_over(file, mark, in_place, age)?,
         };
         if !in_place {
             self.theirs.note_source(from, mark, &self.path)?;
@@ -132,7 +132,13 @@ impl Place {
     }
 
     /// Moves our own file to `mark`, or makes a new one where it may not be used as it is.
-    fn import_over(&self, mut file: StateFile, mark: Mark, in_place: bool) -> Result<Option<PathBuf>, StateError> {
+    fn import_over(
+        &self,
+        mut file: StateFile,
+        mark: Mark,
+        in_place: bool,
+        age: Age,
+    ) -> Result<Option<PathBuf>, StateError> {
         let ours = file.newest().map_err(self.store_error())?;
         let unchanged = mark.hrs == ours.mark.hrs;
         match ours.check(&self.identity, self.host, &self.id_of(&mut file)?) {
@@ -147,6 +153,9 @@ impl Place {
             Err(StoreError::Retired { .. }) => {
                 self.must_be_above(&ours, mark)?;
                 Ok(Some(watermark::replace(&file, self.host, &self.identity, mark)?))
+            }
+            Err(StoreError::Copy { mark }) if age == Age::Unknown => {
+                Err(StateError::CopyUnchecked { path: self.path.clone(), mark: mark.hrs })
             }
             Err(StoreError::ForeignHost { .. } | StoreError::Copy { .. }) => {
                 let mark = Mark::floor(mark.hrs.max(ours.mark.hrs));

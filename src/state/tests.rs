@@ -345,6 +345,11 @@ fn a_copy_is_refused_until_it_is_imported() {
             let error = import(&place(path), &from).unwrap_err();
             assert!(matches!(error, StateError::CopyUnchecked { .. }), "{error}");
         }
+        // Nor does another program's lower state make it one that may be used.
+        let lower = home.join("lower.json");
+        write_private(&lower, &tmkms_text(5));
+        let error = import(&place(path), &lower).unwrap_err();
+        assert!(matches!(error, StateError::CopyUnchecked { .. }), "{error}");
         let imported = place(path).import(Some(&beside(path)), Age::Checked).unwrap();
         assert_eq!(imported.mark, Mark::floor(at(10, Step::Prevote)));
         assert_eq!(open(&place(path)).unwrap().mark().hrs, at(10, Step::Prevote));
