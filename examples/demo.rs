@@ -12,8 +12,8 @@ use highwater::{
     daemon::{self, Daemon},
     inspect,
     keyring::{IdentityKey, Keyring, softsign},
-    ops::{hooks::Hooks, names::Names},
     privval::message::{Proposal, RemoteSignerError, Vote},
+    process::{hooks::Hooks, names::Names},
     state::{self, Place, Theirs},
     watermark::{HostId, Identity, Mark},
 };

@@ -7,12 +7,12 @@
 use crate::{
     consensus::{ChainId, Hrs, PublicKey, Signature, Timestamp},
     keyring::{SignError, Signer, Ticket},
-    ops::stats::ChainStats,
     passing,
     privval::{
         Canonical, Extension, ProposalRequest, RawBytesRequest, Refusal, SignBytes, VoteRequest, extension_sign_bytes,
         raw_sign_bytes,
     },
+    record::stats::ChainStats,
     watermark::{Candidate, Durable, Mark, Store, StoreError, Verdict, Violation, decide},
 };
 use std::{

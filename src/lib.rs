@@ -19,12 +19,13 @@
 //! | [`daemon`] | the whole signer: every chain, a thread for each node |
 //! | [`state`] | what operators do to a state file; [`migration`] reads and writes those of other programs |
 //! | [`inspect`] | the look at everything before the start, which `check` prints and `start` obeys |
-//! | [`hook`] | the program that tells at start how far a chain has come |
 //! | [`passing`] | which troubles pass by themselves |
 //! | [`config`] | `tmkms.toml` |
 //! | [`cli`] | one file per command |
 //! | [`disk`] | private new files and durable directory entries |
-//! | [`ops`] | log, panics, metrics, status, confinement |
+//! | [`process`] | what a process of ours may do, and how it is started |
+//! | [`record`] | events, counters, log, audit file |
+//! | [`show`] | metrics, status, systemd |
 //! | [`consensus`] | the words that all rooms share |
 //! | `broken` | deliberate bugs for the tests of the tests; nothing in an ordinary build |
 
@@ -32,20 +33,20 @@
 mod broken;
 
 pub mod chain;
-pub mod claim;
 pub mod cli;
 pub mod config;
 pub mod consensus;
 pub mod daemon;
 pub mod disk;
-pub mod hook;
 pub mod inspect;
 pub mod keyring;
 pub mod link;
 pub mod migration;
 pub mod node;
-pub mod ops;
 pub mod passing;
 pub mod privval;
+pub mod process;
+pub mod record;
+pub mod show;
 pub mod state;
 pub mod watermark;

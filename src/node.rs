@@ -5,16 +5,16 @@
 use crate::{
     chain::{Chain, Signed},
     config::{NodeAddress, ValidatorConfig},
-    consensus::{ChainId, Hrs},
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    ops::{
-        names::Names,
+    privval::{ParseError, Request, message::Message, response},
+    process::names::Names,
+    record::{
+        event::{Event, Outcome},
         quiet::Rate,
         recorder::{Recorder, Source, Tape},
         stats::NodeStats,
     },
-    privval::{ParseError, Refusal, Request, RequestKind, message::Message, response},
 };
 use rand_core::{OsRng, RngCore as _};
 use std::{
@@ -181,7 +181,7 @@ pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Me
     let (mut flushed_in, mut sequence) = (None, None);
     let mut outcome = |signed: &Signed| {
         (flushed_in, sequence) = (signed.flushed_in, Some(signed.sequence));
-        Outcome::of(signed)
+        if signed.repeated { Outcome::Repeated } else { Outcome::Signed }
     };
     let answered = match request {
         Request::Ping => Ok((response::ping(), Outcome::Answered)),
@@ -202,74 +202,6 @@ pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Me
         Ok((message, outcome)) => (message, Event { kind, hrs, outcome, flushed_in, sequence }),
         Err(refusal) => (response::refused(kind, &refusal), Event::refused(kind, hrs, refusal)),
     })
-}
-
-/// What became of a request, for log, metrics and status.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Which kind of request.
-    pub kind: RequestKind,
-    /// Height, round and step, if it has them.
-    pub hrs: Option<Hrs>,
-    /// What it got.
-    pub outcome: Outcome,
-    /// How long a new mark took to become durable.
-    pub flushed_in: Option<Duration>,
-    /// The number of the mark that covers the answer.
-    pub sequence: Option<u64>,
-}
-
-/// What a request got.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// An answer without a signature.
-    Answered,
-    /// An error.
-    Refused(Refusal),
-    /// A signature that it, or another node, had got before.
-    Repeated,
-    /// A new signature.
-    Signed,
-}
-
-impl Outcome {
-    fn of(signed: &Signed) -> Self {
-        if signed.repeated { Self::Repeated } else { Self::Signed }
-    }
-
-    /// A short name for logs and metrics.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Refused(refusal) => match refusal {
-                Refusal::KeyUnavailable(_) | Refusal::NotYet(_) | Refusal::StateUnusable(_) => "failed",
-                _ => "refused",
-            },
-            Self::Repeated => "repeated",
-            Self::Signed => "signed",
-        }
-    }
-}
-
-impl Event {
-    fn refused(kind: RequestKind, hrs: Option<Hrs>, refusal: Refusal) -> Self {
-        Self { kind, hrs, outcome: Outcome::Refused(refusal), flushed_in: None, sequence: None }
-    }
-
-    /// Writes a line.
-    pub fn log(&self, chain: &ChainId, node: &str, took: Duration) {
-        let request = self.hrs.map_or(self.kind.name(), |hrs| hrs.step.name());
-        let (height, round) = (self.hrs.map(|hrs| hrs.height), self.hrs.map(|hrs| hrs.round));
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let verdict = self.outcome.name();
-        match &self.outcome {
-            Outcome::Refused(refusal) => {
-                warn!(%chain, node, request, height, round, us, reason = refusal.name(), "{verdict}: {refusal}");
-            }
-            _ if self.kind == RequestKind::Ping => debug!(%chain, node, request, us, "{verdict}"),
-            _ => info!(%chain, node, request, height, round, us, "{verdict}"),
-        }
-    }
 }
 
 /// Ends a node's thread from another one.

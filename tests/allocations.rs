@@ -12,12 +12,13 @@ use highwater::{
     consensus::{ChainId, Signature, Timestamp},
     keyring::{IdentityKey, Signer, softsign},
     link::{self, Door, Link},
-    node::{Outcome, answer},
+    node::answer,
     privval::{
         Canonical, Request, VoteRequest,
         message::{Message, SignProposalRequest, SignVoteRequest, Sum, Vote},
         response,
     },
+    record::event::Outcome,
     watermark::{Candidate, HostId, Identity, Mark, StateFile, Store, Verdict, create, decide},
 };
 use mock_node::{MockNode, precommit, prevote, proposal};

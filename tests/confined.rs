@@ -8,10 +8,8 @@ mod support;
 
 use highwater::{
     config::Config,
-    ops::{
-        sandbox::{self, Feature, ModuleLimits, Sandbox, Switches},
-        web,
-    },
+    process::sandbox::{self, Feature, ModuleLimits, Sandbox, Switches},
+    show::web,
 };
 use std::{
     env, fs,

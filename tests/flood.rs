@@ -4,7 +4,7 @@
 
 mod support;
 
-use highwater::{consensus::ChainId, ops::evidence::highest_signed};
+use highwater::{consensus::ChainId, record::evidence::highest_signed};
 use serde_json::Value;
 use std::{
     fs,

@@ -2,7 +2,7 @@
 //! named, a hook that leaves something behind, and a name service that changes.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 
-use highwater::ops::web;
+use highwater::show::web;
 mod support;
 
 use std::{

@@ -7,7 +7,7 @@
 mod device;
 mod support;
 
-use highwater::ops::web;
+use highwater::show::web;
 use serde_json::Value;
 use std::{
     fs,

@@ -40,7 +40,11 @@ impl Report {
         let mut report = Self { text: String::new(), aims: Vec::new() };
         let cores = thread::available_parallelism().map_or(0, usize::from);
         let disk = said_by(Command::new("findmnt").args(["-n", "-o", "SOURCE,FSTYPE,OPTIONS", "-T"]).arg(home));
-        report.line(&format!("\nMeasured {}, Highwater {}.\n", highwater::ops::utc::now(), env!("CARGO_PKG_VERSION")));
+        report.line(&format!(
+            "\nMeasured {}, Highwater {}.\n",
+            highwater::record::utc::now(),
+            env!("CARGO_PKG_VERSION")
+        ));
         report.line("| machine | |\n| --- | --- |");
         report.line(&format!("| processor | {cores} × {} |", processor()));
         report.line(&format!("| kernel | Linux {} |", read("/proc/sys/kernel/osrelease").trim()));

@@ -1,16 +1,15 @@
 //! How a command fails: one message for a person, one exit code for a supervisor.
 
 use crate::{
-    claim::ClaimError,
     config::ConfigError,
-    daemon::DaemonError,
+    daemon::{DaemonError, claim::ClaimError},
     keyring::{
         KeyError,
         pkcs11::error::{ErrorClass, TokenError},
     },
     migration::MigrationError,
-    ops::sandbox::SandboxError,
     passing,
+    process::sandbox::SandboxError,
     state::StateError,
     watermark::{FileError, HostError, StoreError},
 };

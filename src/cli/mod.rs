@@ -20,7 +20,8 @@ pub use error::{CliError, Exit};
 use crate::{
     config::{self, Config, Sketch},
     keyring::pkcs11::{child, spawner},
-    ops::{hooks, keeper, names},
+    process::{hooks, names},
+    record::keeper,
 };
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::{

@@ -6,21 +6,20 @@ use crate::{
     daemon::{self, Daemon, Running},
     inspect::{self, Findings, Topic},
     keyring::{self, Keyring, pkcs11::spawner::Spawner},
-    ops::{
-        self,
+    passing, process,
+    process::{hooks::Hooks, names::Names, sandbox::Sandbox},
+    record::{
         audit::{Audit, AuditFile},
         evidence::Evidence,
-        hooks::Hooks,
         keeper::Keeper,
         log::{Log, LogFormat},
-        names::Names,
-        notify::{self, Systemd},
         recorder::Recorder,
-        sandbox::Sandbox,
+    },
+    show::{
+        systemd::{self, Systemd},
         telemetry::Telemetry,
         web::{self, ControlSocket, Web},
     },
-    passing,
 };
 use clap::Args;
 use std::{env, io, path::PathBuf, sync::Arc, thread, time::Duration};
@@ -66,9 +65,9 @@ impl Start {
     pub(super) fn run(self) -> Result<(), CliError> {
         let path = self.config.path();
         let (config, warnings) = Config::load(&path)?;
-        ops::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
+        process::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         // Before anything that two signers would dispute, and before a process that would inherit what we ignore.
-        ops::signals::outlive();
+        process::signals::outlive();
         let claims = daemon::claim(&config)?;
         let mut findings = look(&config, &warnings)?;
         // First what starts programs and listens: the confined process does neither.
@@ -80,7 +79,8 @@ impl Start {
         let cannot_start = |error| CliError::system("cannot start the process that makes audit files", &error);
         let keeper = Keeper::start(&config).map_err(cannot_start)?;
         let cannot_start = |error| CliError::system("cannot start a process that runs a state hook", &error);
-        let hooks = Hooks::start(&config, &findings).map_err(cannot_start)?;
+        // The hook of a chain that stays closed is not run: it may be somebody else's program.
+        let hooks = Hooks::start(&config, |chain| findings.closed(chain).is_none()).map_err(cannot_start)?;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| CliError::system("cannot start the control plane", &error))?;
         let (sender, events) = unbounded_channel();
@@ -141,7 +141,7 @@ impl Start {
         let running = daemon.start(tell(|| Event::NodeEnded), tell(|| Event::HelperEnded("runs a state hook")))?;
         if let Some(systemd) = &systemd {
             systemd.ready(&telemetry);
-            runtime.spawn(notify::keep_telling(Arc::clone(systemd), Arc::clone(&telemetry)));
+            runtime.spawn(systemd::keep_telling(Arc::clone(systemd), Arc::clone(&telemetry)));
         }
         let at_work = AtWork { nodes: running.node_count(), running, events, systemd, telemetry, awaited };
         let end = runtime.block_on(at_work.until_the_end(&log));

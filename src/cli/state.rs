@@ -2,9 +2,9 @@
 
 use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
-    claim::Claim,
     config::{ChainConfig, Config},
     consensus::{ChainId, HEIGHT_MAX, Hrs},
+    daemon::claim::Claim,
     disk, keyring,
     migration::{self, Program},
     state::{self, Age, Place, Theirs},

@@ -13,7 +13,7 @@ use crate::{
         reach,
         spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector, TokenSelector},
     },
-    ops::sandbox,
+    process::sandbox,
 };
 use std::{
     io,

@@ -1,8 +1,8 @@
 //! Why the signer does not start, and what an operator reads of it.
 
 use crate::{
-    claim::ClaimError,
     consensus::ChainId,
+    daemon::claim::ClaimError,
     keyring::KeyError,
     passing,
     privval::Refusal,

@@ -4,8 +4,8 @@ use super::{Look, Severity, Subject, Topic, accessible, directory_of, trust::Kin
 use crate::{
     config::{ChainConfig, HookConfig, KeyConfig, KeyRole, PasswordSource, PinSource},
     consensus::PublicKey,
-    hook::HookError,
     keyring, passing,
+    process::hook::HookError,
     state::{self, Rival, StateError, Theirs},
     watermark::{FileError, FileId, HostId, Identity, Record},
 };

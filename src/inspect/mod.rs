@@ -19,11 +19,11 @@ use crate::{
     config::{self, Config, NodeAddress},
     consensus::ChainId,
     keyring::IdentityKey,
-    ops::{
+    privval::Refusal,
+    record::{
         evidence::{self, Evidence},
         keeper,
     },
-    privval::Refusal,
     watermark::HostId,
 };
 use rustix::fs::{Access, AtFlags, CWD, accessat};

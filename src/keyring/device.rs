@@ -9,7 +9,7 @@ use super::SignError;
 use crate::{
     chain::SELF_TEST,
     consensus::{ChainId, PublicKey, Signature},
-    ops::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
+    record::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
 };
 use rand_core::{OsRng, RngCore as _};
 use std::{

@@ -7,7 +7,7 @@ use super::{
         encoding::{self, EncodingError},
     },
 };
-use crate::{config::PeerId, consensus::PublicKey, ops::sandbox::memory};
+use crate::{config::PeerId, consensus::PublicKey, process::sandbox::memory};
 use std::path::Path;
 
 /// An Ed25519 identity key, kept as its seed (the `secret_key` of a `[[validator]]`).

@@ -23,7 +23,7 @@ pub use identity::IdentityKey;
 use crate::{
     config::{ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig},
     consensus::{PublicKey, Signature},
-    ops::{environment, names::Names, sandbox::Switches},
+    process::{environment, names::Names, sandbox::Switches},
 };
 use device::{Device, Equipment};
 use failover::{DeviceKey, Place};

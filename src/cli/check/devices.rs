@@ -11,7 +11,7 @@ use crate::{
         pkcs11::{profile::Evidence, spawner::Spawner},
         yubihsm,
     },
-    ops::names::Names,
+    process::names::Names,
 };
 use serde_json::json;
 use std::{

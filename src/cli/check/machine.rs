@@ -4,7 +4,7 @@ use super::{devices::milliseconds, report::Report};
 use crate::{
     cli::timing::percentile,
     config::{ChainConfig, Config},
-    ops::sandbox::{Sandbox, memory},
+    process::sandbox::{Sandbox, memory},
 };
 use rustix::{
     fs::{Mode, OFlags, fdatasync, open},

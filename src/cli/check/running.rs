@@ -3,9 +3,10 @@
 use super::{devices, report::Report};
 use crate::{
     config::Config,
-    ops::{
+    record::utc,
+    show::{
         status::{DeviceStatus, Status},
-        utc, web,
+        web,
     },
 };
 use std::{env, time::Duration};

@@ -5,7 +5,7 @@ mod view;
 use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
     config,
-    ops::{status::Status, web},
+    show::{status::Status, web},
 };
 use clap::Args;
 use std::{

@@ -2,10 +2,8 @@
 
 use crate::{
     consensus::{Hrs, Step},
-    ops::{
-        status::{ChainStatus, DeviceStatus, Latency, NodeStatus, Status},
-        utc,
-    },
+    record::utc,
+    show::status::{ChainStatus, DeviceStatus, Latency, NodeStatus, Status},
 };
 use std::{
     collections::{BTreeMap, VecDeque},

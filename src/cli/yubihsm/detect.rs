@@ -8,7 +8,7 @@ use crate::{
         device::Trouble,
         yubihsm::{access::Access, client::DeviceInfo, connector::Status, console::PATIENCE},
     },
-    ops::names::Names,
+    process::names::Names,
 };
 use clap::Args;
 use serde_json::{Value, json};

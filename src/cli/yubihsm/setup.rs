@@ -13,7 +13,7 @@ use crate::{
         provisioning::{Role, WORDS, WRAP_KEY, Words},
         setup::{self, Setup as DeviceSetup},
     },
-    ops::utc,
+    record::utc,
 };
 use clap::Args;
 use rand_core::{OsRng, RngCore as _};

@@ -17,7 +17,7 @@ use crate::{
             pin,
         },
     },
-    ops::names::Names,
+    process::names::Names,
 };
 use clap::Args;
 use std::path::PathBuf;

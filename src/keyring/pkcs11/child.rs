@@ -15,7 +15,7 @@ use super::{
 use crate::{
     consensus::{KeyType, PublicKey, Signature},
     keyring::device::{Opener, Session, Trouble},
-    ops::{
+    process::{
         helper::standard_input,
         sandbox::{self, memory},
     },

@@ -1,7 +1,10 @@
 //! Why a token did not do what it was asked, and whether to ask again.
 
-use super::{module::PinState, spec::ObjectSelector, spec::TokenSelector};
-use crate::{consensus::KeyType, ops::foreign::ForeignText};
+use super::{
+    module::PinState,
+    spec::{ObjectSelector, TokenSelector},
+};
+use crate::{consensus::KeyType, record::foreign::ForeignText};
 use cryptoki::error::{Error, RvError};
 use std::{fmt, path::PathBuf};
 

@@ -1,6 +1,6 @@
 //! A few secret bytes that are kept out of swap and core dumps.
 
-use crate::ops::sandbox::memory;
+use crate::process::sandbox::memory;
 use std::ops::Deref;
 use zeroize::Zeroize as _;
 

@@ -3,7 +3,7 @@
 //! Both ends are the same binary of the same start, so there is no version and no negotiation. A length over the limit
 //! or a body of the wrong form ends the connection.
 
-use crate::{keyring::device::Trouble, ops::foreign::ForeignText};
+use crate::{keyring::device::Trouble, record::foreign::ForeignText};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 use zeroize::Zeroizing;

@@ -10,10 +10,8 @@ use super::{
 use crate::{
     config::{Config, NodeAddress, PasswordSource, PinSource},
     disk,
-    ops::{
-        sandbox::{self, ModuleLimits},
-        web,
-    },
+    process::sandbox::{self, ModuleLimits},
+    show::web,
 };
 use std::{
     env,

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::PinSource,
     keyring::device::Trouble,
-    ops::{
+    process::{
         environment,
         helper::{Helper, REFUSED, own_program, receive_descriptor, send_descriptor, standard_input},
         sandbox::{self, Switches},

@@ -9,7 +9,7 @@ use super::{KeyError, Secret, SignError, Signer, key_file, random};
 use crate::{
     config::{KeyEncoding, KeyRole},
     consensus::{PublicKey, Signature},
-    ops::sandbox::memory,
+    process::sandbox::memory,
 };
 use ed25519_dalek::{
     VerifyingKey,

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::{PasswordSource, YubiHsmAdapter, YubiHsmConfig},
     keyring::{device::Trouble, key_file},
-    ops::names::Names,
+    process::names::Names,
 };
 use std::{
     sync::{Arc, Mutex},

@@ -6,7 +6,7 @@ use crate::{
     config::{YubiHsmAdapter, YubiHsmConfig},
     consensus::{KeyType, PublicKey, Signature},
     keyring::device::Trouble,
-    ops::{names::Names, panic::contain},
+    process::{names::Names, panic::contain},
 };
 use k256::ecdsa::{Signature as EcdsaSignature, VerifyingKey};
 use sha2::{Digest as _, Sha256};

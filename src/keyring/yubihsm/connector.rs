@@ -1,7 +1,7 @@
 //! What a yubihsm-connector says of itself. As much HTTP as that takes.
 
 use super::client::{connect, not_reached};
-use crate::{keyring::device::Trouble, ops::names::Names};
+use crate::{keyring::device::Trouble, process::names::Names};
 use std::{
     io::{self, Read as _, Write as _},
     time::Duration,

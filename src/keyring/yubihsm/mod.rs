@@ -36,7 +36,7 @@ use super::{
 use crate::{
     config::{Config, KeyConfig, KeyRole, YubiHsmConfig},
     consensus::{ChainId, PublicKey},
-    ops::names::Names,
+    process::names::Names,
 };
 use pin::Finder;
 use session::{Key, YubiHsmOpener};

@@ -9,7 +9,7 @@ use crate::{
     config::{ChainConfig, Config, KeyRole, YubiHsmConfig},
     consensus::{KeyType, PublicKey},
     keyring::{KeyError, device::Trouble},
-    ops::names::Names,
+    process::names::Names,
     watermark,
 };
 use std::{

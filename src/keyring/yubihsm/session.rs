@@ -5,7 +5,7 @@ use crate::{
     config::YubiHsmConfig,
     consensus::{PublicKey, Signature},
     keyring::device::{Opener, Session, Trouble},
-    ops::names::Names,
+    process::names::Names,
 };
 use std::time::{Duration, Instant};
 use tracing::debug;

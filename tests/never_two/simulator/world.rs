@@ -12,11 +12,12 @@ use super::{
 use highwater::{
     chain::Chain,
     consensus::{Hrs, Step},
-    node::{Outcome, answer},
+    node::answer,
     privval::{
         Refusal,
         message::{Message, Sum},
     },
+    record::event::Outcome,
     watermark::{FILE_BYTES, Header, HostId, Identity, Mark, Mode, Record, Slot, Store, StoreError, image},
 };
 use prost::Message as _;

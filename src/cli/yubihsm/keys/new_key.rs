@@ -19,7 +19,7 @@ use crate::{
             provisioning::WRAP_KEY,
         },
     },
-    ops::utc,
+    record::utc,
 };
 use clap::Args;
 use serde_json::json;

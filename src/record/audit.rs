@@ -21,7 +21,6 @@
 
 use super::{
     evidence::{Evidence, LINE_BEGINS},
-    keeper::{self, Files, Keeper, Order},
     lanes::{Items, Kind, Lane, Lanes, Lost, Room, answer},
     quiet::Untold,
     recorder::{Source, kind_of},
@@ -30,8 +29,11 @@ use super::{
 use crate::{
     config::AuditLimits,
     consensus::ChainId,
-    node::{Event, Outcome},
     privval::RequestKind,
+    record::{
+        event::{Event, Outcome},
+        keeper::{self, Files, Keeper, Order},
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{

@@ -3,16 +3,16 @@
 //! Every series is there from the start, with a zero: an alert on a series that appears with its first event misses
 //! that event. Times are those of the event, never ages: an age lies as soon as the scrape is late.
 
-use super::{
-    histogram::Histogram,
-    lanes::{Kind, Lost},
-    recorder::Recorder,
-    stats::unix_seconds,
-    telemetry::{NodeView, Telemetry},
-};
+use super::telemetry::{NodeView, Telemetry};
 use crate::{
     consensus::{ChainId, Step},
     keyring::device::Health,
+    record::{
+        histogram::Histogram,
+        lanes::{Kind, Lost},
+        recorder::Recorder,
+        stats::unix_seconds,
+    },
 };
 use prometheus_client::{
     collector::Collector,

@@ -6,7 +6,7 @@
 use crate::{
     config::HookConfig,
     consensus::{HEIGHT_MAX, Hrs},
-    ops::foreign::ForeignText,
+    record::foreign::ForeignText,
     watermark::Mark,
 };
 use serde_json::Value;

@@ -294,6 +294,6 @@ fn missing(status: &LandlockStatus) -> Option<String> {
 
 /// Where the control socket will be.
 pub(super) fn control_socket(config: &Config) -> PathBuf {
-    use crate::ops::web;
+    use crate::show::web;
     web::control_socket(env::var_os(web::RUNTIME_VARIABLE), &config.path)
 }

@@ -1,27 +1,27 @@
 //! The whole signer: opens every chain, then serves every validator node from a thread of its own.
 
+pub mod claim;
 mod error;
 
 pub use error::DaemonError;
 
 use crate::{
     chain::{Chain, NotReady, SELF_TEST, state_unusable},
-    claim::Claim,
     config::{ChainConfig, Config, KeyConfig, NodeAddress},
     consensus::{ChainId, PublicKey},
-    hook::{self, HookError},
+    daemon::claim::Claim,
     inspect::Findings,
     keyring::{self, IdentityKey, Keyring, Signer, device::Device},
     node::{Node, Stop},
-    ops::{
-        audit::Audit,
-        hooks::{Hook, Hooks},
-        names::Names,
-        recorder::Recorder,
-        telemetry::{NodeView, Telemetry},
-    },
     passing,
     privval::Refusal,
+    process::{
+        hook::{self, HookError},
+        hooks::{Hook, Hooks},
+        names::Names,
+    },
+    record::{audit::Audit, recorder::Recorder},
+    show::telemetry::{NodeView, Telemetry},
     state::{self, Place, StateError, Theirs},
     watermark::{FileError, HostId, Identity, StateFile, Store},
 };

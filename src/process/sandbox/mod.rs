@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `process` | core dumps, privileges |
+//! | `limits` | core dumps, privileges |
 //! | `memory` | pages that hold secrets |
 //! | `landlock` | files and ports |
 //! | `seccomp` | system calls |
@@ -12,8 +12,8 @@
 //! first node is dialled. `docs/sandbox.md` says what each leaves open.
 
 mod landlock;
+mod limits;
 pub mod memory;
-mod process;
 mod seccomp;
 
 use crate::config::{Config, YubiHsmAdapter};
@@ -117,7 +117,7 @@ impl Sandbox {
     pub fn begin(config: &Config) -> Result<Self, SandboxError> {
         let mut sandbox = Self { switches: Switches::of(config), report: Report::default(), threads_before: threads() };
         let given_away = sandbox.switches.core_dumps.then_some("danger_core_dumps");
-        sandbox.put(Feature::CoreDumps, given_away, process::no_core_dumps)?;
+        sandbox.put(Feature::CoreDumps, given_away, limits::no_core_dumps)?;
         Ok(sandbox)
     }
 
@@ -126,7 +126,7 @@ impl Sandbox {
     pub fn close(&mut self, config: &Config) -> Result<(), SandboxError> {
         let Switches { no_landlock, no_seccomp, .. } = self.switches;
         let threads_before = self.threads_before.unwrap_or(usize::MAX);
-        self.put(Feature::NoNewPrivs, None, process::no_new_privs)?;
+        self.put(Feature::NoNewPrivs, None, limits::no_new_privs)?;
         self.put(Feature::Landlock, no_landlock.then_some("danger_no_landlock"), || {
             // Threads that are there already would stay outside.
             match threads() {
@@ -232,8 +232,8 @@ pub fn confine_audit_keeper(switches: Switches, audit: &Path) -> Result<(), Stri
 }
 
 fn harden(switches: Switches) -> Result<(), String> {
-    switches.demand(switches.core_dumps, process::no_core_dumps)?;
-    switches.demand(false, process::no_new_privs)
+    switches.demand(switches.core_dumps, limits::no_core_dumps)?;
+    switches.demand(false, limits::no_new_privs)
 }
 
 impl Switches {

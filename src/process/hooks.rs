@@ -5,15 +5,14 @@
 //! that ends as soon as the hook has named a height. The signer sends it an empty line and gets back a line; the
 //! command itself it never names.
 
-use super::{
-    helper::{self, Helper},
-    names::{read_line, write_line},
-};
 use crate::{
     config::{Config, HookConfig},
     consensus::ChainId,
-    hook::{self, HookError},
-    inspect::Findings,
+    process::{
+        helper::{self, Helper},
+        hook::{self, HookError},
+        names::{read_line, write_line},
+    },
 };
 use rustix::process::{Signal, getpgrp, getpid, kill_process_group};
 use serde::{Deserialize, Serialize};
@@ -50,10 +49,9 @@ struct Task {
 }
 
 impl Hooks {
-    /// Starts a process for the hook of every served chain, and has all of them ask.
-    pub fn start(config: &Config, findings: &Findings) -> io::Result<Self> {
-        // That of a chain which stays closed is not run: it may be somebody else's program.
-        let open = config.served_chains().filter(|chain| findings.closed(&chain.id).is_none());
+    /// Starts a process for the hook of every served chain that `may_run`, and runs all of those hooks.
+    pub fn start(config: &Config, may_run: impl Fn(&ChainId) -> bool) -> io::Result<Self> {
+        let open = config.served_chains().filter(|chain| may_run(&chain.id));
         let hooks = open.filter_map(|chain| Some((chain.id.clone(), chain.state_hook.as_ref()?)));
         hooks.map(|(chain, config)| Ok((chain, Hook::start(config)?))).collect::<io::Result<_>>().map(Self)
     }

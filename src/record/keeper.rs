@@ -4,12 +4,14 @@
 //! signer that somebody has taken over renames its audit files, and never a state file that lies beside them. The
 //! keeper itself reaches that directory only.
 
-use super::{
-    evidence::LINE_BEGINS,
-    helper::{self, Helper, receive_descriptor, send_descriptor},
-    sandbox::{self, Switches},
+use crate::{
+    config::{AuditLimits, Config},
+    process::{
+        helper::{self, Helper, receive_descriptor, send_descriptor},
+        sandbox::{self, Switches},
+    },
+    record::evidence::LINE_BEGINS,
 };
-use crate::config::{AuditLimits, Config};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},

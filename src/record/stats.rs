@@ -6,8 +6,8 @@
 use super::histogram::Histogram;
 use crate::{
     consensus::{Hrs, Step},
-    node::{Event, Outcome},
     privval::{Refusal, RequestKind},
+    record::event::{Event, Outcome},
 };
 use std::{
     collections::VecDeque,

@@ -1,16 +1,16 @@
 //! All that can be seen of a running signer, and whether it is ready.
 
-use super::{
-    audit::Audit,
-    recorder::Recorder,
-    sandbox::Feature,
-    stats::{NodeStats, unix_seconds},
-    utc,
-};
 use crate::{
     chain::Chain,
     consensus::ChainId,
     keyring::device::{Device, Health},
+    process::sandbox::Feature,
+    record::{
+        audit::Audit,
+        recorder::Recorder,
+        stats::{NodeStats, unix_seconds},
+        utc,
+    },
 };
 use std::{sync::Arc, time::SystemTime};
 use tracing_appender::non_blocking::ErrorCounter;

@@ -5,8 +5,8 @@
 //! a rate. What is not told is counted, and the count is told.
 
 use crate::{
-    node::{Event, Outcome},
     privval::RequestKind,
+    record::event::{Event, Outcome},
 };
 use std::{
     collections::BTreeMap,

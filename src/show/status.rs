@@ -1,13 +1,10 @@
 //! The running signer, for `highwater status`: one JSON object, whose fields are described in `docs/status.md`.
 
-use super::{
-    histogram::Histogram,
-    stats::unix_seconds,
-    telemetry::{NodeView, Telemetry},
-};
+use super::telemetry::{NodeView, Telemetry};
 use crate::{
     chain::Chain,
     keyring::device::{Device, Health},
+    record::{histogram::Histogram, stats::unix_seconds},
 };
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;

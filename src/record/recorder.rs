@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     consensus::ChainId,
-    node::{Event, Outcome},
     privval::RequestKind,
+    record::event::{Event, Outcome},
 };
 use std::{
     collections::VecDeque,
@@ -190,8 +190,8 @@ mod tests {
     use super::*;
     use crate::{
         consensus::{Hrs, Step},
-        ops::audit::AuditFile,
         privval::Refusal,
+        record::audit::AuditFile,
     };
 
     fn tape(recorder: &Recorder, chain: &str) -> Arc<Tape> {
