@@ -10,7 +10,6 @@
 mod mock_node;
 
 use highwater::{
-    chain::SELF_TEST,
     consensus::KeyType,
     keyring::pkcs11::{
         manage::KeyName,
@@ -113,7 +112,7 @@ impl Bare {
         let pin = Pin::new(Zeroizing::new(PIN.as_bytes().to_vec()));
         let token = Token::open_for_changes(Path::new(MODULE), &token, &profile, Some(&pin)).unwrap();
         let name = KeyName { id: vec![1], label: "consensus".into() };
-        token.generate(&name, KeyType::Ed25519, false, SELF_TEST).unwrap();
+        token.generate(&name, KeyType::Ed25519, false).unwrap();
         let key = token.find_key(&ObjectSelector::Id(vec![1]), KeyType::Ed25519).unwrap();
         let file = OpenOptions::new().write(true).create_new(true).open(home.join("floor")).unwrap();
         file.write_all_at(&[0; 8192], 0).unwrap();

@@ -11,13 +11,14 @@ use highwater::{
     chain::Chain,
     config::KeyRole,
     consensus::{ChainId, Signature},
-    keyring::{Signer, softsign},
+    keyring::softsign,
     node,
     privval::{
         Canonical, Request,
         message::{Message, SignVoteRequest, Sum},
         response,
     },
+    signer::Signer,
     watermark::{Candidate, HostId, Identity, Mark, StateFile, Store, create, decide},
 };
 use mock_node::prevote;

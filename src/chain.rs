@@ -6,41 +6,37 @@
 
 use crate::{
     consensus::{ChainId, Hrs, PublicKey, Signature, Timestamp},
-    keyring::{SignError, Signer, Ticket},
-    passing,
     privval::{
         Canonical, Extension, ProposalRequest, RawBytesRequest, Refusal, SignBytes, VoteRequest, extension_sign_bytes,
         raw_sign_bytes,
     },
-    record::stats::ChainStats,
+    signer::{Pending, SignError, Signer},
     watermark::{Candidate, Durable, Mark, Store, StoreError, Verdict, Violation, decide},
 };
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
-
-/// What every self-test signs: one constant that can never be sign bytes. As a length prefix its first byte
-/// announces 72 bytes, and the second is no field of a canonical message. As long as a vote, because the time that a
-/// device takes grows with the message.
-pub const SELF_TEST: &[u8] =
-    b"Highwater self-test: this is no vote, no proposal and no vote extension, and as long as a vote, so that it takes as long.";
 
 /// One chain and its key.
 pub struct Chain {
     id: ChainId,
     public_key: Option<PublicKey>,
     allow_raw_bytes: bool,
-    plane: Mutex<Plane>,
-    stats: ChainStats,
+    state: Mutex<State>,
+    /// Whether its disk has failed in a way that may pass. Read without the lock: whoever asks must not wait for a disk.
+    disk_failed: Arc<AtomicBool>,
 }
 
 /// Whether the chain can sign.
-enum Plane {
+enum State {
     Closed(Refusal),
     Open(Box<Open>),
-    /// Holds its state, and does not sign yet.
+    /// Holds its state file, and does not sign yet.
     Waiting {
         why: Refusal,
         open: Box<Open>,
@@ -53,8 +49,8 @@ struct Open {
     state_file: PathBuf,
     /// The signature at the current mark: a second node asks for the same vote, and a device takes its time.
     cached: Option<Signature>,
-    /// Whether the disk has failed in a way that may pass.
-    disk_failed: bool,
+    /// The same as that of its chain.
+    disk_failed: Arc<AtomicBool>,
 }
 
 /// Why a chain that waits cannot sign.
@@ -82,8 +78,8 @@ pub struct Signed {
     pub repeated: bool,
     /// The signature over the vote extension, if there had to be one.
     pub extension_signature: Option<Signature>,
-    /// How long its mark took to become durable. None for a repeat.
-    pub flushed_in: Option<Duration>,
+    /// How long its mark took to become durable. `None` for a repeat.
+    pub flush_time: Option<Duration>,
     /// The number of its mark.
     pub sequence: u64,
 }
@@ -92,54 +88,47 @@ impl Chain {
     /// A chain that can sign. Raises no mark and signs nothing by itself.
     pub fn open(id: ChainId, signer: Box<dyn Signer>, store: Store, state_file: &Path, allow_raw_bytes: bool) -> Self {
         let public_key = Some(signer.public_key());
-        let stats = ChainStats::default();
-        stats.mark(store.mark().hrs);
-        let open = Open { signer, store, state_file: state_file.into(), cached: None, disk_failed: false };
-        Self { id, public_key, allow_raw_bytes, plane: Mutex::new(Plane::Open(Box::new(open))), stats }
+        let disk_failed = Arc::default();
+        let open =
+            Open { signer, store, state_file: state_file.into(), cached: None, disk_failed: Arc::clone(&disk_failed) };
+        Self { id, public_key, allow_raw_bytes, state: Mutex::new(State::Open(Box::new(open))), disk_failed }
     }
 
     /// The same chain, which answers every request with `why` until [`Chain::try_to_open`] opens it.
     #[must_use]
     pub fn waiting(mut self, why: Refusal) -> Self {
-        let plane = self.plane.get_mut().expect("nobody else has it");
-        let Plane::Open(open) = std::mem::replace(plane, Plane::Closed(why.clone())) else { return self };
-        self.stats.wait(&why);
-        *plane = Plane::Waiting { why, open };
+        let state = self.state.get_mut().expect("nobody else has it");
+        *state = match std::mem::replace(state, State::Closed(why.clone())) {
+            State::Open(open) | State::Waiting { open, .. } => State::Waiting { why, open },
+            State::Closed(why) => State::Closed(why),
+        };
         self
     }
 
     /// Opens a chain that waits, if `ready` finds that it may sign; that may raise its mark.
     pub fn try_to_open(&self, ready: impl FnOnce(&mut Store) -> Result<(), NotReady>) -> Result<(), NotReady> {
-        let mut plane = self.plane();
-        let Plane::Waiting { why, open } = &mut *plane else { return Ok(()) };
-        match ready(&mut open.store) {
-            Ok(()) => {
-                self.stats.mark(open.store.mark().hrs);
-                let nothing = Plane::Closed(Refusal::NotYet(String::new()));
-                if let Plane::Waiting { open, .. } = std::mem::replace(&mut *plane, nothing) {
-                    *plane = Plane::Open(open);
-                }
-                self.stats.open();
-                Ok(())
+        let mut state = self.lock();
+        let State::Waiting { why, open } = &mut *state else { return Ok(()) };
+        if let Err(error) = ready(&mut open.store) {
+            let (NotReady::Yet(reason) | NotReady::Ever { why: reason, .. }) = &error;
+            *why = reason.clone();
+            if let NotReady::Ever { passes: true, .. } = error {
+                self.disk_failed.store(true, Relaxed);
             }
-            Err(error) => {
-                let (NotReady::Yet(reason) | NotReady::Ever { why: reason, .. }) = &error;
-                *why = reason.clone();
-                self.stats.wait(reason);
-                if let NotReady::Ever { passes: true, .. } = error {
-                    self.stats.disk_failed();
-                }
-                Err(error)
-            }
+            return Err(error);
         }
+        let nothing = State::Closed(Refusal::NotYet(String::new()));
+        if let State::Waiting { open, .. } = std::mem::replace(&mut *state, nothing) {
+            *state = State::Open(open);
+        }
+        Ok(())
     }
 
     /// A chain that answers every request with `why`, but for its public key if that is known: a booting node asks
     /// for it once and exits without.
     pub fn closed(id: ChainId, public_key: Option<PublicKey>, why: Refusal) -> Self {
-        let stats = ChainStats::default();
-        stats.close(&why);
-        Self { id, public_key, allow_raw_bytes: false, plane: Mutex::new(Plane::Closed(why)), stats }
+        let state = Mutex::new(State::Closed(why));
+        Self { id, public_key, allow_raw_bytes: false, state, disk_failed: Arc::default() }
     }
 
     /// The chain's id.
@@ -147,61 +136,67 @@ impl Chain {
         &self.id
     }
 
-    /// How far it has come. Needs no lock of the signing path.
-    pub fn stats(&self) -> &ChainStats {
-        &self.stats
+    /// Whether its disk has failed in a way that may pass. Needs no lock.
+    pub fn disk_failed(&self) -> bool {
+        self.disk_failed.load(Relaxed)
     }
 
     /// The consensus key. Needs no device, no disk and no lock.
     pub fn public_key(&self) -> Result<PublicKey, Refusal> {
         match self.public_key {
             Some(key) => Ok(key),
-            None => Err(match &*self.plane() {
-                Plane::Closed(why) | Plane::Waiting { why, .. } => why.clone(),
-                Plane::Open(open) => Refusal::KeyUnavailable(format!("{} has no key", open.state_file.display())),
+            None => Err(match &*self.lock() {
+                State::Closed(why) | State::Waiting { why, .. } => why.clone(),
+                State::Open(open) => Refusal::KeyUnavailable(format!("{} has no key", open.state_file.display())),
             }),
         }
     }
 
-    /// Keeps the secrets of its key out of swap and core dumps. Whether they all are.
+    /// Keeps the secrets of its key out of swap and core dumps. Returns false if one of them could not be locked.
     pub fn lock_secrets(&self) -> bool {
-        match &*self.plane() {
-            Plane::Closed(_) => true,
-            Plane::Open(open) | Plane::Waiting { open, .. } => open.signer.lock_secrets(),
+        match &*self.lock() {
+            State::Closed(_) => true,
+            State::Open(open) | State::Waiting { open, .. } => open.signer.lock_secrets(),
         }
     }
 
-    /// The last mark, or why there is none.
+    /// The last mark of an open chain, or of one that waits to be.
+    pub fn mark(&self) -> Option<Hrs> {
+        match &*self.lock() {
+            State::Closed(_) => None,
+            State::Open(open) | State::Waiting { open, .. } => Some(open.store.mark().hrs),
+        }
+    }
+
+    /// The last mark, or why nothing is signed.
     pub fn last(&self) -> Result<Hrs, Refusal> {
-        match &*self.plane() {
-            Plane::Closed(why) | Plane::Waiting { why, .. } => Err(why.clone()),
-            Plane::Open(open) => Ok(open.store.mark().hrs),
+        match &*self.lock() {
+            State::Closed(why) | State::Waiting { why, .. } => Err(why.clone()),
+            State::Open(open) => Ok(open.store.mark().hrs),
         }
     }
 
     /// The number of the last mark, or why there is none.
     pub fn sequence(&self) -> Result<u64, Refusal> {
-        match &*self.plane() {
-            Plane::Closed(why) => Err(why.clone()),
-            Plane::Open(open) | Plane::Waiting { open, .. } => Ok(open.store.sequence()),
+        match &*self.lock() {
+            State::Closed(why) => Err(why.clone()),
+            State::Open(open) | State::Waiting { open, .. } => Ok(open.store.sequence()),
         }
     }
 
     /// Signs a vote, and its extension if it has one. The answer is whole or a refusal.
-    pub fn sign_vote(&self, request: &VoteRequest, max_height: Option<u64>) -> Result<Signed, Refusal> {
+    pub fn sign_vote(&self, request: &VoteRequest) -> Result<Signed, Refusal> {
         let Canonical { height, round, .. } = request.canonical;
         let extension = match &request.extension {
             Extension::None => None,
             Extension::Sign(extension) => Some(extension_sign_bytes(&self.id, height, round, extension)),
         };
-        self.with_open(|id, open, asked_at| {
-            open.sign(id, &request.canonical, extension.as_deref(), max_height, asked_at)
-        })
+        self.with_open(|id, open, asked_at| open.sign(id, &request.canonical, extension.as_deref(), asked_at))
     }
 
     /// Signs a proposal.
-    pub fn sign_proposal(&self, request: &ProposalRequest, max_height: Option<u64>) -> Result<Signed, Refusal> {
-        self.with_open(|id, open, asked_at| open.sign(id, &request.canonical, None, max_height, asked_at))
+    pub fn sign_proposal(&self, request: &ProposalRequest) -> Result<Signed, Refusal> {
+        self.with_open(|id, open, asked_at| open.sign(id, &request.canonical, None, asked_at))
     }
 
     /// Signs Celestia raw bytes, if the chain's configuration allows it. They carry a prefix that keeps them apart
@@ -212,29 +207,24 @@ impl Chain {
         }
         self.with_open(|id, open, asked_at| {
             let sign_bytes = raw_sign_bytes(id, &request.raw_bytes, &request.unique_id);
-            let messages = [sign_bytes.as_slice()];
-            let ticket = open.signer.begin(&messages, asked_at).map_err(key_unavailable)?;
-            Ok(open.finish(ticket, &messages)?.next().expect("a signature for every message"))
+            let pending = open.begin(Some(sign_bytes.as_slice()), None, asked_at)?;
+            let (signature, _) = open.finish(pending, Some(sign_bytes.as_slice()), None)?;
+            Ok(signature.expect("one message was to be signed"))
         })
     }
 
-    /// Tells `act` when it was asked for: the wait for another node's request is part of this one's time.
+    /// Runs `act` under the lock, with the time at which the request arrived: waiting for another node's request counts
+    /// against its deadline.
     fn with_open<T>(&self, act: impl FnOnce(&ChainId, &mut Open, Instant) -> Result<T, Refusal>) -> Result<T, Refusal> {
         let asked_at = Instant::now();
-        match &mut *self.plane() {
-            Plane::Closed(why) | Plane::Waiting { why, .. } => Err(why.clone()),
-            Plane::Open(open) => {
-                let result = act(&self.id, open, asked_at);
-                if open.disk_failed {
-                    self.stats.disk_failed();
-                }
-                result
-            }
+        match &mut *self.lock() {
+            State::Closed(why) | State::Waiting { why, .. } => Err(why.clone()),
+            State::Open(open) => act(&self.id, open, asked_at),
         }
     }
 
-    fn plane(&self) -> MutexGuard<'_, Plane> {
-        self.plane.lock().expect("a panic while the lock is held ends the process")
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("a panic while the lock is held ends the process")
     }
 }
 
@@ -246,13 +236,8 @@ impl Open {
         id: &ChainId,
         asked: &Canonical,
         extension: Option<&[u8]>,
-        max_height: Option<u64>,
         asked_at: Instant,
     ) -> Result<Signed, Refusal> {
-        // A limit that refuses must do so before the mark moves.
-        if let Some(max_height) = max_height.filter(|max_height| asked.height > *max_height) {
-            return Err(Refusal::MaxHeight { height: asked.height, max_height });
-        }
         let candidate = Candidate {
             hrs: asked.hrs(),
             target: asked.target(),
@@ -265,40 +250,27 @@ impl Open {
             Verdict::Sign => (asked.timestamp, false),
         };
         let sign_bytes = Canonical { timestamp, ..*asked }.sign_bytes(id);
-        let cached = self.cached.filter(|_| repeated);
-        // An extension is always signed afresh: an application need not extend the same vote alike twice.
-        let both = [sign_bytes.as_slice(), extension.unwrap_or_default()];
-        let messages = &both[usize::from(cached.is_some())..1 + usize::from(extension.is_some())];
-        let ticket = match messages.is_empty() {
-            true => None,
-            false => self.signer.begin(messages, asked_at).map_err(key_unavailable)?,
-        };
+        // The signature of a repeated message may still be known. An extension is always signed afresh: an application need
+        // not extend the same vote alike twice.
+        let cached = if repeated { self.cached } else { None };
+        let message = if cached.is_none() { Some(sign_bytes.as_slice()) } else { None };
+        let pending = self.begin(message, extension, asked_at)?;
 
         let flush_begin = Instant::now();
-        let durable = if repeated {
-            self.store.current()
+        let (durable, flush_time) = if repeated {
+            (self.store.current(), None)
         } else {
             self.forget_signature();
-            self.store.advance(candidate.mark())
+            let durable = self.store.advance(candidate.mark());
+            (durable, Some(flush_begin.elapsed()))
         };
-        let flushed_in = (!repeated).then(|| flush_begin.elapsed());
-        let durable = durable.map_err(|error| {
-            self.disk_failed |= passing::store(&error);
-            state_unusable(&self.state_file, &error)
-        })?;
+        let durable = durable.map_err(|error| self.state_failed(&error))?;
 
-        let mut signatures = self.finish(ticket, messages)?;
-        let vote = cached.or_else(|| signatures.next()).expect("a signature for every message");
-        let signature = release(durable, id, &sign_bytes, vote);
+        let (made, extension_signature) = self.finish(pending, message, extension)?;
+        let signature = cached.or(made).expect("it was signed now, or it is the one that was signed before");
+        let signature = release(durable, id, &sign_bytes, signature);
         self.cached = Some(signature);
-        Ok(Signed {
-            timestamp,
-            signature,
-            repeated,
-            extension_signature: signatures.next(),
-            flushed_in,
-            sequence: self.store.sequence(),
-        })
+        Ok(Signed { timestamp, signature, repeated, extension_signature, flush_time, sequence: self.store.sequence() })
     }
 
     /// A signature is good for its own mark alone.
@@ -307,26 +279,50 @@ impl Open {
         self.cached = None;
     }
 
-    /// Waits for the signatures that were begun, or makes them where there was nothing to begin. At most two: a vote and
-    /// its extension.
+    /// Begins what has to be signed: the message unless its signature is known, and the extension if there is one.
+    fn begin(
+        &self,
+        message: Option<&[u8]>,
+        extension: Option<&[u8]>,
+        asked_at: Instant,
+    ) -> Result<Option<Box<dyn Pending>>, Refusal> {
+        let begun = match (message, extension) {
+            (None, None) => Ok(None),
+            (Some(message), None) => self.signer.begin(&[message], asked_at),
+            (None, Some(extension)) => self.signer.begin(&[extension], asked_at),
+            (Some(message), Some(extension)) => self.signer.begin(&[message, extension], asked_at),
+        };
+        begun.map_err(key_unavailable)
+    }
+
+    /// Waits for the signatures that were begun, or makes them now if there was nothing to begin. Returns that of the message
+    /// and that of the extension.
     fn finish(
         &self,
-        ticket: Option<Ticket>,
-        messages: &[&[u8]],
-    ) -> Result<impl Iterator<Item = Signature> + use<>, Refusal> {
-        let mut signatures = [None; 2];
-        match ticket {
-            Some(ticket) => {
-                let made = ticket.wait().map_err(key_unavailable)?;
-                signatures.iter_mut().zip(made).for_each(|(place, signature)| *place = Some(signature));
-            }
-            None => {
-                for (place, message) in signatures.iter_mut().zip(messages) {
-                    *place = Some(self.signer.sign(message).map_err(key_unavailable)?);
-                }
-            }
+        pending: Option<Box<dyn Pending>>,
+        message: Option<&[u8]>,
+        extension: Option<&[u8]>,
+    ) -> Result<(Option<Signature>, Option<Signature>), Refusal> {
+        let Some(pending) = pending else {
+            return Ok((self.sign_now(message)?, self.sign_now(extension)?));
+        };
+        // In the order in which `begin` named their messages.
+        let mut made = pending.wait().map_err(key_unavailable)?.into_iter();
+        let mut next = || made.next().ok_or_else(|| key_unavailable(SignError::too_few()));
+        let of_message = if message.is_some() { Some(next()?) } else { None };
+        let of_extension = if extension.is_some() { Some(next()?) } else { None };
+        Ok((of_message, of_extension))
+    }
+
+    fn sign_now(&self, message: Option<&[u8]>) -> Result<Option<Signature>, Refusal> {
+        message.map(|message| self.signer.sign(message)).transpose().map_err(key_unavailable)
+    }
+
+    fn state_failed(&self, error: &StoreError) -> Refusal {
+        if error.may_pass() {
+            self.disk_failed.store(true, Relaxed);
         }
-        Ok(signatures.into_iter().flatten())
+        state_unusable(&self.state_file, error)
     }
 }
 

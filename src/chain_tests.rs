@@ -3,8 +3,9 @@
 use super::*;
 use crate::{
     consensus::{Conflict, Step},
-    keyring::{SignError, softsign::SecretKey},
+    keyring::softsign::SecretKey,
     privval::{BlockId, Kind, message},
+    signer::{SELF_TEST, SignError},
     watermark::{HostId, Identity, StateFile, create},
 };
 use std::sync::{
@@ -104,10 +105,10 @@ fn assert_signs(request: &VoteRequest, signed: &Signed) {
 fn a_round_of_consensus_is_signed() {
     let home = Home::new();
     let chain = home.chain();
-    assert!(!chain.sign_proposal(&proposal(1, 7, 1), None).unwrap().repeated);
+    assert!(!chain.sign_proposal(&proposal(1, 7, 1)).unwrap().repeated);
     for kind in [Kind::Prevote, Kind::Precommit] {
         let request = vote(1, kind, 7, 1);
-        let signed = chain.sign_vote(&request, None).unwrap();
+        let signed = chain.sign_vote(&request).unwrap();
         assert_signs(&request, &signed);
         assert_eq!(signed.extension_signature.is_some(), kind == Kind::Precommit);
     }
@@ -118,11 +119,11 @@ fn a_round_of_consensus_is_signed() {
 fn a_repeated_vote_gets_the_old_time_and_the_old_signature_also_after_a_restart() {
     let home = Home::new();
     let chain = home.chain();
-    let first = chain.sign_vote(&vote(1, Kind::Precommit, 7, 100), None).unwrap();
-    let again = chain.sign_vote(&vote(1, Kind::Precommit, 7, 200), None).unwrap();
+    let first = chain.sign_vote(&vote(1, Kind::Precommit, 7, 100)).unwrap();
+    let again = chain.sign_vote(&vote(1, Kind::Precommit, 7, 200)).unwrap();
     drop(chain);
     let chain = home.chain();
-    let after_restart = chain.sign_vote(&vote(1, Kind::Precommit, 7, 300), None).unwrap();
+    let after_restart = chain.sign_vote(&vote(1, Kind::Precommit, 7, 300)).unwrap();
     for repeat in [again, after_restart] {
         assert!(repeat.repeated);
         assert_eq!((repeat.timestamp, repeat.signature), (first.timestamp, first.signature));
@@ -137,11 +138,11 @@ fn a_repeat_asks_the_key_for_nothing_but_the_extension() {
     let signed = Arc::clone(&key.signed);
     let chain = home.chain_with(Box::new(key), false);
     for _ in 0..3 {
-        chain.sign_vote(&vote(1, Kind::Prevote, 7, 1), None).unwrap();
+        chain.sign_vote(&vote(1, Kind::Prevote, 7, 1)).unwrap();
     }
     assert_eq!(signed.load(Ordering::SeqCst), 1);
     for _ in 0..3 {
-        chain.sign_vote(&vote(1, Kind::Precommit, 7, 1), None).unwrap();
+        chain.sign_vote(&vote(1, Kind::Precommit, 7, 1)).unwrap();
     }
     assert_eq!(signed.load(Ordering::SeqCst), 1 + 1 + 3);
 }
@@ -152,7 +153,7 @@ fn an_extension_may_differ_between_repeats() {
     let chain = home.chain();
     let first = vote(1, Kind::Precommit, 7, 1);
     let other = VoteRequest { extension: Extension::Sign(b"another".to_vec()), ..first.clone() };
-    let (a, b) = (chain.sign_vote(&first, None).unwrap(), chain.sign_vote(&other, None).unwrap());
+    let (a, b) = (chain.sign_vote(&first).unwrap(), chain.sign_vote(&other).unwrap());
     assert_eq!(a.signature, b.signature);
     assert_signs(&first, &a);
     assert_signs(&other, &b);
@@ -162,40 +163,30 @@ fn an_extension_may_differ_between_repeats() {
 fn conflicts_and_regressions_are_refused_and_move_nothing() {
     let home = Home::new();
     let chain = home.chain();
-    chain.sign_vote(&vote(5, Kind::Prevote, 7, 1), None).unwrap();
+    chain.sign_vote(&vote(5, Kind::Prevote, 7, 1)).unwrap();
     let last = chain.last();
     let hrs = Hrs { height: 5, round: 0, step: Step::Prevote };
-    let refused = |request: VoteRequest| chain.sign_vote(&request, None).unwrap_err();
+    let refused = |request: VoteRequest| chain.sign_vote(&request).unwrap_err();
     let double_sign = |conflict| Refusal::DoubleSign { hrs, conflict };
     assert_eq!(refused(vote(5, Kind::Prevote, 8, 1)), double_sign(Conflict::BlockAgainstBlock));
     assert_eq!(refused(vote(5, Kind::Prevote, 0, 1)), double_sign(Conflict::NilAgainstBlock));
     assert!(matches!(refused(vote(4, Kind::Precommit, 7, 1)), Refusal::Regression { .. }));
-    let late = chain.sign_proposal(&proposal(5, 7, 1), None);
+    let late = chain.sign_proposal(&proposal(5, 7, 1));
     assert!(matches!(late, Err(Refusal::Regression { .. })));
     assert_eq!(chain.last(), last);
-    assert!(chain.sign_vote(&vote(5, Kind::Precommit, 8, 1), None).is_ok(), "another block in a later step is legal");
+    assert!(chain.sign_vote(&vote(5, Kind::Precommit, 8, 1)).is_ok(), "another block in a later step is legal");
 }
 
 #[test]
 fn a_proposal_is_repeated_only_to_the_byte() {
     let home = Home::new();
     let chain = home.chain();
-    let first = chain.sign_proposal(&proposal(1, 7, 1), None).unwrap();
-    assert_eq!(chain.sign_proposal(&proposal(1, 7, 1), None).unwrap().signature, first.signature);
+    let first = chain.sign_proposal(&proposal(1, 7, 1)).unwrap();
+    assert_eq!(chain.sign_proposal(&proposal(1, 7, 1)).unwrap().signature, first.signature);
     let hrs = Hrs { height: 1, round: 0, step: Step::Propose };
     let refusal = Refusal::DoubleSign { hrs, conflict: Conflict::Proposal };
-    assert_eq!(chain.sign_proposal(&proposal(1, 7, 2), None), Err(refusal.clone()));
-    assert_eq!(chain.sign_proposal(&proposal(1, 8, 1), None), Err(refusal));
-}
-
-#[test]
-fn max_height_refuses_before_the_mark_moves() {
-    let home = Home::new();
-    let chain = home.chain();
-    let refusal = Refusal::MaxHeight { height: 6, max_height: 5 };
-    assert_eq!(chain.sign_vote(&vote(6, Kind::Prevote, 7, 1), Some(5)), Err(refusal));
-    assert_eq!(chain.last(), Ok(Hrs::GENESIS));
-    assert!(chain.sign_vote(&vote(5, Kind::Prevote, 7, 1), Some(5)).is_ok());
+    assert_eq!(chain.sign_proposal(&proposal(1, 7, 2)), Err(refusal.clone()));
+    assert_eq!(chain.sign_proposal(&proposal(1, 8, 1)), Err(refusal));
 }
 
 #[test]
@@ -205,12 +196,12 @@ fn a_key_that_fails_after_the_mark_moved_can_only_sign_the_same_message_later() 
     let fails = Arc::clone(&key.fails);
     let chain = home.chain_with(Box::new(key), false);
     fails.store(true, Ordering::SeqCst);
-    let failed = chain.sign_vote(&vote(1, Kind::Prevote, 7, 1), None);
+    let failed = chain.sign_vote(&vote(1, Kind::Prevote, 7, 1));
     assert!(matches!(failed, Err(Refusal::KeyUnavailable(_))));
     fails.store(false, Ordering::SeqCst);
-    assert!(matches!(chain.sign_vote(&vote(1, Kind::Prevote, 8, 1), None), Err(Refusal::DoubleSign { .. })));
+    assert!(matches!(chain.sign_vote(&vote(1, Kind::Prevote, 8, 1)), Err(Refusal::DoubleSign { .. })));
     let request = vote(1, Kind::Prevote, 7, 1);
-    assert_signs(&request, &chain.sign_vote(&request, None).unwrap());
+    assert_signs(&request, &chain.sign_vote(&request).unwrap());
 }
 
 #[test]
@@ -219,13 +210,13 @@ fn the_signature_of_one_mark_is_never_given_for_another() {
     let key = FlakyKey::default();
     let fails = Arc::clone(&key.fails);
     let chain = home.chain_with(Box::new(key), false);
-    chain.sign_vote(&vote(1, Kind::Prevote, 7, 1), None).unwrap();
+    chain.sign_vote(&vote(1, Kind::Prevote, 7, 1)).unwrap();
     fails.store(true, Ordering::SeqCst);
     let next = vote(2, Kind::Prevote, 7, 1);
-    assert!(matches!(chain.sign_vote(&next, None), Err(Refusal::KeyUnavailable(_))));
+    assert!(matches!(chain.sign_vote(&next), Err(Refusal::KeyUnavailable(_))));
     fails.store(false, Ordering::SeqCst);
     // A repeat now: its mark moved before the key failed.
-    let signed = chain.sign_vote(&next, None).unwrap();
+    let signed = chain.sign_vote(&next).unwrap();
     assert!(signed.repeated);
     assert_signs(&next, &signed);
 }
@@ -250,10 +241,10 @@ fn a_precommit_whose_extension_cannot_be_signed_is_refused_whole_and_later_answe
     let chain = home.chain_with(Box::new(NoExtensions(Arc::clone(&fails))), false);
     let request = vote(1, Kind::Precommit, 7, 1);
     for _ in 0..2 {
-        assert!(matches!(chain.sign_vote(&request, None), Err(Refusal::KeyUnavailable(_))));
+        assert!(matches!(chain.sign_vote(&request), Err(Refusal::KeyUnavailable(_))));
     }
     fails.store(false, Ordering::SeqCst);
-    assert_signs(&request, &chain.sign_vote(&request, None).unwrap());
+    assert_signs(&request, &chain.sign_vote(&request).unwrap());
 }
 
 #[test]
@@ -262,7 +253,7 @@ fn a_replaced_state_file_stops_the_chain_and_the_signature_is_discarded() {
     let chain = home.chain();
     std::fs::rename(home.state_file(), home.directory.path().join("away")).unwrap();
     for _ in 0..2 {
-        let refused = chain.sign_vote(&vote(1, Kind::Prevote, 7, 1), None);
+        let refused = chain.sign_vote(&vote(1, Kind::Prevote, 7, 1));
         assert!(matches!(refused, Err(Refusal::StateUnusable(_))), "{refused:?}");
     }
     assert!(chain.public_key().is_ok(), "a booting node asks for the key once");
@@ -274,7 +265,7 @@ fn a_closed_chain_answers_why_and_still_knows_its_key() {
     let key = software_key().public_key();
     let chain = Chain::closed(id(), Some(key), why.clone());
     assert_eq!(chain.public_key(), Ok(key));
-    assert_eq!(chain.sign_vote(&vote(1, Kind::Prevote, 7, 1), None), Err(why.clone()));
+    assert_eq!(chain.sign_vote(&vote(1, Kind::Prevote, 7, 1)), Err(why.clone()));
     assert_eq!(Chain::closed(id(), None, why.clone()).public_key(), Err(why));
 }
 
@@ -304,7 +295,7 @@ fn many_nodes_asking_at_once_get_one_signature_for_one_place() {
                 for height in 1..=50 {
                     // Half of the nodes want one block, half another; each at a time of its own.
                     let request = vote(height, Kind::Prevote, node % 2 + 1, i64::from(node));
-                    if let Ok(signed) = chain.sign_vote(&request, None) {
+                    if let Ok(signed) = chain.sign_vote(&request) {
                         signatures.lock().unwrap().push((height, signed.timestamp, signed.signature));
                     }
                 }

@@ -48,5 +48,6 @@ pub mod privval;
 pub mod process;
 pub mod record;
 pub mod show;
+pub mod signer;
 pub mod state;
 pub mod watermark;

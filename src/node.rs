@@ -5,14 +5,16 @@
 use crate::{
     chain::{Chain, Signed},
     config::{NodeAddress, ValidatorConfig},
+    consensus::Hrs,
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    privval::{ParseError, Request, message::Message, response},
+    privval::{ParseError, Refusal, Request, message::Message, response},
     process::names::Names,
     record::{
         event::{Event, Outcome},
         quiet::Rate,
         recorder::{Recorder, Source, Tape},
+        served::ServedChain,
         stats::NodeStats,
     },
 };
@@ -30,7 +32,7 @@ pub struct Node {
     name: Arc<str>,
     /// Who we are on a SecretConnection; unix sockets need none.
     identity: Option<Arc<IdentityKey>>,
-    chain: Arc<Chain>,
+    chain: Arc<ServedChain>,
     names: Names,
     stop: Arc<Stop>,
     stats: Arc<NodeStats>,
@@ -42,7 +44,12 @@ impl Node {
     ///
     /// # Panics
     /// If a TCP node comes without an identity key: the configuration requires one.
-    pub fn new(config: ValidatorConfig, identity: Option<Arc<IdentityKey>>, chain: Arc<Chain>, names: Names) -> Self {
+    pub fn new(
+        config: ValidatorConfig,
+        identity: Option<Arc<IdentityKey>>,
+        chain: Arc<ServedChain>,
+        names: Names,
+    ) -> Self {
         let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
         assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
         let name = config.address.to_string().into();
@@ -51,7 +58,7 @@ impl Node {
 
     /// Has everything that becomes of a request told by that recorder. Without one the node's own thread does it.
     pub fn record(&mut self, recorder: &Recorder) {
-        let key = self.chain.public_key().ok().map(|key| key.to_string());
+        let key = self.chain.chain().public_key().ok().map(|key| key.to_string());
         let source = Source { chain: self.chain.id().clone(), key, node: Arc::clone(&self.name) };
         self.tape = Some(recorder.tape(source));
     }
@@ -72,7 +79,7 @@ impl Node {
     }
 
     /// The chain it is served.
-    pub fn chain(&self) -> &Arc<Chain> {
+    pub fn chain(&self) -> &Arc<ServedChain> {
         &self.chain
     }
 
@@ -145,7 +152,7 @@ impl Node {
                 return Err(LinkError::Closed);
             }
             let begin = Instant::now();
-            let (message, event) = answer(&self.chain, &body, self.config.max_height)?;
+            let (message, event) = answer(self.chain.chain(), &body, self.config.max_height)?;
             assert!(response::fits(&message), "every response fits every node");
             frame.clear();
             message.encode_frame(&mut frame);
@@ -153,7 +160,7 @@ impl Node {
             // After the answer, and through a queue that drops rather than waits.
             let took = begin.elapsed();
             self.stats.answered(&event, took);
-            self.chain.stats().answered(&event);
+            self.chain.answered(&event);
             match &self.tape {
                 Some(tape) => tape.answered(event, took),
                 None => event.log(self.chain.id(), &self.name, took),
@@ -163,7 +170,7 @@ impl Node {
     }
 }
 
-/// Answers one message.
+/// Answers one message. Above `max_height` nothing is signed for this node: its limit refuses before the mark moves.
 pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Message, Event), LinkError> {
     let request = match Request::parse(body, chain.id()) {
         Ok(request) => request,
@@ -172,35 +179,56 @@ pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Me
         }
         Err(ParseError::Unanswerable) => return Err(LinkError::Unanswerable),
     };
-    let kind = request.kind();
-    let hrs = match &request {
-        Request::Vote(request) => Some(request.canonical.hrs()),
-        Request::Proposal(request) => Some(request.canonical.hrs()),
-        Request::Ping | Request::PubKey | Request::RawBytes(_) => None,
-    };
-    let (mut flushed_in, mut sequence) = (None, None);
-    let mut outcome = |signed: &Signed| {
-        (flushed_in, sequence) = (signed.flushed_in, Some(signed.sequence));
-        if signed.repeated { Outcome::Repeated } else { Outcome::Signed }
-    };
-    let answered = match request {
-        Request::Ping => Ok((response::ping(), Outcome::Answered)),
-        Request::PubKey => chain.public_key().map(|key| (response::pub_key(&key), Outcome::Answered)),
-        Request::Proposal(request) => chain
-            .sign_proposal(&request, max_height)
-            .map(|signed| (response::proposal(request.echo, &signed.signature), outcome(&signed))),
-        Request::RawBytes(request) => {
-            chain.sign_raw_bytes(&request).map(|signature| (response::raw_bytes(&signature), Outcome::Signed))
+    let (kind, hrs) = (request.kind(), request.hrs());
+    let answered = match (hrs, max_height) {
+        (Some(Hrs { height, .. }), Some(max_height)) if height > max_height => {
+            Err(Refusal::MaxHeight { height, max_height })
         }
-        Request::Vote(request) => chain.sign_vote(&request, max_height).map(|signed| {
-            let extension = signed.extension_signature.as_ref();
-            let message = response::vote(request.echo, signed.timestamp, &signed.signature, extension);
-            (message, outcome(&signed))
-        }),
+        _ => answer_request(chain, request),
     };
     Ok(match answered {
-        Ok((message, outcome)) => (message, Event { kind, hrs, outcome, flushed_in, sequence }),
+        Ok(Answer { message, outcome, flush_time, sequence }) => {
+            (message, Event { kind, hrs, outcome, flush_time, sequence })
+        }
         Err(refusal) => (response::refused(kind, &refusal), Event::refused(kind, hrs, refusal)),
+    })
+}
+
+/// What leaves for the node, and what is recorded of it.
+struct Answer {
+    message: Message,
+    outcome: Outcome,
+    flush_time: Option<Duration>,
+    sequence: Option<u64>,
+}
+
+impl Answer {
+    fn without_mark(message: Message, outcome: Outcome) -> Self {
+        Self { message, outcome, flush_time: None, sequence: None }
+    }
+
+    fn with_mark(message: Message, signed: &Signed) -> Self {
+        let outcome = if signed.repeated { Outcome::Repeated } else { Outcome::Signed };
+        Self { message, outcome, flush_time: signed.flush_time, sequence: Some(signed.sequence) }
+    }
+}
+
+fn answer_request(chain: &Chain, request: Request) -> Result<Answer, Refusal> {
+    Ok(match request {
+        Request::Ping => Answer::without_mark(response::ping(), Outcome::Answered),
+        Request::PubKey => Answer::without_mark(response::pub_key(&chain.public_key()?), Outcome::Answered),
+        Request::RawBytes(request) => {
+            Answer::without_mark(response::raw_bytes(&chain.sign_raw_bytes(&request)?), Outcome::Signed)
+        }
+        Request::Proposal(request) => {
+            let signed = chain.sign_proposal(&request)?;
+            Answer::with_mark(response::proposal(request.echo, &signed.signature), &signed)
+        }
+        Request::Vote(request) => {
+            let signed = chain.sign_vote(&request)?;
+            let extension = signed.extension_signature.as_ref();
+            Answer::with_mark(response::vote(request.echo, signed.timestamp, &signed.signature, extension), &signed)
+        }
     })
 }
 

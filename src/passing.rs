@@ -4,13 +4,9 @@
 //! ends for good, because only a person can mend it. A missing state file is of the second kind: a signer that waits
 //! for one would begin to sign the moment that somebody puts one there, perhaps before the other signer is stopped.
 
-use crate::{
-    keyring::KeyError,
-    state::StateError,
-    watermark::{FileError, StoreError},
-};
+use crate::{disk, keyring::KeyError, state::StateError, watermark::FileError};
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -19,7 +15,7 @@ pub fn key(error: &KeyError) -> bool {
     match error {
         // A secrets mount comes late; a device is not there yet.
         KeyError::Missing { .. } | KeyError::PublicKey { .. } | KeyError::Random { .. } => true,
-        KeyError::Io { error, .. } => io(error),
+        KeyError::Io { error, .. } => disk::may_pass(error),
         KeyError::Denied { .. }
         | KeyError::Exists { .. }
         | KeyError::Foreign { .. }
@@ -56,28 +52,11 @@ pub fn state(error: &StateError) -> bool {
         StateError::File(FileError::Missing { path }) => {
             !fs::metadata(directory(path)).is_ok_and(|found| found.is_dir())
         }
-        StateError::File(FileError::Io { error, .. }) => io(error),
-        StateError::Store { error, .. } => store(error),
-        StateError::Theirs { error, .. } => io(error),
+        StateError::File(FileError::Io { error, .. }) => disk::may_pass(error),
+        StateError::Store { error, .. } => error.may_pass(),
+        StateError::Theirs { error, .. } => disk::may_pass(error),
         _ => false,
     }
-}
-
-/// The same for a state file that has been opened.
-pub fn store(error: &StoreError) -> bool {
-    matches!(error, StoreError::Io { error, .. } if io(error))
-}
-
-/// The same for what the system says.
-pub fn io(error: &io::Error) -> bool {
-    !matches!(
-        error.kind(),
-        io::ErrorKind::PermissionDenied
-            | io::ErrorKind::InvalidData
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::IsADirectory
-            | io::ErrorKind::NotADirectory
-    )
 }
 
 fn directory(path: &Path) -> &Path {
@@ -111,6 +90,8 @@ fn is_dying(status: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watermark::StoreError;
+    use std::io;
 
     fn status(name: &str, state: &str, own: &str, shared: &str) -> String {
         format!(
@@ -168,12 +149,12 @@ mod tests {
             (io::ErrorKind::PermissionDenied, false),
             (io::ErrorKind::IsADirectory, false),
         ] {
-            assert_eq!(store(&StoreError::Io { action: "write", error: kind.into() }), passes, "{kind}");
+            assert_eq!(StoreError::Io { action: "write", error: kind.into() }.may_pass(), passes, "{kind}");
             let key_error = KeyError::Io { action: "read", path: "k".into(), error: kind.into() };
             assert_eq!(key(&key_error), passes, "{kind}");
         }
         assert!(key(&KeyError::Missing { path: "k".into() }));
         assert!(!key(&KeyError::Permissions { path: "k".into(), mode: 0o644 }));
-        assert!(!store(&StoreError::Replaced), "an older copy may stand there");
+        assert!(!StoreError::Replaced.may_pass(), "an older copy may stand there");
     }
 }

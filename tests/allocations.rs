@@ -10,7 +10,7 @@ use highwater::{
     chain::Chain,
     config::KeyRole,
     consensus::{ChainId, Signature, Timestamp},
-    keyring::{IdentityKey, Signer, softsign},
+    keyring::{IdentityKey, softsign},
     link::{self, Door, Link},
     node::answer,
     privval::{
@@ -19,6 +19,7 @@ use highwater::{
         response,
     },
     record::event::Outcome,
+    signer::Signer,
     watermark::{Candidate, HostId, Identity, Mark, StateFile, Store, Verdict, create, decide},
 };
 use mock_node::{MockNode, precommit, prevote, proposal};

@@ -24,8 +24,6 @@ use softhsm::{LABEL, Lab, PIN, isolated, text};
 use std::{fs, process::Stdio, thread, time::Duration};
 use zeroize::Zeroizing;
 
-const SELF_TEST: &[u8] = b"a text that is no sign bytes";
-
 fn pin(text: &str) -> Pin {
     Pin::new(Zeroizing::new(text.as_bytes().to_vec()))
 }
@@ -91,7 +89,7 @@ fn a_generated_key_signs_and_never_leaves_the_device() {
     isolated("a_generated_key_signs_and_never_leaves_the_device", |lab| {
         let token = open(lab);
         for (number, key_type) in [(1, KeyType::Ed25519), (2, KeyType::Secp256k1)] {
-            let made = token.generate(&name(number, key_type.name()), key_type, false, SELF_TEST).unwrap();
+            let made = token.generate(&name(number, key_type.name()), key_type, false).unwrap();
             let public_key = made.public_key().unwrap();
             // SoftHSM gives high S half of the time: 200 signatures leave no room for luck.
             for message in 0..200_u32 {
@@ -104,7 +102,7 @@ fn a_generated_key_signs_and_never_leaves_the_device() {
             assert_eq!(flags, (Some(true), Some(true), Some(false), Some(true)), "{key:?}");
         }
         let name = name(3, "extractable");
-        token.generate(&name, KeyType::Ed25519, true, SELF_TEST).unwrap();
+        token.generate(&name, KeyType::Ed25519, true).unwrap();
         let keys = token.list_keys().unwrap();
         let key = keys.iter().find(|key| key.label == "extractable").unwrap();
         assert_eq!((key.extractable, key.sensitive), (Some(true), Some(true)));
@@ -120,8 +118,8 @@ fn an_imported_key_signs_as_it_does_in_software() {
         assert_eq!(vectors.len(), 8);
 
         let token = open(lab);
-        let ed25519 = token.import(&name(1, "ed25519"), &seed(), SELF_TEST).unwrap();
-        let secp256k1 = token.import(&name(2, "secp256k1"), &scalar(), SELF_TEST).unwrap();
+        let ed25519 = token.import(&name(1, "ed25519"), &seed()).unwrap();
+        let secp256k1 = token.import(&name(2, "secp256k1"), &scalar()).unwrap();
         assert_eq!(ed25519.public_key(), Some(seed().public_key()));
         assert_eq!(secp256k1.public_key(), Some(scalar().public_key()));
         for vector in vectors {
@@ -144,7 +142,7 @@ fn without_a_public_object_the_public_key_is_unknown_and_the_key_signs() {
         let mut profile = softhsm2();
         profile.objects.import_public_object = false;
         let token = open_with(lab, &profile);
-        let key = token.import(&name(1, "bare"), &seed(), SELF_TEST).unwrap();
+        let key = token.import(&name(1, "bare"), &seed()).unwrap();
         assert_eq!(key.public_key(), None);
         assert!(seed().public_key().verifies(b"message", &token.sign(&key, b"message").unwrap()));
     });
@@ -155,7 +153,7 @@ fn a_key_without_its_seed_is_refused_before_anything_is_made() {
     isolated("a_key_without_its_seed_is_refused_before_anything_is_made", |lab| {
         let expanded = Box::new(Zeroizing::new(<[u8; 64]>::from(Sha512::digest([0x42; 32]))));
         let secret = SecretKey::Ed25519Expanded(expanded);
-        let error = error(open(lab).import(&name(1, "expanded"), &secret, SELF_TEST));
+        let error = error(open(lab).import(&name(1, "expanded"), &secret));
         assert!(error.to_string().contains("its seed is lost"), "{error}");
         assert_eq!(error.class(), ErrorClass::Rejected);
         assert_eq!(object_files(lab), 0);
@@ -255,11 +253,11 @@ fn a_key_is_found_by_id_or_label_and_never_guessed() {
 fn a_taken_id_or_label_is_not_overwritten() {
     isolated("a_taken_id_or_label_is_not_overwritten", |lab| {
         let token = open(lab);
-        token.generate(&name(1, "one"), KeyType::Ed25519, false, SELF_TEST).unwrap();
+        token.generate(&name(1, "one"), KeyType::Ed25519, false).unwrap();
         for taken in [name(1, "two"), name(2, "one")] {
-            let generated = token.generate(&taken, KeyType::Ed25519, false, SELF_TEST);
+            let generated = token.generate(&taken, KeyType::Ed25519, false);
             assert!(matches!(error(generated), TokenError::Exists { .. }));
-            let imported = token.import(&taken, &seed(), SELF_TEST);
+            let imported = token.import(&taken, &seed());
             assert!(matches!(error(imported), TokenError::Exists { .. }));
         }
         assert_eq!(object_files(lab), 2);
@@ -285,10 +283,9 @@ fn a_failed_key_leaves_nothing_behind() {
         let profiles = [with_params(no_curve.clone()), with_numbers(|numbers| numbers.sign = 0x1041)];
         for profile in profiles {
             let token = open_with(lab, &profile);
-            for made in [
-                token.import(&name(1, "one"), &seed(), SELF_TEST),
-                token.generate(&name(1, "one"), KeyType::Ed25519, false, SELF_TEST),
-            ] {
+            for made in
+                [token.import(&name(1, "one"), &seed()), token.generate(&name(1, "one"), KeyType::Ed25519, false)]
+            {
                 let error = error(made);
                 assert!(!matches!(error, TokenError::NotRemoved { .. }), "{error}");
                 assert_eq!(object_files(lab), 0, "{error}");
@@ -296,12 +293,12 @@ fn a_failed_key_leaves_nothing_behind() {
         }
         // For an RSA key SoftHSM refuses these attributes, and leaves a blank object behind.
         let token = open_with(lab, &with_numbers(|numbers| numbers.key_type = 0));
-        let refused = error(token.import(&name(1, "one"), &seed(), SELF_TEST));
+        let refused = error(token.import(&name(1, "one"), &seed()));
         assert!(refused.to_string().contains("C_CreateObject answered CKR_ATTRIBUTE_TYPE_INVALID"), "{refused}");
         assert_eq!(object_files(lab), 0, "{refused}");
 
         let profile = with_params([no_curve, well.ed25519.ec_params.clone()].concat());
-        open_with(lab, &profile).import(&name(1, "one"), &seed(), SELF_TEST).expect("the next encoding is tried");
+        open_with(lab, &profile).import(&name(1, "one"), &seed()).expect("the next encoding is tried");
         assert_eq!(object_files(lab), 2);
     });
 }
@@ -310,8 +307,8 @@ fn a_failed_key_leaves_nothing_behind() {
 fn delete_removes_one_key_and_its_public_half() {
     isolated("delete_removes_one_key_and_its_public_half", |lab| {
         let token = open(lab);
-        token.generate(&name(1, "one"), KeyType::Ed25519, false, SELF_TEST).unwrap();
-        token.generate(&name(2, "two"), KeyType::Secp256k1, false, SELF_TEST).unwrap();
+        token.generate(&name(1, "one"), KeyType::Ed25519, false).unwrap();
+        token.generate(&name(2, "two"), KeyType::Secp256k1, false).unwrap();
         token.delete(&label("one")).unwrap();
         assert!(matches!(error(token.delete(&label("one"))), TokenError::NoKey { .. }));
         assert_eq!(object_files(lab), 2);
@@ -326,7 +323,7 @@ fn delete_removes_one_key_and_its_public_half() {
 fn a_session_to_sign_cannot_change_the_token() {
     isolated("a_session_to_sign_cannot_change_the_token", |lab| {
         let token = open_to_sign(lab).unwrap();
-        let error = error(token.generate(&name(1, "one"), KeyType::Ed25519, false, SELF_TEST));
+        let error = error(token.generate(&name(1, "one"), KeyType::Ed25519, false));
         assert!(error.to_string().contains("CKR_SESSION_READ_ONLY"), "{error}");
         assert_eq!(error.class(), ErrorClass::Rejected);
     });
@@ -338,9 +335,9 @@ fn what_the_profile_excludes_is_not_asked_of_the_device() {
         let mut profile = Profile { secp256k1: false, ..softhsm2() };
         profile.limits.max_message_bytes = Some(100);
         let token = open_with(lab, &profile);
-        let made = token.generate(&name(1, "one"), KeyType::Secp256k1, false, SELF_TEST);
+        let made = token.generate(&name(1, "one"), KeyType::Secp256k1, false);
         assert!(matches!(error(made), TokenError::Unsupported { .. }));
-        let key = token.generate(&name(1, "one"), KeyType::Ed25519, false, SELF_TEST).unwrap();
+        let key = token.generate(&name(1, "one"), KeyType::Ed25519, false).unwrap();
         token.sign(&key, &[0; 100]).unwrap();
         assert!(matches!(error(token.sign(&key, &[0; 101])), TokenError::TooLong { bytes: 101, max: 100 }));
     });
@@ -349,7 +346,7 @@ fn what_the_profile_excludes_is_not_asked_of_the_device() {
 #[test]
 fn a_token_opens_again_in_the_same_process() {
     isolated("a_token_opens_again_in_the_same_process", |lab| {
-        open(lab).import(&name(1, "one"), &seed(), SELF_TEST).unwrap();
+        open(lab).import(&name(1, "one"), &seed()).unwrap();
         let signature = (0..20).map(|_| {
             let token = open_to_sign(lab).unwrap();
             token.sign(&token.find_key(&id(1), KeyType::Ed25519).unwrap(), b"message").unwrap()
@@ -362,8 +359,8 @@ fn a_token_opens_again_in_the_same_process() {
 fn pkcs11_tool_sees_the_keys_and_confirms_their_signatures() {
     isolated("pkcs11_tool_sees_the_keys_and_confirms_their_signatures", |lab| {
         let token = open(lab);
-        let ed25519 = token.generate(&name(1, "ed"), KeyType::Ed25519, false, SELF_TEST).unwrap();
-        let secp256k1 = token.import(&name(2, "ec"), &scalar(), SELF_TEST).unwrap();
+        let ed25519 = token.generate(&name(1, "ed"), KeyType::Ed25519, false).unwrap();
+        let secp256k1 = token.import(&name(2, "ec"), &scalar()).unwrap();
         let seen = objects(lab);
         for text in ["Private Key Object", "Public Key Object", "EC_POINT", "sensitive, always sensitive"] {
             assert!(seen.contains(text), "no {text:?} in {seen}");
@@ -413,7 +410,7 @@ fn opening_process() {
 #[test]
 fn two_processes_open_one_token_at_once() {
     isolated("two_processes_open_one_token_at_once", |lab| {
-        open(lab).import(&name(1, "one"), &seed(), SELF_TEST).unwrap();
+        open(lab).import(&name(1, "one"), &seed()).unwrap();
         let spawn = || lab.spawn_test("opening_process").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let children = [spawn(), spawn()].map(Result::unwrap);
         for child in children {
@@ -429,7 +426,7 @@ fn a_key_generated_in_software_can_be_imported() {
         let token = open(lab);
         for (number, role) in [(1, KeyRole::Consensus), (2, KeyRole::Account)] {
             let secret = softsign::generate(role).unwrap();
-            let key = token.import(&name(number, &format!("{number}")), &secret, SELF_TEST).unwrap();
+            let key = token.import(&name(number, &format!("{number}")), &secret).unwrap();
             assert_eq!(key.public_key(), Some(secret.public_key()));
         }
     });

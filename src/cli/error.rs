@@ -3,6 +3,7 @@
 use crate::{
     config::ConfigError,
     daemon::{DaemonError, claim::ClaimError},
+    disk,
     keyring::{
         KeyError,
         pkcs11::error::{ErrorClass, TokenError},
@@ -70,7 +71,7 @@ impl CliError {
 
     /// A failure of the system at the start, which most often passes: it was busy, or not all there yet.
     pub fn system(what: &str, error: &io::Error) -> Self {
-        let exit = if passing::io(error) { Exit::Io } else { Exit::NoPermission };
+        let exit = if disk::may_pass(error) { Exit::Io } else { Exit::NoPermission };
         Self::new(exit, format!("{what}: {error}"))
     }
 

@@ -4,9 +4,10 @@ use super::{CliError, ConfigArgs, Exit};
 use crate::{
     config::{self, Config},
     daemon::{self, Daemon, Running},
+    disk,
     inspect::{self, Findings, Topic},
     keyring::{self, Keyring, pkcs11::spawner::Spawner},
-    passing, process,
+    process,
     process::{hooks::Hooks, names::Names, sandbox::Sandbox},
     record::{
         audit::{Audit, AuditFile},
@@ -180,7 +181,7 @@ fn open_audit(
         let exit = match error.kind() {
             io::ErrorKind::PermissionDenied => Exit::NoPermission,
             io::ErrorKind::AlreadyExists => Exit::CantCreate,
-            _ if passing::io(&error) => Exit::Io,
+            _ if disk::may_pass(&error) => Exit::Io,
             _ => Exit::CantCreate,
         };
         CliError::new(exit, text)
@@ -315,11 +316,13 @@ impl AtWork {
     /// Why to begin anew: no chain signs before that, and one of them may then. A disk that has failed is not trusted
     /// again by the process that saw it; the next one reads all of the file, and refuses one that does not verify.
     fn lost_all_disks(&self) -> Option<String> {
-        let chains = || self.telemetry.chains.iter().map(|chain| (chain.id(), chain.stats()));
-        let all_closed = chains().all(|(_, stats)| stats.why_closed().is_some());
-        let (id, stats) = chains().find(|(_, stats)| stats.waits_for_its_disk()).filter(|_| all_closed)?;
-        let why = stats.why_closed().unwrap_or_default();
-        Some(format!("no chain signs any more; restart once the disk is well: {id}: {why}"))
+        let chains = &self.telemetry.chains;
+        if chains.iter().any(|chain| chain.stats().why_closed().is_none()) {
+            return None;
+        }
+        let chain = chains.iter().find(|chain| chain.waits_for_its_disk())?;
+        let why = chain.stats().why_closed().unwrap_or_default();
+        Some(format!("no chain signs any more; restart once the disk is well: {}: {why}", chain.id()))
     }
 
     /// Why to begin anew: what kept a chain from signing at the start has come, as a mount that was late.

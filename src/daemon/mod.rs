@@ -6,12 +6,12 @@ mod error;
 pub use error::DaemonError;
 
 use crate::{
-    chain::{Chain, NotReady, SELF_TEST, state_unusable},
+    chain::{Chain, NotReady, state_unusable},
     config::{ChainConfig, Config, KeyConfig, NodeAddress},
     consensus::{ChainId, PublicKey},
     daemon::claim::Claim,
     inspect::Findings,
-    keyring::{self, IdentityKey, Keyring, Signer, device::Device},
+    keyring::{self, IdentityKey, Keyring, device::Device},
     node::{Node, Stop},
     passing,
     privval::Refusal,
@@ -20,8 +20,9 @@ use crate::{
         hooks::{Hook, Hooks},
         names::Names,
     },
-    record::{audit::Audit, recorder::Recorder},
+    record::{audit::Audit, recorder::Recorder, served::ServedChain},
     show::telemetry::{NodeView, Telemetry},
+    signer::{Signer, prove},
     state::{self, Place, StateError, Theirs},
     watermark::{FileError, HostId, Identity, StateFile, Store},
 };
@@ -36,7 +37,7 @@ use tracing::{error, info, warn};
 
 /// A signer with its chains open and its nodes not yet dialled.
 pub struct Daemon {
-    chains: Vec<Arc<Chain>>,
+    chains: Vec<Arc<ServedChain>>,
     nodes: Vec<Node>,
     waiting: Vec<Waiting>,
     awaited: Vec<PathBuf>,
@@ -86,7 +87,7 @@ impl Claims {
 
 /// A chain that waits for its state hook.
 struct Waiting {
-    chain: Arc<Chain>,
+    chain: Arc<ServedChain>,
     state_file: PathBuf,
     hook: Hook,
 }
@@ -109,7 +110,7 @@ impl Daemon {
         names: &Names,
     ) -> Result<Self, DaemonError> {
         let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
-        let mut chains: BTreeMap<ChainId, Arc<Chain>> = BTreeMap::new();
+        let mut chains: BTreeMap<ChainId, Arc<ServedChain>> = BTreeMap::new();
         let (mut reasons, mut passes) = (Vec::new(), false);
         let (mut waiting, mut awaited) = (Vec::new(), Vec::new());
         for chain_config in &config.chains {
@@ -125,9 +126,9 @@ impl Daemon {
                 None => open_chain(chain_config, keyring, key, claims.state(id), (host, hook)),
             };
             let chain = match opened {
-                Opened::Signs(chain) => Arc::new(chain),
+                Opened::Signs(chain) => Arc::new(ServedChain::new(chain)),
                 Opened::Waits(chain, hook) => {
-                    let chain = Arc::new(chain);
+                    let chain = Arc::new(ServedChain::new(chain));
                     let state_file = chain_config.watermark();
                     waiting.push(Waiting { chain: Arc::clone(&chain), state_file, hook });
                     chain
@@ -137,7 +138,7 @@ impl Daemon {
                     error!(chain = %id, "this chain signs nothing: {why}");
                     reasons.push((id.clone(), why.clone()));
                     passes |= this_passes;
-                    Arc::new(Chain::closed(id.clone(), public_key, why))
+                    Arc::new(ServedChain::new(Chain::closed(id.clone(), public_key, why)))
                 }
             };
             chains.insert(id.clone(), chain);
@@ -168,7 +169,7 @@ impl Daemon {
     /// Says if the audit file has a gap.
     pub fn look_for_gap(&self, audit: &Audit) {
         for chain in &self.chains {
-            if let Ok(sequence) = chain.sequence() {
+            if let Ok(sequence) = chain.chain().sequence() {
                 audit.look_for_gap(chain.id(), sequence);
             }
         }
@@ -181,7 +182,7 @@ impl Daemon {
 
     /// Keeps all keys in our memory out of swap and core dumps. Whether they all are.
     pub fn lock_secrets(&self) -> bool {
-        let chains = self.chains.iter().map(|chain| chain.lock_secrets());
+        let chains = self.chains.iter().map(|chain| chain.chain().lock_secrets());
         // Each is tried, whatever became of the others.
         chains.chain(self.nodes.iter().map(Node::lock_secrets)).fold(true, |all, locked| all & locked)
     }
@@ -273,7 +274,7 @@ impl Waiting {
 /// being served.
 fn open_nodes(
     config: &Config,
-    chains: &BTreeMap<ChainId, Arc<Chain>>,
+    chains: &BTreeMap<ChainId, Arc<ServedChain>>,
     findings: &Findings,
     names: &Names,
     awaited: &mut Vec<PathBuf>,
@@ -414,15 +415,6 @@ fn open_key(
     Ok(signer)
 }
 
-/// Has the key sign something that can never be sign bytes, and verifies it.
-fn prove(signer: &dyn Signer) -> Result<(), String> {
-    let signature = signer.sign(SELF_TEST).map_err(|error| error.to_string())?;
-    match signer.public_key().verifies(SELF_TEST, &signature) {
-        true => Ok(()),
-        false => Err("its self-test signature does not verify".into()),
-    }
-}
-
 /// Has the hook raise the mark before the first request. Without a height the chain waits for one, or goes on as
 /// configured.
 fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store) -> Result<(), NotReady> {
@@ -453,7 +445,7 @@ fn raise(
         Some(mark) => {
             let raised = store.advance(mark).map_err(|error| NotReady::Ever {
                 why: state_unusable(state_file, &error),
-                passes: passing::store(&error),
+                passes: error.may_pass(),
             })?;
             info!(chain = %id, mark = %raised.spend().hrs, "the state hook raised the mark");
         }

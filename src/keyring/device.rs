@@ -1,15 +1,14 @@
 //! Keys in devices: one thread per device, a bounded queue, one deadline per request, recovery, and a breaker.
 //!
 //! Whatever the kind of device, its session lives on the device's own thread and nobody else waits for it: a caller
-//! waits for what is [`Pending`], never past its deadline. Every signature is verified against the pinned public key
+//! waits for what is [`Submitted`], never past its deadline. Every signature is verified against the pinned public key
 //! before it leaves here. A device that keeps failing is asked nothing but self-tests until one succeeds, so a dead
 //! one costs its callers no time.
 
-use super::SignError;
 use crate::{
-    chain::SELF_TEST,
     consensus::{ChainId, PublicKey, Signature},
     record::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
+    signer::{SELF_TEST, SignError},
 };
 use rand_core::{OsRng, RngCore as _};
 use std::{
@@ -149,7 +148,7 @@ pub enum Health {
 }
 
 /// Signatures that one device is making. Dropping it discards them.
-pub struct Pending {
+pub struct Submitted {
     signatures: Receiver<Result<Vec<Signature>, SignError>>,
     deadline: Instant,
     device: String,
@@ -215,7 +214,7 @@ impl Device {
     /// Puts messages into the queue, all for one key and under one deadline, which counts from `asked_at`. Refuses at
     /// once what cannot succeed: a device that is down, a full queue, a message that the device does not take, a
     /// deadline that is over.
-    pub fn submit(&self, key: usize, messages: &[&[u8]], asked_at: Instant) -> Result<Pending, SignError> {
+    pub fn submit(&self, key: usize, messages: &[&[u8]], asked_at: Instant) -> Result<Submitted, SignError> {
         let refuse = |why: &str| SignError::Backend(format!("{}: {why}", self.name));
         if let Health::Down(why) = &*lock(&self.health) {
             return Err(refuse(why));
@@ -241,11 +240,11 @@ impl Device {
                 TrySendError::Disconnected(_) => refuse("its thread has ended"),
             }
         })?;
-        Ok(Pending { signatures, deadline, device: self.name.clone() })
+        Ok(Submitted { signatures, deadline, device: self.name.clone() })
     }
 }
 
-impl Pending {
+impl Submitted {
     /// Waits for the signatures, in the order of their messages, no longer than their deadline.
     pub fn wait(self) -> Result<Vec<Signature>, SignError> {
         /// The device's thread notices a missed deadline itself, and knows more about it.

@@ -1,10 +1,12 @@
 //! A device that fails on demand: what its callers see, and for how long.
 
 use super::*;
-use crate::keyring::{
-    Signer,
-    failover::{DeviceKey, Place},
-    softsign::SecretKey,
+use crate::{
+    keyring::{
+        failover::{DeviceKey, Place},
+        softsign::SecretKey,
+    },
+    signer::Signer,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use zeroize::Zeroizing;
@@ -240,7 +242,7 @@ fn more_work_than_time_costs_no_session_and_does_not_count_as_a_failure() {
     // The deadline has room for five or six of them.
     let tickets: Vec<_> =
         (0..QUEUE_REQUESTS).map(|_| device.submit(0, &[b"message"], Instant::now()).unwrap()).collect();
-    let results: Vec<_> = tickets.into_iter().map(Pending::wait).collect();
+    let results: Vec<_> = tickets.into_iter().map(Submitted::wait).collect();
     let refused: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
     assert!(!refused.is_empty() && refused.len() <= 5, "{refused:?}");
     assert!(refused.iter().all(|error| error.to_string().contains("too many requests")), "{refused:?}");

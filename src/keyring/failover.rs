@@ -3,11 +3,11 @@
 //! All of them stand behind the same watermark, and are asked for a signature over the same bytes, one after the other:
 //! two answers to one request can differ (in ECDSA) and still never conflict.
 
-use super::{
-    SignError, Signer,
-    device::{Device, Pending},
+use super::device::{Device, Submitted};
+use crate::{
+    consensus::{PublicKey, Signature},
+    signer::{Pending, SignError, Signer},
 };
-use crate::consensus::{PublicKey, Signature};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -46,18 +46,18 @@ impl Signer for DeviceKey {
     }
 
     fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
-        let signatures = Ticket::begin(&self.places, &[message], Instant::now())?.wait()?;
+        let signatures = Box::new(Ticket::begin(&self.places, &[message], Instant::now())?).wait()?;
         Ok(*signatures.first().expect("one signature for one message"))
     }
 
-    fn begin(&self, messages: &[&[u8]], asked_at: Instant) -> Result<Option<Ticket>, SignError> {
-        Ticket::begin(&self.places, messages, asked_at).map(Some)
+    fn begin(&self, messages: &[&[u8]], asked_at: Instant) -> Result<Option<Box<dyn Pending>>, SignError> {
+        Ok(Some(Box::new(Ticket::begin(&self.places, messages, asked_at)?)))
     }
 }
 
-/// Signatures that are being made. Dropping it discards them.
-pub struct Ticket {
-    pending: Pending,
+/// Signatures that a device is making, and the devices that are asked next if it fails.
+struct Ticket {
+    pending: Submitted,
     messages: Vec<Vec<u8>>,
     asked_at: Instant,
     rest: vec::IntoIter<Place>,
@@ -77,9 +77,11 @@ impl Ticket {
         let messages = messages.iter().map(|message| message.to_vec()).collect();
         Ok(Self { pending, messages, asked_at, rest, failures })
     }
+}
 
-    /// Waits for the signatures, in the order of their messages. Goes on to the next device if one fails.
-    pub fn wait(mut self) -> Result<Vec<Signature>, SignError> {
+impl Pending for Ticket {
+    /// Goes on to the next device if one fails.
+    fn wait(mut self: Box<Self>) -> Result<Vec<Signature>, SignError> {
         loop {
             match self.pending.wait() {
                 Ok(signatures) => return Ok(signatures),
@@ -102,7 +104,7 @@ impl Failures {
         places: &mut vec::IntoIter<Place>,
         messages: &[&[u8]],
         asked_at: Instant,
-    ) -> Result<Pending, SignError> {
+    ) -> Result<Submitted, SignError> {
         for place in places {
             match place.device.submit(place.index, messages, asked_at) {
                 Ok(pending) => return Ok(pending),

@@ -1,6 +1,6 @@
 //! Keys: what signs, and how it is read, made and shown.
 //!
-//! A [`Signer`] signs what the chain hands it; it knows nothing of heights, watermarks or requests. Each provider
+//! Each provider of keys
 //! has a folder of its own: [`softsign`] keeps keys in files. Which provider a key comes from is decided by the
 //! configuration alone, never by what happens to be available.
 //!
@@ -17,13 +17,13 @@ pub mod pkcs11;
 pub mod softsign;
 pub mod yubihsm;
 
-pub use failover::Ticket;
 pub use identity::IdentityKey;
 
 use crate::{
     config::{ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig},
-    consensus::{PublicKey, Signature},
+    consensus::PublicKey,
     process::{environment, names::Names, sandbox::Switches},
+    signer::Signer,
 };
 use device::{Device, Equipment};
 use failover::{DeviceKey, Place};
@@ -34,33 +34,11 @@ use pkcs11::{
 };
 use rand_core::{OsRng, RngCore as _};
 use softsign::encoding::EncodingError;
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Instant};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 use zeroize::Zeroizing;
 
 /// `N` secret bytes that are wiped when dropped. Boxed: a move leaves no copy behind.
 pub type Secret<const N: usize> = Box<Zeroizing<[u8; N]>>;
-
-/// Something that holds one consensus key and signs with it.
-pub trait Signer: Send + Sync {
-    /// The key that verifies its signatures. Known from the start; never asks a device.
-    fn public_key(&self) -> PublicKey;
-
-    /// Signs `message` as it is, without asking whether it may.
-    fn sign(&self, message: &[u8]) -> Result<Signature, SignError>;
-
-    /// Begins to sign `messages` on a device, so that it works while the mark is flushed. Refuses at once what cannot
-    /// succeed. The time that it may take counts from `asked_at`. `None` from a key that signs within microseconds:
-    /// there is nothing to begin.
-    fn begin(&self, messages: &[&[u8]], asked_at: Instant) -> Result<Option<Ticket>, SignError> {
-        let _ = (messages, asked_at);
-        Ok(None)
-    }
-
-    /// Keeps its secrets out of swap and core dumps. Whether they all are; a device's key is not in our memory.
-    fn lock_secrets(&self) -> bool {
-        true
-    }
-}
 
 /// The public key of `key`, which signs for `chain`. Asks a YubiHSM if nobody else knows.
 pub fn public_key(config: &Config, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<PublicKey, KeyError> {
@@ -181,23 +159,6 @@ fn random<const N: usize>() -> Result<Secret<N>, KeyError> {
     OsRng.try_fill_bytes(&mut secret[..]).map_err(|error| KeyError::Random { error })?;
     Ok(secret)
 }
-
-/// Why a key did not sign.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SignError {
-    /// The provider failed, in its own words.
-    Backend(String),
-}
-
-impl fmt::Display for SignError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Backend(reason) => write!(f, "the key's provider could not sign: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for SignError {}
 
 /// Why a key could not be read, written or made. Never holds a byte of the key.
 #[derive(Debug)]

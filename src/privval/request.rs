@@ -8,7 +8,7 @@ use super::{
     refusal::Refusal,
     sign_bytes::{BlockId, Canonical, Kind},
 };
-use crate::consensus::{ChainId, Timestamp};
+use crate::consensus::{ChainId, Hrs, Timestamp};
 
 /// A request that can be acted upon, for the chain that the connection serves.
 #[derive(Clone, Debug)]
@@ -144,6 +144,15 @@ impl Request {
                 RawBytesRequest::parse(request, of_chain).map(Self::RawBytes).map_err(refused(RequestKind::SignBytes))
             }
             _ => Err(ParseError::Unanswerable),
+        }
+    }
+
+    /// The height, round and step of a vote or proposal.
+    pub fn hrs(&self) -> Option<Hrs> {
+        match self {
+            Self::Proposal(request) => Some(request.canonical.hrs()),
+            Self::Vote(request) => Some(request.canonical.hrs()),
+            Self::Ping | Self::PubKey | Self::RawBytes(_) => None,
         }
     }
 

@@ -22,7 +22,7 @@ fn refused(height: u64) -> Event {
 
 fn event(height: u64, outcome: Outcome, sequence: Option<u64>) -> Event {
     let hrs = Hrs { height, round: 1, step: Step::Precommit };
-    Event { kind: RequestKind::Vote, hrs: Some(hrs), outcome, flushed_in: None, sequence }
+    Event { kind: RequestKind::Vote, hrs: Some(hrs), outcome, flush_time: None, sequence }
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub struct Event {
     /// What it got.
     pub outcome: Outcome,
     /// How long a new mark took to become durable.
-    pub flushed_in: Option<Duration>,
+    pub flush_time: Option<Duration>,
     /// The number of the mark that covers the answer.
     pub sequence: Option<u64>,
 }
@@ -53,7 +53,7 @@ impl Outcome {
 impl Event {
     /// A request that was refused.
     pub fn refused(kind: RequestKind, hrs: Option<Hrs>, refusal: Refusal) -> Self {
-        Self { kind, hrs, outcome: Outcome::Refused(refusal), flushed_in: None, sequence: None }
+        Self { kind, hrs, outcome: Outcome::Refused(refusal), flush_time: None, sequence: None }
     }
 
     /// Writes a line.

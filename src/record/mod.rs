@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `event` | what became of one request |
 //! | `histogram`, `stats` | counters |
+//! | `served` | a chain with its counters |
 //! | `lanes` | the queues to the recorder and to the audit file, one for each chain |
 //! | `recorder` | logs each event, away from the threads that answer |
 //! | `quiet` | keeps one node from filling the log |
@@ -22,5 +23,6 @@ pub mod lanes;
 pub mod log;
 pub mod quiet;
 pub mod recorder;
+pub mod served;
 pub mod stats;
 pub mod utc;

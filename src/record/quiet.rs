@@ -127,7 +127,7 @@ mod tests {
 
     fn event(height: u64, outcome: Outcome) -> Event {
         let hrs = Some(Hrs { height, round: 0, step: Step::Prevote });
-        Event { kind: RequestKind::Vote, hrs, outcome, flushed_in: None, sequence: None }
+        Event { kind: RequestKind::Vote, hrs, outcome, flush_time: None, sequence: None }
     }
 
     fn refused(height: u64) -> Event {

@@ -201,7 +201,7 @@ mod tests {
 
     fn event(height: u64, outcome: Outcome) -> Event {
         let hrs = Some(Hrs { height, round: 0, step: Step::Prevote });
-        Event { kind: RequestKind::Vote, hrs, outcome, flushed_in: None, sequence: Some(height) }
+        Event { kind: RequestKind::Vote, hrs, outcome, flush_time: None, sequence: Some(height) }
     }
 
     fn refused(height: u64) -> Event {

@@ -180,10 +180,8 @@ pub struct ChainStats {
     /// When it last signed a proposal, a prevote and a precommit: seconds since 1970, 0 for never.
     signed_at: [AtomicU64; 3],
     /// From the write of a mark to the end of its flush.
-    pub flushed_in: Histogram,
+    pub flush_time: Histogram,
     closed: AtomicBool,
-    /// Whether the disk closed it, in a way that may pass.
-    disk_failed: AtomicBool,
     why_closed: Mutex<Option<String>>,
 }
 
@@ -201,8 +199,8 @@ impl ChainStats {
             self.mark(hrs);
             self.signed_at[index(hrs.step)].store(unix_seconds(SystemTime::now()), Relaxed);
         }
-        if let Some(flushed_in) = event.flushed_in {
-            self.flushed_in.observe(flushed_in);
+        if let Some(flush_time) = event.flush_time {
+            self.flush_time.observe(flush_time);
         }
         if let Outcome::Refused(why @ Refusal::StateUnusable(_)) = &event.outcome {
             self.close(why);
@@ -237,16 +235,6 @@ impl ChainStats {
     pub fn open(&self) {
         self.closed.store(false, Relaxed);
         *self.why() = None;
-    }
-
-    /// The disk failed, in a way that may pass.
-    pub fn disk_failed(&self) {
-        self.disk_failed.store(true, Relaxed);
-    }
-
-    /// Whether the chain is closed by a disk that may be well again after a restart.
-    pub fn waits_for_its_disk(&self) -> bool {
-        self.disk_failed.load(Relaxed) && self.closed.load(Relaxed)
     }
 
     /// Why the chain signs nothing, if that is so.
@@ -292,7 +280,7 @@ mod tests {
 
     fn event(kind: RequestKind, step: Option<Step>, outcome: Outcome) -> Event {
         let hrs = step.map(|step| Hrs { height: 7, round: 2, step });
-        Event { kind, hrs, outcome, flushed_in: None, sequence: None }
+        Event { kind, hrs, outcome, flush_time: None, sequence: None }
     }
 
     fn refused(conflict: Conflict) -> Outcome {

@@ -143,7 +143,7 @@ fn chains(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     });
     let help = "When a message of that type was last signed, since 1970; 0 for never since the start";
     out.gauge("last_signed_timestamp", help, Some(&Unit::Seconds), signed_at)?;
-    let flushes = chains().map(|(chain, labels)| (labels, &chain.stats().flushed_in));
+    let flushes = chains().map(|(chain, labels)| (labels, &chain.stats().flush_time));
     out.histogram("flush_duration", "From the write of a watermark until the disk has it", flushes)
 }
 

@@ -2,8 +2,8 @@
 
 use super::telemetry::{NodeView, Telemetry};
 use crate::{
-    chain::Chain,
     keyring::device::{Device, Health},
+    record::served::ServedChain,
     record::{histogram::Histogram, stats::unix_seconds},
 };
 use serde::{Deserialize, Serialize};
@@ -153,9 +153,9 @@ impl Status {
 }
 
 impl ChainStatus {
-    fn of(chain: &Chain, telemetry: &Telemetry) -> Self {
+    fn of(chain: &ServedChain, telemetry: &Telemetry) -> Self {
         // Known from the start, or never: asking it waits for nothing.
-        let key = chain.public_key().ok();
+        let key = chain.chain().public_key().ok();
         Self {
             id: chain.id().to_string(),
             public_key: key.map(|key| key.to_string()),
@@ -165,7 +165,7 @@ impl ChainStatus {
             missing: telemetry.missing(chain),
             refusing: telemetry.refusing(chain),
             quiet_since: telemetry.quiet_since(chain.id()),
-            flush: Latency::of(&chain.stats().flushed_in),
+            flush: Latency::of(&chain.stats().flush_time),
             nodes: telemetry.nodes_of(chain.id()).map(NodeStatus::of).collect(),
         }
     }

@@ -1,13 +1,13 @@
 //! All that can be seen of a running signer, and whether it is ready.
 
 use crate::{
-    chain::Chain,
     consensus::ChainId,
     keyring::device::{Device, Health},
     process::sandbox::Feature,
     record::{
         audit::Audit,
         recorder::Recorder,
+        served::ServedChain,
         stats::{NodeStats, unix_seconds},
         utc,
     },
@@ -25,7 +25,7 @@ pub struct Telemetry {
     /// When the process began to sign.
     pub started: SystemTime,
     /// Every served chain, by its id.
-    pub chains: Vec<Arc<Chain>>,
+    pub chains: Vec<Arc<ServedChain>>,
     /// Every node, in the order of the configuration.
     pub nodes: Vec<NodeView>,
     /// Every device that holds keys.
@@ -54,7 +54,7 @@ pub struct NodeView {
 
 impl Telemetry {
     /// A signer that has just been opened.
-    pub fn new(chains: Vec<Arc<Chain>>, nodes: Vec<NodeView>, devices: Vec<Arc<Device>>) -> Self {
+    pub fn new(chains: Vec<Arc<ServedChain>>, nodes: Vec<NodeView>, devices: Vec<Arc<Device>>) -> Self {
         Self {
             started: SystemTime::now(),
             chains,
@@ -69,7 +69,7 @@ impl Telemetry {
     }
 
     /// What keeps this chain from signing now, in whole sentences. Empty if nothing does.
-    pub fn missing(&self, chain: &Chain) -> Vec<String> {
+    pub fn missing(&self, chain: &ServedChain) -> Vec<String> {
         let id = chain.id();
         let mut missing: Vec<String> = chain.stats().why_closed().into_iter().collect();
         let devices: Vec<_> = self.devices.iter().filter(|device| device.chains().contains(id)).collect();
@@ -95,7 +95,7 @@ impl Telemetry {
 
     /// What a chain that could sign refuses to sign, and why: the newest of what its nodes were refused, unless one of
     /// them has got a signature since, or shortly before.
-    pub fn refusing(&self, chain: &Chain) -> Option<String> {
+    pub fn refusing(&self, chain: &ServedChain) -> Option<String> {
         let nodes = || self.nodes_of(chain.id());
         let granted_at = nodes().filter_map(|node| node.stats.granted_at()).max();
         let last_refusal = |node: &NodeView| {
@@ -111,7 +111,7 @@ impl Telemetry {
 
     /// Every chain that does not sign now, with what is missing or refused. Empty when the signer is ready.
     pub fn not_ready(&self) -> Vec<(&ChainId, Vec<String>)> {
-        let why = |chain: &Arc<Chain>| {
+        let why = |chain: &Arc<ServedChain>| {
             let mut why = self.missing(chain);
             why.extend(self.refusing(chain));
             why

@@ -15,6 +15,7 @@ use super::{
     mark::{Durable, Mark},
     record::{Feature, Mode, RECORD_BYTES, Record, RecordError},
 };
+use crate::disk;
 use std::{fmt, io};
 
 /// Size of a state file: the header and two slots.
@@ -360,6 +361,13 @@ pub enum StoreError {
 impl StoreError {
     fn io(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io { action, error }
+    }
+}
+
+impl StoreError {
+    /// Whether the trouble may pass by itself: a disk that is full, for instance.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if disk::may_pass(error))
     }
 }
 

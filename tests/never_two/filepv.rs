@@ -14,10 +14,11 @@ use super::{
 use highwater::{
     chain::Chain,
     consensus::{Hrs, PublicKey, Signature, Step},
-    keyring::{SignError, Signer, softsign::SecretKey},
+    keyring::softsign::SecretKey,
     migration,
     node::answer,
     privval::message::{BlockId, Message, PartSetHeader, Proposal, SignVoteRequest, Sum, Timestamp, Vote},
+    signer::{SignError, Signer},
     watermark::{
         BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, HostId, Identity, Mark, Mode, RECORD_BYTES, Record, Slot, Store,
         image,

@@ -2,7 +2,6 @@
 
 use super::report::Report;
 use crate::{
-    chain::SELF_TEST,
     cli::{output, timing::percentile},
     config::{Config, Pkcs11Config, YubiHsmAdapter, YubiHsmConfig},
     keyring::{
@@ -12,6 +11,7 @@ use crate::{
         yubihsm,
     },
     process::names::Names,
+    signer::SELF_TEST,
 };
 use serde_json::json;
 use std::{

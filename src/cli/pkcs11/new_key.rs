@@ -7,7 +7,6 @@ use super::{
     target::{Target, TargetArgs},
 };
 use crate::{
-    chain::SELF_TEST,
     cli::{
         CliError, Exit, output,
         softsign::{self, Format, KeyKind},
@@ -78,7 +77,7 @@ impl Generate {
         let (there, extractable) = (target.clone(), self.extractable);
         let (info, public_key) = watched(move |_| {
             let token = there.open_for_changes()?;
-            let key = token.generate(&name, key_type, extractable, SELF_TEST)?;
+            let key = token.generate(&name, key_type, extractable)?;
             let public_key = key.public_key().ok_or(TokenError::Unreadable)?;
             Ok((find_key(&token, &ObjectSelector::Id(name.id))?, public_key))
         })?;
@@ -96,7 +95,7 @@ impl Import {
         let (name, there, public_key) = (self.new.name(), target.clone(), secret.public_key());
         let info = watched(move |_| {
             let token = there.open_for_changes()?;
-            token.import(&name, &secret, SELF_TEST)?;
+            token.import(&name, &secret)?;
             Ok(find_key(&token, &ObjectSelector::Id(name.id))?)
         })?;
         self.new.report("imported", &self.target, &target, chain.as_ref(), info.as_ref(), public_key)?;

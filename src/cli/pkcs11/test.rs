@@ -6,7 +6,6 @@ use super::{
     target::{Target, TargetArgs},
 };
 use crate::{
-    chain::SELF_TEST,
     cli::{
         CliError, Exit, output,
         timing::percentile,
@@ -18,6 +17,7 @@ use crate::{
         profile::{Evidence, Profile},
         spec::ObjectSelector,
     },
+    signer::SELF_TEST,
 };
 use clap::Args;
 use serde_json::json;

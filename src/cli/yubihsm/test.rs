@@ -6,10 +6,10 @@ use super::{
     target::{Target, TargetArgs, device_error},
 };
 use crate::{
-    chain::SELF_TEST,
     cli::{CliError, Exit, output, timing::percentile, watch::shown},
     consensus::PublicKey,
     keyring::yubihsm::console::KeyInfo,
+    signer::SELF_TEST,
 };
 use clap::Args;
 use serde_json::json;

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     consensus::{KeyType, PublicKey},
     keyring::softsign::SecretKey,
+    signer::SELF_TEST,
 };
 use cryptoki::{
     error::Error,
@@ -54,20 +55,14 @@ impl Token {
         keys.into_iter().map(|key| self.describe(key)).collect()
     }
 
-    /// Has the device generate a key, and proves it with a signature over `self_test`, which can never be sign
+    /// Has the device generate a key, and proves it with a signature over [`SELF_TEST`], which can never be sign
     /// bytes. A key that does not prove itself is removed again.
-    pub fn generate(
-        &self,
-        name: &KeyName,
-        key_type: KeyType,
-        extractable: bool,
-        self_test: &[u8],
-    ) -> Result<Key, TokenError> {
+    pub fn generate(&self, name: &KeyName, key_type: KeyType, extractable: bool) -> Result<Key, TokenError> {
         let mechanism = match key_type {
             KeyType::Ed25519 => mechanism(self.numbers().generate)?,
             KeyType::Secp256k1 => Mechanism::EccKeyPairGen,
         };
-        self.create(name, key_type, self_test, None, |params| {
+        self.create(name, key_type, None, |params| {
             let mut public = public_template(name);
             public.push(Attribute::EcParams(params.to_vec()));
             let private = self.private_template(name, extractable);
@@ -78,13 +73,13 @@ impl Token {
         })
     }
 
-    /// Puts a secret key onto the token, and proves it with a signature over `self_test`, which can never be sign
+    /// Puts a secret key onto the token, and proves it with a signature over [`SELF_TEST`], which can never be sign
     /// bytes. A key that does not prove itself is removed again. It is never extractable.
-    pub fn import(&self, name: &KeyName, secret: &SecretKey, self_test: &[u8]) -> Result<Key, TokenError> {
+    pub fn import(&self, name: &KeyName, secret: &SecretKey) -> Result<Key, TokenError> {
         let value = secret_value(secret)?;
         let public_key = secret.public_key();
         let key_type = public_key.key_type();
-        self.create(name, key_type, self_test, Some(public_key), |params| {
+        self.create(name, key_type, Some(public_key), |params| {
             self.import_private(name, key_type, params, &value)?;
             if self.profile().objects.import_public_object {
                 self.import_public(name, &public_key, params)?;
@@ -124,7 +119,6 @@ impl Token {
         &self,
         name: &KeyName,
         key_type: KeyType,
-        self_test: &[u8],
         expected: Option<PublicKey>,
         attempt: impl Fn(&[u8]) -> Result<(), TokenError>,
     ) -> Result<Key, TokenError> {
@@ -133,7 +127,7 @@ impl Token {
         let before = self.find(&[])?;
         let mut failure = TokenError::Unsupported { key_type, profile: self.profile().name.clone() };
         for params in self.curve_encodings(key_type) {
-            match attempt(&params).and_then(|()| self.prove(name, key_type, self_test, expected)) {
+            match attempt(&params).and_then(|()| self.prove(name, key_type, expected)) {
                 Ok(key) => return Ok(key),
                 Err(error) => failure = error,
             }
@@ -145,18 +139,12 @@ impl Token {
     }
 
     /// Finds a new key as the signer will, and has it sign.
-    fn prove(
-        &self,
-        name: &KeyName,
-        key_type: KeyType,
-        self_test: &[u8],
-        expected: Option<PublicKey>,
-    ) -> Result<Key, TokenError> {
+    fn prove(&self, name: &KeyName, key_type: KeyType, expected: Option<PublicKey>) -> Result<Key, TokenError> {
         self.find_key(&ObjectSelector::Label(name.label.clone()), key_type)?;
         let key = self.find_key(&ObjectSelector::Id(name.id.clone()), key_type)?;
         let public_key = expected.or(key.public_key()).ok_or(TokenError::Unreadable)?;
-        let signature = self.sign(&key, self_test)?;
-        let is_proven = public_key.verifies(self_test, &signature) && key.public_key().is_none_or(|k| k == public_key);
+        let signature = self.sign(&key, SELF_TEST)?;
+        let is_proven = public_key.verifies(SELF_TEST, &signature) && key.public_key().is_none_or(|k| k == public_key);
         is_proven.then_some(key).ok_or(TokenError::SelfTest)
     }
 

@@ -5,11 +5,12 @@
 
 pub mod encoding;
 
-use super::{KeyError, Secret, SignError, Signer, key_file, random};
+use super::{KeyError, Secret, key_file, random};
 use crate::{
     config::{KeyEncoding, KeyRole},
     consensus::{PublicKey, Signature},
     process::sandbox::memory,
+    signer::{SignError, Signer},
 };
 use ed25519_dalek::{
     VerifyingKey,

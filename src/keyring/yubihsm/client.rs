@@ -317,7 +317,7 @@ fn not_opened(error: &Error, auth_key: u16) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyring::{Signer, softsign::SecretKey};
+    use crate::{keyring::softsign::SecretKey, signer::Signer};
     use std::net::TcpListener;
 
     fn software_key() -> Box<dyn Signer> {

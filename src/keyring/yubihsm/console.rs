@@ -2,10 +2,10 @@
 
 use super::{access::Access, client::Client, lane::Lane};
 use crate::{
-    chain::SELF_TEST,
     config::KeyRole,
     consensus::{KeyType, PublicKey, Signature},
     keyring::{device::Trouble, softsign::SecretKey},
+    signer::SELF_TEST,
 };
 use std::{
     fmt,

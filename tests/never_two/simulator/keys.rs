@@ -2,14 +2,13 @@
 
 use super::{super::dice::Dice, disk::SimDisk};
 use highwater::{
-    chain::SELF_TEST,
     consensus::{PublicKey, Signature},
     keyring::{
-        SignError, Signer, Ticket,
         device::{Device, Equipment, Opener, Session, Trouble},
         failover::{DeviceKey, Place},
         softsign::SecretKey,
     },
+    signer::{Pending, SELF_TEST, SignError, Signer},
 };
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -115,7 +114,7 @@ impl Signer for Flaky {
         signature
     }
 
-    fn begin(&self, _messages: &[&[u8]], _asked_at: Instant) -> Result<Option<Ticket>, SignError> {
+    fn begin(&self, _messages: &[&[u8]], _asked_at: Instant) -> Result<Option<Box<dyn Pending>>, SignError> {
         self.fails().map(|()| None)
     }
 }
