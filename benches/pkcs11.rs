@@ -10,13 +10,13 @@
 mod mock_node;
 
 use highwater::{
-    consensus::KeyType,
-    keyring::pkcs11::{
-        manage::KeyName,
+    config::pkcs11::{
         profile::Profile,
         spec::{ObjectSelector, TokenSelector},
-        token::{Key, Pin, Token},
     },
+    consensus::KeyType,
+    keyring::pkcs11::token::{Key, Pin, Token},
+    provision::pkcs11::KeyName,
 };
 use mock_node::{MockNode, Session, prevote};
 use std::{

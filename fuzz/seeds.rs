@@ -4,21 +4,7 @@
 #[path = "support/sample.rs"]
 mod sample;
 
-use highwater::{
-    config::KeyEncoding,
-    consensus::{Digest, Hrs, Step, Target, Timestamp},
-    keyring::{
-        device::Trouble,
-        pkcs11::{
-            profile::Profile,
-            protocol::{SignRequest, encode_answer, write_frame, write_json},
-            spec::{AlgorithmSpec, KeySpec, ObjectSelector, TokenSelector, TokenSpec},
-        },
-        softsign::encoding,
-    },
-    migration::{self, Program},
-    watermark::{BLOCK_BYTES, Mark, Mode, Record, Signed, image},
-};
+use highwater::{config::{KeyEncoding, pkcs11::{profile::Profile, spec::{AlgorithmSpec, KeySpec, ObjectSelector, TokenSelector, TokenSpec}}}, consensus::{Digest, Hrs, Step, Target, Timestamp}, keyring::{device::Trouble, child::protocol::{SignRequest, encode_answer, write_frame, write_json}, softsign::encoding}, state::foreign::{self, Program}, watermark::{BLOCK_BYTES, Mark, Mode, Record, Signed, image}};
 use serde_json::{Value, json};
 use std::{
     fs,

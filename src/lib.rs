@@ -17,7 +17,7 @@
 //! | [`link`] | the doors: tcp with SecretConnection, unix |
 //! | [`node`] | one validator node: dial, wait, serve, dial again |
 //! | [`daemon`] | the whole signer: every chain, a thread for each node |
-//! | [`state`] | what operators do to a state file; [`migration`] reads and writes those of other programs |
+//! | [`state`] | what operators do to a state file; `foreign` reads and writes those of other programs |
 //! | [`inspect`] | the look at everything before the start, which `check` prints and `start` obeys |
 //! | [`passing`] | which troubles pass by themselves |
 //! | [`config`] | `tmkms.toml` |
@@ -41,11 +41,11 @@ pub mod disk;
 pub mod inspect;
 pub mod keyring;
 pub mod link;
-pub mod migration;
 pub mod node;
 pub mod passing;
 pub mod privval;
 pub mod process;
+pub mod provision;
 pub mod record;
 pub mod show;
 pub mod signer;

@@ -5,19 +5,23 @@
 mod softhsm;
 
 use highwater::{
-    config::KeyRole,
+    config::{
+        KeyRole,
+        pkcs11::{
+            profile::{Ed25519Numbers, Profile},
+            spec::{ObjectSelector, TokenSelector},
+        },
+    },
     consensus::{KeyType, PublicKey},
     keyring::{
         pkcs11::{
             error::{ErrorClass, TokenError},
-            manage::KeyName,
             module::{PinState, tokens},
-            profile::{Ed25519Numbers, Profile},
-            spec::{ObjectSelector, TokenSelector},
             token::{Key, Pin, Token},
         },
         softsign::{self, SecretKey},
     },
+    provision::pkcs11::KeyName,
 };
 use sha2::{Digest as _, Sha256, Sha512};
 use softhsm::{LABEL, Lab, PIN, isolated, text};

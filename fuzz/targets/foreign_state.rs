@@ -5,7 +5,7 @@
 #[path = "../support/sample.rs"]
 mod sample;
 
-use highwater::migration::{self, Program};
+use highwater::state::foreign::{self, Program};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -6,13 +6,7 @@
 mod hidden_file;
 
 use hidden_file::HiddenFile;
-use highwater::{
-    config::{KeyEncoding, KeyRole},
-    keyring::{
-        IdentityKey, KeyError,
-        softsign::encoding::{self, EncodingError},
-    },
-};
+use highwater::{config::{KeyEncoding, KeyRole}, keyring::{IdentityKey, KeyError, softsign::encoding::{self, EncodingError}}};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 

@@ -8,10 +8,9 @@ use crate::{
         KeyError,
         pkcs11::error::{ErrorClass, TokenError},
     },
-    migration::MigrationError,
     passing,
     process::sandbox::SandboxError,
-    state::StateError,
+    state::{StateError, foreign::MigrationError},
     watermark::{FileError, HostError, StoreError},
 };
 use std::{io, process::ExitCode};

@@ -19,7 +19,7 @@ pub use error::{CliError, Exit};
 
 use crate::{
     config::{self, Config, Sketch},
-    keyring::pkcs11::{child, spawner},
+    keyring::{child::spawner, pkcs11::served},
     process::{hooks, names},
     record::keeper,
 };
@@ -134,7 +134,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::AuditKeeper => keeper::run().map_err(|error| not_by_hand(&error)),
         Command::Check(command) => command.run(),
-        Command::HsmChild => child::run().map_err(|error| not_by_hand(&error)),
+        Command::HsmChild => served::run().map_err(|error| not_by_hand(&error)),
         Command::HsmSpawner => spawner::run().map_err(|error| not_by_hand(&error)),
         Command::Init(command) => command.run(),
         Command::NameLookup => names::run_lookup().map_err(|error| not_by_hand(&error)),

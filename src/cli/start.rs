@@ -6,9 +6,8 @@ use crate::{
     daemon::{self, Daemon, Running},
     disk,
     inspect::{self, Findings, Topic},
-    keyring::{self, Keyring, pkcs11::spawner::Spawner},
-    process,
-    process::{hooks::Hooks, names::Names, sandbox::Sandbox},
+    keyring::{self, Keyring, child::spawner::Spawner},
+    process::{self, hooks::Hooks, names::Names, sandbox::Sandbox},
     record::{
         audit::{Audit, AuditFile},
         evidence::Evidence,

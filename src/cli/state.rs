@@ -6,8 +6,10 @@ use crate::{
     consensus::{ChainId, HEIGHT_MAX, Hrs},
     daemon::claim::Claim,
     disk, keyring,
-    migration::{self, Program},
-    state::{self, Age, Place, Theirs},
+    state::{
+        self, Age, Place, Theirs,
+        foreign::{self, Program},
+    },
     watermark::{HostId, Identity, Mark, Mode, Record},
 };
 use clap::{Args, Subcommand, ValueEnum};
@@ -202,7 +204,7 @@ impl Export {
                 // Ours, and empty: in the place of a state file it would only do harm.
                 self.output.as_deref().map(fs::remove_file);
             })?;
-        let text = migration::write(program, &exported.mark);
+        let text = foreign::write(program, &exported.mark);
         match (file, &self.output, program) {
             (Some(mut file), Some(path), _) => {
                 let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());

@@ -11,7 +11,7 @@
 mod address;
 mod model;
 mod own;
-mod pkcs11;
+pub mod pkcs11;
 mod providers;
 pub(crate) mod reader;
 mod sections;

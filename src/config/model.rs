@@ -2,11 +2,11 @@
 
 use super::OwnConfig;
 use crate::{
-    consensus::{ChainId, KeyType, PublicKey},
-    keyring::pkcs11::{
+    config::pkcs11::{
         profile::Profile,
         spec::{ObjectSelector, TokenSelector},
     },
+    consensus::{ChainId, KeyType, PublicKey},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{

@@ -1,7 +1,8 @@
 //! The identity key: who we are on a SecretConnection. It signs handshakes, never blocks.
 
 use super::{
-    KeyError, Secret, key_file, random,
+    KeyError, Secret,
+    key_file::{self, random},
     softsign::{
         self,
         encoding::{self, EncodingError},

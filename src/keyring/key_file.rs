@@ -3,8 +3,9 @@
 //! Reading trusts nothing about a file but what the opened descriptor says. Writing never replaces anything, and
 //! returns only when file and directory entry are on the disk.
 
-use super::KeyError;
+use super::{KeyError, Secret};
 use crate::disk::{create_private, sync_parent};
+use rand_core::{OsRng, RngCore as _};
 use std::{
     fs::{self, File, Metadata},
     io::{self, Read as _, Write as _},
@@ -96,6 +97,13 @@ fn unreadable(path: &Path, error: io::Error) -> KeyError {
 /// The error for any other failed system call.
 fn cannot(action: &'static str, path: &Path, error: io::Error) -> KeyError {
     KeyError::Io { action, path: path.into(), error }
+}
+
+/// Secret bytes from the operating system's random numbers.
+pub fn random<const N: usize>() -> Result<Secret<N>, KeyError> {
+    let mut secret = Secret::new(Zeroizing::new([0; N]));
+    OsRng.try_fill_bytes(&mut secret[..]).map_err(|error| KeyError::Random { error })?;
+    Ok(secret)
 }
 
 #[cfg(test)]

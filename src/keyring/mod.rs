@@ -8,42 +8,47 @@
 //! libraries still leave traces on the stack while they compute; against those only a process without core dumps
 //! and swap helps.
 
+pub mod child;
 pub mod device;
-pub mod failover;
 pub mod format;
 mod identity;
+mod key_error;
 pub mod key_file;
 pub mod pkcs11;
+mod secret;
 pub mod softsign;
 pub mod yubihsm;
 
 pub use identity::IdentityKey;
+pub use key_error::KeyError;
+pub use secret::Secret;
 
 use crate::{
-    config::{ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig},
+    config::{
+        ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig,
+        pkcs11::{
+            reach,
+            spec::{KeySpec, TokenSpec},
+        },
+    },
     consensus::PublicKey,
     process::{environment, names::Names, sandbox::Switches},
     signer::Signer,
 };
-use device::{Device, Equipment};
-use failover::{DeviceKey, Place};
-use pkcs11::{
-    child::ChildOpener,
+use child::{
+    ChildOpener,
     spawner::{Plan, Spawner},
-    spec::{KeySpec, TokenSpec},
 };
-use rand_core::{OsRng, RngCore as _};
-use softsign::encoding::EncodingError;
-use std::{fmt, io, path::PathBuf, sync::Arc};
-use zeroize::Zeroizing;
-
-/// `N` secret bytes that are wiped when dropped. Boxed: a move leaves no copy behind.
-pub type Secret<const N: usize> = Box<Zeroizing<[u8; N]>>;
+use device::{
+    Device, Equipment,
+    failover::{DeviceKey, Place},
+};
+use std::{io, path::PathBuf, sync::Arc};
 
 /// The public key of `key`, which signs for `chain`. Asks a YubiHSM if nobody else knows.
 pub fn public_key(config: &Config, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<PublicKey, KeyError> {
     match key {
-        KeyConfig::YubiHsm { .. } => yubihsm::pin::Finder::default().find(config, chain, key.role()),
+        KeyConfig::YubiHsm { .. } => yubihsm::public_keys::Finder::default().find(config, chain, key.role()),
         KeyConfig::Pkcs11 { .. } | KeyConfig::Softsign(_) => {
             Ok(known_public_key(chain, key)?.expect("only a YubiHSM has to be asked"))
         }
@@ -56,14 +61,14 @@ pub fn known_public_key(chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Optio
     match key {
         KeyConfig::Softsign(key) => Ok(Some(load_softsign(key)?.public_key())),
         KeyConfig::Pkcs11 { key, .. } => Ok(Some(key.public_key)),
-        KeyConfig::YubiHsm { .. } => Ok(yubihsm::pin::recorded(chain, key.role())),
+        KeyConfig::YubiHsm { .. } => Ok(yubihsm::public_keys::recorded(chain, key.role())),
     }
 }
 
 /// Starts the process that starts the children of PKCS#11 tokens, if the configuration has any. Before anything else:
 /// before threads, sockets and secrets.
 pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
-    let never = pkcs11::reach::of_the_signer(config);
+    let never = reach::of_the_signer(config);
     let plans: Vec<Plan> = config.pkcs11.iter().map(|provider| plan(provider, &never)).collect();
     if plans.is_empty() {
         return Ok(None);
@@ -152,138 +157,6 @@ fn plan(provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
     };
     Plan { spec, pin: provider.pin.clone() }
 }
-
-/// Secret bytes from the operating system's random numbers.
-fn random<const N: usize>() -> Result<Secret<N>, KeyError> {
-    let mut secret = Secret::new(Zeroizing::new([0; N]));
-    OsRng.try_fill_bytes(&mut secret[..]).map_err(|error| KeyError::Random { error })?;
-    Ok(secret)
-}
-
-/// Why a key could not be read, written or made. Never holds a byte of the key.
-#[derive(Debug)]
-pub enum KeyError {
-    /// The operating system does not let this process open the file.
-    Denied {
-        /// The key file.
-        path: PathBuf,
-    },
-    /// A key was to be written where something already is.
-    Exists {
-        /// What is there.
-        path: PathBuf,
-    },
-    /// The file belongs to a user who is neither root nor the one that runs this process.
-    Foreign {
-        /// The key file.
-        path: PathBuf,
-        /// Its owner's user id.
-        owner: u32,
-        /// The effective user id of this process.
-        expected: u32,
-    },
-    /// Any other failure of the operating system.
-    Io {
-        /// What was to be done, as in "cannot {action} {path}".
-        action: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The file was read, but holds no usable key.
-    Malformed {
-        /// The key file.
-        path: PathBuf,
-        /// What is wrong with its content.
-        reason: EncodingError,
-    },
-    /// There is no such file.
-    Missing {
-        /// The path that leads nowhere.
-        path: PathBuf,
-    },
-    /// A directory, pipe, socket or device.
-    NotAFile {
-        /// What is not a regular file.
-        path: PathBuf,
-    },
-    /// Group or others can read or write the file.
-    Permissions {
-        /// The key file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// No YubiHSM told the public key, or two told different ones.
-    PublicKey {
-        /// What was found out, in whole sentences.
-        reason: String,
-    },
-    /// The operating system gave no random numbers for a new key.
-    Random {
-        /// What it said.
-        error: rand_core::Error,
-    },
-    /// Larger than any key file ([`key_file::SIZE_MAX`]).
-    TooLarge {
-        /// What is too large to be a key.
-        path: PathBuf,
-        /// Its size in bytes.
-        bytes: u64,
-    },
-}
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Denied { path } => {
-                let path = path.display();
-                write!(
-                    f,
-                    "no permission to open {path}: make the user that runs highwater its owner, `chown USER {path}`"
-                )
-            }
-            Self::Exists { path } => {
-                let path = path.display();
-                write!(
-                    f,
-                    "{path} already exists, and a key is never overwritten: name another path, or move the old file away"
-                )
-            }
-            Self::Foreign { path, owner, expected } => {
-                let path = path.display();
-                write!(f, "{path} belongs to user id {owner}, and highwater runs as {expected}: ")?;
-                write!(f, "run it as the user that owns the key, or run `chown {expected} {path}`")
-            }
-            Self::Io { action, path, error } => write!(f, "cannot {action} {}: {error}", path.display()),
-            Self::Malformed { path, reason } => write!(f, "{} holds no usable key: {reason}", path.display()),
-            Self::Missing { path } => {
-                write!(f, "there is no {}: correct the path, or put the key file there", path.display())
-            }
-            Self::NotAFile { path } => {
-                write!(f, "{} is not a regular file: name the file that holds the key", path.display())
-            }
-            Self::Permissions { path, mode } => {
-                let path = path.display();
-                write!(f, "{path} is open to other users (mode {mode:04o}): run `chmod 600 {path}`")
-            }
-            Self::PublicKey { reason } => f.write_str(reason),
-            Self::Random { error } => {
-                write!(f, "the operating system gave no random numbers, so no key was made: {error}")
-            }
-            Self::TooLarge { path, bytes } => {
-                write!(
-                    f,
-                    "{} has {bytes} bytes, more than any key file: name the file that holds the key",
-                    path.display()
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for KeyError {}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use crate::{
     consensus::Hrs,
-    migration::{MigrationError, Program},
+    state::foreign::{MigrationError, Program},
     watermark::{FileError, StoreError},
 };
 use std::{fmt, io, path::PathBuf};

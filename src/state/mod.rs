@@ -4,6 +4,7 @@
 //! which is tmkms's. A mark comes from there by `import` only, and a tombstone stays in its place.
 
 mod error;
+pub mod foreign;
 mod theirs;
 
 pub use error::StateError;
@@ -12,7 +13,7 @@ pub use theirs::{Rival, Standing, Theirs};
 use crate::{
     consensus::{ChainId, Hrs},
     disk,
-    migration::{Foreign, MigrationError, Program},
+    state::foreign::{Foreign, MigrationError, Program},
     watermark::{
         self, Disk as _, FileError, FileId, HostId, Identity, Mark, Mode, Record, StateFile, StateReadError, Store,
         StoreError,

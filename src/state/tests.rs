@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     consensus::{PublicKey, Step},
     keyring::softsign::SecretKey,
-    migration,
+    state::foreign,
 };
 use std::{fs, os::unix::fs::PermissionsExt as _};
 use zeroize::Zeroizing;
@@ -57,7 +57,7 @@ fn told(place: &Place, mark: Hrs) -> Vec<(bool, String)> {
 }
 
 fn is_tombstone(path: &Path) -> bool {
-    migration::is_tombstone(&fs::read_to_string(path).unwrap())
+    foreign::is_tombstone(&fs::read_to_string(path).unwrap())
 }
 
 fn at(height: u64, step: Step) -> Hrs {
@@ -483,7 +483,7 @@ fn a_cometbft_export_proves_nothing_anywhere() {
         place(path).create(Mark::floor(at(10, Step::Prevote))).unwrap();
         let mark = export(&beside(path), &chain(), OURS).unwrap().mark;
         let exported = home.join("priv_validator_state.json");
-        write_private(&exported, &migration::write(Program::CometBft, &mark));
+        write_private(&exported, &foreign::write(Program::CometBft, &mark));
         for path in [path, &home.join("elsewhere")] {
             let unproven = import(&place(path), &exported).unwrap_err();
             assert!(matches!(unproven, StateError::Migration { error: MigrationError::Unproven { .. }, .. }));

@@ -5,7 +5,7 @@ use super::StateError;
 use crate::{
     consensus::{HEIGHT_MAX, Hrs},
     disk::{create_private, keep_beside, sync_parent, with_suffix},
-    migration::{self, Foreign, MigrationError, Program},
+    state::foreign::{self, Foreign, MigrationError, Program},
     watermark::{FileError, Identity, Mark},
 };
 use serde_json::{Value, json};
@@ -85,14 +85,14 @@ impl Theirs {
         let theirs = self.0.clone();
         match text_of(&self.0) {
             Err(_) => StateError::File(FileError::Missing { path: ours }),
-            Ok(text) if migration::is_tombstone(&text) => StateError::Lost { ours, theirs },
+            Ok(text) if foreign::is_tombstone(&text) => StateError::Lost { ours, theirs },
             Ok(_) => StateError::NotImported { ours, theirs },
         }
     }
 
     /// Puts the tombstone here. What stood here, and has to be what `standing` tells, is kept beside it; returns where.
     pub(super) fn bury(&self, standing: &Standing, identity: &Identity) -> Result<Option<PathBuf>, StateError> {
-        let tombstone = migration::write(Program::Tmkms, &Mark::floor(Hrs::end_of(HEIGHT_MAX)));
+        let tombstone = foreign::write(Program::Tmkms, &Mark::floor(Hrs::end_of(HEIGHT_MAX)));
         match standing {
             Standing::Tombstone => Ok(None),
             Standing::Nothing => self.put(&tombstone).map(|()| None),
@@ -116,7 +116,7 @@ impl Theirs {
 
     /// Writes the mark that tmkms goes on from over the tombstone, or where nothing stands.
     pub fn give_back(&self, mark: &Mark, identity: &Identity) -> Result<(), StateError> {
-        let text = migration::write(Program::Tmkms, mark);
+        let text = foreign::write(Program::Tmkms, mark);
         match self.look(identity) {
             Standing::Nothing | Standing::Tombstone => self.put(&text),
             // The same export, once more.
@@ -251,7 +251,7 @@ pub(super) fn read(path: &Path, identity: &Identity) -> Result<Foreign, StateErr
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => refused(MigrationError::NotJson(error.to_string())),
         _ => StateError::Theirs { path: path.into(), action: "read", error },
     })?;
-    migration::read(&text, identity).map_err(refused)
+    foreign::read(&text, identity).map_err(refused)
 }
 
 /// Whether a file was last written before this machine booted. What cannot be told counts as older: a machine that went

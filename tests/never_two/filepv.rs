@@ -15,10 +15,10 @@ use highwater::{
     chain::Chain,
     consensus::{Hrs, PublicKey, Signature, Step},
     keyring::softsign::SecretKey,
-    migration,
     node::answer,
     privval::message::{BlockId, Message, PartSetHeader, Proposal, SignVoteRequest, Sum, Timestamp, Vote},
     signer::{SignError, Signer},
+    state::foreign,
     watermark::{
         BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, HostId, Identity, Mark, Mode, RECORD_BYTES, Record, Slot, Store,
         image,
@@ -469,7 +469,7 @@ fn an_imported_state_of_cometbft_refuses_what_cometbft_would_repeat() {
     filepv.forget();
     let vote = of_vote(precommit(5, 0, Some(1))).encode_to_vec();
     let signed = filepv.sign(&vote);
-    let foreign = migration::read(&filepv.state(), &identity()).unwrap();
+    let foreign = foreign::read(&filepv.state(), &identity()).unwrap();
     let ours = Ours::new(foreign.mark);
     filepv.restart();
     assert_eq!(filepv.sign(&vote), signed, "CometBFT repeats");

@@ -3,11 +3,11 @@
 use super::report::Report;
 use crate::{
     cli::{output, timing::percentile},
-    config::{Config, Pkcs11Config, YubiHsmAdapter, YubiHsmConfig},
+    config::{Config, Pkcs11Config, YubiHsmAdapter, YubiHsmConfig, pkcs11::profile::Evidence},
     keyring::{
         self,
+        child::spawner::Spawner,
         device::{Equipment, Trouble},
-        pkcs11::{profile::Evidence, spawner::Spawner},
         yubihsm,
     },
     process::names::Names,

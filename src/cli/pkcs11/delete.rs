@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     cli::{CliError, Exit, output, watch::watched},
-    keyring::pkcs11::{manage::KeyInfo, spec::ObjectSelector},
+    config::pkcs11::spec::ObjectSelector,
+    provision::pkcs11::KeyInfo,
 };
 use clap::Args;
 use serde_json::json;

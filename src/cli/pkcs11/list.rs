@@ -6,13 +6,13 @@ use super::{
 };
 use crate::{
     cli::{CliError, ConfigArgs, output, watch::watched},
+    config::pkcs11::spec::ObjectSelector,
     keyring::pkcs11::{
         error::TokenError,
-        manage::KeyInfo,
         module::{self, PinState, TokenInfo},
-        spec::ObjectSelector,
         token::Token,
     },
+    provision::pkcs11::KeyInfo,
 };
 use clap::Args;
 use serde_json::{Value, json};

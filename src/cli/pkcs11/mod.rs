@@ -11,7 +11,7 @@ mod target;
 mod test;
 
 use super::CliError;
-use crate::keyring::pkcs11::spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector};
+use crate::config::pkcs11::spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector};
 use clap::{Args, Subcommand};
 use std::str::FromStr;
 use subtle_encoding::hex;

@@ -12,17 +12,10 @@ use crate::{
         softsign::{self, Format, KeyKind},
         watch::watched,
     },
-    config::{KeyFormat, KeyRole},
+    config::{KeyFormat, KeyRole, pkcs11::spec::ObjectSelector},
     consensus::{ChainId, PublicKey},
-    keyring::{
-        format,
-        pkcs11::{
-            error::TokenError,
-            manage::{KeyInfo, KeyName},
-            spec::ObjectSelector,
-        },
-        softsign::SecretKey,
-    },
+    keyring::{format, pkcs11::error::TokenError, softsign::SecretKey},
+    provision::pkcs11::{KeyInfo, KeyName},
 };
 use clap::Args;
 use serde_json::{Value, json};

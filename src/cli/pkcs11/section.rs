@@ -2,12 +2,14 @@
 
 use super::hex_of;
 use crate::{
-    config::{KeyRole, PinSource, Pkcs11Config, Pkcs11Key},
-    consensus::{ChainId, PublicKey},
-    keyring::pkcs11::{
-        profile::{Login, Profile},
-        spec::{ObjectSelector, TokenSelector},
+    config::{
+        KeyRole, PinSource, Pkcs11Config, Pkcs11Key,
+        pkcs11::{
+            profile::{Login, Profile},
+            spec::{ObjectSelector, TokenSelector},
+        },
     },
+    consensus::{ChainId, PublicKey},
 };
 use std::path::Path;
 

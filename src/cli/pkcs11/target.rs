@@ -2,14 +2,17 @@
 
 use crate::{
     cli::{CliError, ConfigArgs, Exit, chains, output},
-    config::{ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PinSource, Pkcs11Config, Sketch},
+    config::{
+        ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PinSource, Pkcs11Config, Sketch,
+        pkcs11::{profile::Profile, spec::TokenSelector},
+    },
     consensus::ChainId,
-    keyring::pkcs11::{
-        error::TokenError,
-        pin,
-        profile::Profile,
-        spec::TokenSelector,
-        token::{Pin, Token},
+    keyring::{
+        child::pin,
+        pkcs11::{
+            error::TokenError,
+            token::{Pin, Token},
+        },
     },
 };
 use clap::Args;

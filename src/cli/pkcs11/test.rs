@@ -11,12 +11,12 @@ use crate::{
         timing::percentile,
         watch::{Progress, watched},
     },
-    consensus::PublicKey,
-    keyring::pkcs11::{
-        manage::KeyInfo,
+    config::pkcs11::{
         profile::{Evidence, Profile},
         spec::ObjectSelector,
     },
+    consensus::PublicKey,
+    provision::pkcs11::KeyInfo,
     signer::SELF_TEST,
 };
 use clap::Args;

@@ -6,9 +6,10 @@ use crate::{
     config::{YubiHsmAdapter, YubiHsmConfig},
     keyring::{
         device::Trouble,
-        yubihsm::{access::Access, client::DeviceInfo, connector::Status, console::PATIENCE},
+        yubihsm::{access::Access, client::DeviceInfo, connector::Status},
     },
     process::names::Names,
+    provision::yubihsm::console::PATIENCE,
 };
 use clap::Args;
 use serde_json::{Value, json};

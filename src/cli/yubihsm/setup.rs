@@ -8,10 +8,10 @@ use super::{
 use crate::{
     cli::{CliError, Exit, output},
     disk,
-    keyring::yubihsm::{
-        client::is_wrong_password,
-        provisioning::{Role, WORDS, WRAP_KEY, Words},
+    keyring::yubihsm::client::is_wrong_password,
+    provision::yubihsm::{
         setup::{self, Setup as DeviceSetup},
+        words::{Role, WORDS, WRAP_KEY, Words},
     },
     record::utc,
 };

@@ -13,11 +13,11 @@ use crate::{
         yubihsm::{
             access::{Access, read_password},
             client::is_wrong_password,
-            console::{Console, ConsoleError},
-            pin,
+            public_keys,
         },
     },
     process::names::Names,
+    provision::yubihsm::console::{Console, ConsoleError},
 };
 use clap::Args;
 use std::path::PathBuf;
@@ -189,7 +189,7 @@ impl Target {
         let mut keys = provider.keys.iter().filter(|key| key.id == id);
         keys.find_map(|key| {
             let mut chains = config.chains.iter().filter(|chain| key.chain_ids.contains(&chain.id));
-            chains.find_map(|chain| pin::recorded(chain, key.role))
+            chains.find_map(|chain| public_keys::recorded(chain, key.role))
         })
     }
 }

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     cli::{CliError, Exit, output, timing::percentile, watch::shown},
     consensus::PublicKey,
-    keyring::yubihsm::console::KeyInfo,
+    provision::yubihsm::console::KeyInfo,
     signer::SELF_TEST,
 };
 use clap::Args;

@@ -3,7 +3,7 @@
 use crate::consensus::{KeyType, PublicKey};
 
 /// `CKA_EC_PARAMS` of a secp256k1 key: the object identifier 1.3.132.0.10 in DER.
-pub(super) const SECP256K1_PARAMS: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a];
+pub(crate) const SECP256K1_PARAMS: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a];
 
 /// DER tag of an OCTET STRING.
 const OCTET_STRING: u8 = 0x04;
@@ -21,7 +21,7 @@ const COMPRESSED: u8 = 33;
 const UNCOMPRESSED: u8 = 65;
 
 /// Reads `CKA_EC_POINT`: a point wrapped in a DER OCTET STRING, as the standard has it, or bare.
-pub(super) fn public_key_from_point(key_type: KeyType, bytes: &[u8]) -> Option<PublicKey> {
+pub(crate) fn public_key_from_point(key_type: KeyType, bytes: &[u8]) -> Option<PublicKey> {
     // A bare point may begin with the tag and a fitting length by chance. What is inside is then too short for a point.
     let inner = match bytes {
         [OCTET_STRING, length, inner @ ..] if usize::from(*length) == inner.len() => point(key_type, inner),
@@ -31,7 +31,7 @@ pub(super) fn public_key_from_point(key_type: KeyType, bytes: &[u8]) -> Option<P
 }
 
 /// Reads `CKA_PUBLIC_KEY_INFO`, a SubjectPublicKeyInfo in DER.
-pub(super) fn public_key_from_info(key_type: KeyType, bytes: &[u8]) -> Option<PublicKey> {
+pub(crate) fn public_key_from_info(key_type: KeyType, bytes: &[u8]) -> Option<PublicKey> {
     match key_type {
         KeyType::Ed25519 => point(key_type, bytes.strip_prefix(INFO_ED25519)?),
         KeyType::Secp256k1 => [COMPRESSED, UNCOMPRESSED].into_iter().find_map(|length| {
@@ -45,7 +45,7 @@ pub(super) fn public_key_from_info(key_type: KeyType, bytes: &[u8]) -> Option<Pu
 }
 
 /// `CKA_EC_POINT` of a public key as the standard has it: wrapped in a DER OCTET STRING, secp256k1 uncompressed.
-pub(super) fn point_of(key: &PublicKey) -> Vec<u8> {
+pub(crate) fn point_of(key: &PublicKey) -> Vec<u8> {
     let point = match key {
         PublicKey::Ed25519(key) => key.to_bytes().to_vec(),
         PublicKey::Secp256k1(key) => key.to_encoded_point(false).as_bytes().to_vec(),

@@ -1,10 +1,11 @@
 //! Why a token did not do what it was asked, and whether to ask again.
 
-use super::{
-    module::PinState,
-    spec::{ObjectSelector, TokenSelector},
+use super::module::PinState;
+use crate::{
+    config::pkcs11::spec::{ObjectSelector, TokenSelector},
+    consensus::KeyType,
+    record::foreign::ForeignText,
 };
-use crate::{consensus::KeyType, record::foreign::ForeignText};
 use cryptoki::error::{Error, RvError};
 use std::{fmt, path::PathBuf};
 
@@ -166,12 +167,12 @@ impl TokenError {
     }
 
     /// Makes the error of a module's function one of ours.
-    pub(super) fn call(action: &'static str) -> impl FnOnce(Error) -> Self {
+    pub(crate) fn call(action: &'static str) -> impl FnOnce(Error) -> Self {
         move |error| Self::Call { action, error }
     }
 
     /// Sorts what a device answered to a login.
-    pub(super) fn login(token: &TokenSelector, error: Error) -> Self {
+    pub(crate) fn login(token: &TokenSelector, error: Error) -> Self {
         let token = token.clone();
         match error {
             Error::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _) => {

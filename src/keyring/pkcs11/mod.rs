@@ -1,29 +1,14 @@
-//! Keys in PKCS#11 devices.
+//! Keys in PKCS#11 tokens: everything that calls a module.
 //!
-//! | file | what | process |
-//! | --- | --- | --- |
-//! | `profile`, `profile_reader` | what is peculiar to a family of devices | all |
-//! | `spec` | which token and keys. No secret | all |
-//! | `reach` | what a module reaches of its machine | signer, spawner and child |
-//! | `child` | the process that talks to one token, from both sides | signer and child |
-//! | `spawner`, `pin`, `locked` | the process that starts children and keeps PINs | signer and spawner |
-//! | `protocol` | what they say to each other | all |
-//! | `module`, `token`, `manage`, `attributes`, `error` | all that calls a module | child and commands |
+//! | file | what |
+//! | --- | --- |
+//! | `served` | the program of the child process that signs with one token |
+//! | `module`, `token`, `attributes`, `error` | the calls themselves |
 //!
-//! A device's module is somebody else's C code: all that calls it runs on one thread of a process that can be thrown
-//! away.
+//! A device's module is somebody else's C code, so it runs on one thread of a process that can be thrown away.
 
-mod attributes;
-pub mod child;
+pub(crate) mod attributes;
 pub mod error;
-mod locked;
-pub mod manage;
 pub mod module;
-pub mod pin;
-pub mod profile;
-mod profile_reader;
-pub mod protocol;
-pub mod reach;
-pub mod spawner;
-pub mod spec;
+pub mod served;
 pub mod token;

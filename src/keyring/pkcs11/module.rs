@@ -1,6 +1,7 @@
 //! A loaded PKCS#11 module and the tokens that it shows.
 
-use super::{error::TokenError, spec::TokenSelector};
+use super::error::TokenError;
+use crate::config::pkcs11::spec::TokenSelector;
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     error::{Error, RvError},
@@ -9,14 +10,14 @@ use cryptoki::{
 use std::{fmt, mem::ManuallyDrop, path::Path};
 
 /// A loaded and initialised module. Finalised when dropped, so that a fresh start in the same process is possible.
-pub(super) struct Module {
+pub(crate) struct Module {
     /// Never unloaded: a module may have threads and exit handlers of its own, which would then point nowhere.
     context: ManuallyDrop<Pkcs11>,
 }
 
 impl Module {
     /// Loads the module at `path` and initialises it.
-    pub(super) fn load(path: &Path) -> Result<Self, TokenError> {
+    pub(crate) fn load(path: &Path) -> Result<Self, TokenError> {
         let context = Pkcs11::new(path).map_err(|error| unloadable(path, error))?;
         let module = Self { context: ManuallyDrop::new(context) };
         match module.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
@@ -27,12 +28,12 @@ impl Module {
     }
 
     /// The functions of the module.
-    pub(super) fn context(&self) -> &Pkcs11 {
+    pub(crate) fn context(&self) -> &Pkcs11 {
         &self.context
     }
 
     /// The one token that `selector` names.
-    pub(super) fn find(&self, selector: &TokenSelector) -> Result<(Slot, TokenInfo), TokenError> {
+    pub(crate) fn find(&self, selector: &TokenSelector) -> Result<(Slot, TokenInfo), TokenError> {
         let Scan { tokens, unreadable } = self.scan()?;
         let (mut hits, others): (Vec<_>, Vec<_>) = tokens.into_iter().partition(|(_, info)| info.is(selector));
         let shown = |tokens: &[(Slot, TokenInfo)]| tokens.iter().map(|(_, info)| info.to_string()).collect::<Vec<_>>();

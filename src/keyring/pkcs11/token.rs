@@ -8,10 +8,14 @@ use super::{
     attributes,
     error::TokenError,
     module::{Module, PinState, TokenInfo},
-    profile::{Ed25519Numbers, Login, Profile, SessionMode},
-    spec::{ObjectSelector, TokenSelector},
 };
-use crate::consensus::{KeyType, PublicKey, Signature};
+use crate::{
+    config::pkcs11::{
+        profile::{Ed25519Numbers, Login, Profile, SessionMode},
+        spec::{ObjectSelector, TokenSelector},
+    },
+    consensus::{KeyType, PublicKey, Signature},
+};
 use cryptoki::{
     context::Pkcs11,
     error::{Error, RvError},
@@ -147,22 +151,22 @@ impl Token {
     }
 
     /// The session, for what changes the token.
-    pub(super) fn session(&self) -> &Session {
+    pub(crate) fn session(&self) -> &Session {
         &self.session
     }
 
     /// What this token calls Ed25519.
-    pub(super) fn numbers(&self) -> Ed25519Numbers {
+    pub(crate) fn numbers(&self) -> Ed25519Numbers {
         self.numbers
     }
 
     /// What is peculiar to the device.
-    pub(super) fn profile(&self) -> &Profile {
+    pub(crate) fn profile(&self) -> &Profile {
         &self.profile
     }
 
     /// Refuses a kind of key that the device does not have.
-    pub(super) fn check_supported(&self, key_type: KeyType) -> Result<(), TokenError> {
+    pub(crate) fn check_supported(&self, key_type: KeyType) -> Result<(), TokenError> {
         match self.profile.supports(key_type) {
             true => Ok(()),
             false => Err(TokenError::Unsupported { key_type, profile: self.profile.name.clone() }),
@@ -170,7 +174,7 @@ impl Token {
     }
 
     /// The objects of `class` that `selector` names.
-    pub(super) fn objects(
+    pub(crate) fn objects(
         &self,
         class: ObjectClass,
         selector: &ObjectSelector,
@@ -184,17 +188,17 @@ impl Token {
     }
 
     /// The objects that have all of these attributes.
-    pub(super) fn find(&self, template: &[Attribute]) -> Result<Vec<ObjectHandle>, TokenError> {
+    pub(crate) fn find(&self, template: &[Attribute]) -> Result<Vec<ObjectHandle>, TokenError> {
         self.session.find_objects(template).map_err(TokenError::call("search the token"))
     }
 
     /// One attribute of an object, if the device shows it. Modules differ in how they say that there is none.
-    pub(super) fn attribute(&self, object: ObjectHandle, kind: AttributeType) -> Option<Attribute> {
+    pub(crate) fn attribute(&self, object: ObjectHandle, kind: AttributeType) -> Option<Attribute> {
         self.session.get_attributes(object, &[kind]).ok()?.pop()
     }
 
     /// The public key that an object carries, whether it is a public or a private one.
-    pub(super) fn read_public_key(&self, object: ObjectHandle, key_type: KeyType) -> Option<PublicKey> {
+    pub(crate) fn read_public_key(&self, object: ObjectHandle, key_type: KeyType) -> Option<PublicKey> {
         let point = match self.attribute(object, AttributeType::EcPoint) {
             Some(Attribute::EcPoint(bytes)) => attributes::public_key_from_point(key_type, &bytes),
             _ => None,
@@ -206,13 +210,13 @@ impl Token {
     }
 
     /// The error for a key that is not there. Itself fails where the token cannot be searched.
-    pub(super) fn no_key(&self, selector: &ObjectSelector) -> Result<TokenError, TokenError> {
+    pub(crate) fn no_key(&self, selector: &ObjectSelector) -> Result<TokenError, TokenError> {
         let keys = self.find(&[Attribute::Class(ObjectClass::PRIVATE_KEY)])?;
         Ok(TokenError::NoKey { object: selector.clone(), present: self.shown(&keys) })
     }
 
     /// Id and label of each of these keys, for an error text.
-    pub(super) fn shown(&self, keys: &[ObjectHandle]) -> Vec<String> {
+    pub(crate) fn shown(&self, keys: &[ObjectHandle]) -> Vec<String> {
         let show = |key: &ObjectHandle| {
             let (id, label) = self.id_and_label(*key);
             format!("{} {}", ObjectSelector::Id(id), ObjectSelector::Label(label))
@@ -221,7 +225,7 @@ impl Token {
     }
 
     /// Id and label of an object, empty where it has none.
-    pub(super) fn id_and_label(&self, object: ObjectHandle) -> (Vec<u8>, String) {
+    pub(crate) fn id_and_label(&self, object: ObjectHandle) -> (Vec<u8>, String) {
         let id = match self.attribute(object, AttributeType::Id) {
             Some(Attribute::Id(id)) => id,
             _ => vec![],
@@ -291,7 +295,7 @@ fn login(
 }
 
 /// The mechanism with this number, without parameters.
-pub(super) fn mechanism(number: u64) -> Result<Mechanism<'static>, TokenError> {
+pub(crate) fn mechanism(number: u64) -> Result<Mechanism<'static>, TokenError> {
     let kind = MechanismType::try_from(number).map_err(TokenError::call("use the profile's mechanism"))?;
     Ok(Mechanism::VendorDefined(VendorDefinedMechanism::new::<()>(kind, None)))
 }

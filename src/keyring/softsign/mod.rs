@@ -5,7 +5,10 @@
 
 pub mod encoding;
 
-use super::{KeyError, Secret, key_file, random};
+use super::{
+    KeyError, Secret,
+    key_file::{self, random},
+};
 use crate::{
     config::{KeyEncoding, KeyRole},
     consensus::{PublicKey, Signature},

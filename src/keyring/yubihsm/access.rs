@@ -50,7 +50,7 @@ impl Access {
     }
 
     /// To the same device by another authentication key. Sessions are counted together.
-    pub(super) fn by_key(&self, auth_key: u16, key: Key) -> Self {
+    pub(crate) fn by_key(&self, auth_key: u16, key: Key) -> Self {
         let config = YubiHsmConfig { auth_key, ..self.config.clone() };
         let credentials = Some(Credentials::new(auth_key, key));
         Self {
@@ -63,7 +63,7 @@ impl Access {
     }
 
     /// Insists on this serial number from now on.
-    pub(super) fn pin_serial_number(&mut self, serial_number: String) {
+    pub(crate) fn pin_serial_number(&mut self, serial_number: String) {
         self.config.serial_number = Some(serial_number);
     }
 

@@ -7,38 +7,32 @@
 //! | `access` | password, and how often a device may be asked for a session |
 //! | `session` | what the device's own thread ([`super::device`]) opens and signs with |
 //! | `connector` | what a yubihsm-connector says of itself |
-//! | `console` | what an operator does with the keys of a device |
-//! | `backup` | the file that a wrapped key is kept in |
-//! | `provisioning` | 24 words, and what is derived from them |
-//! | `setup` | how a device is wiped and set up from them |
-//! | `pin` | where the public key of a chain is known from |
+//! | `public_keys` | where the public key of a chain is known from |
 //!
 //! The crate's client is never trusted twice: after anything but an answer that the device itself encrypted it is thrown
 //! away and made anew, because it would go on using a session that the device has lost. Its time-out is fixed at 20 s,
 //! so it lives on a thread of its own that can be left behind.
 
 pub mod access;
-pub mod backup;
 pub mod client;
 pub mod connector;
-pub mod console;
 pub mod lane;
-pub mod pin;
-pub mod provisioning;
+pub mod public_keys;
 mod session;
-pub mod setup;
 
 use super::{
     KeyError,
-    device::{Device, Equipment},
-    failover::{DeviceKey, Place},
+    device::{
+        Device, Equipment,
+        failover::{DeviceKey, Place},
+    },
 };
 use crate::{
     config::{Config, KeyConfig, KeyRole, YubiHsmConfig},
     consensus::{ChainId, PublicKey},
     process::names::Names,
 };
-use pin::Finder;
+use public_keys::Finder;
 use session::{Key, YubiHsmOpener};
 use std::{collections::BTreeMap, io, sync::Arc};
 

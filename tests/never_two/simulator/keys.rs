@@ -4,8 +4,10 @@ use super::{super::dice::Dice, disk::SimDisk};
 use highwater::{
     consensus::{PublicKey, Signature},
     keyring::{
-        device::{Device, Equipment, Opener, Session, Trouble},
-        failover::{DeviceKey, Place},
+        device::{
+            Device, Equipment, Opener, Session, Trouble,
+            failover::{DeviceKey, Place},
+        },
         softsign::SecretKey,
     },
     signer::{Pending, SELF_TEST, SignError, Signer},

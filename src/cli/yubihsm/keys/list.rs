@@ -8,7 +8,8 @@ use crate::{
     cli::{CliError, output},
     config::KeyRole,
     consensus::PublicKey,
-    keyring::{format, yubihsm::console::KeyInfo},
+    keyring::format,
+    provision::yubihsm::console::KeyInfo,
 };
 use clap::Args;
 use serde_json::json;

@@ -8,7 +8,7 @@ pub(super) use new_key::refuse_existing;
 
 use crate::{
     cli::CliError,
-    keyring::yubihsm::console::{Birth, KeyInfo},
+    provision::yubihsm::console::{Birth, KeyInfo},
 };
 use clap::Subcommand;
 use serde_json::{Value, json};

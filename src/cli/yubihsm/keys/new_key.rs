@@ -11,13 +11,11 @@ use crate::{
     cli::{CliError, Exit, output, softsign::KeyKind},
     config::{KeyFormat, KeyRole},
     consensus::{ChainId, PublicKey},
-    keyring::{
-        format,
-        yubihsm::{
-            backup,
-            console::{Console, LABEL_MAX_BYTES, Made, NewKey},
-            provisioning::WRAP_KEY,
-        },
+    keyring::format,
+    provision::yubihsm::{
+        backup,
+        console::{Console, LABEL_MAX_BYTES, Made, NewKey},
+        words::WRAP_KEY,
     },
     record::utc,
 };

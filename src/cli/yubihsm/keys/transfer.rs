@@ -14,13 +14,11 @@ use crate::{
     },
     config::KeyRole,
     consensus::KeyType,
-    keyring::{
-        softsign::SecretKey,
-        yubihsm::{
-            backup::{self, BackupError},
-            console::{ConsoleError, Made},
-            provisioning::WRAP_KEY,
-        },
+    keyring::softsign::SecretKey,
+    provision::yubihsm::{
+        backup::{self, BackupError},
+        console::{ConsoleError, Made},
+        words::WRAP_KEY,
     },
 };
 use clap::{Args, ValueEnum};

@@ -3,13 +3,11 @@
 //! Beside the system's libraries a module reaches what its profile, its section and its own configuration name. What is
 //! the signer's own it never reaches, whoever names it.
 
-use super::{
-    error::{ErrorClass, TokenError},
-    spec::TokenSpec,
-};
+use super::spec::TokenSpec;
 use crate::{
     config::{Config, NodeAddress, PasswordSource, PinSource},
     disk,
+    keyring::pkcs11::error::{ErrorClass, TokenError},
     process::sandbox::{self, ModuleLimits},
     show::web,
 };
@@ -207,7 +205,7 @@ fn setting(line: &str, settings: &[String]) -> Option<(String, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyring::pkcs11::{profile::Profile, spec::TokenSelector};
+    use crate::config::pkcs11::{profile::Profile, spec::TokenSelector};
 
     fn spec(profile: &str) -> TokenSpec {
         TokenSpec {

@@ -1,14 +1,16 @@
 //! What an operator does to a token: list, make, import and delete keys.
 
-use super::{
-    attributes::{self, SECP256K1_PARAMS},
-    error::TokenError,
-    spec::ObjectSelector,
-    token::{Key, Token, mechanism},
-};
 use crate::{
+    config::pkcs11::spec::ObjectSelector,
     consensus::{KeyType, PublicKey},
-    keyring::softsign::SecretKey,
+    keyring::{
+        pkcs11::{
+            attributes::{self, SECP256K1_PARAMS},
+            error::TokenError,
+            token::{Key, Token, mechanism},
+        },
+        softsign::SecretKey,
+    },
     signer::SELF_TEST,
 };
 use cryptoki::{

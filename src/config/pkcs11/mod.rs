@@ -1,5 +1,14 @@
 //! `[[providers.pkcs11]]`: a token of a PKCS#11 module, and the keys on it that sign.
 
+pub mod profile;
+mod profile_reader;
+pub mod reach;
+pub mod spec;
+
+use self::{
+    profile::{Evidence, Login, Profile, ProfileError},
+    spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector, TokenSelector},
+};
 use super::{
     Config, KeyRole, PinSource, Pkcs11Config, Pkcs11Key, Secret,
     providers::{KeyHome, key_role},
@@ -8,11 +17,6 @@ use super::{
 };
 use crate::{
     consensus::{KeyType, PublicKey},
-    keyring::pkcs11::{
-        profile::{Evidence, Login, Profile, ProfileError},
-        reach,
-        spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector, TokenSelector},
-    },
     process::sandbox,
 };
 use std::{
@@ -549,7 +553,7 @@ keys = [
     fn a_profile_of_the_operators_own_is_read_from_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let (profile, config) = (dir.path().join("own.toml"), dir.path().join("tmkms.toml"));
-        let own = include_str!("../../hsm-profiles/softhsm2.toml").replace("\"softhsm2\"", "\"own\"");
+        let own = include_str!("../../../hsm-profiles/softhsm2.toml").replace("\"softhsm2\"", "\"own\"");
         fs::write(&profile, format!("{own}\n[session]\nlogin = \"protected-path\"\n")).unwrap();
         let text = with("\"softhsm2\"", &format!("{profile:?}"));
         fs::write(&config, text.replace("pin = { credential = \"hsm-pin\" }\n", "")).unwrap();

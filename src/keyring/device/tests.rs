@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     keyring::{
-        failover::{DeviceKey, Place},
+        device::failover::{DeviceKey, Place},
         softsign::SecretKey,
     },
     signer::Signer,

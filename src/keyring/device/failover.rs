@@ -3,7 +3,7 @@
 //! All of them stand behind the same watermark, and are asked for a signature over the same bytes, one after the other:
 //! two answers to one request can differ (in ECDSA) and still never conflict.
 
-use super::device::{Device, Submitted};
+use super::{Device, Submitted};
 use crate::{
     consensus::{PublicKey, Signature},
     signer::{Pending, SignError, Signer},

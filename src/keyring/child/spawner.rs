@@ -8,11 +8,12 @@ use super::{
     locked::Locked,
     pin,
     protocol::{read_json, write_frame, write_json},
-    reach,
-    spec::TokenSpec,
 };
 use crate::{
-    config::PinSource,
+    config::{
+        PinSource,
+        pkcs11::{reach, spec::TokenSpec},
+    },
     keyring::device::Trouble,
     process::{
         environment,

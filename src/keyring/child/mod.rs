@@ -1,27 +1,28 @@
-//! The child process that talks to one token of one module, from both sides.
+//! A provider in a process of its own, as the signer sees it.
 //!
-//! It knows the PIN and the keys of its token, and neither a network link nor a watermark. A module is somebody else's
-//! C code: whatever it does to its process, the signer kills that process and asks for another.
+//! The child knows the PIN and the keys of its token, and neither a network link nor a watermark. Whatever it does to itself, the
+//! signer kills that process and asks the spawner for another. What the child calls is not this folder's affair: for a PKCS#11
+//! token that is [`super::pkcs11`].
+//!
+//! | file | what | process |
+//! | --- | --- | --- |
+//! | `spawner` | starts children | spawner and signer |
+//! | `pin`, `locked` | reads PINs and keeps them | spawner |
+//! | `protocol` | what they say to each other | all |
 
-use super::{
-    error::{ErrorClass, TokenError},
-    profile::Profile,
-    protocol::{SignRequest, decode_answer, encode_answer, read_frame, read_json, write_frame},
-    reach::Reach,
+mod locked;
+pub mod pin;
+pub mod protocol;
+pub mod spawner;
+
+use self::{
+    protocol::{SignRequest, decode_answer, read_frame, write_frame},
     spawner::Spawner,
-    spec::{KeySpec, TokenSpec},
-    token::{Key, Pin, Token},
 };
-use crate::{
-    consensus::{KeyType, PublicKey, Signature},
-    keyring::device::{Opener, Session, Trouble},
-    process::{
-        helper::standard_input,
-        sandbox::{self, memory},
-    },
-};
+use super::device::{Opener, Session, Trouble};
+use crate::consensus::{PublicKey, Signature};
 use std::{
-    env, io,
+    io,
     os::unix::net::UnixStream,
     sync::Arc,
     time::{Duration, Instant},
@@ -123,72 +124,5 @@ fn trouble(error: io::Error) -> Trouble {
             Trouble::Broken(DIED.into())
         }
         _ => Trouble::Broken(format!("its process cannot be reached: {error}").into()),
-    }
-}
-
-/// The program of the hidden command `hsm-child`: its stream is standard input. Ends with the stream.
-pub fn run() -> io::Result<()> {
-    let mut stream = standard_input()?;
-    let switches = read_json(&mut stream)?;
-    let spec: TokenSpec = read_json(&mut stream)?;
-    let mut reach = Reach::of(&spec, |name| env::var_os(name));
-    let confined = sandbox::confine_module(switches, &reach.limits(&spec));
-    reach.probe();
-    let pin = read_frame(&mut stream)?;
-    // As far as the system lets us: the signer says whether it does.
-    memory::lock(pin.as_slice());
-    if let Err(why) = confined {
-        let text = format!("its process cannot be confined: {why}");
-        return write_frame(&mut stream, &encode_answer(&Err(Trouble::Fatal(text.into()))));
-    }
-    let pin = (!pin.is_empty()).then(|| Pin::new(pin));
-    let (token, keys) = match open(&spec, pin) {
-        Ok(opened) => opened,
-        Err(error) => {
-            let trouble = trouble_of(&spec.profile, &error, &reach.explain(&spec, &error));
-            return write_frame(&mut stream, &encode_answer(&Err(trouble)));
-        }
-    };
-    let found: Vec<_> = keys.iter().map(|key| key.public_key().map(|key| key.to_bytes())).collect();
-    write_frame(&mut stream, &encode_answer(&Ok(serde_json::to_vec(&found)?)))?;
-    loop {
-        let body = match read_frame(&mut stream) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            other => other?,
-        };
-        write_frame(&mut stream, &encode_answer(&sign(&spec.profile, &token, &keys, &body)))?;
-    }
-}
-
-fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenError> {
-    let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
-    // Logged in once: the PIN has done its work here.
-    drop(pin);
-    let find = |key: &KeySpec| token.find_key(&key.object, KeyType::from(key.key_type));
-    let keys = spec.keys.iter().map(find).collect::<Result<_, _>>()?;
-    Ok((token, keys))
-}
-
-fn sign(profile: &Profile, token: &Token, keys: &[Key], body: &[u8]) -> Result<Vec<u8>, Trouble> {
-    let wrong = || Trouble::Broken("the signer sent a request of the wrong form".into());
-    let (index, message) = SignRequest::decode(body).ok_or_else(wrong)?;
-    let key = keys.get(index).ok_or_else(wrong)?;
-    let signature = token.sign(key, message).map_err(|error| trouble_of(profile, &error, ""))?;
-    Ok(signature.0.to_vec())
-}
-
-/// `hint` follows what the error says.
-fn trouble_of(profile: &Profile, error: &TokenError, hint: &str) -> Trouble {
-    let mut text = error.to_string();
-    // Some devices use a standard code for something of their own.
-    let codes = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| word.starts_with("CKR_"));
-    if let Some(meaning) = codes.filter_map(|code| profile.error_meaning(code)).next() {
-        text = format!("{text} (on this device: {meaning})");
-    }
-    text += hint;
-    match error.class() {
-        ErrorClass::Absent | ErrorClass::Broken => Trouble::Broken(text.into()),
-        ErrorClass::Fatal => Trouble::Fatal(text.into()),
-        ErrorClass::Rejected => Trouble::Rejected(text.into()),
     }
 }

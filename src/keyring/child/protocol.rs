@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use zeroize::Zeroizing;
 
 /// Largest body: a request with the longest vote extension that a node can send, and its key.
-pub const BODY_MAX_BYTES: usize = crate::privval::frame::REQUEST_MAX_BYTES + 1024;
+pub const BODY_MAX_BYTES: usize = 4 * 1024 * 1024 + 1024;
 
 /// Writes a frame in one go.
 pub fn write_frame(stream: &mut impl Write, body: &[u8]) -> io::Result<()> {
@@ -98,6 +98,11 @@ pub fn decode_answer(body: &[u8]) -> Result<Vec<u8>, Trouble> {
 mod tests {
     use super::*;
     use std::io::Cursor;
+
+    #[test]
+    fn a_frame_has_room_for_the_longest_request_of_a_node() {
+        assert!(BODY_MAX_BYTES >= crate::privval::frame::REQUEST_MAX_BYTES + 4);
+    }
 
     #[test]
     fn frames_round_trip_and_end_cleanly() {

@@ -5,11 +5,10 @@
 //! be run again.
 
 use super::{
-    access::Access,
     console::{Console, PATIENCE, label},
-    provisioning::{ADMIN_KEY, Role, WRAP_KEY, Words},
+    words::{ADMIN_KEY, Role, WRAP_KEY, Words},
 };
-use crate::keyring::device::Trouble;
+use crate::keyring::{device::Trouble, yubihsm::access::Access};
 use std::{
     fmt, thread,
     time::{Duration, Instant},

@@ -1,10 +1,13 @@
 //! What an operator does with the keys of a device, in one session. Every call has a deadline of its own.
 
-use super::{access::Access, client::Client, lane::Lane};
 use crate::{
     config::KeyRole,
     consensus::{KeyType, PublicKey, Signature},
-    keyring::{device::Trouble, softsign::SecretKey},
+    keyring::{
+        device::Trouble,
+        softsign::SecretKey,
+        yubihsm::{access::Access, client::Client, lane::Lane},
+    },
     signer::SELF_TEST,
 };
 use std::{

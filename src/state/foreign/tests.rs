@@ -193,7 +193,7 @@ fn an_export_for_cometbft_has_no_sign_bytes_so_that_its_own_place_is_an_error_th
 fn the_vectors_of_cometbft_are_proof() {
     // Signatures of the same key over other messages must not pass for each other.
     let file = cometbft_file(0x42, "test-chain");
-    let vectors: Value = serde_json::from_str(include_str!("../../tests/vectors/sign_bytes.json")).unwrap();
+    let vectors: Value = serde_json::from_str(include_str!("../../../tests/vectors/sign_bytes.json")).unwrap();
     let vector = &vectors["vectors"][0];
     let signature = subtle_encoding::hex::decode(vector["SigEd25519"].as_str().unwrap()).unwrap();
     let sign_bytes = subtle_encoding::hex::decode(vector["SignBytes"].as_str().unwrap()).unwrap();

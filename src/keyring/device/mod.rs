@@ -5,6 +5,8 @@
 //! before it leaves here. A device that keeps failing is asked nothing but self-tests until one succeeds, so a dead
 //! one costs its callers no time.
 
+pub mod failover;
+
 use crate::{
     consensus::{ChainId, PublicKey, Signature},
     record::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
@@ -458,5 +460,5 @@ fn lock(health: &Mutex<Health>) -> MutexGuard<'_, Health> {
 }
 
 #[cfg(test)]
-#[path = "device_tests.rs"]
+#[path = "tests.rs"]
 mod tests;

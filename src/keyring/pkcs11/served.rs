@@ -1,0 +1,90 @@
+//! The program of a child process that signs with one token of one module.
+
+use super::{
+    error::{ErrorClass, TokenError},
+    token::{Key, Pin, Token},
+};
+use crate::{
+    config::pkcs11::{
+        profile::Profile,
+        reach::Reach,
+        spec::{KeySpec, TokenSpec},
+    },
+    consensus::KeyType,
+    keyring::{
+        child::protocol::{SignRequest, encode_answer, read_frame, read_json, write_frame},
+        device::Trouble,
+    },
+    process::{
+        helper::standard_input,
+        sandbox::{self, memory},
+    },
+};
+use std::{env, io};
+
+/// The program of the hidden command `hsm-child`: its stream is standard input. Ends with the stream.
+pub fn run() -> io::Result<()> {
+    let mut stream = standard_input()?;
+    let switches = read_json(&mut stream)?;
+    let spec: TokenSpec = read_json(&mut stream)?;
+    let mut reach = Reach::of(&spec, |name| env::var_os(name));
+    let confined = sandbox::confine_module(switches, &reach.limits(&spec));
+    reach.probe();
+    let pin = read_frame(&mut stream)?;
+    // As far as the system lets us: the signer says whether it does.
+    memory::lock(pin.as_slice());
+    if let Err(why) = confined {
+        let text = format!("its process cannot be confined: {why}");
+        return write_frame(&mut stream, &encode_answer(&Err(Trouble::Fatal(text.into()))));
+    }
+    let pin = (!pin.is_empty()).then(|| Pin::new(pin));
+    let (token, keys) = match open(&spec, pin) {
+        Ok(opened) => opened,
+        Err(error) => {
+            let trouble = trouble_of(&spec.profile, &error, &reach.explain(&spec, &error));
+            return write_frame(&mut stream, &encode_answer(&Err(trouble)));
+        }
+    };
+    let found: Vec<_> = keys.iter().map(|key| key.public_key().map(|key| key.to_bytes())).collect();
+    write_frame(&mut stream, &encode_answer(&Ok(serde_json::to_vec(&found)?)))?;
+    loop {
+        let body = match read_frame(&mut stream) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            other => other?,
+        };
+        write_frame(&mut stream, &encode_answer(&sign(&spec.profile, &token, &keys, &body)))?;
+    }
+}
+
+fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenError> {
+    let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
+    // Logged in once: the PIN has done its work here.
+    drop(pin);
+    let find = |key: &KeySpec| token.find_key(&key.object, KeyType::from(key.key_type));
+    let keys = spec.keys.iter().map(find).collect::<Result<_, _>>()?;
+    Ok((token, keys))
+}
+
+fn sign(profile: &Profile, token: &Token, keys: &[Key], body: &[u8]) -> Result<Vec<u8>, Trouble> {
+    let wrong = || Trouble::Broken("the signer sent a request of the wrong form".into());
+    let (index, message) = SignRequest::decode(body).ok_or_else(wrong)?;
+    let key = keys.get(index).ok_or_else(wrong)?;
+    let signature = token.sign(key, message).map_err(|error| trouble_of(profile, &error, ""))?;
+    Ok(signature.0.to_vec())
+}
+
+/// `hint` follows what the error says.
+fn trouble_of(profile: &Profile, error: &TokenError, hint: &str) -> Trouble {
+    let mut text = error.to_string();
+    // Some devices use a standard code for something of their own.
+    let codes = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| word.starts_with("CKR_"));
+    if let Some(meaning) = codes.filter_map(|code| profile.error_meaning(code)).next() {
+        text = format!("{text} (on this device: {meaning})");
+    }
+    text += hint;
+    match error.class() {
+        ErrorClass::Absent | ErrorClass::Broken => Trouble::Broken(text.into()),
+        ErrorClass::Fatal => Trouble::Fatal(text.into()),
+        ErrorClass::Rejected => Trouble::Rejected(text.into()),
+    }
+}
