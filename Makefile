@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater
 export PATH := $(CACHE)/bin:$(PATH)
 # Where a change that no test notices could cost a stake.
-MUTATED := chain.rs privval/sign_bytes.rs $(addprefix watermark/,mark.rs record.rs rule.rs store.rs)
+MUTATED := answer.rs chain.rs privval/sign_bytes.rs $(addprefix watermark/,mark.rs record.rs rule.rs store.rs)
 
 .DEFAULT_GOAL := help
 .PHONY: help assurance demo test test-fast lint fmt build install bench fuzz mutants powercut crates package package-test \
@@ -69,7 +69,7 @@ assurance: ## Try the three promises harder than `make test` does, some ten minu
 
 mutants: ## Change the rule, the record, the store and the sign bytes in every small way; the unit tests must notice. Slow
 	@tests/install/cargo-mutants.sh
-	nice $(CARGO) mutants -j1 --output target $(addprefix -f src/,$(MUTATED)) -- --locked --lib
+	nice $(CARGO) mutants -j1 --output target --package highwater-core $(addprefix -f core/src/,$(MUTATED)) -- --locked
 
 powercut: ## Cut the power of a virtual machine that signs, N times (default 200, some five seconds each)
 	@tests/install/powercut.sh

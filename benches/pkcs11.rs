@@ -14,10 +14,10 @@ use highwater::{
         profile::Profile,
         spec::{ObjectSelector, TokenSelector},
     },
-    consensus::KeyType,
     keyring::pkcs11::token::{Key, Pin, Token},
     provision::pkcs11::KeyName,
 };
+use highwater_core::consensus::KeyType;
 use mock_node::{MockNode, Session, prevote};
 use std::{
     env,

@@ -7,12 +7,11 @@
 mod mock_node;
 
 use divan::{Bencher, black_box};
-use highwater::{
+use highwater::{config::KeyRole, keyring::softsign};
+use highwater_core::{
+    answer::answer,
     chain::Chain,
-    config::KeyRole,
     consensus::{ChainId, Signature},
-    keyring::softsign,
-    node,
     privval::{
         Canonical, Request,
         message::{Message, SignVoteRequest, Sum},
@@ -124,7 +123,7 @@ fn whole_request_on_ram_disk(bencher: Bencher<'_, '_>) {
         request(height)
     };
     bencher.with_inputs(&mut next).bench_local_values(|body| {
-        let (message, _) = node::answer(&chain, &body, None).unwrap();
+        let (message, _) = answer(&chain, &body, None).unwrap();
         frame.clear();
         message.encode_frame(&mut frame);
     });

@@ -8,13 +8,15 @@ mod mock_node;
 
 use highwater::{
     config::{Config, KeyRole},
-    consensus::{ChainId, KeyType, PublicKey},
     daemon::{self, Daemon},
     inspect,
     keyring::{IdentityKey, Keyring, softsign},
-    privval::message::{Proposal, RemoteSignerError, Vote},
     process::{hooks::Hooks, names::Names},
     state::{self, Place, Theirs},
+};
+use highwater_core::{
+    consensus::{ChainId, KeyType, PublicKey},
+    privval::message::{Proposal, RemoteSignerError, Vote},
     watermark::{HostId, Identity, Mark},
 };
 use mock_node::{Answer, MockNode, Session, at, precommit, prevote, proposal, vote_at};

@@ -4,7 +4,8 @@
 #[path = "support/sample.rs"]
 mod sample;
 
-use highwater::{config::{KeyEncoding, pkcs11::{profile::Profile, spec::{AlgorithmSpec, KeySpec, ObjectSelector, TokenSelector, TokenSpec}}}, consensus::{Digest, Hrs, Step, Target, Timestamp}, keyring::{device::Trouble, child::protocol::{SignRequest, encode_answer, write_frame, write_json}, softsign::encoding}, state::foreign::{self, Program}, watermark::{BLOCK_BYTES, Mark, Mode, Record, Signed, image}};
+use highwater::{config::{KeyEncoding, pkcs11::{profile::Profile, spec::{AlgorithmSpec, KeySpec, ObjectSelector, TokenSelector, TokenSpec}}}, keyring::{device::Trouble, child::protocol::{SignRequest, encode_answer, write_frame, write_json}, softsign::encoding}, state::foreign::{self, Program}};
+use highwater_core::{consensus::{Digest, Hrs, Step, Target, Timestamp}, watermark::{BLOCK_BYTES, Mark, Mode, Record, Signed, image}};
 use serde_json::{Value, json};
 use std::{
     fs,

@@ -30,24 +30,18 @@
 //! | `broken` | deliberate bugs for the tests of the tests; nothing in an ordinary build |
 
 #[macro_use]
-mod broken;
+extern crate highwater_core;
 
-pub mod chain;
 pub mod cli;
 pub mod config;
-pub mod consensus;
 pub mod daemon;
-pub mod disk;
 pub mod inspect;
 pub mod keyring;
 pub mod link;
 pub mod node;
 pub mod passing;
-pub mod privval;
 pub mod process;
 pub mod provision;
 pub mod record;
 pub mod show;
-pub mod signer;
 pub mod state;
-pub mod watermark;

@@ -3,20 +3,21 @@
 //! A node has a thread of its own and blocks on its own connection; nothing it does can hold up another.
 
 use crate::{
-    chain::{Chain, Signed},
     config::{NodeAddress, ValidatorConfig},
-    consensus::Hrs,
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    privval::{ParseError, Refusal, Request, message::Message, response},
     process::names::Names,
     record::{
-        event::{Event, Outcome},
+        event,
         quiet::Rate,
         recorder::{Recorder, Source, Tape},
         served::ServedChain,
         stats::NodeStats,
     },
+};
+use highwater_core::{
+    answer::{Unanswerable, answer},
+    privval::response,
 };
 use rand_core::{OsRng, RngCore as _};
 use std::{
@@ -152,7 +153,8 @@ impl Node {
                 return Err(LinkError::Closed);
             }
             let begin = Instant::now();
-            let (message, event) = answer(self.chain.chain(), &body, self.config.max_height)?;
+            let (message, event) = answer(self.chain.chain(), &body, self.config.max_height)
+                .map_err(|Unanswerable| LinkError::Unanswerable)?;
             assert!(response::fits(&message), "every response fits every node");
             frame.clear();
             message.encode_frame(&mut frame);
@@ -163,73 +165,11 @@ impl Node {
             self.chain.answered(&event);
             match &self.tape {
                 Some(tape) => tape.answered(event, took),
-                None => event.log(self.chain.id(), &self.name, took),
+                None => event::log(&event, self.chain.id(), &self.name, took),
             }
             on_answer();
         }
     }
-}
-
-/// Answers one message. Above `max_height` nothing is signed for this node: its limit refuses before the mark moves.
-pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Message, Event), LinkError> {
-    let request = match Request::parse(body, chain.id()) {
-        Ok(request) => request,
-        Err(ParseError::Refused(kind, refusal)) => {
-            return Ok((response::refused(kind, &refusal), Event::refused(kind, None, refusal)));
-        }
-        Err(ParseError::Unanswerable) => return Err(LinkError::Unanswerable),
-    };
-    let (kind, hrs) = (request.kind(), request.hrs());
-    let answered = match (hrs, max_height) {
-        (Some(Hrs { height, .. }), Some(max_height)) if height > max_height => {
-            Err(Refusal::MaxHeight { height, max_height })
-        }
-        _ => answer_request(chain, request),
-    };
-    Ok(match answered {
-        Ok(Answer { message, outcome, flush_time, sequence }) => {
-            (message, Event { kind, hrs, outcome, flush_time, sequence })
-        }
-        Err(refusal) => (response::refused(kind, &refusal), Event::refused(kind, hrs, refusal)),
-    })
-}
-
-/// What leaves for the node, and what is recorded of it.
-struct Answer {
-    message: Message,
-    outcome: Outcome,
-    flush_time: Option<Duration>,
-    sequence: Option<u64>,
-}
-
-impl Answer {
-    fn without_mark(message: Message, outcome: Outcome) -> Self {
-        Self { message, outcome, flush_time: None, sequence: None }
-    }
-
-    fn with_mark(message: Message, signed: &Signed) -> Self {
-        let outcome = if signed.repeated { Outcome::Repeated } else { Outcome::Signed };
-        Self { message, outcome, flush_time: signed.flush_time, sequence: Some(signed.sequence) }
-    }
-}
-
-fn answer_request(chain: &Chain, request: Request) -> Result<Answer, Refusal> {
-    Ok(match request {
-        Request::Ping => Answer::without_mark(response::ping(), Outcome::Answered),
-        Request::PubKey => Answer::without_mark(response::pub_key(&chain.public_key()?), Outcome::Answered),
-        Request::RawBytes(request) => {
-            Answer::without_mark(response::raw_bytes(&chain.sign_raw_bytes(&request)?), Outcome::Signed)
-        }
-        Request::Proposal(request) => {
-            let signed = chain.sign_proposal(&request)?;
-            Answer::with_mark(response::proposal(request.echo, &signed.signature), &signed)
-        }
-        Request::Vote(request) => {
-            let signed = chain.sign_vote(&request)?;
-            let extension = signed.extension_signature.as_ref();
-            Answer::with_mark(response::vote(request.echo, signed.timestamp, &signed.signature, extension), &signed)
-        }
-    })
 }
 
 /// Ends a node's thread from another one.

@@ -4,7 +4,8 @@
 //! ends for good, because only a person can mend it. A missing state file is of the second kind: a signer that waits
 //! for one would begin to sign the moment that somebody puts one there, perhaps before the other signer is stopped.
 
-use crate::{disk, keyring::KeyError, state::StateError, watermark::FileError};
+use crate::{keyring::KeyError, state::StateError};
+use highwater_core::{disk, watermark::FileError};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -90,7 +91,7 @@ fn is_dying(status: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watermark::StoreError;
+    use highwater_core::watermark::StoreError;
     use std::io;
 
     fn status(name: &str, state: &str, own: &str, shared: &str) -> String {

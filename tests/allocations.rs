@@ -7,18 +7,19 @@ mod mock_node;
 
 use allocation_counter::measure;
 use highwater::{
-    chain::Chain,
     config::KeyRole,
-    consensus::{ChainId, Signature, Timestamp},
     keyring::{IdentityKey, softsign},
     link::{self, Door, Link},
-    node::answer,
+};
+use highwater_core::{
+    answer::{Outcome, answer},
+    chain::Chain,
+    consensus::{ChainId, Signature, Timestamp},
     privval::{
         Canonical, Request, VoteRequest,
         message::{Message, SignProposalRequest, SignVoteRequest, Sum, Vote},
         response,
     },
-    record::event::Outcome,
     signer::Signer,
     watermark::{Candidate, HostId, Identity, Mark, StateFile, Store, Verdict, create, decide},
 };

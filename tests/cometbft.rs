@@ -14,7 +14,7 @@ mod rpc;
 #[path = "cometbft/signer.rs"]
 mod signer;
 
-use highwater::consensus::ChainId;
+use highwater_core::consensus::ChainId;
 use lab::{Lab, cometbft, free_port};
 use node::{Node, chain_id, extension_params};
 use serde_json::{Value, json};

@@ -4,7 +4,8 @@
 
 mod support;
 
-use highwater::{consensus::ChainId, record::evidence::highest_signed};
+use highwater::record::evidence::highest_signed;
+use highwater_core::consensus::ChainId;
 use serde_json::Value;
 use std::{
     fs,

@@ -5,7 +5,7 @@
 
 mod support;
 
-use highwater::{
+use highwater_core::{
     consensus::PublicKey,
     privval::message::{Message, PingRequest, PubKeyRequest, SignVoteRequest, Sum},
 };
@@ -323,7 +323,7 @@ fn bytes_past_the_encryption_end_the_connection() {
 
 /// Which response, by its field number, and its code if it is an error.
 fn kind_and_code(message: Message) -> (u32, Option<i32>) {
-    let code = |error: Option<highwater::privval::message::RemoteSignerError>| error.map(|error| error.code);
+    let code = |error: Option<highwater_core::privval::message::RemoteSignerError>| error.map(|error| error.code);
     match message.sum.unwrap() {
         Sum::PubKeyResponse(response) => (2, code(response.error)),
         Sum::SignedVoteResponse(response) => (4, code(response.error)),

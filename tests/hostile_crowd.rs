@@ -5,7 +5,7 @@
 
 mod support;
 
-use highwater::{consensus::PublicKey, privval::frame::REQUEST_MAX_BYTES};
+use highwater_core::{consensus::PublicKey, privval::frame::REQUEST_MAX_BYTES};
 use std::{
     fs, io,
     sync::atomic::{AtomicUsize, Ordering},

@@ -10,7 +10,7 @@ mod skip;
 #[path = "support/cli.rs"]
 mod support;
 
-use highwater::privval::Kind;
+use highwater_core::privval::Kind;
 use plain_node::{Ballot, PlainNode, Verdict};
 use std::{
     fs::{self, OpenOptions, Permissions},

@@ -4,7 +4,7 @@
 
 mod support;
 
-use highwater::consensus::{KeyType, PublicKey};
+use highwater_core::consensus::{KeyType, PublicKey};
 use std::{
     env, fs,
     io::Write as _,

@@ -14,7 +14,7 @@ mod node;
 mod rpc;
 mod support;
 
-use highwater::{
+use highwater_core::{
     consensus::{KeyType, PublicKey},
     privval::message::Vote,
 };

@@ -12,7 +12,6 @@ use highwater::{
             spec::{ObjectSelector, TokenSelector},
         },
     },
-    consensus::{KeyType, PublicKey},
     keyring::{
         pkcs11::{
             error::{ErrorClass, TokenError},
@@ -23,6 +22,7 @@ use highwater::{
     },
     provision::pkcs11::KeyName,
 };
+use highwater_core::consensus::{KeyType, PublicKey};
 use sha2::{Digest as _, Sha256, Sha512};
 use softhsm::{LABEL, Lab, PIN, isolated, text};
 use std::{fs, process::Stdio, thread, time::Duration};

@@ -5,7 +5,7 @@
 
 mod support;
 
-use highwater::privval::message::{
+use highwater_core::privval::message::{
     BlockId, Message, Proposal, PubKeyRequest, SignBytesRequest, SignProposalRequest, SignVoteRequest, Sum, Vote,
 };
 use serde_json::Value;

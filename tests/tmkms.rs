@@ -9,7 +9,7 @@ mod plain_node;
 mod support;
 
 use ed25519_dalek::{Signer as _, SigningKey};
-use highwater::{
+use highwater_core::{
     consensus::ChainId,
     privval::{ErrorCode, Kind},
 };

@@ -22,7 +22,7 @@ mod signer;
 mod support;
 
 use device::{Device, say};
-use highwater::{
+use highwater_core::{
     consensus::{KeyType, PublicKey},
     privval::message::{PublicKeySum, RemoteSignerError, Vote},
 };

@@ -4,7 +4,7 @@ use crate::{
     mock_node::{Session, prevote},
     signers::Served,
 };
-use highwater::{
+use highwater_core::{
     consensus::{ChainId, PublicKey, Signature, Timestamp},
     privval::{BlockId, Canonical, Kind, message::Vote},
 };

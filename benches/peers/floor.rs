@@ -5,7 +5,7 @@ use crate::{
     signers::{Door, Served, chain_id},
 };
 use ed25519_dalek::{Signer as _, SigningKey};
-use highwater::privval::message::{Message, SignedVoteResponse, Sum, Vote};
+use highwater_core::privval::message::{Message, SignedVoteResponse, Sum, Vote};
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Write},

@@ -5,7 +5,7 @@ use crate::{
     mock_node::prevote,
     signers::{Door, Home, Program, Running, Served, chain_id, next_seed},
 };
-use highwater::privval::message::{Message, SignVoteRequest, Sum};
+use highwater_core::privval::message::{Message, SignVoteRequest, Sum};
 use prost::Message as _;
 use std::{
     fs,

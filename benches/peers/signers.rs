@@ -2,7 +2,7 @@
 
 use crate::mock_node::{MockNode, Session};
 use ed25519_dalek::SigningKey;
-use highwater::consensus::PublicKey;
+use highwater_core::consensus::PublicKey;
 use serde_json::json;
 use std::{
     env,

@@ -15,7 +15,7 @@ impl HiddenFile {
     /// An empty one.
     pub fn new() -> Self {
         let name = env::temp_dir().join(format!("highwater-fuzz-{}", process::id()));
-        let file = highwater::disk::create_private(&name).expect("a file can be made");
+        let file = highwater_core::disk::create_private(&name).expect("a file can be made");
         fs::remove_file(name).expect("our own file can be removed");
         Self(file)
     }

@@ -1,10 +1,7 @@
 //! Whose state files the targets read: the key is that of `tests/vectors`.
 #![allow(dead_code)]
 
-use highwater::{
-    consensus::{ChainId, PublicKey},
-    watermark::{FileId, Header, HostId, Identity},
-};
+use highwater_core::{consensus::{ChainId, PublicKey}, watermark::{FileId, Header, HostId, Identity}};
 use sha2::{Digest as _, Sha256};
 
 /// The machine.

@@ -2,14 +2,7 @@
 //! message encodes to one that decodes to the same and asks for the same.
 #![no_main]
 
-use highwater::{
-    consensus::ChainId,
-    privval::{
-        Request,
-        frame::{FrameError, LengthPrefix, REQUEST_MAX_BYTES},
-        message::Message,
-    },
-};
+use highwater_core::{consensus::ChainId, privval::{Request, frame::{FrameError, LengthPrefix, REQUEST_MAX_BYTES}, message::Message}};
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 

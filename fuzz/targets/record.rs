@@ -4,7 +4,7 @@
 #[path = "../support/sample.rs"]
 mod sample;
 
-use highwater::watermark::{RECORD_BYTES, Record};
+use highwater_core::watermark::{RECORD_BYTES, Record};
 use libfuzzer_sys::fuzz_target;
 use std::array;
 

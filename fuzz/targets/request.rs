@@ -1,10 +1,7 @@
 //! Any bytes are a request, a refusal or unanswerable; every refusal fits every node; what is to be signed reads back.
 #![no_main]
 
-use highwater::{
-    consensus::{ChainId, Timestamp},
-    privval::{Canonical, ParseError, Request, response},
-};
+use highwater_core::{consensus::{ChainId, Timestamp}, privval::{Canonical, ParseError, Request, response}};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {

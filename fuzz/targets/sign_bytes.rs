@@ -1,7 +1,7 @@
 //! Whatever reads as sign bytes is, to the byte, what would be written.
 #![no_main]
 
-use highwater::privval::Canonical;
+use highwater_core::privval::Canonical;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -5,13 +5,7 @@
 #[path = "../support/sample.rs"]
 mod sample;
 
-use highwater::{
-    consensus::{HEIGHT_MAX, Hrs},
-    watermark::{
-        BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, Mark, Mode, RECORD_BYTES, Record, RecordError, Slot, Store,
-        StoreError,
-    },
-};
+use highwater_core::{consensus::{HEIGHT_MAX, Hrs}, watermark::{BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, Mark, Mode, RECORD_BYTES, Record, RecordError, Slot, Store, StoreError}};
 use libfuzzer_sys::fuzz_target;
 use std::{
     io,

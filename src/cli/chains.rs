@@ -1,10 +1,9 @@
 //! Which chain a command means, and whether its signer runs.
 
 use super::{CliError, Exit};
-use crate::{
-    config::ChainConfig,
+use crate::{config::ChainConfig, state::StateError};
+use highwater_core::{
     consensus::ChainId,
-    state::StateError,
     watermark::{FileError, StateFile},
 };
 

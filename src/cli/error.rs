@@ -3,7 +3,6 @@
 use crate::{
     config::ConfigError,
     daemon::{DaemonError, claim::ClaimError},
-    disk,
     keyring::{
         KeyError,
         pkcs11::error::{ErrorClass, TokenError},
@@ -11,6 +10,9 @@ use crate::{
     passing,
     process::sandbox::SandboxError,
     state::{StateError, foreign::MigrationError},
+};
+use highwater_core::{
+    disk,
     watermark::{FileError, HostError, StoreError},
 };
 use std::{io, process::ExitCode};

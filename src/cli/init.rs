@@ -7,11 +7,10 @@ use super::{
 };
 use crate::{
     config::{Config, KeyConfig, KeyRole},
-    disk,
     keyring::{IdentityKey, KeyError, softsign},
-    watermark::Mark,
 };
 use clap::Args;
+use highwater_core::{disk, watermark::Mark};
 use std::{
     fs::{self, DirBuilder},
     io::{self, Write as _},

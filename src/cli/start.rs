@@ -4,7 +4,6 @@ use super::{CliError, ConfigArgs, Exit};
 use crate::{
     config::{self, Config},
     daemon::{self, Daemon, Running},
-    disk,
     inspect::{self, Findings, Topic},
     keyring::{self, Keyring, child::spawner::Spawner},
     process::{self, hooks::Hooks, names::Names, sandbox::Sandbox},
@@ -22,6 +21,7 @@ use crate::{
     },
 };
 use clap::Args;
+use highwater_core::disk;
 use std::{env, io, path::PathBuf, sync::Arc, thread, time::Duration};
 use tokio::{
     net::TcpListener,

@@ -3,16 +3,19 @@
 use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
     config::{ChainConfig, Config},
-    consensus::{ChainId, HEIGHT_MAX, Hrs},
     daemon::claim::Claim,
-    disk, keyring,
+    keyring,
     state::{
         self, Age, Place, Theirs,
         foreign::{self, Program},
     },
-    watermark::{HostId, Identity, Mark, Mode, Record},
 };
 use clap::{Args, Subcommand, ValueEnum};
+use highwater_core::{
+    consensus::{ChainId, HEIGHT_MAX, Hrs},
+    disk,
+    watermark::{HostId, Identity, Mark, Mode, Record},
+};
 use serde_json::json;
 use std::{
     fs,

@@ -1,13 +1,11 @@
 //! What a configuration means once it has been read: no strings left to check.
 
 use super::OwnConfig;
-use crate::{
-    config::pkcs11::{
-        profile::Profile,
-        spec::{ObjectSelector, TokenSelector},
-    },
-    consensus::{ChainId, KeyType, PublicKey},
+use crate::config::pkcs11::{
+    profile::Profile,
+    spec::{ObjectSelector, TokenSelector},
 };
+use highwater_core::consensus::{ChainId, KeyType, PublicKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
     fmt,

@@ -5,7 +5,7 @@ use super::{
     reader::{Findings, Located, Table},
     sections::{Draft, chain_id},
 };
-use crate::consensus::ChainId;
+use highwater_core::consensus::ChainId;
 
 const KEY_ROLES: [(&str, KeyRole); 2] = [("account", KeyRole::Account), ("consensus", KeyRole::Consensus)];
 const KEY_ENCODINGS: [(&str, KeyEncoding); 2] = [("base64", KeyEncoding::Base64), ("json", KeyEncoding::Json)];

@@ -10,7 +10,7 @@ use super::{
     providers::KeyUse,
     reader::{Findings, Located, Table, Value},
 };
-use crate::consensus::{ChainId, HEIGHT_MAX};
+use highwater_core::consensus::{ChainId, HEIGHT_MAX};
 use std::{path::Path, time::Duration};
 
 /// How long a silent node is waited for, unless `timeout` says longer. CometBFT pings every 3.33 s, so a shorter

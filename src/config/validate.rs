@@ -8,7 +8,7 @@ use super::{
     reader::{Findings, Located, nearest},
     sections::Draft,
 };
-use crate::consensus::ChainId;
+use highwater_core::consensus::ChainId;
 use std::{
     fs,
     path::{Component, Path, PathBuf},

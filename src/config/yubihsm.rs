@@ -142,13 +142,11 @@ fn check_server(table: &mut Table<'_>, findings: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{
-            KeyConfig, KeyRole,
-            tests::{GOOD, accept, assert_one_error, assert_one_warning, errors, warnings},
-        },
-        consensus::ChainId,
+    use crate::config::{
+        KeyConfig, KeyRole,
+        tests::{GOOD, accept, assert_one_error, assert_one_warning, errors, warnings},
     };
+    use highwater_core::consensus::ChainId;
     use std::path::Path;
 
     /// It begins on line 10 where it replaces the softsign key of `GOOD`.

@@ -8,7 +8,7 @@
 //! and its user, so that an operator can end it: a name that somebody else holds may be a second signer, and two signers
 //! are worse than none. A name belongs to a network namespace: signers in two of them do not see each other.
 
-use crate::watermark::Identity;
+use highwater_core::watermark::Identity;
 use rustix::{
     io::Errno,
     net::{
@@ -133,10 +133,8 @@ impl std::error::Error for ClaimError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        consensus::{ChainId, PublicKey},
-        keyring::softsign::SecretKey,
-    };
+    use crate::keyring::softsign::SecretKey;
+    use highwater_core::consensus::{ChainId, PublicKey};
     use zeroize::Zeroizing;
 
     fn identity(chain: &str, seed: u8) -> Identity {

@@ -1,10 +1,8 @@
 //! Why the signer does not start, and what an operator reads of it.
 
-use crate::{
+use crate::{daemon::claim::ClaimError, keyring::KeyError, passing};
+use highwater_core::{
     consensus::ChainId,
-    daemon::claim::ClaimError,
-    keyring::KeyError,
-    passing,
     privval::Refusal,
     watermark::{FileError, HostError},
 };

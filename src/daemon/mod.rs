@@ -6,15 +6,12 @@ mod error;
 pub use error::DaemonError;
 
 use crate::{
-    chain::{Chain, NotReady, state_unusable},
     config::{ChainConfig, Config, KeyConfig, NodeAddress},
-    consensus::{ChainId, PublicKey},
     daemon::claim::Claim,
     inspect::Findings,
     keyring::{self, IdentityKey, Keyring, device::Device},
     node::{Node, Stop},
     passing,
-    privval::Refusal,
     process::{
         hook::{self, HookError},
         hooks::{Hook, Hooks},
@@ -22,8 +19,13 @@ use crate::{
     },
     record::{audit::Audit, recorder::Recorder, served::ServedChain},
     show::telemetry::{NodeView, Telemetry},
-    signer::{Signer, prove},
     state::{self, Place, StateError, Theirs},
+};
+use highwater_core::{
+    chain::{Chain, NotReady, state_unusable},
+    consensus::{ChainId, PublicKey},
+    privval::Refusal,
+    signer::{Signer, prove},
     watermark::{FileError, HostId, Identity, StateFile, Store},
 };
 use std::{

@@ -3,10 +3,12 @@
 use super::{Look, Severity, Subject, Topic, accessible, directory_of, trust::Kind};
 use crate::{
     config::{ChainConfig, HookConfig, KeyConfig, KeyRole, PasswordSource, PinSource},
-    consensus::PublicKey,
     keyring, passing,
     process::hook::HookError,
     state::{self, Rival, StateError, Theirs},
+};
+use highwater_core::{
+    consensus::PublicKey,
     watermark::{FileError, FileId, HostId, Identity, Record},
 };
 use rustix::{fs::Access, io::Errno};

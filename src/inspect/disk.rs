@@ -1,7 +1,8 @@
 //! The directories of the states: whether something can be kept there, and for how long. And the clock that signed.
 
 use super::{Look, Severity, Subject, Topic, accessible, directory_of};
-use crate::{state, watermark::FILE_BYTES};
+use crate::state;
+use highwater_core::watermark::FILE_BYTES;
 use rustix::{
     fs::{Access, FallocateFlags, Mode, OFlags, fallocate, open, statfs, statvfs},
     io::Errno,

@@ -17,15 +17,13 @@ mod trust;
 
 use crate::{
     config::{self, Config, NodeAddress},
-    consensus::ChainId,
     keyring::IdentityKey,
-    privval::Refusal,
     record::{
         evidence::{self, Evidence},
         keeper,
     },
-    watermark::HostId,
 };
+use highwater_core::{consensus::ChainId, privval::Refusal, watermark::HostId};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::{
     fmt, fs, io,

@@ -370,10 +370,10 @@ mod tests {
         let (_home, path) = file();
         mode(path.parent().unwrap(), 0o777);
         let mut guards = Guards::new(Us::now());
-        let chain = Subject::Chain(crate::consensus::ChainId::new("a-1").unwrap());
+        let chain = Subject::Chain(highwater_core::consensus::ChainId::new("a-1").unwrap());
         let mut count = |subject: &Subject| guards.flaws(subject, &path, "state file", Kind::Secret).len();
         assert_eq!([count(&chain), count(&chain), count(&Subject::Signer), count(&Subject::Signer)], [1, 0, 1, 0]);
-        let other = Subject::Chain(crate::consensus::ChainId::new("b-1").unwrap());
+        let other = Subject::Chain(highwater_core::consensus::ChainId::new("b-1").unwrap());
         assert_eq!(count(&other), 0);
     }
 }

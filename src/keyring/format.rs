@@ -1,9 +1,7 @@
 //! How a chain writes its public keys. For people and their tools; nothing here is read back.
 
-use crate::{
-    config::{KeyFormat, KeyRole},
-    consensus::{KeyType, PublicKey},
-};
+use crate::config::{KeyFormat, KeyRole};
+use highwater_core::consensus::{KeyType, PublicKey};
 use subtle_encoding::{base64, bech32, hex};
 
 /// Amino's mark of an Ed25519 public key: four bytes of type hash and the length 32.

@@ -8,7 +8,8 @@ use super::{
         encoding::{self, EncodingError},
     },
 };
-use crate::{config::PeerId, consensus::PublicKey, process::sandbox::memory};
+use crate::{config::PeerId, process::sandbox::memory};
+use highwater_core::consensus::PublicKey;
 use std::path::Path;
 
 /// An Ed25519 identity key, kept as its seed (the `secret_key` of a `[[validator]]`).
@@ -65,7 +66,7 @@ impl IdentityKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consensus::{KeyType, Signature};
+    use highwater_core::consensus::{KeyType, Signature};
 
     const SEED: [u8; 32] = [0x42; 32];
 

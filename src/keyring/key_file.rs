@@ -4,7 +4,7 @@
 //! returns only when file and directory entry are on the disk.
 
 use super::{KeyError, Secret};
-use crate::disk::{create_private, sync_parent};
+use highwater_core::disk::{create_private, sync_parent};
 use rand_core::{OsRng, RngCore as _};
 use std::{
     fs::{self, File, Metadata},

@@ -31,9 +31,7 @@ use crate::{
             spec::{KeySpec, TokenSpec},
         },
     },
-    consensus::PublicKey,
     process::{environment, names::Names, sandbox::Switches},
-    signer::Signer,
 };
 use child::{
     ChildOpener,
@@ -43,6 +41,7 @@ use device::{
     Device, Equipment,
     failover::{DeviceKey, Place},
 };
+use highwater_core::{consensus::PublicKey, signer::Signer};
 use std::{io, path::PathBuf, sync::Arc};
 
 /// The public key of `key`, which signs for `chain`. Asks a YubiHSM if nobody else knows.

@@ -1,6 +1,7 @@
 //! Why a link ended, from the operator's side.
 
-use crate::{config::PeerId, privval::frame::FrameError};
+use crate::config::PeerId;
+use highwater_core::privval::frame::FrameError;
 use std::{fmt, io};
 
 /// Why there is no link, or no longer one.

@@ -11,7 +11,8 @@ pub use error::LinkError;
 pub use tcp::tcp;
 pub use unix::unix;
 
-use crate::{config::PeerId, privval::frame::LengthPrefix};
+use crate::config::PeerId;
+use highwater_core::privval::frame::LengthPrefix;
 use std::{
     io,
     net::{Shutdown, TcpStream},
@@ -87,7 +88,7 @@ fn receive_message(stream: &mut impl io::BufRead, body: &mut Vec<u8>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::privval::frame::{FrameError, REQUEST_MAX_BYTES};
+    use highwater_core::privval::frame::{FrameError, REQUEST_MAX_BYTES};
     use std::io::Cursor;
 
     #[test]

@@ -3,10 +3,9 @@
 //! tmkms documents it (`{"latest_block_height": "347290"}` on standard output) but never got an answer from it. Here
 //! the height it names counts as committed: nothing at or below it is signed.
 
-use crate::{
-    config::HookConfig,
+use crate::{config::HookConfig, record::foreign::ForeignText};
+use highwater_core::{
     consensus::{HEIGHT_MAX, Hrs},
-    record::foreign::ForeignText,
     watermark::Mark,
 };
 use serde_json::Value;
@@ -193,7 +192,7 @@ impl std::error::Error for HookError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consensus::Step;
+    use highwater_core::consensus::Step;
 
     fn hook(script: &str, timeout: Duration) -> HookConfig {
         HookConfig { command: vec!["/bin/sh".into(), "-c".into(), script.into()], timeout, fail_closed: true }

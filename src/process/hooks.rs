@@ -7,13 +7,13 @@
 
 use crate::{
     config::{Config, HookConfig},
-    consensus::ChainId,
     process::{
         helper::{self, Helper},
         hook::{self, HookError},
         names::{read_line, write_line},
     },
 };
+use highwater_core::consensus::ChainId;
 use rustix::process::{Signal, getpgrp, getpid, kill_process_group};
 use serde::{Deserialize, Serialize};
 use std::{

@@ -2,7 +2,6 @@
 
 use crate::{
     config::pkcs11::spec::ObjectSelector,
-    consensus::{KeyType, PublicKey},
     keyring::{
         pkcs11::{
             attributes::{self, SECP256K1_PARAMS},
@@ -11,12 +10,15 @@ use crate::{
         },
         softsign::SecretKey,
     },
-    signer::SELF_TEST,
 };
 use cryptoki::{
     error::Error,
     mechanism::Mechanism,
     object::{Attribute, AttributeType, KeyType as CkKeyType, ObjectClass, ObjectHandle},
+};
+use highwater_core::{
+    consensus::{KeyType, PublicKey},
+    signer::SELF_TEST,
 };
 use zeroize::{Zeroize as _, Zeroizing};
 

@@ -28,12 +28,12 @@ use super::{
 };
 use crate::{
     config::AuditLimits,
+    record::keeper::{self, Files, Keeper, Order},
+};
+use highwater_core::{
+    answer::{Event, Outcome},
     consensus::ChainId,
     privval::RequestKind,
-    record::{
-        event::{Event, Outcome},
-        keeper::{self, Files, Keeper, Order},
-    },
 };
 use serde::{Deserialize, Serialize};
 use std::{

@@ -1,7 +1,7 @@
 //! The audit file, written, rotated and read back.
 
 use super::*;
-use crate::{
+use highwater_core::{
     consensus::{Conflict, Hrs, Step},
     privval::Refusal,
 };

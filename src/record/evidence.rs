@@ -5,7 +5,7 @@
 //! say, so that they can go. The whole file is read with those that it was rotated out of, in
 //! pieces, so that neither its size nor a line without an end takes memory.
 
-use crate::consensus::{CHAIN_ID_MAX_BYTES, ChainId, HEIGHT_MAX, Hrs, PublicKey, Step};
+use highwater_core::consensus::{CHAIN_ID_MAX_BYTES, ChainId, HEIGHT_MAX, Hrs, PublicKey, Step};
 use serde::Deserialize;
 use std::{
     borrow::Cow,
@@ -220,7 +220,7 @@ impl<'a> Signed<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consensus::KeyType;
+    use highwater_core::consensus::KeyType;
     use std::io::Write as _;
 
     const KEY: [u8; 32] = [

@@ -3,7 +3,7 @@
 //! Putting something in never waits for whoever takes it out, so a lane can fill up. What floods one chain then costs
 //! the others nothing, and refusals cost no signature its line. Whatever does not fit is counted in its lane.
 
-use crate::consensus::ChainId;
+use highwater_core::consensus::ChainId;
 use std::{
     collections::{BTreeMap, VecDeque},
     mem,

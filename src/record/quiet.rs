@@ -4,9 +4,9 @@
 //! reason by itself, so that a flood of one does not hide the first of another: equal lines are merged, the others have
 //! a rate. What is not told is counted, and the count is told.
 
-use crate::{
+use highwater_core::{
+    answer::{Event, Outcome},
     privval::RequestKind,
-    record::event::{Event, Outcome},
 };
 use std::{
     collections::BTreeMap,
@@ -120,7 +120,7 @@ fn reason(event: &Event) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use highwater_core::{
         consensus::{Hrs, Step},
         privval::Refusal,
     };

@@ -10,10 +10,10 @@ use super::{
     lanes::{Kind, Lane, Lanes, Lost, Room, answer},
     quiet::Quiet,
 };
-use crate::{
+use highwater_core::{
+    answer::{Event, Outcome},
     consensus::ChainId,
     privval::RequestKind,
-    record::event::{Event, Outcome},
 };
 use std::{
     collections::VecDeque,
@@ -156,7 +156,7 @@ fn tell(entry: &Entry, now: Instant, audit: Option<&Audit>) -> bool {
     let Entry { tape, event, took } = entry;
     let tells = tape.quiet().tells(event, now);
     if tells {
-        event.log(&tape.source.chain, &tape.source.node, *took);
+        super::event::log(event, &tape.source.chain, &tape.source.node, *took);
         audit.iter().for_each(|audit| audit.answered(&tape.source, event));
         return true;
     }
@@ -188,10 +188,10 @@ fn tell_untold(tape: &Tape, audit: Option<&Audit>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use crate::record::audit::AuditFile;
+    use highwater_core::{
         consensus::{Hrs, Step},
         privval::Refusal,
-        record::audit::AuditFile,
     };
 
     fn tape(recorder: &Recorder, chain: &str) -> Arc<Tape> {

@@ -1,7 +1,8 @@
 //! A chain with its counters. The chain itself knows nothing of them.
 
-use super::{event::Event, stats::ChainStats};
-use crate::{
+use super::stats::ChainStats;
+use highwater_core::{
+    answer::Event,
     chain::{Chain, NotReady},
     consensus::ChainId,
     watermark::Store,

@@ -4,10 +4,10 @@
 //! own node or chain shares with a reader. Nothing here is ever waited for on the way to a signature.
 
 use super::histogram::Histogram;
-use crate::{
+use highwater_core::{
+    answer::{Event, Outcome},
     consensus::{Hrs, Step},
     privval::{Refusal, RequestKind},
-    record::event::{Event, Outcome},
 };
 use std::{
     collections::VecDeque,
@@ -276,7 +276,7 @@ pub fn unix_seconds(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consensus::Conflict;
+    use highwater_core::consensus::Conflict;
 
     fn event(kind: RequestKind, step: Option<Step>, outcome: Outcome) -> Event {
         let hrs = step.map(|step| Hrs { height: 7, round: 2, step });
@@ -337,7 +337,7 @@ mod tests {
             Refusal::NotYet(String::new()),
             Refusal::Regression { asked: hrs, last: hrs },
             Refusal::StateUnusable(String::new()),
-            Refusal::WrongChain { ours: crate::consensus::ChainId::new("a").unwrap(), asked: None },
+            Refusal::WrongChain { ours: highwater_core::consensus::ChainId::new("a").unwrap(), asked: None },
         ];
         let doubles = conflicts.map(|conflict| Refusal::DoubleSign { hrs, conflict });
         let mut names: Vec<_> = doubles.iter().chain(&others).map(Refusal::name).collect();

@@ -5,7 +5,6 @@
 
 use super::telemetry::{NodeView, Telemetry};
 use crate::{
-    consensus::{ChainId, Step},
     keyring::device::Health,
     record::{
         histogram::Histogram,
@@ -14,6 +13,7 @@ use crate::{
         stats::unix_seconds,
     },
 };
+use highwater_core::consensus::{ChainId, Step};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet, text},

@@ -1,7 +1,6 @@
 //! All that can be seen of a running signer, and whether it is ready.
 
 use crate::{
-    consensus::ChainId,
     keyring::device::{Device, Health},
     process::sandbox::Feature,
     record::{
@@ -12,6 +11,7 @@ use crate::{
         utc,
     },
 };
+use highwater_core::consensus::ChainId;
 use std::{sync::Arc, time::SystemTime};
 use tracing_appender::non_blocking::ErrorCounter;
 

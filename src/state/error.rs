@@ -1,8 +1,8 @@
 //! Why a state file cannot be used as asked, and what to do.
 
-use crate::{
+use crate::state::foreign::{MigrationError, Program};
+use highwater_core::{
     consensus::Hrs,
-    state::foreign::{MigrationError, Program},
     watermark::{FileError, StoreError},
 };
 use std::{fmt, io, path::PathBuf};

@@ -10,10 +10,10 @@ mod theirs;
 pub use error::StateError;
 pub use theirs::{Rival, Standing, Theirs};
 
-use crate::{
+use crate::state::foreign::{Foreign, MigrationError, Program};
+use highwater_core::{
     consensus::{ChainId, Hrs},
     disk,
-    state::foreign::{Foreign, MigrationError, Program},
     watermark::{
         self, Disk as _, FileError, FileId, HostId, Identity, Mark, Mode, Record, StateFile, StateReadError, Store,
         StoreError,

@@ -1,11 +1,8 @@
 //! State files through everything an operator does to them.
 
 use super::*;
-use crate::{
-    consensus::{PublicKey, Step},
-    keyring::softsign::SecretKey,
-    state::foreign,
-};
+use crate::{keyring::softsign::SecretKey, state::foreign};
+use highwater_core::consensus::{PublicKey, Step};
 use std::{fs, os::unix::fs::PermissionsExt as _};
 use zeroize::Zeroizing;
 

@@ -2,10 +2,10 @@
 //! tmkms's own format at the highest height there is, so that a tmkms which is started by mistake signs nothing.
 
 use super::StateError;
-use crate::{
+use crate::state::foreign::{self, Foreign, MigrationError, Program};
+use highwater_core::{
     consensus::{HEIGHT_MAX, Hrs},
     disk::{create_private, keep_beside, sync_parent, with_suffix},
-    state::foreign::{self, Foreign, MigrationError, Program},
     watermark::{FileError, Identity, Mark},
 };
 use serde_json::{Value, json};
@@ -66,13 +66,13 @@ impl Theirs {
     /// The bug that this house was rebuilt for: a start that takes whatever stands here for its own state.
     #[cfg(highwater_broken)]
     pub(super) fn imported_by_start(&self, ours: &Path) {
-        use crate::watermark::{StateFile, Store, read_unlocked};
+        use highwater_core::watermark::{StateFile, Store, read_unlocked};
         let Ok((record, _)) = read_unlocked(ours) else { return };
         let identity = record.header.identity().clone();
         if let Standing::State(foreign) = self.look(&identity) {
             let old = StateFile::open(ours).expect("nobody else is here");
             let host = record.header.host();
-            crate::watermark::replace(&old, host, &identity, foreign.mark).expect("a disk that works");
+            highwater_core::watermark::replace(&old, host, &identity, foreign.mark).expect("a disk that works");
             drop(old);
             let file = StateFile::open(ours).expect("just made");
             Store::open(Box::new(file), &identity, host).expect("just made");
@@ -238,7 +238,7 @@ pub enum Rival {
 /// Where the mark of the state file at `ours` came from, and what it was then.
 fn source_of(ours: &Path) -> Option<(PathBuf, Hrs)> {
     let note: Value = serde_json::from_str(&text_of(&with_suffix(ours, SOURCE)).ok()?).ok()?;
-    let step = crate::consensus::Step::from_number(note["step"].as_u64()?)?;
+    let step = highwater_core::consensus::Step::from_number(note["step"].as_u64()?)?;
     let hrs = Hrs { height: note["height"].as_u64()?, round: note["round"].as_u64()?.try_into().ok()?, step };
     Some((note["file"].as_str()?.into(), hrs))
 }

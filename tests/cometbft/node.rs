@@ -4,7 +4,7 @@ use crate::{
     lab::{Lab, Process, free_port},
     rpc::{Rpc, public_key},
 };
-use highwater::consensus::{ChainId, PublicKey};
+use highwater_core::consensus::{ChainId, PublicKey};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,6 @@
 //! What a node says about its chain: JSON-RPC as plain HTTP GET, and the commits read from it.
 
-use highwater::{
+use highwater_core::{
     consensus::{ChainId, KeyType, PublicKey, Signature, Timestamp},
     privval::{BlockId, Canonical, Kind},
 };

@@ -4,7 +4,7 @@ use crate::{
     binary,
     lab::{Lab, Process},
 };
-use highwater::consensus::ChainId;
+use highwater_core::consensus::ChainId;
 use serde_json::Value;
 use std::{
     fs::{self, Permissions},

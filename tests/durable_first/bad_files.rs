@@ -15,7 +15,7 @@ use crate::{
         skip::skip,
     },
 };
-use highwater::watermark::{
+use highwater_core::watermark::{
     self, BLOCK_BYTES, Disk, FILE_BYTES, FileId, HostId, RECORD_BYTES, Slot, StateFile, Store, StoreError, image,
 };
 use std::{

@@ -7,7 +7,7 @@
 //! released.
 
 use crate::{PROMISE, support::assurance::report};
-use highwater::{
+use highwater_core::{
     consensus::{ChainId, Digest, Hrs, KeyType, PublicKey, Step, Target, Timestamp},
     watermark::{
         BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, HostId, Identity, Mark, Mode, RECORD_BYTES, Record, Signed,

@@ -4,7 +4,7 @@ use crate::support::{
     mock_node::{Answer, Session, precommit, prevote, proposal},
     signer::Home,
 };
-use highwater::privval::message::{Proposal, TYPE_PREVOTE, Vote};
+use highwater_core::privval::message::{Proposal, TYPE_PREVOTE, Vote};
 use std::{collections::BTreeMap, io};
 
 /// Height, round, and step as CometBFT counts it.
@@ -82,7 +82,7 @@ impl Ask {
 
     /// The same place with another block.
     pub fn conflicting(&self) -> Self {
-        let other = |id: &Option<highwater::privval::message::BlockId>| {
+        let other = |id: &Option<highwater_core::privval::message::BlockId>| {
             let mut id = id.clone().unwrap();
             id.hash[0] ^= 0xff;
             Some(id)

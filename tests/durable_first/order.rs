@@ -11,7 +11,7 @@ use crate::{
         signer::Home,
     },
 };
-use highwater::{
+use highwater_core::{
     consensus::ChainId,
     privval::{
         Canonical, Kind,

@@ -7,7 +7,7 @@ use super::{
     dice::{Dice, Replay, seed},
     reference::{May, Reference},
 };
-use highwater::{
+use highwater_core::{
     consensus::{HEIGHT_MAX, Hrs, KeyType, PublicKey, ROUND_MAX, Step},
     watermark::{Candidate, FileId, Header, HostId, Identity, Mark, Mode, Record, Verdict, decide},
 };

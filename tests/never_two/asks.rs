@@ -1,7 +1,7 @@
 //! What a node asks, as a few small numbers, and the same as bytes of the protocol.
 
 use super::mock_node::{block_id, precommit, prevote, proposal};
-use highwater::{
+use highwater_core::{
     consensus::{ChainId, Step},
     privval::{
         Canonical, Request,

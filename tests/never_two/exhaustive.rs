@@ -7,7 +7,7 @@ use super::{
     assurance,
     reference::{May, Reference},
 };
-use highwater::{
+use highwater_core::{
     consensus::{ChainId, Hrs, Step, Timestamp},
     privval::Canonical,
     watermark::{Candidate, Mark, Verdict, decide},

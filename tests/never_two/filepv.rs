@@ -11,14 +11,13 @@ use super::{
     history::{History, Left},
     mock_node::{block_id, precommit, prevote, proposal},
 };
-use highwater::{
+use highwater::{keyring::softsign::SecretKey, state::foreign};
+use highwater_core::{
+    answer::answer,
     chain::Chain,
     consensus::{Hrs, PublicKey, Signature, Step},
-    keyring::softsign::SecretKey,
-    node::answer,
     privval::message::{BlockId, Message, PartSetHeader, Proposal, SignVoteRequest, Sum, Timestamp, Vote},
     signer::{SignError, Signer},
-    state::foreign,
     watermark::{
         BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, HostId, Identity, Mark, Mode, RECORD_BYTES, Record, Slot, Store,
         image,

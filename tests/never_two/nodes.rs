@@ -10,7 +10,7 @@ use super::{
     mock_node::MockNode,
     signer::Home,
 };
-use highwater::consensus::Step;
+use highwater_core::consensus::Step;
 use std::{
     sync::{
         Mutex,

@@ -4,7 +4,7 @@
 //! lies at it or after it, and all that left from its own place says the same; a proposal must also be of the same time.
 
 use super::asks::Ask;
-use highwater::consensus::{Hrs, Step};
+use highwater_core::consensus::{Hrs, Step};
 
 /// All that happened.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use crate::{
         random::Random,
     },
 };
-use highwater::{
+use highwater_core::{
     consensus::{KeyType, PublicKey},
     privval::{
         ErrorCode,

@@ -4,7 +4,7 @@
 //! types of the wire: sign bytes come from another implementation's encoder, and a message is what its bytes say.
 #![allow(dead_code, unreachable_pub)]
 
-use highwater::{
+use highwater_core::{
     consensus::{PublicKey, Signature},
     privval::message::{self, Message, Sum},
 };

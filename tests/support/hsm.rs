@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use super::signer::Home;
-use highwater::consensus::{KeyType, PublicKey};
+use highwater_core::consensus::{KeyType, PublicKey};
 use std::{
     env,
     fs::{self, File, Permissions},

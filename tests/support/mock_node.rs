@@ -9,7 +9,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use ed25519_consensus::SigningKey;
-use highwater::{
+use highwater_core::{
     consensus::{KeyType, PublicKey},
     privval::{
         frame::LengthPrefix,

@@ -10,7 +10,7 @@ pub mod random;
 pub mod signer;
 pub mod skip;
 
-use highwater::{
+use highwater_core::{
     consensus::{ChainId, PublicKey, Signature, Timestamp},
     privval::{BlockId, Canonical, Kind, extension_sign_bytes, message},
 };

@@ -1,6 +1,6 @@
 //! Highwater as an operator runs it: a throw-away home with keys, state and a `tmkms.toml`, and a process.
 
-use highwater::consensus::{KeyType, PublicKey};
+use highwater_core::consensus::{KeyType, PublicKey};
 use serde_json::Value;
 use std::{
     cell::Cell,

@@ -11,8 +11,8 @@ use crate::{
         yubihsm,
     },
     process::names::Names,
-    signer::SELF_TEST,
 };
+use highwater_core::signer::SELF_TEST;
 use serde_json::json;
 use std::{
     env,

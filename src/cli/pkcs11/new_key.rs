@@ -13,11 +13,11 @@ use crate::{
         watch::watched,
     },
     config::{KeyFormat, KeyRole, pkcs11::spec::ObjectSelector},
-    consensus::{ChainId, PublicKey},
     keyring::{format, pkcs11::error::TokenError, softsign::SecretKey},
     provision::pkcs11::{KeyInfo, KeyName},
 };
 use clap::Args;
+use highwater_core::consensus::{ChainId, PublicKey};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 

@@ -1,16 +1,14 @@
 //! The `[[providers.pkcs11]]` that an operator pastes into the configuration after a key was made. Pure.
 
 use super::hex_of;
-use crate::{
-    config::{
-        KeyRole, PinSource, Pkcs11Config, Pkcs11Key,
-        pkcs11::{
-            profile::{Login, Profile},
-            spec::{ObjectSelector, TokenSelector},
-        },
+use crate::config::{
+    KeyRole, PinSource, Pkcs11Config, Pkcs11Key,
+    pkcs11::{
+        profile::{Login, Profile},
+        spec::{ObjectSelector, TokenSelector},
     },
-    consensus::{ChainId, PublicKey},
 };
+use highwater_core::consensus::{ChainId, PublicKey};
 use std::path::Path;
 
 /// Stands for the chain where none is named. The configuration says that there is no such chain.
@@ -125,10 +123,8 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{Config, Secret},
-        consensus::KeyType,
-    };
+    use crate::config::{Config, Secret};
+    use highwater_core::consensus::KeyType;
 
     const CHAINS: &str = "[[chain]]\nid = \"test-1\"\nkey_format = { type = \"hex\" }\n\
                           [[chain]]\nid = \"test-2\"\nkey_format = { type = \"hex\" }\n\

@@ -6,7 +6,6 @@ use crate::{
         ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PinSource, Pkcs11Config, Sketch,
         pkcs11::{profile::Profile, spec::TokenSelector},
     },
-    consensus::ChainId,
     keyring::{
         child::pin,
         pkcs11::{
@@ -16,6 +15,7 @@ use crate::{
     },
 };
 use clap::Args;
+use highwater_core::consensus::ChainId;
 use std::{
     env, fs,
     path::{Path, PathBuf},

@@ -15,11 +15,10 @@ use crate::{
         profile::{Evidence, Profile},
         spec::ObjectSelector,
     },
-    consensus::PublicKey,
     provision::pkcs11::KeyInfo,
-    signer::SELF_TEST,
 };
 use clap::Args;
+use highwater_core::{consensus::PublicKey, signer::SELF_TEST};
 use serde_json::json;
 use std::time::{Duration, Instant};
 

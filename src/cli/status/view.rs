@@ -1,10 +1,10 @@
 //! The status as a person reads it.
 
 use crate::{
-    consensus::{Hrs, Step},
     record::utc,
     show::status::{ChainStatus, DeviceStatus, Latency, NodeStatus, Status},
 };
+use highwater_core::consensus::{Hrs, Step};
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,

@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     cli::{CliError, Exit, output},
-    disk,
     keyring::yubihsm::client::is_wrong_password,
     provision::yubihsm::{
         setup::{self, Setup as DeviceSetup},
@@ -16,6 +15,7 @@ use crate::{
     record::utc,
 };
 use clap::Args;
+use highwater_core::disk;
 use rand_core::{OsRng, RngCore as _};
 use serde_json::json;
 use std::{

@@ -7,7 +7,6 @@ use crate::{
         ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PasswordSource, Secret, Sketch, YubiHsmAdapter,
         YubiHsmConfig,
     },
-    consensus::{ChainId, PublicKey},
     keyring::{
         device::Trouble,
         yubihsm::{
@@ -20,6 +19,7 @@ use crate::{
     provision::yubihsm::console::{Console, ConsoleError},
 };
 use clap::Args;
+use highwater_core::consensus::{ChainId, PublicKey};
 use std::path::PathBuf;
 
 /// Which device, how to log in, and how the answer looks.

@@ -7,11 +7,10 @@ use super::{
 };
 use crate::{
     cli::{CliError, Exit, output, timing::percentile, watch::shown},
-    consensus::PublicKey,
     provision::yubihsm::console::KeyInfo,
-    signer::SELF_TEST,
 };
 use clap::Args;
+use highwater_core::{consensus::PublicKey, signer::SELF_TEST};
 use serde_json::json;
 use std::time::{Duration, Instant};
 

@@ -15,10 +15,8 @@ use super::{
     reader::{Findings, Table, Value},
     sections::Draft,
 };
-use crate::{
-    consensus::{KeyType, PublicKey},
-    process::sandbox,
-};
+use crate::process::sandbox;
+use highwater_core::consensus::{KeyType, PublicKey};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -352,13 +350,11 @@ fn refuse_algorithm(line: usize, role: KeyRole, profile: &Profile, findings: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::{
-            Config, KeyConfig,
-            tests::{GOOD, accept, assert_one_error, assert_one_warning, errors, warnings},
-        },
-        consensus::ChainId,
+    use crate::config::{
+        Config, KeyConfig,
+        tests::{GOOD, accept, assert_one_error, assert_one_warning, errors, warnings},
     };
+    use highwater_core::consensus::ChainId;
     use std::fs;
 
     const ED25519: &str = "2152f8d19b791d24453242e15f2eab6cb7cffa7b6a5ed30097960e069881db12";

@@ -4,10 +4,8 @@
 //! instead. What a profile leaves out is as PKCS#11 3.0 has it.
 
 use super::profile_reader;
-use crate::{
-    config::{Finding, reader::nearest},
-    consensus::KeyType,
-};
+use crate::config::{Finding, reader::nearest};
+use highwater_core::consensus::KeyType;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt, fs, io,

@@ -6,11 +6,11 @@
 use super::spec::TokenSpec;
 use crate::{
     config::{Config, NodeAddress, PasswordSource, PinSource},
-    disk,
     keyring::pkcs11::error::{ErrorClass, TokenError},
     process::sandbox::{self, ModuleLimits},
     show::web,
 };
+use highwater_core::disk;
 use std::{
     env,
     ffi::OsString,

@@ -1,7 +1,7 @@
 //! What a child process has to know to sign with a token: which module, which token, which keys. No secret.
 
 use super::profile::Profile;
-use crate::consensus::KeyType;
+use highwater_core::consensus::KeyType;
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
 

@@ -20,7 +20,7 @@ use self::{
     spawner::Spawner,
 };
 use super::device::{Opener, Session, Trouble};
-use crate::consensus::{PublicKey, Signature};
+use highwater_core::consensus::{PublicKey, Signature};
 use std::{
     io,
     os::unix::net::UnixStream,

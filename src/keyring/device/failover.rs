@@ -4,7 +4,7 @@
 //! two answers to one request can differ (in ECDSA) and still never conflict.
 
 use super::{Device, Submitted};
-use crate::{
+use highwater_core::{
     consensus::{PublicKey, Signature},
     signer::{Pending, SignError, Signer},
 };

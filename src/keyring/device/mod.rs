@@ -7,9 +7,9 @@
 
 pub mod failover;
 
-use crate::{
+use crate::record::{foreign::ForeignText, histogram::Histogram, quiet::Rate};
+use highwater_core::{
     consensus::{ChainId, PublicKey, Signature},
-    record::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
     signer::{SELF_TEST, SignError},
 };
 use rand_core::{OsRng, RngCore as _};

@@ -1,13 +1,11 @@
 //! A device that fails on demand: what its callers see, and for how long.
 
 use super::*;
-use crate::{
-    keyring::{
-        device::failover::{DeviceKey, Place},
-        softsign::SecretKey,
-    },
-    signer::Signer,
+use crate::keyring::{
+    device::failover::{DeviceKey, Place},
+    softsign::SecretKey,
 };
+use highwater_core::signer::Signer;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use zeroize::Zeroizing;
 

@@ -1,6 +1,6 @@
 //! Public keys as PKCS#11 attributes carry them. Pure.
 
-use crate::consensus::{KeyType, PublicKey};
+use highwater_core::consensus::{KeyType, PublicKey};
 
 /// `CKA_EC_PARAMS` of a secp256k1 key: the object identifier 1.3.132.0.10 in DER.
 pub(crate) const SECP256K1_PARAMS: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a];

@@ -3,10 +3,10 @@
 use super::module::PinState;
 use crate::{
     config::pkcs11::spec::{ObjectSelector, TokenSelector},
-    consensus::KeyType,
     record::foreign::ForeignText,
 };
 use cryptoki::error::{Error, RvError};
+use highwater_core::consensus::KeyType;
 use std::{fmt, path::PathBuf};
 
 /// What to do about a [`TokenError`].

@@ -10,7 +10,6 @@ use crate::{
         reach::Reach,
         spec::{KeySpec, TokenSpec},
     },
-    consensus::KeyType,
     keyring::{
         child::protocol::{SignRequest, encode_answer, read_frame, read_json, write_frame},
         device::Trouble,
@@ -20,6 +19,7 @@ use crate::{
         sandbox::{self, memory},
     },
 };
+use highwater_core::consensus::KeyType;
 use std::{env, io};
 
 /// The program of the hidden command `hsm-child`: its stream is standard input. Ends with the stream.

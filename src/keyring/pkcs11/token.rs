@@ -9,12 +9,9 @@ use super::{
     error::TokenError,
     module::{Module, PinState, TokenInfo},
 };
-use crate::{
-    config::pkcs11::{
-        profile::{Ed25519Numbers, Login, Profile, SessionMode},
-        spec::{ObjectSelector, TokenSelector},
-    },
-    consensus::{KeyType, PublicKey, Signature},
+use crate::config::pkcs11::{
+    profile::{Ed25519Numbers, Login, Profile, SessionMode},
+    spec::{ObjectSelector, TokenSelector},
 };
 use cryptoki::{
     context::Pkcs11,
@@ -25,6 +22,7 @@ use cryptoki::{
     slot::Slot,
     types::RawAuthPin,
 };
+use highwater_core::consensus::{KeyType, PublicKey, Signature};
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use zeroize::Zeroizing;

@@ -5,9 +5,9 @@
 use super::{SecretKey, public_of_seed};
 use crate::{
     config::{KeyEncoding, KeyRole},
-    consensus::PublicKey,
     keyring::Secret,
 };
+use highwater_core::consensus::PublicKey;
 use serde::Deserialize;
 use std::{fmt, str};
 use subtle::ConstantTimeEq as _;

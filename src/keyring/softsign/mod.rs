@@ -11,13 +11,15 @@ use super::{
 };
 use crate::{
     config::{KeyEncoding, KeyRole},
-    consensus::{PublicKey, Signature},
     process::sandbox::memory,
-    signer::{SignError, Signer},
 };
 use ed25519_dalek::{
     VerifyingKey,
     hazmat::{ExpandedSecretKey, raw_sign},
+};
+use highwater_core::{
+    consensus::{PublicKey, Signature},
+    signer::{SignError, Signer},
 };
 use k256::ecdsa::signature::Signer as _;
 use sha2::Sha512;
@@ -161,7 +163,7 @@ impl Signer for Secp256k1 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consensus::KeyType;
+    use highwater_core::consensus::KeyType;
     use sha2::Digest as _;
 
     const SEED: [u8; 32] = [0x42; 32];

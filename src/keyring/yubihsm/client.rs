@@ -4,10 +4,10 @@
 
 use crate::{
     config::{YubiHsmAdapter, YubiHsmConfig},
-    consensus::{KeyType, PublicKey, Signature},
     keyring::device::Trouble,
     process::{names::Names, panic::contain},
 };
+use highwater_core::consensus::{KeyType, PublicKey, Signature};
 use k256::ecdsa::{Signature as EcdsaSignature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -317,7 +317,8 @@ fn not_opened(error: &Error, auth_key: u16) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{keyring::softsign::SecretKey, signer::Signer};
+    use crate::keyring::softsign::SecretKey;
+    use highwater_core::signer::Signer;
     use std::net::TcpListener;
 
     fn software_key() -> Box<dyn Signer> {

@@ -29,9 +29,9 @@ use super::{
 };
 use crate::{
     config::{Config, KeyConfig, KeyRole, YubiHsmConfig},
-    consensus::{ChainId, PublicKey},
     process::names::Names,
 };
+use highwater_core::consensus::{ChainId, PublicKey};
 use public_keys::Finder;
 use session::{Key, YubiHsmOpener};
 use std::{collections::BTreeMap, io, sync::Arc};

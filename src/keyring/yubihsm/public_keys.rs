@@ -7,9 +7,11 @@
 use super::{access::Access, keys_of, lane::Lane};
 use crate::{
     config::{ChainConfig, Config, KeyRole, YubiHsmConfig},
-    consensus::{KeyType, PublicKey},
     keyring::{KeyError, device::Trouble},
     process::names::Names,
+};
+use highwater_core::{
+    consensus::{KeyType, PublicKey},
     watermark,
 };
 use std::{
@@ -95,10 +97,9 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::KeyFormat,
+    use crate::{config::KeyFormat, keyring::softsign::SecretKey};
+    use highwater_core::{
         consensus::ChainId,
-        keyring::softsign::SecretKey,
         watermark::{HostId, Identity, Mark, create},
     };
     use std::path::Path;

@@ -3,10 +3,10 @@
 use super::{access::Access, lane::Lane};
 use crate::{
     config::YubiHsmConfig,
-    consensus::{PublicKey, Signature},
     keyring::device::{Opener, Session, Trouble},
     process::names::Names,
 };
+use highwater_core::consensus::{PublicKey, Signature};
 use std::time::{Duration, Instant};
 use tracing::debug;
 

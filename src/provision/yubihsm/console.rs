@@ -2,12 +2,14 @@
 
 use crate::{
     config::KeyRole,
-    consensus::{KeyType, PublicKey, Signature},
     keyring::{
         device::Trouble,
         softsign::SecretKey,
         yubihsm::{access::Access, client::Client, lane::Lane},
     },
+};
+use highwater_core::{
+    consensus::{KeyType, PublicKey, Signature},
     signer::SELF_TEST,
 };
 use std::{

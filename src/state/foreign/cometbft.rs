@@ -2,9 +2,9 @@
 //! and the last signature is kept with the bytes it covers.
 
 use super::{Foreign, MigrationError, Program, decimal};
-use crate::{
+use crate::keyring::softsign::encoding;
+use highwater_core::{
     consensus::{HEIGHT_MAX, Hrs, ROUND_MAX, Signature, Step},
-    keyring::softsign::encoding,
     privval::Canonical,
     watermark::{Identity, Mark},
 };

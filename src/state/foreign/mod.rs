@@ -7,7 +7,7 @@ mod cometbft;
 mod json;
 mod tmkms;
 
-use crate::{
+use highwater_core::{
     consensus::{HEIGHT_MAX, Hrs},
     watermark::{Identity, Mark},
 };

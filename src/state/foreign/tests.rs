@@ -1,9 +1,9 @@
 //! Foreign state files: what is taken, what is not, and what is written back.
 
 use super::*;
-use crate::{
+use crate::keyring::softsign::SecretKey;
+use highwater_core::{
     consensus::{ChainId, Digest, PublicKey, Signature, Step, Target, Timestamp},
-    keyring::softsign::SecretKey,
     privval::{BlockId, Canonical, Kind},
     watermark::Signed,
 };

@@ -2,7 +2,7 @@
 //! kept instead of a signature.
 
 use super::{Foreign, MigrationError, Program, decimal};
-use crate::{
+use highwater_core::{
     consensus::{HEIGHT_MAX, Hrs, ROUND_MAX, Step},
     watermark::Mark,
 };

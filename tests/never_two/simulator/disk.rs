@@ -1,7 +1,7 @@
 //! A disk with a page cache, power cuts, failing operations, and a fuse that ends the process in the middle.
 
 use super::super::dice::Dice;
-use highwater::watermark::{BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, RECORD_BYTES, Record, Slot};
+use highwater_core::watermark::{BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, RECORD_BYTES, Record, Slot};
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard},

@@ -1,15 +1,15 @@
 //! What signs in the simulation: a fast key that is none, a real one in software, and real ones in devices that fail.
 
 use super::{super::dice::Dice, disk::SimDisk};
-use highwater::{
-    consensus::{PublicKey, Signature},
-    keyring::{
-        device::{
-            Device, Equipment, Opener, Session, Trouble,
-            failover::{DeviceKey, Place},
-        },
-        softsign::SecretKey,
+use highwater::keyring::{
+    device::{
+        Device, Equipment, Opener, Session, Trouble,
+        failover::{DeviceKey, Place},
     },
+    softsign::SecretKey,
+};
+use highwater_core::{
+    consensus::{PublicKey, Signature},
     signer::{Pending, SELF_TEST, SignError, Signer},
 };
 use sha2::{Digest as _, Sha256};

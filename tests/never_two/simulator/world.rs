@@ -9,15 +9,14 @@ use super::{
     disk::{FILE, SimDisk, Trouble},
     keys::{KeyKind, public_key},
 };
-use highwater::{
+use highwater_core::{
+    answer::{Outcome, answer},
     chain::Chain,
     consensus::{Hrs, Step},
-    node::answer,
     privval::{
         Refusal,
         message::{Message, Sum},
     },
-    record::event::Outcome,
     watermark::{FILE_BYTES, Header, HostId, Identity, Mark, Mode, Record, Slot, Store, StoreError, image},
 };
 use prost::Message as _;

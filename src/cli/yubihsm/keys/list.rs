@@ -7,11 +7,11 @@ use super::{
 use crate::{
     cli::{CliError, output},
     config::KeyRole,
-    consensus::PublicKey,
     keyring::format,
     provision::yubihsm::console::KeyInfo,
 };
 use clap::Args;
+use highwater_core::consensus::PublicKey;
 use serde_json::json;
 
 #[derive(Args, Debug)]

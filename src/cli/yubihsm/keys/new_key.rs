@@ -10,7 +10,6 @@ use super::{
 use crate::{
     cli::{CliError, Exit, output, softsign::KeyKind},
     config::{KeyFormat, KeyRole},
-    consensus::{ChainId, PublicKey},
     keyring::format,
     provision::yubihsm::{
         backup,
@@ -20,6 +19,7 @@ use crate::{
     record::utc,
 };
 use clap::Args;
+use highwater_core::consensus::{ChainId, PublicKey};
 use serde_json::json;
 use std::{fs, path::Path, path::PathBuf, str::FromStr};
 

@@ -13,7 +13,6 @@ use crate::{
         softsign::{self, Format},
     },
     config::KeyRole,
-    consensus::KeyType,
     keyring::softsign::SecretKey,
     provision::yubihsm::{
         backup::{self, BackupError},
@@ -22,6 +21,7 @@ use crate::{
     },
 };
 use clap::{Args, ValueEnum};
+use highwater_core::consensus::KeyType;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

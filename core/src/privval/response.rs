@@ -101,7 +101,7 @@ mod tests {
     use crate::consensus::ChainId;
 
     fn vectors() -> serde_json::Value {
-        serde_json::from_str(include_str!("../../tests/vectors/wire.json")).unwrap()
+        serde_json::from_str(include_str!("../../../tests/vectors/wire.json")).unwrap()
     }
 
     fn vector(name: &str, form: &str) -> Vec<u8> {

@@ -10,6 +10,7 @@ compile_error!("a broken signer is never built for use");
 /// `broken!("name" => statement)`: the statement, if this is a broken build and the variable `HIGHWATER_BROKEN` names
 /// this bug.
 #[cfg(highwater_broken)]
+#[macro_export]
 macro_rules! broken {
     ($bug:literal => $statement:stmt) => {
         if $crate::broken::is($bug) {
@@ -20,13 +21,14 @@ macro_rules! broken {
 
 /// Nothing.
 #[cfg(not(highwater_broken))]
+#[macro_export]
 macro_rules! broken {
     ($bug:literal => $statement:stmt) => {};
 }
 
 /// Whether this process has the bug.
 #[cfg(highwater_broken)]
-pub(crate) fn is(bug: &str) -> bool {
+pub fn is(bug: &str) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     CHOSEN.get_or_init(|| std::env::var("HIGHWATER_BROKEN").ok()).as_deref() == Some(bug)
 }

@@ -14,7 +14,7 @@ fn chain(id: &str) -> ChainId {
 
 /// Every message of `tests/vectors/sign_bytes.json`: computed by CometBFT v0.38.25.
 fn vectors() -> Vec<serde_json::Value> {
-    let text = include_str!("../../tests/vectors/sign_bytes.json");
+    let text = include_str!("../../../tests/vectors/sign_bytes.json");
     let json: serde_json::Value = serde_json::from_str(text).unwrap();
     json["vectors"].as_array().unwrap().clone()
 }
@@ -70,7 +70,7 @@ fn every_extension_vector_is_reproduced() {
 
 #[test]
 fn raw_bytes_are_those_of_celestia() {
-    let text = include_str!("../../tests/vectors/wire.json");
+    let text = include_str!("../../../tests/vectors/wire.json");
     let json: serde_json::Value = serde_json::from_str(text).unwrap();
     let expected = json["celestia_raw_bytes"]["sign_bytes"].as_str().unwrap();
     assert_eq!(raw_sign_bytes(&chain("test-chain"), &[1, 2, 3], "fibre/pp:v0"), hex(expected));

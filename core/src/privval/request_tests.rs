@@ -254,7 +254,7 @@ fn what_does_not_decode_is_answered_if_its_kind_is_known() {
 
 #[test]
 fn requests_of_the_vectors_are_understood() {
-    let json: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/wire.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(include_str!("../../../tests/vectors/wire.json")).unwrap();
     let body = |name: &str| {
         let found = json["messages"].as_array().unwrap().iter().find(|m| m["name"].as_str().unwrap().starts_with(name));
         subtle_encoding::hex::decode(found.unwrap()["delimited"].as_str().unwrap()).unwrap()
