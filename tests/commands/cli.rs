@@ -15,17 +15,23 @@ use std::{
 use subtle_encoding::{base64, hex};
 
 const VERSION: &str = concat!("highwater ", env!("CARGO_PKG_VERSION"), "\n");
-/// A command, its exit code, and fragments of its standard output and standard error, as `Answer::assert` reads them.
-type Case = (&'static str, i32, &'static str, &'static str);
+/// A command and its exit code. Its words are in `tests/cmd/`.
+type Case = (&'static str, i32);
 
-/// Runs the cases one after the other. What fails or only looks changes nothing.
+/// Runs the cases one after the other. What fails or only looks changes nothing. A refusal goes to standard error, a finding
+/// to standard output.
 #[track_caller]
 fn table(home: &Home, cases: &[Case]) {
-    for (words, code, stdout, stderr) in cases {
+    for (words, code) in cases {
         let before = home.snapshot();
         let answer = home.run(words);
         eprintln!("$ highwater {words}\n{}{}[{}]\n", answer.stdout, answer.stderr, answer.code);
-        answer.assert(*code, stdout, stderr);
+        assert_eq!(answer.code, *code, "{words}: {answer:?}");
+        match *code {
+            0 => {}
+            1 | 2 => assert!(answer.stderr.is_empty() && !answer.stdout.is_empty(), "{words}: {answer:?}"),
+            _ => assert!(answer.stdout.is_empty() && !answer.stderr.is_empty(), "{words}: {answer:?}"),
+        }
         let only_looks = words.contains("show") || words.contains("check");
         if only_looks {
             home.assert_untouched(&before, words);
@@ -56,38 +62,38 @@ fn help_version_and_typing_mistakes() {
     table(
         &home,
         &[
-            ("version", 0, VERSION, ""),
-            ("--version", 0, VERSION, ""),
-            ("-V", 0, VERSION, ""),
-            ("--help", 0, "Usage: highwater|check|init|pkcs11|softsign|start|state|status|version", ""),
-            ("state --help", 0, "export|import|init|raise|show", ""),
-            ("help softsign", 0, "keygen|import", ""),
-            ("pkcs11 --help", 0, "delete|generate|import|keys|test|tokens", ""),
-            ("pkcs11 import a.key --id 1 --label a", 64, "", "expected hex, two digits for each byte"),
-            ("pkcs11 import a.key --id 01", 64, "", "--label <TEXT>"),
-            ("pkcs11 test --id 01 --label a", 64, "", "'--id <HEX>' cannot be used with '--label <TEXT>'"),
-            ("pkcs11 test --id 01 --count 0", 64, "", "0 is not in 1.."),
-            ("pkcs11 keys list --pin-file a --pin-fd 3", 64, "", "cannot be used with '--pin-fd <N>'"),
-            ("", 64, "", "Usage: highwater|check|init|pkcs11|softsign|start|state|status|version"),
-            ("state", 64, "", "Usage: highwater state|export|import|init|raise|show"),
-            ("softsign", 64, "", "Usage: highwater softsign|keygen|import"),
-            ("sing", 64, "", "unrecognized subcommand 'sing'"),
-            ("stat", 64, "", "unrecognized subcommand 'stat'|start|state"),
-            ("start --foo", 64, "", "unexpected argument '--foo'"),
-            ("start --log-format xml", 64, "", "'xml'|json, text"),
-            ("state export", 64, "", "--format <FORMAT>"),
-            ("state export --format horcrux", 64, "", "'horcrux'|cometbft, tmkms"),
-            ("state raise", 64, "", "--height <H>"),
-            ("state raise --height 0", 64, "", "0 is not in 1.."),
-            ("state raise --height -5", 64, "", "'-5'|unexpected argument"),
-            ("state init --height 5 --never-signed", 64, "", "'--height <H>' cannot be used with '--never-signed'"),
-            ("state init --height 9223372036854775808", 64, "", "9223372036854775808 is not in 1.."),
-            ("softsign keygen", 64, "", "<PATH>"),
-            ("softsign import one", 64, "", "<OUT>"),
-            ("softsign keygen -t bls a.key", 64, "", "'bls'|account, consensus"),
-            ("init", 64, "", "<PATH>"),
-            ("init -n nonet .", 64, "", "\"nonet\"|core, cosmoshub, irishub, osmosis, sentinelhub"),
-            ("init -n osmosis,nonet .", 64, "", "\"nonet\""),
+            ("version", 0),
+            ("--version", 0),
+            ("-V", 0),
+            ("--help", 0),
+            ("state --help", 0),
+            ("help softsign", 0),
+            ("pkcs11 --help", 0),
+            ("pkcs11 import a.key --id 1 --label a", 64),
+            ("pkcs11 import a.key --id 01", 64),
+            ("pkcs11 test --id 01 --label a", 64),
+            ("pkcs11 test --id 01 --count 0", 64),
+            ("pkcs11 keys list --pin-file a --pin-fd 3", 64),
+            ("", 64),
+            ("state", 64),
+            ("softsign", 64),
+            ("sing", 64),
+            ("stat", 64),
+            ("start --foo", 64),
+            ("start --log-format xml", 64),
+            ("state export", 64),
+            ("state export --format horcrux", 64),
+            ("state raise", 64),
+            ("state raise --height 0", 64),
+            ("state raise --height -5", 64),
+            ("state init --height 5 --never-signed", 64),
+            ("state init --height 9223372036854775808", 64),
+            ("softsign keygen", 64),
+            ("softsign import one", 64),
+            ("softsign keygen -t bls a.key", 64),
+            ("init", 64),
+            ("init -n nonet .", 64),
+            ("init -n osmosis,nonet .", 64),
         ],
     );
     assert_eq!(home.run("version").stdout, VERSION);
@@ -99,47 +105,41 @@ fn the_life_of_a_watermark() {
     home.write("garbage", "what is this");
     home.write("garbage.json", "{ \"height\": ");
     home.write("empty", "");
-    let missing = "there is no state file|`highwater state init --never-signed`|`highwater state import FILE`";
     table(
         &home,
         &[
-            ("state show", 66, "", missing),
-            ("state raise --height 5", 66, "", missing),
-            ("state export --format tmkms", 66, "", missing),
-            ("start", 65, "", "no chain can sign|test-1: |there is no state file"),
-            ("state init", 64, "", "--never-signed for a new key, --height H"),
-            ("state import nowhere", 66, "", "cannot import nowhere: there is no such file"),
-            ("state import garbage", 65, "", "cannot import garbage: it is no JSON state file"),
-            ("state import empty", 65, "", "cannot import empty: it is no JSON state file"),
-            ("state import", 66, "", "cannot import watermark: there is no such file"),
-            ("state import garbage.json", 65, "", "cannot import garbage.json: it is no JSON state file"),
-            ("state init --never-signed", 0, "made\n|mark      height 0 round 0 proposal (nothing signed yet)", ""),
-            ("state init --never-signed", 73, "", "exists and is never overwritten|`highwater state raise`"),
-            ("state init --height 5", 73, "", "exists and is never overwritten"),
-            ("state show", 0, "chain     test-1|mode      active|sequence  1\n|file      watermark.highwater", ""),
-            ("state raise --height 5", 0, "raised\n|mark      height 5, all of it (nothing at or below is signed)", ""),
-            ("state raise --height 5", 65, "", "is at 5/|only moves forward|Nothing was changed"),
-            ("state raise --height 4", 65, "", "is at 5/|only moves forward|Nothing was changed"),
-            ("state raise --height 9 --json", 0, "{\"chain_id\":\"test-1\"|\"height\":9", ""),
-            ("state import garbage", 65, "", "cannot import garbage: it is no JSON state file"),
-            ("state import nowhere", 66, "", "cannot import nowhere: there is no such file"),
-            ("state import watermark.highwater", 65, "", "a working state file of this machine"),
-            ("state import", 65, "", "it is the tombstone that Highwater leaves"),
-            ("state export --format tmkms -o tmkms.toml", 73, "", "cannot create tmkms.toml: File exists"),
-            ("state export --format tmkms -o no/where", 73, "", "cannot create no/where"),
-            ("state show", 0, "mode      active", ""),
-            (
-                "state export --format tmkms -o exported",
-                0,
-                "",
-                "watermark.highwater is retired|`highwater state import`",
-            ),
-            ("state show", 0, "mode      retired: exported to another program", ""),
-            ("state raise --height 10", 65, "", "was retired at 9/"),
-            ("state import watermark.highwater", 65, "", "was retired at 9/|`highwater state import FILE`"),
-            ("state import exported", 65, "", "was retired at 9/end|`highwater state init --height H`"),
-            ("state export --format tmkms", 0, "", "tmkms goes on from watermark|was handed out before"),
-            ("state export --format cometbft", 0, "\"height\":\"9\"", "was handed out before"),
+            ("state show", 66),
+            ("state raise --height 5", 66),
+            ("state export --format tmkms", 66),
+            ("start", 65),
+            ("state init", 64),
+            ("state import nowhere", 66),
+            ("state import garbage", 65),
+            ("state import empty", 65),
+            ("state import", 66),
+            ("state import garbage.json", 65),
+            ("state init --never-signed", 0),
+            ("state init --never-signed", 73),
+            ("state init --height 5", 73),
+            ("state show", 0),
+            ("state raise --height 5", 0),
+            ("state raise --height 5", 65),
+            ("state raise --height 4", 65),
+            ("state raise --height 9 --json", 0),
+            ("state import garbage", 65),
+            ("state import nowhere", 66),
+            ("state import watermark.highwater", 65),
+            ("state import", 65),
+            ("state export --format tmkms -o tmkms.toml", 73),
+            ("state export --format tmkms -o no/where", 73),
+            ("state show", 0),
+            ("state export --format tmkms -o exported", 0),
+            ("state show", 0),
+            ("state raise --height 10", 65),
+            ("state import watermark.highwater", 65),
+            ("state import exported", 65),
+            ("state export --format tmkms", 0),
+            ("state export --format cometbft", 0),
         ],
     );
     assert_eq!(mode_of(&home, "watermark.highwater"), 0o600);
@@ -174,16 +174,16 @@ fn public_key_hex() -> String {
 fn a_state_file_is_made_only_where_there_is_a_place_and_a_key_for_it() {
     let home = Home::with_chain();
     replace_in(&home, "tmkms.toml", "\"watermark\"", "\"no/watermark\"");
-    table(&home, &[("state init --never-signed", 73, "", "cannot create state file no/watermark.highwater")]);
+    table(&home, &[("state init --never-signed", 73)]);
     let home = Home::with_chain();
     fs::remove_file(home.path("consensus.key")).unwrap();
     table(
         &home,
         &[
-            ("state init --never-signed", 66, "", "there is no consensus.key: correct the path"),
+            ("state init --never-signed", 66),
             // A key may come with a late mount, a state file is made by a person.
-            ("start", 65, "", "no chain can sign|there is no consensus.key|there is no state file"),
-            ("check", 2, "fail  chain test-1: there is no consensus.key", ""),
+            ("start", 65),
+            ("check", 2),
         ],
     );
 }
@@ -193,15 +193,9 @@ fn a_state_file_that_cannot_be_trusted_stops_every_command() {
     let home = Home::with_chain();
     home.run("state init --height 7").assert(0, "made", "");
     chmod(&home, "watermark.highwater", 0o620);
-    let writable = "can be written by other users (mode 0620)|`chmod 600 watermark.highwater`";
     table(
         &home,
-        &[
-            ("state raise --height 9", 77, "", writable),
-            ("state export --format tmkms -o exported", 77, "", writable),
-            ("start", 65, "", writable),
-            ("check", 2, writable, ""),
-        ],
+        &[("state raise --height 9", 77), ("state export --format tmkms -o exported", 77), ("start", 65), ("check", 2)],
     );
     chmod(&home, "watermark.highwater", 0o600);
 
@@ -209,18 +203,10 @@ fn a_state_file_that_cannot_be_trusted_stops_every_command() {
     let mut bytes = fs::read(home.path("watermark.highwater")).unwrap();
     bytes[2 * 4096 + 60] ^= 1;
     fs::write(home.path("watermark.highwater"), bytes).unwrap();
-    table(
-        &home,
-        &[
-            ("state show", 65, "", "state file watermark.highwater|7/"),
-            ("state raise --height 9", 65, "", "state file watermark.highwater|7/"),
-            ("start", 65, "", "no chain can sign|7/"),
-            ("check", 2, "fail  chain test-1: state file watermark.highwater", ""),
-        ],
-    );
+    table(&home, &[("state show", 65), ("state raise --height 9", 65), ("start", 65), ("check", 2)]);
 
     home.write("watermark.highwater", "");
-    table(&home, &[("start", 65, "", "is damaged: its header is blank"), ("check", 2, "is damaged", "")]);
+    table(&home, &[("start", 65), ("check", 2)]);
 
     // The file of another key.
     fs::remove_file(home.path("watermark.highwater")).unwrap();
@@ -229,13 +215,7 @@ fn a_state_file_that_cannot_be_trusted_stops_every_command() {
     home.run("state init --never-signed").assert(0, "made", "");
     fs::remove_file(home.path("consensus.key")).unwrap();
     home.run("softsign keygen consensus.key").assert(0, "made", "");
-    table(
-        &home,
-        &[
-            ("start", 65, "", "no chain can sign|state file watermark.highwater"),
-            ("check", 2, "fail  chain test-1", ""),
-        ],
-    );
+    table(&home, &[("start", 65), ("check", 2)]);
 }
 
 #[test]
@@ -245,31 +225,23 @@ fn several_chains_are_told_apart() {
     let second = "[[chain]]\nid = \"test-2\"\nkey_format = { type = \"hex\" }\nstate_file = \"second\"\n";
     let text = fs::read_to_string(home.path("tmkms.toml")).unwrap();
     home.write("tmkms.toml", text + second);
-    let which = "name one of the chains with --chain: test-1, test-2";
     table(
         &home,
         &[
-            ("state show", 64, "", which),
-            ("state init --never-signed", 64, "", which),
-            ("state raise --height 5", 64, "", which),
-            ("state import tmkms.toml", 64, "", which),
-            ("state export --format tmkms -o exported", 64, "", which),
-            ("state show --chain test-3", 64, "", "no chain test-3 in the configuration|test-1, test-2"),
-            ("state init --chain test-2 --height 8", 0, "chain     test-2|height 8|file      second.highwater", ""),
-            ("state init --chain test-1 --never-signed", 0, "chain     test-1|file      watermark.highwater", ""),
-            ("state show --chain test-2", 0, "height 8", ""),
+            ("state show", 64),
+            ("state init --never-signed", 64),
+            ("state raise --height 5", 64),
+            ("state import tmkms.toml", 64),
+            ("state export --format tmkms -o exported", 64),
+            ("state show --chain test-3", 64),
+            ("state init --chain test-2 --height 8", 0),
+            ("state init --chain test-1 --never-signed", 0),
+            ("state show --chain test-2", 0),
         ],
     );
     // One chain's file is no other's.
     fs::copy(home.path("second.highwater"), home.path("watermark.highwater")).unwrap();
-    table(
-        &home,
-        &[
-            ("state raise --height 50", 64, "", which),
-            ("state raise --chain test-1 --height 50", 65, "", "state file watermark.highwater|test-2"),
-            ("check", 2, "fail  chain test-1: state file watermark.highwater|warn  chain test-2: no [[validator]]", ""),
-        ],
-    );
+    table(&home, &[("state raise --height 50", 64), ("state raise --chain test-1 --height 50", 65), ("check", 2)]);
 }
 
 #[test]
@@ -306,10 +278,7 @@ fn a_running_signer_keeps_its_state_to_itself() {
         home.assert_untouched(&before, words);
     }
     assert!(signer.terminate().success());
-    table(
-        &home,
-        &[("state export --format tmkms -o exported", 0, "", "is retired"), ("state show", 0, "mode      retired", "")],
-    );
+    table(&home, &[("state export --format tmkms -o exported", 0), ("state show", 0)]);
 }
 
 #[test]
@@ -412,30 +381,24 @@ fn a_key_is_never_overwritten_and_never_taken_from_where_others_can_read_it() {
     home.write("short.in", base64::encode(&seed()[..31]));
     home.write("open.in", base64::encode(seed()));
     chmod(&home, "open.in", 0o640);
-    let exists = "already exists, and a key is never overwritten";
     table(
         &home,
         &[
-            ("softsign keygen new.key", 0, "made new.key\nkey      ed25519:|address  ", ""),
-            ("softsign keygen new.key", 73, "", exists),
-            ("softsign keygen -t account account.key", 0, "made account.key\nkey      secp256k1:|address  ", ""),
-            ("softsign keygen -t consensus account.key", 73, "", exists),
-            ("softsign import seed.in new.key", 73, "", exists),
-            ("softsign import json.in new.key", 73, "", exists),
-            ("softsign keygen no/where.key", 73, "", "cannot create no/where.key"),
-            ("softsign import nowhere.in other.key", 66, "", "there is no nowhere.in"),
-            ("softsign import . other.key", 66, "", ". is not a regular file"),
-            (
-                "softsign import open.in other.key",
-                77,
-                "",
-                "open.in is open to other users (mode 0640): run `chmod 600 open.in`",
-            ),
-            ("softsign import rubbish.in other.key", 65, "", "rubbish.in holds no usable key"),
-            ("softsign import short.in other.key", 65, "", "short.in holds no usable key"),
-            ("softsign import -f json seed.in other.key", 65, "", "seed.in holds no usable key"),
-            ("softsign import -f base64 json.in other.key", 65, "", "json.in holds no usable key"),
-            ("softsign import -t account json.in other.key", 65, "", "json.in holds no usable key"),
+            ("softsign keygen new.key", 0),
+            ("softsign keygen new.key", 73),
+            ("softsign keygen -t account account.key", 0),
+            ("softsign keygen -t consensus account.key", 73),
+            ("softsign import seed.in new.key", 73),
+            ("softsign import json.in new.key", 73),
+            ("softsign keygen no/where.key", 73),
+            ("softsign import nowhere.in other.key", 66),
+            ("softsign import . other.key", 66),
+            ("softsign import open.in other.key", 77),
+            ("softsign import rubbish.in other.key", 65),
+            ("softsign import short.in other.key", 65),
+            ("softsign import -f json seed.in other.key", 65),
+            ("softsign import -f base64 json.in other.key", 65),
+            ("softsign import -t account json.in other.key", 65),
         ],
     );
     assert_eq!(mode_of(&home, "new.key"), 0o600);
@@ -514,36 +477,24 @@ fn init_makes_key_and_state_of_a_new_validator_in_one_go() {
 #[test]
 fn check_finds_what_is_wrong_and_changes_nothing() {
     let home = Home::with_chain();
-    table(
-        &home,
-        &[("check", 2, "ok    ./tmkms.toml|ok    chain test-1: key |fail  chain test-1: there is no state file", "")],
-    );
+    table(&home, &[("check", 2)]);
     home.run("state init --never-signed").assert(0, "made", "");
-    let good = "ok    ./tmkms.toml is a configuration|ok    chain test-1: key |validator address|is at 0/0/proposal";
-    table(&home, &[("check", 0, good, "")]);
+    table(&home, &[("check", 0)]);
 
     replace_in(&home, "tmkms.toml", "[[validator]]\n", "[[validator]]\ntimeout = 3\n");
-    table(&home, &[("check", 1, "warn  ./tmkms.toml:6: `timeout`|ok    chain test-1", "")]);
+    table(&home, &[("check", 1)]);
     chmod(&home, "consensus.key", 0o644);
-    let open = "fail  chain test-1: consensus.key is open to other users|`chmod 600 consensus.key`|warn  ";
-    table(&home, &[("check", 2, open, ""), ("start", 65, "", "no chain can sign|`chmod 600 consensus.key`")]);
+    table(&home, &[("check", 2), ("start", 65)]);
     chmod(&home, "consensus.key", 0o600);
     replace_in(&home, "tmkms.toml", "timeout = 3", "timeuot = 3");
-    table(&home, &[("check", 2, "fail  ./tmkms.toml:6: |did you mean `timeout`?", "")]);
-    table(
-        &home,
-        &[("check -c none.toml", 2, "fail  none.toml: the configuration cannot be read|-c or TMKMS_CONFIG_FILE", "")],
-    );
+    table(&home, &[("check", 2)]);
+    table(&home, &[("check -c none.toml", 2)]);
 
     let home = Home::with_chain();
     home.write("watermark", r#"{"height":"9","round":"0","step":1,"block_id":null}"#);
-    let theirs = "watermark is another program's, which `start` never takes over|run `highwater state import`";
-    table(&home, &[("check", 2, theirs, ""), ("start", 65, "", theirs)]);
+    table(&home, &[("check", 2), ("start", 65)]);
     home.write("watermark", r#"{"height":"9","round":0,"step":1}"#);
-    table(
-        &home,
-        &[("check", 2, theirs, ""), ("start", 65, "", theirs), ("state import", 65, "", "without the sign bytes")],
-    );
+    table(&home, &[("check", 2), ("start", 65), ("state import", 65)]);
 }
 
 #[test]
@@ -551,19 +502,17 @@ fn mistakes_in_the_configuration_are_shown_with_their_lines() {
     let home = Home::with_chain();
     replace_in(&home, "tmkms.toml", "key_format", "key_fromat");
     replace_in(&home, "tmkms.toml", "addr = \"unix://", "addr = \"unix:/");
-    let all =
-        "./tmkms.toml has 3 errors:\n|./tmkms.toml:1: |./tmkms.toml:3: |did you mean `key_format`?|./tmkms.toml:6: ";
     for command in ["start", "state show", "state init --never-signed", "state import a", "state raise --height 1"] {
-        table(&home, &[(command, 78, "", all)]);
+        table(&home, &[(command, 78)]);
     }
-    table(&home, &[("check", 2, "fail  ./tmkms.toml:1: |fail  ./tmkms.toml:3: |fail  ./tmkms.toml:6: ", "")]);
+    table(&home, &[("check", 2)]);
 
     // A line with a secret in it is named, not shown.
     let secret = String::from_utf8(base64::encode(seed())).unwrap();
     home.write("tmkms.toml", format!("[[providers.yubihsm]]\nauth = {{ key = 1, password = \"{secret} }}\n"));
-    table(&home, &[("start", 78, "", "tmkms.toml:2: this is not TOML"), ("check", 2, "tmkms.toml:2: ", "")]);
+    table(&home, &[("start", 78), ("check", 2)]);
     home.write("tmkms.toml", b"\xff\xfe");
-    table(&home, &[("start", 78, "", "it must be UTF-8 text")]);
+    table(&home, &[("start", 78)]);
 }
 
 #[test]
