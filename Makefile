@@ -27,7 +27,7 @@ test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM in
 	@tests/install/filepv.sh >/dev/null
 	$(CARGO) test --locked
 	$(CARGO) build --locked --release
-	HIGHWATER_BINARY=$(CURDIR)/target/release/highwater $(CARGO) test --locked --test yubihsm --test yubihsm_cli
+	HIGHWATER_BINARY=$(CURDIR)/target/release/highwater $(CARGO) test --locked --test devices yubihsm
 
 test-fast: ## Run the unit tests only
 	$(CARGO) test --locked --lib

@@ -46,10 +46,10 @@ run() { "$@" 2>&1 | tee -a "$log"; }
 export HIGHWATER_STEPS=${HIGHWATER_STEPS:-1000000} HIGHWATER_KILLS=${HIGHWATER_KILLS:-200}
 export HIGHWATER_SEED=${HIGHWATER_SEED:-$RANDOM} HIGHWATER_POWERCUTS=${HIGHWATER_POWERCUTS:-5}
 say "seed $HIGHWATER_SEED"
-run "$cargo" test --locked --profile assurance --test durable_first --test never_two --test hostile --test hostile_crowd \
-  --test powercut -- --nocapture
+run "$cargo" test --locked --profile assurance --test durable_first --test never_two --test fail_closed --test powercut \
+  -- --nocapture
 unset HIGHWATER_STEPS HIGHWATER_KILLS HIGHWATER_SEED
-run "$cargo" test --locked --test broken_variants -- --include-ignored --nocapture
+run "$cargo" test --locked --test project broken_variants -- --include-ignored --nocapture
 
 export RUSTC_BOOTSTRAP=1
 for target in fuzz/targets/*.rs; do

@@ -1,7 +1,7 @@
 //! Deliberate bugs, one at a time, to prove that the tests would notice them.
 //!
 //! `broken!` marks where a bug can be switched on and says what it does. It is nothing at all unless the compiler is
-//! told `--cfg highwater_broken`, which only `tests/broken_variants.rs` does. No feature of the crate turns it on, and
+//! told `--cfg highwater_broken`, which only `tests/project/broken_variants.rs` does. No feature of the crate turns it on, and
 //! a build without debug assertions refuses it.
 
 #[cfg(all(highwater_broken, not(debug_assertions)))]

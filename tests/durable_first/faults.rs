@@ -3,12 +3,12 @@
 use crate::{
     CHAIN, OTHER, PROMISE,
     history::{Ask, History},
-    strace::{self, Attached, Event},
     support::{
         assert_alive,
         assurance::report,
         mock_node::{MockNode, Session},
         signer::{Home, Signer},
+        strace::{self, Attached, Event},
     },
 };
 use std::{collections::BTreeMap, fs};

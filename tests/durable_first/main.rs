@@ -19,7 +19,6 @@ mod faults;
 mod history;
 mod kills;
 mod order;
-mod strace;
 
 /// The promise, as reports name it.
 const PROMISE: &str = "durable first";

@@ -3,12 +3,12 @@
 use crate::{
     CHAIN, OTHER, PROMISE,
     history::{Ask, History},
-    strace::{self, Call, Event, OUTPUT},
     support::{
         assurance::report,
         canonical,
         mock_node::{MockNode, Session},
         signer::Home,
+        strace::{self, Call, Event, OUTPUT},
     },
 };
 use highwater_core::{

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the CometBFT nodes that tests/cometbft.rs runs, each where it looks for it:
+# Installs the CometBFT nodes that tests/cometbft/ runs, each where it looks for it:
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/cometbft/VERSION/cometbft
 #

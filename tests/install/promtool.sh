@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the promtool that tests/monitoring.rs runs, where it looks for it:
+# Installs the promtool that tests/machine/monitoring.rs runs, where it looks for it:
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/bin/promtool
 #

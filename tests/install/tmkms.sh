@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the tmkms that tests/tmkms.rs runs, where it looks for it:
+# Installs the tmkms that tests/cometbft/tmkms.rs runs, where it looks for it:
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/tmkms-0.15.0/bin/tmkms
 #

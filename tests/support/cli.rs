@@ -1,8 +1,6 @@
 //! The real `highwater` in a directory of its own, under a deadline, and never with a secret in what it prints.
 
-#[path = "binary.rs"]
-pub mod binary;
-
+use super::binary;
 use sha2::{Digest as _, Sha256, Sha512};
 use std::{
     collections::BTreeMap,

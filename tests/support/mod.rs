@@ -1,14 +1,21 @@
-//! What the tests of the protocol share: a node that asks, a signer that answers, and a check of its signatures.
+//! What the tests share: nodes that ask, signers that answer, a check of their signatures, devices, commands.
 #![allow(dead_code)]
 
 pub mod assurance;
 pub mod binary;
+pub mod cli;
 pub mod hsm;
 pub mod mock_node;
+pub mod network;
+pub mod plain_node;
 pub mod puppet;
 pub mod random;
+pub mod scene;
 pub mod signer;
 pub mod skip;
+pub mod softhsm;
+pub mod strace;
+pub mod yubihsm;
 
 use highwater_core::{
     consensus::{ChainId, PublicKey, Signature, Timestamp},

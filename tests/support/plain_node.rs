@@ -1,6 +1,6 @@
 //! A validator node on a unix socket: it asks for signatures in the clear, and checks those that it gets.
 
-use crate::support::{PATIENCE, wait_for};
+use super::cli::{PATIENCE, wait_for};
 use highwater_core::{
     consensus::{ChainId, KeyType, PublicKey, Signature, Timestamp},
     privval::{

@@ -59,7 +59,7 @@ const NEVER: &[c_long] = &[
 ];
 
 /// What a running signer calls, whatever the arguments: it reads and writes what is open, connects, waits, makes
-/// threads, and looks at files. `tests/confined.rs` and the whole suite run under it.
+/// threads, and looks at files. `tests/machine/confined.rs` and the whole suite run under it.
 const SIGNER: &[c_long] = &[
     libc::SYS_accept4,
     libc::SYS_brk,

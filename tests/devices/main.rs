@@ -1,0 +1,24 @@
+//! Keys in devices, and the commands that look after them.
+//!
+//! | module | what is shown |
+//! | --- | --- |
+//! | `pkcs11` | tokens through the real signer: keys, PINs, every fault of a module |
+//! | `pkcs11_chaos` | kills and random faults |
+//! | `pkcs11_processes` | the processes of a token, and a real chain |
+//! | `pkcs11_token` | the code below, against SoftHSM alone |
+//! | `pkcs11_cli` | `highwater pkcs11` |
+//! | `yubihsm` | a simulated YubiHSM 2 through the real signer |
+//! | `yubihsm_cli` | `highwater yubihsm` |
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod pkcs11;
+mod pkcs11_chaos;
+mod pkcs11_cli;
+mod pkcs11_processes;
+mod pkcs11_token;
+mod token;
+mod yubihsm;
+mod yubihsm_cli;

@@ -1,0 +1,519 @@
+//! A key in a YubiHSM 2, simulated by the `yubihsm` crate's mock in a process of its own, behind real HTTP: what a node
+//! sees of every fault, and for how long.
+
+use crate::support::{
+    assert_extension_signed, assert_proposal_signed, assert_vote_signed, binary,
+    mock_node::{MockNode, Session, precommit, prevote, proposal},
+    network::{app, lab, node, signer},
+    signer::{Home, Signer, seed},
+    yubihsm::{self as device, Device, say},
+};
+use highwater_core::{
+    consensus::{KeyType, PublicKey},
+    privval::message::{PublicKeySum, RemoteSignerError, Vote},
+};
+use serde_json::Value;
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
+use subtle_encoding::hex;
+
+const CHAIN: &str = "test-chain";
+const OTHER_CHAIN: &str = "other-chain";
+/// `ErrorCode::KeyUnavailable`
+const KEY_UNAVAILABLE: i32 = 104;
+/// What no caller waits longer for, whatever the device does. A node waits 5 s.
+const LONGEST_WAIT: Duration = Duration::from_millis(1500);
+/// Within this a lost session is replaced.
+const HEALED_WITHIN: Duration = Duration::from_secs(1);
+/// After this the back-off of a device that was down has come to an end: at most 5 s, and the probe.
+const PROBED_WITHIN: Duration = Duration::from_secs(8);
+/// A device has 16 sessions, and one that nobody uses lives for 30 s: what the signer opens in that time at most.
+const SESSIONS_SHARE: u64 = 8;
+/// Between two votes of a node.
+const PAUSE: Duration = Duration::from_millis(5);
+/// YubiHSM 2: the longest message it signs with Ed25519.
+const MESSAGE_MAX_BYTES: usize = 2019;
+
+/// A running signer, and a node that asks it for votes of one chain.
+struct Scene {
+    session: Session,
+    key: PublicKey,
+    chain: &'static str,
+    height: i64,
+    signer: Signer,
+    home: Home,
+}
+
+/// What a node saw over a while.
+struct Seen {
+    signed: usize,
+    refused: Vec<RemoteSignerError>,
+    longest: Duration,
+    /// When the last refusal came, from the start of the while.
+    healed: Duration,
+}
+
+impl Scene {
+    /// One chain whose key is on these devices, in their order.
+    fn on(devices: &[&Device]) -> Self {
+        Self::after(devices, || ())
+    }
+
+    /// The same; `change` comes between the making of the state file, for which a device tells its key, and the start.
+    fn after(devices: &[&Device], change: impl FnOnce()) -> Self {
+        Self::with(&devices.iter().map(|device| device.provider(CHAIN)).collect::<String>(), change)
+    }
+
+    /// One chain whose key is where the providers say.
+    fn with(providers: &str, change: impl FnOnce()) -> Self {
+        let home = Home::new().chain_with_key(CHAIN, "", providers);
+        let node = MockNode::unix(&home.path("node.sock")).unwrap();
+        let home = home.node(&node.address(), CHAIN, "").init();
+        change();
+        Self::start(home, &node, CHAIN)
+    }
+
+    fn start(home: Home, node: &MockNode, chain: &'static str) -> Self {
+        let signer = home.start();
+        let session = node.accept().unwrap();
+        Self { session, key: home.public_key(chain), chain, height: 0, signer, home }
+    }
+
+    /// Asks for the next vote: what came, and after how long.
+    fn ask(&mut self) -> (Result<Vote, RemoteSignerError>, Duration) {
+        self.height += 1;
+        let start = Instant::now();
+        let answer = self.session.ask_vote(self.chain, prevote(self.height, 0, Some(7))).unwrap();
+        let wait = start.elapsed();
+        match &answer {
+            Ok(vote) => assert_vote_signed(&self.key, self.chain, vote),
+            Err(refusal) => assert_eq!(refusal.code, KEY_UNAVAILABLE, "{refusal:?}"),
+        }
+        (answer, wait)
+    }
+
+    /// Asks for one vote after the other as long as this takes.
+    fn watch(&mut self, time: Duration) -> Seen {
+        let start = Instant::now();
+        self.watch_until(|_| start.elapsed() >= time)
+    }
+
+    /// Asks for one vote after the other until all is well: 20 signed in a row.
+    fn watch_until_well(&mut self) -> Seen {
+        let deadline = Instant::now() + PROBED_WITHIN;
+        let mut in_a_row = 0;
+        self.watch_until(|signed| {
+            assert!(Instant::now() < deadline, "it does not sign within {PROBED_WITHIN:?}");
+            in_a_row = if signed { in_a_row + 1 } else { 0 };
+            in_a_row == 20
+        })
+    }
+
+    fn watch_until(&mut self, mut done: impl FnMut(bool) -> bool) -> Seen {
+        let start = Instant::now();
+        let mut seen = Seen { signed: 0, refused: Vec::new(), longest: Duration::ZERO, healed: Duration::ZERO };
+        loop {
+            let (answer, wait) = self.ask();
+            seen.longest = seen.longest.max(wait);
+            let signed = answer.is_ok();
+            match answer {
+                Ok(_) => seen.signed += 1,
+                Err(refusal) => {
+                    seen.refused.push(refusal);
+                    seen.healed = start.elapsed();
+                }
+            }
+            if done(signed) {
+                return seen;
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Seen {
+    /// Says what was seen, and checks that nobody waited longer than `longest`.
+    #[track_caller]
+    fn report(self, fault: &str, longest: Duration) -> Self {
+        say(&format!(
+            "{fault}: {} votes signed, {} refused, longest wait {} ms, last refusal after {} ms",
+            self.signed,
+            self.refused.len(),
+            self.longest.as_millis(),
+            self.healed.as_millis()
+        ));
+        assert!(self.longest <= longest, "{fault}: a caller waited {:?}", self.longest);
+        self
+    }
+}
+
+#[test]
+fn votes_proposals_and_extensions_are_signed() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    let key = scene.session.ask_pub_key(CHAIN).unwrap().unwrap().pub_key.unwrap();
+    assert_eq!(key.sum, Some(PublicKeySum::Ed25519(scene.key.to_bytes().to_vec())));
+
+    let before = device.count("signatures");
+    let signed = scene.session.ask_proposal(CHAIN, proposal(1, 0, 7)).unwrap().unwrap();
+    assert_proposal_signed(&scene.key, CHAIN, &signed);
+    let signed = scene.session.ask_vote(CHAIN, prevote(1, 0, Some(7))).unwrap().unwrap();
+    assert_vote_signed(&scene.key, CHAIN, &signed);
+    let vote = Vote { extension: b"extension".to_vec(), ..precommit(1, 0, Some(7)) };
+    let signed = scene.session.ask_vote(CHAIN, vote).unwrap().unwrap();
+    assert_vote_signed(&scene.key, CHAIN, &signed);
+    assert_extension_signed(&scene.key, CHAIN, &signed, b"extension");
+    assert_eq!(device.count("signatures") - before, 4);
+}
+
+#[test]
+fn a_secp256k1_key_signs() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::with(&device.provider_with(CHAIN, "key = 2, type = \"account\""), || ());
+    let secret = k256::ecdsa::SigningKey::from_slice(&seed(0)).unwrap();
+    let public = secret.verifying_key().to_encoded_point(true);
+    scene.key = PublicKey::from_bytes(KeyType::Secp256k1, public.as_bytes()).unwrap();
+    // The device gives high S half of the time.
+    let seen = scene.watch(Duration::from_millis(500));
+    assert!(seen.signed > 20 && seen.refused.is_empty(), "{} signed, {:?}", seen.signed, seen.refused);
+}
+
+#[test]
+fn a_lost_session_is_replaced_within_a_second() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    scene.watch(Duration::from_millis(300));
+    for fault in ["lose-session", "power-cycle"] {
+        let sessions = device.count("sessions");
+        device.fault(fault);
+        let seen = scene.watch(Duration::from_secs(2)).report(fault, HEALED_WITHIN);
+        assert!(seen.healed < HEALED_WITHIN, "{fault}: refused for {:?}: {:?}", seen.healed, seen.refused);
+        assert_eq!(device.count("sessions"), sessions + 1, "{fault}");
+    }
+}
+
+#[test]
+fn a_dropped_connection_is_invisible() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    scene.watch(Duration::from_millis(300));
+    device.fault("drop/1");
+    let seen = scene.watch(Duration::from_secs(1)).report("dropped TCP", HEALED_WITHIN);
+    assert!(seen.refused.is_empty(), "{:?}", seen.refused);
+}
+
+#[test]
+fn a_hanging_connector_costs_no_caller_more_than_the_deadline() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    scene.watch(Duration::from_millis(300));
+    device.fault("hang/25");
+    let seen = scene.watch(Duration::from_secs(25)).report("25 s hang", LONGEST_WAIT);
+    assert!(!seen.refused.is_empty());
+    scene.watch_until_well().report("after the hang", LONGEST_WAIT);
+}
+
+#[test]
+fn a_device_whose_sessions_are_all_in_use_is_named_and_comes_back() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    scene.watch(Duration::from_millis(300));
+    device.fault("sessions-full/4");
+    device.fault("power-cycle");
+    let seen = scene.watch_until_well().report("sessions full", LONGEST_WAIT);
+    let told = seen.refused.iter().any(|refusal| refusal.description.to_lowercase().contains("session"));
+    assert!(told, "{:?}", seen.refused);
+}
+
+#[test]
+fn a_wrong_password_is_told_and_not_tried_again_and_again() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::after(&[&device], || device.spoil_password_file());
+    let asked_before = device.count("session-requests");
+    let seen = scene.watch(Duration::from_secs(4)).report("wrong password", LONGEST_WAIT);
+    assert_eq!(seen.signed, 0);
+    let last = &seen.refused.last().unwrap().description;
+    assert!(last.contains("password"), "{last}");
+    let asked = device.count("session-requests") - asked_before;
+    assert!(asked <= SESSIONS_SHARE, "the password was tried {asked} times in 4 s");
+    scene.signer.assert_running();
+}
+
+#[test]
+fn a_vote_and_its_extension_are_signed_at_the_speed_of_a_real_device() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    device.fault("latency/137");
+    let mut longest = Duration::ZERO;
+    for height in 1..=5 {
+        let vote = Vote { extension: vec![5; 300], ..precommit(height, 0, Some(7)) };
+        let start = Instant::now();
+        let signed = scene.session.ask_vote(CHAIN, vote).unwrap().unwrap();
+        longest = longest.max(start.elapsed());
+        assert_vote_signed(&scene.key, CHAIN, &signed);
+        assert_extension_signed(&scene.key, CHAIN, &signed, &[5; 300]);
+    }
+    say(&format!("137 ms per signature: longest wait for a vote with an extension {} ms", longest.as_millis()));
+    assert!(longest >= Duration::from_millis(2 * 137) && longest <= LONGEST_WAIT, "{longest:?}");
+}
+
+#[test]
+fn a_connector_that_comes_late_or_goes_and_returns_is_found() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::after(&[&device], || device.take_down());
+    let seen = scene.watch(Duration::from_secs(2)).report("connector down at the start", LONGEST_WAIT);
+    assert_eq!(seen.signed, 0);
+    device.bring_up();
+    scene.watch_until_well().report("connector up", LONGEST_WAIT);
+    device.take_down();
+    let seen = scene.watch(Duration::from_secs(2)).report("connector down", LONGEST_WAIT);
+    assert!(!seen.refused.is_empty());
+    device.bring_up();
+    scene.watch_until_well().report("connector up again", LONGEST_WAIT);
+}
+
+#[test]
+fn a_quarter_of_a_second_of_connector_errors_costs_seconds() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    scene.watch(Duration::from_millis(300));
+    device.fault("drop/100000");
+    let during = scene.watch(Duration::from_millis(250));
+    assert!(!during.refused.is_empty());
+    device.fault("drop/0");
+    let seen = scene.watch(Duration::from_secs(7)).report("connector errors for 250 ms", LONGEST_WAIT);
+    // One more session may be asked for every 3.75 s, and is tried for within the longest wait between two self-tests.
+    assert!(seen.healed < Duration::from_millis(6500) && seen.signed > 0, "refused for {:?}", seen.healed);
+    assert!(device.count("session-requests") <= 24, "of the 16 that the device has");
+}
+
+#[test]
+fn a_message_that_no_device_signs_does_not_move_the_mark() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    let (answer, _) = scene.ask();
+    answer.unwrap();
+    let mark = scene.home.mark(CHAIN);
+    let vote = |extension| Vote { extension, ..precommit(2, 0, Some(7)) };
+    let refusal = scene.session.ask_vote(CHAIN, vote(vec![5; MESSAGE_MAX_BYTES + 1])).unwrap().unwrap_err();
+    assert_eq!(refusal.code, KEY_UNAVAILABLE);
+    assert!(refusal.description.contains(&MESSAGE_MAX_BYTES.to_string()), "{}", refusal.description);
+    assert_eq!(scene.home.mark(CHAIN), mark);
+
+    // Around the extension go its height, its round and the chain.
+    let extension = vec![5; MESSAGE_MAX_BYTES - 40];
+    let signed = scene.session.ask_vote(CHAIN, vote(extension.clone())).unwrap().unwrap();
+    assert_extension_signed(&scene.key, CHAIN, &signed, &extension);
+}
+
+#[test]
+fn a_second_device_with_the_same_key_takes_over() {
+    let Some(mut first) = device::start(&seed(0), &[]) else { return };
+    let Some(second) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&first, &second]);
+    scene.watch(Duration::from_millis(300));
+    let before = second.count("signatures");
+    assert!(first.count("signatures") > before, "the first in the file is asked first");
+    first.kill();
+    let seen = scene.watch(Duration::from_secs(4)).report("first of two devices killed", LONGEST_WAIT);
+    assert!(seen.healed <= LONGEST_WAIT, "refused for {:?}: {:?}", seen.healed, seen.refused);
+    assert!(second.count("signatures") - before >= u64::try_from(seen.signed).unwrap());
+}
+
+#[test]
+fn a_second_device_takes_over_from_one_that_hangs() {
+    let Some(first) = device::start(&seed(0), &[]) else { return };
+    let Some(second) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&first, &second]);
+    scene.watch(Duration::from_millis(300));
+    first.fault("hang/4");
+    let seen = scene.watch(Duration::from_secs(4)).report("first of two devices hangs", LONGEST_WAIT);
+    assert!(seen.healed <= LONGEST_WAIT, "refused for {:?}: {:?}", seen.healed, seen.refused);
+    scene.watch_until_well().report("after the hang of the first", LONGEST_WAIT);
+}
+
+#[test]
+fn a_different_key_on_the_second_device_is_an_error() {
+    let Some(first) = device::start(&seed(0), &[]) else { return };
+    let Some(second) = device::start(&seed(1), &[]) else { return };
+    let home = Home::new().chain_with_key(CHAIN, "", &(first.provider(CHAIN) + &second.provider(CHAIN)));
+    let home = home.node("unix:///nowhere", CHAIN, "");
+    home.write_config();
+    let output = home.command(&["state", "init", "--never-signed", "--chain", CHAIN]).output().unwrap();
+    assert!(!output.status.success(), "{}", text(&output));
+    for words in [seed(0), seed(1)].map(public_key_hex).iter().map(String::as_str).chain(["a chain has one key"]) {
+        assert!(text(&output).to_uppercase().contains(&words.to_uppercase()), "{words:?} is not in {}", text(&output));
+    }
+    assert!(!home.state_file(CHAIN).exists());
+}
+
+/// `check --json` of that home with these words added, and its exit code.
+fn check(home: &Home, words: &[&str]) -> (Value, Option<i32>) {
+    let output = home.command(&[&["check", "--json"], words].concat()).output().unwrap();
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output)));
+    (answer, output.status.code())
+}
+
+fn says(answer: &Value, level: &str, words: &str) -> bool {
+    let mut findings = answer["findings"].as_array().unwrap().iter();
+    findings.any(|finding| finding["level"] == level && finding["text"].as_str().unwrap().contains(words))
+}
+
+#[test]
+fn check_tells_the_share_of_the_devices_time_that_the_chains_need() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let home = Home::new().chain_with_key(CHAIN, "", &device.provider(CHAIN));
+    let home = home.node("unix:///nobody", CHAIN, "").init();
+    device.fault("latency/137");
+    let before = device.count("signatures");
+    let (answer, exit) = check(&home, &[]);
+    assert_eq!(device.count("signatures"), before + 21, "twenty, and one before them");
+    assert_eq!(exit, Some(0), "{answer}");
+    assert!(says(&answer, "ok", "The votes of 1 chain need 4") && says(&answer, "ok", "a block every 6 s"), "{answer}");
+    let figures = &answer["devices"][0];
+    let p50 = figures["p50_us"].as_f64().unwrap();
+    // Two votes of `p50` in each block of 6 s.
+    let share = figures["share_percent"].as_f64().unwrap();
+    assert!(p50 > 137_000.0 && (share - 2.0 * p50 / 60_000.0).abs() < 1e-3, "{answer}");
+    assert_eq!(figures["chains"], serde_json::json!([CHAIN]), "{answer}");
+
+    let (answer, exit) = check(&home, &["--block-time", "0.5"]);
+    assert_eq!(exit, Some(1), "{answer}");
+    assert!(says(&answer, "warn", "Above 40 % votes wait for each other"), "{answer}");
+
+    let signatures = device.count("signatures");
+    let (answer, exit) = check(&home, &["--before-start"]);
+    assert_eq!((exit, device.count("signatures")), (Some(0), signatures), "{answer}");
+}
+
+#[test]
+fn check_fails_on_force_audit() {
+    let Some(device) = device::start(&seed(0), &["--force-audit"]) else { return };
+    let home = Home::new().chain_with_key(CHAIN, "", &device.provider(CHAIN));
+    let home = home.node("unix:///nobody", CHAIN, "").init();
+    let (answer, exit) = check(&home, &[]);
+    assert_eq!(exit, Some(2), "{answer}");
+    assert!(says(&answer, "fail", "force-audit is on: the device stops signing"), "{answer}");
+}
+
+#[test]
+fn check_leaves_the_devices_of_a_running_signer_alone() {
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    let mut scene = Scene::on(&[&device]);
+    assert!(scene.ask().0.is_ok());
+    let sessions = device.count("session-requests");
+    let (answer, exit) = check(&scene.home, &[]);
+    assert_eq!(device.count("session-requests"), sessions);
+    assert!(says(&answer, "ok", "what follows is its word") && says(&answer, "ok", "on average. The votes of 1 chain"));
+    assert_eq!(exit, Some(0), "{answer}");
+    assert!(scene.ask().0.is_ok());
+}
+
+#[test]
+fn a_build_without_usb_names_the_feature() {
+    if cfg!(feature = "usb") {
+        return;
+    }
+    let provider = "[[providers.yubihsm]]\nadapter = { type = \"usb\" }\n\
+                    auth = { key = 1, password_file = \"/password\" }\n\
+                    keys = [{ chain_ids = [\"test-chain\"], key = 1, type = \"consensus\" }]\n";
+    let home = Home::new();
+    let config = format!("[[chain]]\nid = \"{CHAIN}\"\nkey_format = {{ type = \"hex\" }}\n{provider}");
+    fs::write(home.path("tmkms.toml"), config).unwrap();
+    for command in ["check", "start"] {
+        let output = home.command(&[command]).output().unwrap();
+        assert!(!output.status.success(), "{command}: {}", text(&output));
+        assert!(text(&output).contains("feature `usb`"), "{command}: {}", text(&output));
+    }
+}
+
+#[test]
+fn a_dead_device_does_not_delay_a_chain_on_another() {
+    let Some(first) = device::start(&seed(0), &[]) else { return };
+    let Some(second) = device::start(&seed(1), &[]) else { return };
+    let home = Home::new().chain_with_key(CHAIN, "", &first.provider(CHAIN));
+    let home = home.chain_with_key(OTHER_CHAIN, "", &second.provider(OTHER_CHAIN));
+    let nodes = ["first.sock", "second.sock"].map(|name| MockNode::unix(&home.path(name)).unwrap());
+    let home = home.node(&nodes[0].address(), CHAIN, "").node(&nodes[1].address(), OTHER_CHAIN, "").init();
+    let mut scene = Scene::start(home, &nodes[1], OTHER_CHAIN);
+    let mut dead = nodes[0].accept().unwrap();
+    first.fault("hang/30");
+    // Somebody asks the dead one all the time.
+    let asking = thread::spawn(move || {
+        for height in 1..20 {
+            let answer = dead.ask_vote(CHAIN, prevote(height, 0, Some(7))).unwrap();
+            assert_eq!(answer.unwrap_err().code, KEY_UNAVAILABLE);
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let seen = scene.watch(Duration::from_secs(4)).report("another chain's device hangs", Duration::from_millis(500));
+    assert!(seen.refused.is_empty(), "{:?}", seen.refused);
+    asking.join().unwrap();
+}
+
+/// Blocks that a real node makes before the fault, and after it.
+const BLOCKS: u64 = 15;
+
+#[test]
+fn a_real_chain_is_signed_by_an_imported_key_through_a_power_cycle_of_the_device() {
+    let Some(binary) = lab::cometbft("v0.38.25") else { return };
+    let lab = lab::Lab::new();
+    let node = node::Node::init(&lab, &binary, "node");
+    let genesis = node.genesis();
+    let chain = node::chain_id(&genesis);
+    let key = node.public_key();
+    let address = format!("tcp://127.0.0.1:{}", lab::free_port());
+    let key_file = node.use_signer(&address);
+    // It has keys 1 and 2, and neither is the validator's.
+    let Some(device) = device::start(&seed(0), &["--keep-objects"]) else { return };
+    device.fault("latency/137");
+    fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
+    let provider = device.provider_with(chain.as_str(), "key = 5, type = \"consensus\"");
+    let config = lab.path("import.toml");
+    fs::write(&config, format!("[[chain]]\nid = \"{chain}\"\nkey_format = {{ type = \"hex\" }}\n{provider}")).unwrap();
+    let mut import = Command::new(binary::highwater());
+    import.args(["yubihsm", "keys", "import", "-i", "5", "-t", "json", "-c"]).arg(config).arg(&key_file);
+    let said = lab.run("import", &mut import);
+    assert!(said.contains("imported, and its signature over the self-test verifies"), "{said}");
+    fs::remove_file(&key_file).unwrap();
+    let signer = signer::Signer::init_with(&lab, &chain, &provider, &[address]);
+
+    let mut signing = signer.start();
+    let mut running = node.start(&app::serve());
+    node.wait_for_blocks(&mut running, BLOCKS);
+    device.fault("power-cycle");
+    device.fault("drop/1");
+    let start = Instant::now();
+    node.wait_for_blocks(&mut running, 2);
+    say(&format!(
+        "a real chain made its next two blocks {} ms after the device's power cycle",
+        start.elapsed().as_millis()
+    ));
+    let last = node.wait_for_blocks(&mut running, BLOCKS) - 1;
+
+    assert!(last >= 2 * BLOCKS, "{last} blocks");
+    for height in 1..=last {
+        let commit = node.rpc.commit(height);
+        assert_eq!(commit.signers(), 1, "height {height}");
+        assert!(commit.is_signed_by(&key, &chain), "height {height}");
+        node.rpc.block_without_evidence(height);
+    }
+    assert!(device.count("sessions") >= 2 && device.count("signatures") >= 2 * last);
+    node.assert_no_alarm(&running);
+    signing.terminate();
+    assert!(lab.wait_for_exit(&mut signing).success());
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn public_key_hex(seed: [u8; 32]) -> String {
+    let key = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key();
+    String::from_utf8(hex::encode_upper(key.as_bytes())).unwrap()
+}

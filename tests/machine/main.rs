@@ -1,0 +1,23 @@
+//! The signer on its machine: what it may do there, what it shows, and how it starts and ends.
+//!
+//! | module | what is shown |
+//! | --- | --- |
+//! | `confined` | the signer under Landlock and seccomp |
+//! | `reach` | what the processes beside it reach |
+//! | `links` | restarts, the end at a signal, several nodes |
+//! | `operation` | signals, logs that nobody reads, hooks |
+//! | `notify` | what systemd hears |
+//! | `watched` | `status`, metrics and `check` on a signer at work |
+//! | `monitoring` | alert rules, dashboard and their documents |
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod confined;
+mod links;
+mod monitoring;
+mod notify;
+mod operation;
+mod reach;
+mod watched;

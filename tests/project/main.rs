@@ -1,0 +1,17 @@
+//! The project itself: documents, packaging, and the tests of the tests.
+//!
+//! | module | what is shown |
+//! | --- | --- |
+//! | `docs` | documents tell the truth |
+//! | `packaging` | what `packaging/` promises |
+//! | `honest` | what is not checked is said, and fails in CI |
+//! | `broken_variants` | the tests notice deliberate bugs |
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod broken_variants;
+mod docs;
+mod honest;
+mod packaging;
