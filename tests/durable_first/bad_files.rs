@@ -158,7 +158,7 @@ fn slots_of_two_different_times_are_refused_unless_together_they_are_a_whole_old
     }
     assert!(mixed > TIMES, "{mixed}");
     let readme = include_str!("../../README.md");
-    assert!(readme.contains("Know about an older copy") && readme.contains("`highwater state raise --height H`"));
+    assert!(readme.contains("Detect every older copy") && readme.contains("`highwater state raise --height H`"));
     report(PROMISE, "slots of two different times in one file, each pair refused", mixed);
 }
 

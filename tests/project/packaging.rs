@@ -174,8 +174,8 @@ fn the_service_never_loops_where_a_restart_helps_nobody() {
 
 #[test]
 fn the_table_of_exit_codes_says_of_each_whether_it_may_pass() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let table = readme.split("## Exit codes").nth(1).unwrap().split("\n## ").next().unwrap();
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/commands.md")).unwrap();
+    let table = page.split("## Exit codes").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split('|').map(str::trim).collect()).collect();
     for exit in EXITS {
         let code = (exit as u8).to_string();
