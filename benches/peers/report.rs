@@ -54,7 +54,7 @@ impl Report {
     pub fn one_chain(&mut self, results: &[Result]) {
         self.line("\n### One chain, one node\n\n![Latency](performance.svg)\n");
         self.line(&format!(
-            "{} signatures each; the ratios compare with tmkms over the same kind of socket.\n",
+            "{} signatures each; the ratios are relative to tmkms over the same kind of socket.\n",
             count(results)
         ));
         for door in [Door::Tcp, Door::Unix] {
