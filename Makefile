@@ -1,9 +1,9 @@
-# Highwater. `make` alone lists the targets.
+# Highwater. `make` without a target lists the targets.
 
 CARGO ?= cargo
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/highwater
 export PATH := $(CACHE)/bin:$(PATH)
-# Where a change that no test notices could cost a stake.
+# In these files, a change that no test notices could cost a stake.
 MUTATED := answer.rs chain.rs privval/sign_bytes.rs $(addprefix watermark/,mark.rs record.rs rule.rs store.rs)
 
 .DEFAULT_GOAL := help
@@ -16,7 +16,7 @@ help: ## List the targets
 demo: ## Watch it sign ten heights and refuse a double sign; no network, no root, under 30 s after the build
 	@$(CARGO) run --quiet --locked --release --example demo
 
-test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM into a per-user cache first, installs Debian packages if root
+test: ## Run every test; first builds real CometBFT nodes, tmkms and a mock YubiHSM into a per-user cache, and installs Debian packages if root
 	@tests/install/debian.sh softhsm2 opensc strace systemd selinux-policy-dev mandoc
 	@tests/install/kryoptic.sh
 	@tests/install/cometbft.sh
@@ -32,7 +32,7 @@ test: ## Run every test; builds real CometBFT nodes, tmkms and a mock YubiHSM in
 test-fast: ## Run the unit tests only
 	$(CARGO) test --locked --lib
 
-lint: ## Check formatting, clippy, licences and sources of every dependency, and its advisories where their database can be had
+lint: ## Check formatting, clippy, licences and sources of every dependency, and advisories if their database is available
 	@tests/install/cargo-deny.sh
 	$(CARGO) fmt --check
 	$(CARGO) fetch --locked
@@ -51,7 +51,7 @@ build: ## Build the release binary: target/release/highwater
 install: build ## Install the binary into PREFIX/bin (default /usr/local)
 	install -D -m 0755 target/release/highwater $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/highwater
 
-bench: ## Measure beside tmkms, CometBFT's own signer and the floor, and write docs/performance.md; needs a quiet machine
+bench: ## Measure Highwater beside tmkms, CometBFT's own signer and the floor, and write docs/performance.md; needs a quiet machine
 	@tests/install/debian.sh softhsm2 strace
 	@tests/install/tmkms.sh
 	@tests/install/priv-val-server.sh >/dev/null
@@ -64,14 +64,14 @@ fuzz: ## Fuzz each target for SECONDS (default 30) with cargo-fuzz on the stable
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
 	    -max_total_time=$(or $(SECONDS),30) -print_final_stats=1 || exit 1; done
 
-assurance: ## Try the three promises harder than `make test` does, some ten minutes; prints a line for each guarantee with its count, and fails if one is missing
+assurance: ## Test the three promises harder than `make test` does, about ten minutes; prints a line for each guarantee with its count, and fails if one is missing
 	@tests/assurance.sh
 
-mutants: ## Change the rule, the record, the store and the sign bytes in every small way; the unit tests must notice. Slow
+mutants: ## Make every small change to the rule, the record, the store and the sign bytes; the unit tests must notice. Slow
 	@tests/install/cargo-mutants.sh
 	nice $(CARGO) mutants -j1 --output target --package highwater-core $(addprefix -f core/src/,$(MUTATED)) -- --locked
 
-powercut: ## Cut the power of a virtual machine that signs, N times (default 200, some five seconds each)
+powercut: ## Cut the power of a virtual machine that signs, N times (default 200, about five seconds each)
 	@tests/install/powercut.sh
 	HIGHWATER_POWERCUTS=$(or $(N),200) nice -n 10 $(CARGO) test --locked --release --test powercut -- --nocapture
 
@@ -89,7 +89,7 @@ package-test: package ## Install, run, upgrade and purge that package in a bare 
 	@tests/install/chroot.sh
 	$(CARGO) test --locked --test package -- --ignored
 
-reproducible: ## Build the package in two folders and compare every byte; two release builds
+reproducible: ## Build the package in two folders and compare every byte; takes two release builds
 	@tests/install/cargo-tool.sh cargo-auditable 0.7.5
 	@tests/install/cargo-tool.sh cargo-deb 3.8.0
 	packaging/reproducible.sh

@@ -1,5 +1,5 @@
-//! The main job, to watch: a throw-away home, a software key, and the real signer over loopback TCP with
-//! SecretConnection, asked by a mock validator node in the same process. Run with `make demo`.
+//! Shows the main job: a throw-away home, a software key, and the real signer over loopback TCP with SecretConnection.
+//! A mock validator node in the same process sends the requests. Run it with `make demo`.
 
 #![allow(clippy::print_stdout)]
 
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What `highwater init`, `softsign keygen` and `state init` do.
+/// Does what `highwater init`, `softsign keygen` and `state init` do.
 fn make_home(home: &Path, address: &str) -> Result<Config, Box<dyn Error>> {
     let path = |name: &str| home.join(name).display().to_string();
     let text = format!(
@@ -96,7 +96,7 @@ fn consensus_key(session: &mut Session) -> Result<PublicKey, Box<dyn Error>> {
     Ok(PublicKey::from_bytes(KeyType::Ed25519, &answer.pub_key_bytes)?)
 }
 
-/// Proposal, prevote and precommit for each height, as a lone validator's node asks for them.
+/// Asks for proposal, prevote and precommit of each height, as the node of a lone validator does.
 fn sign_heights(session: &mut Session) -> Result<Vec<Duration>, Box<dyn Error>> {
     /// Slow enough to watch.
     const BLOCK_TIME: Duration = Duration::from_millis(400);

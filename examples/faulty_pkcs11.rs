@@ -1,26 +1,26 @@
-//! A PKCS#11 module that fails on command, in front of a real one. Only for tests: it shows what Highwater does about a
-//! device that answers wrongly, late, or never.
+//! A PKCS#11 module that fails on command, in front of a real one. Only for tests: it shows how Highwater handles a device
+//! that answers wrongly, late, or never.
 //!
-//! It loads the module that `HIGHWATER_FAULTY_TARGET` names and hands out that module's functions, with four of its own
-//! among them. Each of these takes the first line off the file that `HIGHWATER_FAULTY_PLAN` names, if that line begins
-//! with the call's name:
+//! It loads the module that `HIGHWATER_FAULTY_TARGET` names and returns that module's functions, but replaces four of them.
+//! Each of these four removes the first line of the file that `HIGHWATER_FAULTY_PLAN` names, if that line begins with the
+//! call's name:
 //!
 //! ```text
 //! open|login|init|sign  rv 0x30      answers this CK_RV; C_Sign first ends the token's operation, as the standard says
 //!                       stuck 0x30   answers this CK_RV and leaves the token's operation open
-//!                       delay 900    answers rightly, after so many milliseconds
+//!                       delay 900    answers correctly, after so many milliseconds
 //!                       flip         C_Sign: a wrong bit in the signature
 //!                       hang         never answers
 //!                       segv         dies of SIGSEGV
-//!                       spy          tries what a module has no business with, then answers rightly
-//!                       pass         answers rightly
+//!                       spy          tries what a module must not do, then answers correctly
+//!                       pass         answers correctly
 //! ```
 //!
-//! What it spies on is in the plan's `.targets`, one on each line: `read PATH`, `write PATH`, `tcp ADDRESS`, `udp ADDRESS`,
-//! `unix PATH`, or `environment`, whose names it notes.
+//! The plan's `.targets` lists what it spies on, one on each line: `read PATH`, `write PATH`, `tcp ADDRESS`, `udp ADDRESS`,
+//! `unix PATH`, or `environment`, of which it notes the names.
 //!
-//! A line that begins with `every` stays. Each call is noted in the plan's `.log`, with what was done about it. Who
-//! changes a plan holds the lock of its `.lock` and replaces it by renaming, so that no death leaves half a plan.
+//! A line that begins with `every` stays. The plan's `.log` notes each call and the reaction to it. To change a plan, hold
+//! the lock of its `.lock` and replace the plan by renaming, so that no crash leaves half a plan.
 #![allow(unsafe_code, missing_docs, reason = "a PKCS#11 module is a C interface")]
 
 use cryptoki_sys::{
@@ -48,10 +48,10 @@ struct Functions {
     served: CK_FUNCTION_LIST,
 }
 
-/// A C library has no other place for what it must remember.
+/// A C library has no other place for its state.
 static FUNCTIONS: OnceLock<Option<Functions>> = OnceLock::new();
 
-/// What to do about a call.
+/// How to react to a call.
 enum Fault {
     Answer(CK_RV),
     Delay(Duration),
@@ -66,12 +66,12 @@ enum Fault {
 /// The one function that a module has to export. There is no `C_GetInterface`, so callers speak version 2.40.
 ///
 /// # Safety
-/// `list` is null or points to where the list's address is to be put.
+/// `list` is null or points to the place for the list's address.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
     let functions = FUNCTIONS.get_or_init(|| load().inspect_err(|error| note(error)).ok());
     let (Some(functions), false) = (functions, list.is_null()) else { return CKR_GENERAL_ERROR };
-    // SAFETY: not null, and the caller answers for the rest. The list is never written to, nor freed.
+    // SAFETY: not null, and the caller guarantees the rest. The list is never written to or freed.
     unsafe { *list = ptr::from_ref(&functions.served).cast_mut() };
     CKR_OK
 }
@@ -94,7 +94,7 @@ fn load() -> Result<Functions, String> {
     Ok(Functions { real: *real, served })
 }
 
-/// The target's functions. Nobody can call one of ours before they are there.
+/// The target's functions. They are set before anybody can call one of ours.
 fn real() -> &'static CK_FUNCTION_LIST {
     &FUNCTIONS.get().and_then(Option::as_ref).expect("the list was handed out").real
 }
@@ -142,7 +142,7 @@ unsafe extern "C" fn sign(
     let function = real().C_Sign.expect("every module that signs has it");
     // SAFETY: the caller's own arguments, passed on.
     let call = || unsafe { function(session, data, data_length, signature, length) };
-    // A question for the length is no signature.
+    // A call that only asks for the length is not a signature.
     if signature.is_null() {
         return call();
     }
@@ -193,7 +193,7 @@ impl Fault {
                 thread::sleep(Duration::from_secs(1));
             },
             Self::Spy => spy(),
-            // SAFETY: none: it writes where nothing is mapped, for the kernel to end the process.
+            // SAFETY: none: it writes to an unmapped address, so that the kernel ends the process.
             Self::Segv => unsafe { ptr::without_provenance_mut::<u64>(8).write_volatile(0) },
         }
         call()
@@ -204,7 +204,7 @@ fn plan_file(extension: &str) -> Option<PathBuf> {
     env::var_os("HIGHWATER_FAULTY_PLAN").map(|path| PathBuf::from(path).with_extension(extension))
 }
 
-/// Takes the fault for this call off the plan. Without a plan there is none.
+/// Removes the fault for this call from the plan. Without a plan there is no fault.
 fn next(call: &str) -> Fault {
     let line = take(call).ok().flatten();
     let words = line.as_deref().unwrap_or_default().split_whitespace();
@@ -232,7 +232,7 @@ fn take(call: &str) -> io::Result<Option<String>> {
     Ok(Some(line.into()))
 }
 
-/// Tries every target and notes how that ended.
+/// Tries every target and notes the result.
 fn spy() {
     let targets = plan_file("targets").and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
     for target in targets.lines() {
@@ -253,7 +253,7 @@ fn spy() {
     }
 }
 
-/// Notes what happened. A note that cannot be written is missed by the test that looks for it.
+/// Notes what happened. If a note cannot be written, the test that looks for it fails.
 fn note(text: &str) {
     let log = plan_file("log").map(|path| File::options().create(true).append(true).open(path));
     if let Some(Ok(mut log)) = log {

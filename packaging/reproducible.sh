@@ -7,7 +7,7 @@ aside=$(mktemp -d "${TMPDIR:-/tmp}/highwater-reproducible.XXXXXX")
 trap 'rm -rf "$aside"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# Neither in path nor in length of path alike.
+# The two paths differ, and so do their lengths.
 first="$aside/a" second="$aside/another place, with another length"
 for folder in "$first" "$second"; do
     mkdir -p "$folder"

@@ -58,7 +58,7 @@ fn main() {
     report.four_chains(&groups(&programs, home.path(), 4, 1));
     report.several(
         "Two nodes",
-        "One chain, two nodes over TCP that ask for the same vote at the same time; the second is told what the first was.",
+        "One chain, two nodes over TCP that ask for the same vote at the same time; the second gets the answer of the first.",
         &groups(&programs, home.path(), 1, 2),
     );
     report.footprint(&footprint::measure(home.path()), footprint::crates());

@@ -58,7 +58,7 @@ impl Report {
     pub fn one_chain(&mut self, results: &[Result]) {
         self.line("\n### One chain, one node\n\n![Latency](performance.svg)\n");
         self.line(&format!(
-            "{} signatures each; the ratios are to tmkms over the same kind of socket.\n",
+            "{} signatures each; the ratios are relative to tmkms over the same kind of socket.\n",
             count(results)
         ));
         for door in [Door::Tcp, Door::Unix] {
@@ -79,7 +79,7 @@ impl Report {
 
     /// The steps that no durable signer can leave out.
     fn floor(&mut self, results: &[Result]) {
-        self.line("\nThe floor, measured in turn with them:\n\n| | p50 µs | p99 µs | Highwater's p50 to it |\n| --- | --- | --- | --- |");
+        self.line("\nThe floor, measured in turn with the signers:\n\n| | p50 µs | p99 µs | Highwater's p50 to it |\n| --- | --- | --- | --- |");
         let highwater = |door| find(results, Program::Highwater, door).map(|times| times.at(500));
         let own = |name, door| find_named(results, name, door);
         let mut row = |name: &str, p50: f64, p99: Option<f64>, ratio: Option<f64>| {

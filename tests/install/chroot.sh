@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes the bare Debian in which tests/package.rs installs the package, where it looks for it:
+# Makes the bare Debian in which tests/package.rs installs the package, at the path where the test looks for it:
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/chroot-bookworm.tar
 #
-# From the mirror that apt uses here. Two runs at once do no harm: it is made aside and then renamed into its place.
+# Uses the mirror that apt uses here. Two runs at once are safe: each works in its own directory and then renames the result.
 set -eu
 
 SUITE=bookworm
@@ -12,7 +12,7 @@ say() {
     echo "*** chroot.sh: $*" >&2
 }
 
-# Without it the test says so and is skipped; only in CI is that a failure.
+# Without it the test says so and is skipped; only in CI it fails.
 give_up() {
     say "NOT MADE: $*"
     [ "${CI:-}" = true ] && exit 1
@@ -22,10 +22,10 @@ give_up() {
 parent="${XDG_CACHE_HOME:-$HOME/.cache}/highwater"
 ready="$parent/chroot-$SUITE.tar"
 if [ -e "$ready" ]; then
-    say "it is there: $ready"
+    say "already made: $ready"
     exit 0
 fi
-[ "$(id -u)" -eq 0 ] || give_up "only root can. As root, run this again."
+[ "$(id -u)" -eq 0 ] || give_up "only root can do this. Run it again as root."
 "$(dirname "$0")/debian.sh" debootstrap
 
 mirror=$(apt-cache policy base-files | sed -n 's/^ *[0-9]* \(https\{0,1\}:[^ ]*\) .*/\1/p' | head -n 1)
@@ -35,7 +35,7 @@ trap 'rm -rf "$aside"' EXIT
 trap 'exit 1' HUP INT TERM
 
 say "unpacking $SUITE from ${mirror:-debootstrap's mirror}"
-# What the package depends on, and a PKCS#11 module: dpkg alone has to be able to install it.
+# Include the dependencies of the package and a PKCS#11 module: dpkg alone must be able to install the package.
 debootstrap --variant=minbase --include=systemd,softhsm2 "$SUITE" "$aside/root" ${mirror:+"$mirror"} \
     >"$aside/log" 2>&1 || {
     tail -n 5 "$aside/log" >&2

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs the CometBFT nodes that tests/cometbft/ runs, each where it looks for it:
+# Installs the CometBFT nodes that tests/cometbft/nodes.rs runs, each at the path where the test looks for it:
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/cometbft/VERSION/cometbft
 #
-# Builds only what is missing, from the Go module proxy, with the Go that is installed (1.25 or later).
-# Nothing else on the machine changes but Go's own caches. Two runs at once do no harm: a node is built
-# aside and then renamed into its place.
+# Builds only what is missing, from the Go module proxy, with the installed Go (1.25 or later).
+# Nothing else on the machine changes except Go's own caches. Two runs at once are safe: each builds in
+# its own directory and then renames the result.
 set -eu
 
 VERSIONS="v0.37.18 v0.38.25 v0.40.0 v1.0.1"
@@ -19,7 +19,7 @@ root="${XDG_CACHE_HOME:-$HOME/.cache}/highwater/cometbft"
 missing=""
 for version in $VERSIONS; do
     if [ -x "$root/$version/cometbft" ]; then
-        say "$version is there: $root/$version/cometbft"
+        say "$version is already installed: $root/$version/cometbft"
     else
         missing="$missing $version"
     fi
@@ -28,7 +28,7 @@ done
 
 if ! command -v go >/dev/null; then
     say "NOT INSTALLED:$missing. There is no 'go' on the PATH: install Go 1.25 or later and run this again."
-    # Without a node its tests say so and are skipped; only in CI is that a failure.
+    # Without a node its tests say so and are skipped; only in CI they fail.
     [ "${CI:-}" = true ] && exit 1
     exit 0
 fi

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs the Debian packages named on the command line, where they are missing and root runs this:
+# Installs the Debian packages named on the command line if they are missing and root runs this:
 #
 #     tests/install/debian.sh PACKAGE...
 #
-# Without root it says what is missing; the tests that need it say so and are skipped. Only in CI is that a failure.
+# Without root it says what is missing; the tests that need it say so and are skipped. Only in CI they fail.
 set -eu
 
 say() {
@@ -11,7 +11,7 @@ say() {
 }
 
 if ! command -v dpkg-query >/dev/null; then
-    say "NOT CHECKED: $*. This is no Debian: install what holds the same programs."
+    say "NOT CHECKED: $*. This is not Debian: install packages with the same programs."
     [ "${CI:-}" = true ] && exit 1
     exit 0
 fi
@@ -31,6 +31,6 @@ fi
 
 say "installing$missing"
 apt-get update -qq
-# One word for each package.
+# Split the list: one word for each package.
 # shellcheck disable=SC2086
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs the Kryoptic that tests/pkcs11.rs runs as a second PKCS#11 module, where it looks for it:
+# Installs the Kryoptic that tests/devices/pkcs11.rs runs as a second PKCS#11 module, at the path where the test looks for it:
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/kryoptic-1.5.4/libkryoptic_pkcs11.so
 #
-# Builds it only if it is missing, from the cargo registry, with the cargo that is installed, and with an OpenSSL of its own:
-# it needs 3.2 or later. Nothing else on the machine changes but cargo's own caches. Two runs at once do no harm: it is
-# built aside and then renamed into its place.
+# Builds it only if it is missing, from the cargo registry, with the installed cargo, and with a separate OpenSSL, because it
+# needs 3.2 or later. Nothing else on the machine changes except cargo's own caches. Two runs at once are safe: each builds
+# in its own directory and then renames the result.
 set -eu
 
 VERSION=1.5.4
@@ -19,11 +19,11 @@ say() {
 parent="${XDG_CACHE_HOME:-$HOME/.cache}/highwater"
 root="$parent/kryoptic-$VERSION"
 if [ -e "$root/$LIBRARY" ]; then
-    say "$VERSION is there: $root/$LIBRARY"
+    say "$VERSION is already installed: $root/$LIBRARY"
     exit 0
 fi
 
-# Its bindings to OpenSSL are made by libclang.
+# libclang makes its bindings to OpenSSL.
 "$(dirname "$0")/debian.sh" gcc libclang-dev make perl
 
 mkdir -p "$root"
@@ -32,8 +32,8 @@ finished() {
     status=$?
     if [ "$status" -ne 0 ] && [ "$status" -ne 130 ]; then
         tail -n 20 "$aside/log" >&2
-        say "NOT INSTALLED: the build failed as shown. It needs a C compiler, make, perl and libclang."
-        # Without it its tests say so and are skipped; only in CI is that a failure.
+        say "NOT INSTALLED: the build failed, see above. It needs a C compiler, make, perl and libclang."
+        # Without it its tests say so and are skipped; only in CI they fail.
         [ "${CI:-}" = true ] || status=0
     fi
     rm -rf "$aside"
@@ -42,7 +42,7 @@ finished() {
 trap finished EXIT
 trap 'exit 130' HUP INT TERM
 
-# A package that only names both sources, as cargo installs no library.
+# A package that only names both sources, because cargo cannot install a library.
 mkdir "$aside/src"
 : >"$aside/src/lib.rs"
 cat >"$aside/Cargo.toml" <<END
@@ -54,7 +54,7 @@ edition = "2024"
 [dependencies]
 kryoptic = { version = "=$VERSION", default-features = false, features = ["standard"] }
 openssl-src = "=$OPENSSL"
-# Without this feature it is linked with no OpenSSL at all.
+# Without this feature it is not linked with OpenSSL at all.
 ossl = { version = "=$VERSION", default-features = false, features = ["ossl-sys"] }
 
 [workspace]
@@ -67,7 +67,7 @@ build() {
     manifest=$(cargo metadata --offline --format-version 1 |
         sed 's/.*"manifest_path":"\([^"]*\/openssl-src-[^"]*\)\/Cargo.toml".*/\1/')
     cp -R "$manifest/openssl" openssl
-    # Kryoptic's own build asks for parts of OpenSSL that this source does not hold; it takes a library that is there.
+    # Kryoptic's own build needs parts of OpenSSL that this source lacks, but it accepts a library that is already built.
     cd openssl
     ./Configure no-shared no-module no-legacy no-apps no-docs no-tests no-engine
     make -s -j"$(nproc)" build_generated libcrypto.a

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs what tests/powercut cuts the power of: QEMU as a Debian package, and Debian's cloud kernel and static BusyBox,
-# unpacked and not installed, where the test looks for them:
+# Installs the virtual machine for tests/powercut: QEMU as a Debian package, and Debian's cloud kernel and static BusyBox,
+# unpacked but not installed, at the paths where the test looks for them:
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/powercut/{vmlinuz,busybox,modules/}
 #
-# The modules are those of a virtio drive and network card, numbered in the order in which they go in. Two runs at once do no
-# harm: the files are gathered aside and then renamed into their place.
+# The modules are those of a virtio drive and network card, numbered in the order of loading. Two runs at once are safe: each
+# works in its own directory and then renames the result.
 set -eu
 
 # A module comes after those it needs.
@@ -15,7 +15,7 @@ say() {
     echo "*** powercut.sh: $*" >&2
 }
 
-# Without them the test says so and is skipped; only in CI is that a failure.
+# Without them the test says so and is skipped; only in CI it fails.
 give_up() {
     say "NOT INSTALLED: $*"
     [ "${CI:-}" = true ] && exit 1
@@ -27,17 +27,17 @@ give_up() {
 parent="${XDG_CACHE_HOME:-$HOME/.cache}/highwater"
 root="$parent/powercut"
 if [ -e "$root/vmlinuz" ]; then
-    say "the kernel is there: $root/vmlinuz"
+    say "the kernel is already installed: $root/vmlinuz"
     exit 0
 fi
-[ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || give_up "the kernel. This is no Debian for amd64."
+[ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || give_up "the kernel. This is not Debian for amd64."
 
 mkdir -p "$parent"
 aside=$(mktemp -d "$parent/.gathering.XXXXXX")
 trap 'rm -rf "$aside"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# The package lists of a fresh machine are empty, and those of an old one name files that are gone.
+# The package lists of a new machine are empty, and old lists name files that no longer exist.
 [ "$(id -u)" -ne 0 ] || apt-get update -qq
 kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
 [ -n "$kernel" ] || give_up "the kernel. As root, run apt-get update, then run this again."
@@ -64,6 +64,6 @@ for module in $MODULES; do
 done
 cp "$(find "$aside/unpacked" -path '*/bin/busybox')" "$aside/ready/busybox"
 cp "$aside/unpacked"/boot/vmlinuz-* "$aside/ready/vmlinuz"
-# Another run may have been quicker: then its files stay.
+# If another run was quicker, its files stay.
 mv -T "$aside/ready" "$root" 2>/dev/null || [ -e "$root/vmlinuz" ]
 say "installed the kernel: $root/vmlinuz"

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Installs CometBFT's own remote signer, its file signer behind a socket, and prints where it is:
+# Installs CometBFT's own remote signer, its file signer behind a socket, and prints its path:
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/cometbft/VERSION/priv_val_server
 #
-# Builds it only if it is missing, from the Go module proxy, with the Go that is installed (1.25 or later). Nothing else on
-# the machine changes but Go's own caches. Two runs at once do no harm: it is built aside and then renamed into its place.
+# Builds it only if it is missing, from the Go module proxy, with the installed Go (1.25 or later). Nothing else on the machine
+# changes except Go's own caches. Two runs at once are safe: each builds in its own directory and then renames the result.
 set -eu
 
 VERSION=v0.38.25
@@ -32,5 +32,5 @@ if [ ! -x "$root/priv_val_server" ]; then
     CGO_ENABLED=0 GOBIN="$aside" go install "$PACKAGE@$VERSION"
     mv -f "$aside/priv_val_server" "$root/priv_val_server"
 fi
-say "it is there: $root/priv_val_server"
+say "$VERSION is installed: $root/priv_val_server"
 echo "$root/priv_val_server"

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs the promtool that tests/machine/monitoring.rs runs, where it looks for it:
+# Installs the promtool that tests/machine/monitoring.rs runs, at the path where the test looks for it:
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/bin/promtool
 #
-# Takes it out of Debian's package `prometheus`, without installing that: the package would start a server. Needs no root.
+# Extracts it from Debian's package `prometheus` without installing the package, which would start a server. Needs no root.
 set -eu
 
 say() {
@@ -12,11 +12,11 @@ say() {
 
 parent="${XDG_CACHE_HOME:-$HOME/.cache}/highwater"
 if [ -x "$parent/bin/promtool" ]; then
-    say "it is there: $parent/bin/promtool"
+    say "already installed: $parent/bin/promtool"
     exit 0
 fi
 if ! command -v apt-get >/dev/null; then
-    say "NOT INSTALLED: this is no Debian. Put a promtool of version 2.42 or later there."
+    say "NOT INSTALLED: this is not Debian. Put a promtool of version 2.42 or later into $parent/bin."
     [ "${CI:-}" = true ] && exit 1
     exit 0
 fi

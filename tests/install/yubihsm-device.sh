@@ -1,10 +1,10 @@
 #!/bin/sh
-# Builds the simulated YubiHSM 2 of tests/yubihsm-device and prints where it is:
+# Builds the simulated YubiHSM 2 of tests/yubihsm-device and prints its path:
 #
 #     ${XDG_CACHE_HOME:-$HOME/.cache}/highwater/yubihsm-device-HASH/yubihsm-device
 #
-# HASH is that of its sources: it is built only when they change. Nothing else on the machine changes but cargo's own
-# caches. Two runs at once do no harm: it is built aside and then renamed into its place.
+# HASH is the hash of its sources: it is built only when they change. Nothing else on the machine changes except cargo's own
+# caches. Two runs at once are safe: each builds in its own directory and then renames the result.
 set -eu
 
 say() {
@@ -21,10 +21,10 @@ if [ ! -x "$root/yubihsm-device" ]; then
     trap 'rm -rf "$aside"' EXIT
     trap 'exit 1' HUP INT TERM
 
-    say "building it with $(${CARGO:-cargo} --version): takes a minute"
+    say "building yubihsm-device with $(${CARGO:-cargo} --version): takes a minute"
     # The mock device does not compile without debug assertions: never --release.
     ${CARGO:-cargo} build --quiet --locked --manifest-path "$package/Cargo.toml" --target-dir "$aside" >&2
     mv -f "$aside/debug/yubihsm-device" "$root/yubihsm-device"
 fi
-say "it is there: $root/yubihsm-device"
+say "yubihsm-device is installed: $root/yubihsm-device"
 echo "$root/yubihsm-device"
