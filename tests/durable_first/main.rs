@@ -2,11 +2,12 @@
 //!
 //! | file | what is tried |
 //! | --- | --- |
-//! | `crash_states` | the store over a disk model: every crash, every fault, every subset of what was not flushed |
 //! | `order` | the running signer under strace: which call comes before which |
 //! | `faults` | the same with a failure, or a kill, at every call in turn |
 //! | `kills` | SIGKILL at work, again and again |
-//! | `bad_files` | state files that changed while nobody looked, and disks that are full or read-only |
+//! | `bad_files` | state files that changed while the signer was stopped, and disks that are full or read-only |
+//!
+//! What the store alone can show, every crash and every bad file, is in `core/tests/durable_first`.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 #![cfg(target_os = "linux")]
 
@@ -14,7 +15,6 @@
 mod support;
 
 mod bad_files;
-mod crash_states;
 mod faults;
 mod history;
 mod kills;

@@ -4,30 +4,30 @@
 //!
 //! | module | what it tries |
 //! | --- | --- |
-//! | `exhaustive` | every history of up to four steps over a small domain, against a reference without marks |
-//! | `arbitrary` | random histories up to the highest numbers, through the bytes of the state file |
 //! | `filepv` | random histories through CometBFT's own signer beside ours |
 //! | `nodes` | several nodes at once on the real binary, which is killed again and again |
 //! | `simulator` | crashes, power cuts, faults of disks and devices, old files: all from one seed |
 //!
+//! What the rule alone can show, every small history and random ones, is in `core/tests/never_two`.
 //! `HIGHWATER_SEED` sets the seed of what is random, `HIGHWATER_STEPS` the length of the simulation.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::print_stdout, dead_code, unreachable_pub, missing_docs)]
 
-mod arbitrary;
+#[path = "../../core/tests/never_two/asks.rs"]
 mod asks;
 #[path = "../support/assurance.rs"]
 mod assurance;
 #[path = "../support/binary.rs"]
 mod binary;
+#[path = "../../core/tests/never_two/dice.rs"]
 mod dice;
-mod exhaustive;
 mod filepv;
 #[path = "../support/history.rs"]
 mod history;
+#[path = "../support/messages.rs"]
+mod messages;
 #[path = "../support/mock_node.rs"]
 mod mock_node;
 mod nodes;
-mod reference;
 #[path = "../support/signer.rs"]
 mod signer;
 mod simulator;

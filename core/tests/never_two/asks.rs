@@ -1,6 +1,6 @@
 //! What a node asks, as a few small numbers, and the same as bytes of the protocol.
 
-use super::mock_node::{block_id, precommit, prevote, proposal};
+use super::messages::{block_id, precommit, prevote, proposal};
 use highwater_core::{
     consensus::{ChainId, Step},
     privval::{

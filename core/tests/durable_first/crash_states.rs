@@ -6,7 +6,7 @@
 //! one of its questions is answered differently. After every end the store is opened again and held to what it
 //! released.
 
-use crate::{PROMISE, support::assurance::report};
+use crate::{PROMISE, assurance::report};
 use highwater_core::{
     consensus::{ChainId, Digest, Hrs, KeyType, PublicKey, Step, Target, Timestamp},
     watermark::{
