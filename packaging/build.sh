@@ -9,6 +9,8 @@ cargo_home="${CARGO_HOME:-$HOME/.cargo}"
 SOURCE_DATE_EPOCH=$(date -u -d "$(sed -n 's/^ -- .*>  //p' packaging/debian/changelog | head -n 1)" +%s)
 # Keep paths of this machine out of panic messages and symbols. 0x1f separates values that may hold spaces.
 CARGO_ENCODED_RUSTFLAGS=$(printf '%s\037%s' "--remap-path-prefix=$PWD=/highwater" "--remap-path-prefix=$cargo_home=/cargo")
+# What shells complete, generated from the command line. An everyday build: none of it enters the program.
+cargo run --quiet --locked --example completions target/completions
 # Separate from everyday builds, which have other flags.
 CARGO_TARGET_DIR="$PWD/target/package"
 export SOURCE_DATE_EPOCH CARGO_ENCODED_RUSTFLAGS CARGO_TARGET_DIR

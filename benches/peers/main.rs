@@ -1,5 +1,5 @@
 //! Highwater beside the signers that it would replace and beside the floor, measured in turn in one run and told as
-//! ratios. Writes the generated part of `docs/performance.md`, and `docs/performance.svg`.
+//! ratios. Writes the generated part of `docs/performance.md`.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, unreachable_pub)]
 
@@ -8,7 +8,6 @@ mod floor;
 mod footprint;
 #[path = "../../tests/support/mock_node.rs"]
 mod mock_node;
-mod plot;
 mod report;
 mod signers;
 

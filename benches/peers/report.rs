@@ -4,13 +4,11 @@ use crate::{
     Result,
     drive::Times,
     footprint::Footprint,
-    plot,
     signers::{Door, Program},
 };
 use std::{fmt::Write as _, fs, path::Path, process::Command, thread};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md");
-const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.svg");
 const BEGIN: &str = "<!-- `make bench` writes from here -->\n";
 const END: &str = "<!-- `make bench` writes to here -->\n";
 
@@ -56,7 +54,7 @@ impl Report {
 
     /// One chain with one node.
     pub fn one_chain(&mut self, results: &[Result]) {
-        self.line("\n### One chain, one node\n\n![Latency](performance.svg)\n");
+        self.line("\n### One chain, one node\n");
         self.line(&format!(
             "{} signatures each; the ratios are relative to tmkms over the same kind of socket.\n",
             count(results)
@@ -74,7 +72,6 @@ impl Report {
         self.aim("p50 to CometBFT's FilePV, TCP", ratio(Door::Tcp, Program::FilePv, 500), 0.40);
         let bare = find_named(results, BARE, Some(Door::Tcp)).at(500);
         self.aim("p50 to the bare signer, TCP", at(Program::Highwater, Door::Tcp, 500).map(|p50| p50 / bare), 1.5);
-        fs::write(PLOT, plot::draw(results)).unwrap();
     }
 
     /// The steps that no durable signer can leave out.
