@@ -156,7 +156,7 @@ const REFUSALS: &[(&str, &[(&str, &str)])] = &[
             ("NotImported", "check/state-of-another-program"),
             ("OlderThanBoot", "state/import-of-a-file-older-than-the-boot"),
             ("Store", "state/damaged"),
-            ("Theirs", "state/import-of-a-directory"),
+            ("Theirs", "state/import-whose-source-cannot-be-noted"),
             ("TheirsAtWork", "elsewhere: the unit tests of state, which write at the right moment"),
             ("TheirsInPlace", "state/export-over-the-state-of-another-program"),
         ],
