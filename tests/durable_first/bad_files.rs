@@ -1,8 +1,8 @@
 //! State files that changed while nobody looked, and disks that take no more.
 //!
 //! What is tried elsewhere: a missing or empty file, a file of another chain, a second process and a file renamed over
-//! ours in `tests/fail_closed/state.rs`; another key, open permissions and a retired file in `tests/commands/cli.rs`; tmkms writing over
-//! ours in `tests/cometbft/tmkms.rs`.
+//! ours in `tests/fail_closed/state.rs`; another key, open permissions and a retired file in `tests/commands/state.rs`;
+//! tmkms writing over ours in `tests/cometbft/tmkms.rs`.
 
 use crate::{
     CHAIN, PROMISE,

@@ -37,7 +37,7 @@ const VARIANTS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("flush_after_release", DURABLE_FIRST, &[NO_CRASH, SIGNATURE_AFTER_FLUSH]),
-    ("machine_lock_ignored", COMMANDS, &["cli::one_signer_for_a_chain_and_key_runs_on_a_machine_whatever_its_files"]),
+    ("machine_lock_ignored", COMMANDS, &["state::one_signer_for_a_chain_and_key_runs_on_a_machine_whatever_its_files"]),
     ("machine_lock_ignored", UNIT, &["claim::tests::a_chain_and_key_are_claimed_once_and_others_beside_them"]),
     ("newest_not_rewritten", DURABLE_FIRST, &[NO_CRASH]),
     ("newest_not_rewritten", NEVER_TWO, &[NO_WORLD]),
