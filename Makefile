@@ -6,6 +6,9 @@ export PATH := $(CACHE)/bin:$(PATH)
 # Where a change that no test notices could cost a stake.
 MUTATED := chain.rs privval/sign_bytes.rs $(addprefix watermark/,mark.rs record.rs rule.rs store.rs)
 
+# Most tests wait for a node, a device or a deadline: two for each core keep it busy.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+
 .DEFAULT_GOAL := help
 .PHONY: help assurance demo test test-fast lint msrv fmt build install bench fuzz mutants mutants-in-diff powercut crates package \
   package-test reproducible sbom clean
