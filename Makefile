@@ -6,12 +6,15 @@ export PATH := $(CACHE)/bin:$(PATH)
 # In these files, a change that no test notices could cost a stake.
 MUTATED := answer.rs chain.rs privval/sign_bytes.rs $(addprefix watermark/,mark.rs record.rs rule.rs store.rs)
 
+# Most tests wait for a node, a device or a deadline: two for each core keep it busy.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+
 .DEFAULT_GOAL := help
-.PHONY: help assurance demo test test-fast lint fmt build install bench fuzz mutants powercut crates package package-test \
-  reproducible sbom clean
+.PHONY: help assurance demo test test-fast lint msrv fmt build install bench fuzz mutants mutants-in-diff powercut crates package \
+  package-test reproducible sbom clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## Watch it sign ten heights and refuse a double sign; no network, no root, under 30 s after the build
 	@$(CARGO) run --quiet --locked --release --example demo
@@ -32,7 +35,7 @@ test: ## Run every test; first builds real CometBFT nodes, tmkms and a mock Yubi
 test-fast: ## Run the unit tests only
 	$(CARGO) test --locked --lib
 
-lint: ## Check formatting, clippy, licences and sources of every dependency, and advisories if their database is available
+lint: ## Check formatting, clippy, the oldest toolchain if it is installed, licences and sources of every dependency, and advisories if their database is available
 	@tests/install/cargo-deny.sh
 	$(CARGO) fmt --check
 	$(CARGO) fetch --locked
@@ -41,6 +44,10 @@ lint: ## Check formatting, clippy, licences and sources of every dependency, and
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --quiet
 	$(CARGO) deny --offline check bans licenses sources
 	@tests/advisories.sh
+	@tests/msrv.sh
+
+msrv: ## Compile everything with the oldest toolchain that Cargo.toml claims, if it is installed
+	@tests/msrv.sh
 
 fmt: ## Format the code
 	$(CARGO) fmt
@@ -70,6 +77,9 @@ assurance: ## Test the three promises harder than `make test` does, about ten mi
 mutants: ## Make every small change to the rule, the record, the store and the sign bytes; the unit tests must notice. Slow
 	@tests/install/cargo-mutants.sh
 	nice $(CARGO) mutants -j1 --output target --package highwater-core $(addprefix -f core/src/,$(MUTATED)) -- --locked
+
+mutants-in-diff: ## The same for the lines that differ from origin/main, or from the commit before; within six minutes
+	@MUTATED="$(addprefix core/src/,$(MUTATED))" tests/mutants_in_diff.sh
 
 powercut: ## Cut the power of a virtual machine that signs, N times (default 200, about five seconds each)
 	@tests/install/powercut.sh

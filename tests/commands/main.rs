@@ -2,7 +2,9 @@
 //!
 //! | module | what is shown |
 //! | --- | --- |
-//! | `cli` | what commands leave alone, which modes files get, and what no transcript can show |
+//! | `cli` | which stream, pipes that nobody reads, the search for secrets, the configuration that is found |
+//! | `state` | state files: what commands leave alone, one signer |
+//! | `keys` | keys in files and a new home: modes, nothing overwritten |
 //! | `transcripts` | what each command says, word for word: `tests/cmd/` |
 //! | `one_decision` | `check` and `start` find the same |
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
@@ -11,5 +13,7 @@
 mod support;
 
 mod cli;
+mod keys;
 mod one_decision;
+mod state;
 mod transcripts;

@@ -134,3 +134,125 @@ fn transcripts_use_only_programs_that_are_run() {
         }
     }
 }
+
+/// Why a refusal has no transcript.
+const ELSEWHERE: &str = "elsewhere: ";
+
+/// For each refusal of a command, a transcript that shows it, or where else it is shown.
+const REFUSALS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "StateError",
+        &[
+            ("ActiveSource", "state/import-of-another-file-at-work"),
+            ("BehindTheirs", "check/tmkms-went-on-after-its-import"),
+            ("BelowAudit", "elsewhere: one_decision, with signatures of a running signer"),
+            ("BelowTheirs", "state/init-below-another-program"),
+            ("CometBftInPlace", "elsewhere: cometbft::tmkms, with a file that CometBFT signed"),
+            ("CopyUnchecked", "state/import-of-a-copy"),
+            ("File", "state/missing"),
+            ("Lost", "state/init-after-the-file-was-lost"),
+            ("Migration", "state/import-of-what-is-no-state"),
+            ("NotForward", "state/raise-that-goes-back"),
+            ("NotImported", "check/state-of-another-program"),
+            ("OlderThanBoot", "state/import-of-a-file-older-than-the-boot"),
+            ("Store", "state/damaged"),
+            ("Theirs", "state/import-whose-source-cannot-be-noted"),
+            ("TheirsAtWork", "elsewhere: the unit tests of state, which write at the right moment"),
+            ("TheirsInPlace", "state/export-over-the-state-of-another-program"),
+        ],
+    ),
+    (
+        "FileError",
+        &[
+            ("DeadLink", "state/that-is-a-dead-link"),
+            ("Exists", "state/init-over-a-state-file"),
+            ("Io", "state/init-without-a-directory"),
+            ("Locked", "elsewhere: cli, beside a running signer"),
+            ("Missing", "state/missing"),
+            ("NotAFile", "check/state-that-is-a-directory"),
+            ("Writable", "state/file-that-others-can-write"),
+        ],
+    ),
+    (
+        "StoreError",
+        &[
+            ("Copy", "check/state-copied"),
+            ("Damaged", "state/damaged"),
+            ("ForeignChain", "state/of-another-chain"),
+            ("ForeignHost", "elsewhere: durable_first::bad_files, with the file of another machine"),
+            ("ForeignKey", "check/state-of-another-key"),
+            ("Io", "elsewhere: durable_first::bad_files, on full and read-only disks"),
+            ("Newer", "elsewhere: the unit tests of the store, with a format that does not exist yet"),
+            ("Overwritten", "elsewhere: durable_first, at work"),
+            ("Replaced", "elsewhere: fail_closed::state, at work"),
+            ("Retired", "check/state-retired"),
+            ("Stopped", "elsewhere: durable_first::faults, at work"),
+        ],
+    ),
+    (
+        "MigrationError",
+        &[
+            ("Ambiguous", "state/import-of-what-could-be-two-programs"),
+            ("Field", "state/import-of-a-field-that-is-wrong"),
+            ("ForeignChain", "elsewhere: cometbft::tmkms, with a file that CometBFT signed"),
+            ("Missing", "state/import-of-nothing"),
+            ("NeverSigned", "state/import-of-a-file-that-never-signed"),
+            ("NotJson", "state/import-of-what-is-no-state"),
+            ("SignBytes", "elsewhere: cometbft::tmkms, with a file that CometBFT signed"),
+            ("Signature", "elsewhere: cometbft::tmkms, with a file that CometBFT signed"),
+            ("Tombstone", "state/import-of-the-tombstone"),
+            ("Unproven", "state/import-of-a-cometbft-file-without-sign-bytes"),
+        ],
+    ),
+    (
+        "KeyError",
+        &[
+            ("Denied", "elsewhere: nowhere, it needs a second user"),
+            ("Exists", "softsign/keygen-over-a-file"),
+            ("Foreign", "elsewhere: nowhere, it needs a second user"),
+            ("Io", "softsign/keygen-without-a-directory"),
+            ("Malformed", "softsign/import-of-what-is-no-key"),
+            ("Missing", "check/no-key"),
+            ("NotAFile", "check/key-that-is-a-directory"),
+            ("Permissions", "check/key-open-to-others"),
+            ("PublicKey", "elsewhere: devices, which lost their key"),
+            ("Random", "elsewhere: nowhere, the system always has random numbers"),
+            ("TooLarge", "softsign/import-of-what-is-no-key"),
+        ],
+    ),
+];
+
+/// The variants of an enum, wherever in the sources it is.
+fn variants(name: &str) -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut directories: Vec<_> = ["src", "core/src"].map(|sources| root.join(sources)).into();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let source = fs::read_to_string(path).unwrap();
+            let Some((_, body)) = source.split_once(&format!("enum {name} {{\n")) else { continue };
+            let body = body.split("\n}").next().unwrap();
+            let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
+            let names = lines.filter(|line| line.starts_with(|first: char| first.is_ascii_uppercase()));
+            return names.map(|line| line.split([' ', '(', ',']).next().unwrap().to_owned()).collect();
+        }
+    }
+    panic!("there is no enum {name}");
+}
+
+#[test]
+fn every_refusal_has_a_transcript() {
+    let there: BTreeSet<_> = transcripts().iter().map(|path| name(path)).collect();
+    for (refusal, shown) in REFUSALS {
+        let known: BTreeSet<_> = shown.iter().map(|(variant, _)| (*variant).to_owned()).collect();
+        assert_eq!(variants(refusal), known, "{refusal}");
+        for (variant, transcript) in *shown {
+            let found = transcript.starts_with(ELSEWHERE) || there.contains(*transcript);
+            assert!(found, "{refusal}::{variant}: there is no tests/cmd/{transcript}.trycmd");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! What is tried elsewhere: changed bits, other lengths and slots of two times in `core/tests/durable_first`; a missing or empty
 //! file, a file of another chain, a second process and a file renamed over ours in `tests/fail_closed/state.rs`; another key, open
-//! permissions and a retired file in `tests/commands/cli.rs`; tmkms writing over ours in `tests/cometbft/tmkms.rs`.
+//! permissions and a retired file in `tests/commands/state.rs`; tmkms writing over ours in `tests/cometbft/tmkms.rs`.
 
 use crate::{
     CHAIN, PROMISE,

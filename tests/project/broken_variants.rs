@@ -42,7 +42,7 @@ const VARIANTS: &[(&str, &str, &[&str])] = &[
     ("copy_unnoticed", UNIT, &["state::tests::a_copy_is_refused_until_it_is_imported"]),
     ("flush_after_release", CORE_DURABLE_FIRST, &[NO_CRASH]),
     ("flush_after_release", DURABLE_FIRST, &[SIGNATURE_AFTER_FLUSH]),
-    ("machine_lock_ignored", COMMANDS, &["cli::one_signer_for_a_chain_and_key_runs_on_a_machine_whatever_its_files"]),
+    ("machine_lock_ignored", COMMANDS, &["state::one_signer_for_a_chain_and_key_runs_on_a_machine_whatever_its_files"]),
     ("machine_lock_ignored", UNIT, &["daemon::claim::tests::a_chain_and_key_are_claimed_once_and_others_beside_them"]),
     ("newest_not_rewritten", CORE_DURABLE_FIRST, &[NO_CRASH]),
     ("newest_not_rewritten", NEVER_TWO, &[NO_WORLD]),
