@@ -1,5 +1,5 @@
-//! What a confined process can do: each attempt runs in a process of its own, confined as the signer or one beside it is, and is
-//! allowed, refused or killed as the table says.
+//! What a confined process can do. Each attempt runs in a process of its own, which is confined like the signer or like a process
+//! beside it, and is allowed, refused or killed as the table says.
 
 use super::confined::{CHAIN, SIGSYS, kernel_confines};
 use crate::support::{mock_node::MockNode, signer::Home};

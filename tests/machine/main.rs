@@ -1,4 +1,4 @@
-//! The signer on its machine: what it may do there, what it shows, and how it starts and ends.
+//! The signer on its machine: what it may do there, what it shows, how it starts and how it ends.
 //!
 //! | module | what is shown |
 //! | --- | --- |
