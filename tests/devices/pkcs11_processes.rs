@@ -1,4 +1,4 @@
-//! The processes of a token: who ends with whom, and a real chain through the kill of a child.
+//! The processes of a token: which of them end together, and a real chain that goes on when a child is killed.
 
 use super::token::{CHAIN, Scene, TOKEN, sign_at_last, wait_until};
 use crate::support::{

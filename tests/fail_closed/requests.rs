@@ -1,4 +1,5 @@
-//! What no honest node sends, and what a node may not have: refused by its code, with no mark moved, and the connection lives.
+//! Requests that no honest node sends, or that a node may not make: each is refused with its code, moves no mark, and leaves
+//! the connection up.
 
 use crate::support::{
     assert_alive,

@@ -1,5 +1,5 @@
-//! A start that cannot go on: a hook that fails keeps its chain closed, the exit code says whether another start may help, and a
-//! broken invariant ends the process.
+//! A start that cannot go on: a state hook that fails keeps its chain closed, the exit code says whether another start may help,
+//! and a broken invariant ends the process.
 
 use crate::support::{
     assert_alive,

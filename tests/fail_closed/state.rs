@@ -1,4 +1,4 @@
-//! A chain whose files cannot be trusted: it answers errors and says why, the other chains sign, and where no chain can, the
+//! A chain whose files cannot be trusted answers errors and says why, while the other chains sign. Where no chain can sign, the
 //! process ends before it dials.
 
 use crate::support::{

@@ -1,8 +1,9 @@
-//! The signer on its machine: what it may do there, what it shows, and how it starts and ends.
+//! The signer on its machine: what it may do there, what it shows, how it starts and how it ends.
 //!
 //! | module | what is shown |
 //! | --- | --- |
 //! | `confined` | the signer under Landlock and seccomp |
+//! | `attempts` | what a process that is confined like it can do |
 //! | `reach` | what the processes beside it reach |
 //! | `links` | restarts, the end at a signal, several nodes |
 //! | `operation` | signals, logs that nobody reads, hooks |
@@ -14,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attempts;
 mod confined;
 mod links;
 mod monitoring;
