@@ -6,7 +6,14 @@
 #[path = "../tests/support/mock_node.rs"]
 mod mock_node;
 
-use highwater::{inspect, config::{Config, KeyRole}, daemon::{self, Daemon}, process::{hooks::Hooks, names::Names}, keyring::{IdentityKey, Keyring, softsign}, state::{self, Place, Theirs}};
+use highwater::{
+    config::{Config, KeyRole},
+    daemon::{self, Daemon},
+    inspect,
+    keyring::{IdentityKey, Keyring, softsign},
+    process::{hooks::Hooks, names::Names},
+    state::{self, Place, Theirs},
+};
 use highwater_core::{
     consensus::{ChainId, KeyType, PublicKey},
     privval::message::{Proposal, RemoteSignerError, Vote},

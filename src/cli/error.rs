@@ -1,6 +1,16 @@
 //! How a command fails: one message for a person, one exit code for a supervisor.
 
-use crate::{passing, config::ConfigError, daemon::{DaemonError, claim::ClaimError}, keyring::{KeyError, pkcs11::error::{ErrorClass, TokenError}}, process::sandbox::SandboxError, state::{StateError, foreign::MigrationError}};
+use crate::{
+    config::ConfigError,
+    daemon::{DaemonError, claim::ClaimError},
+    keyring::{
+        KeyError,
+        pkcs11::error::{ErrorClass, TokenError},
+    },
+    passing,
+    process::sandbox::SandboxError,
+    state::{StateError, foreign::MigrationError},
+};
 use highwater_core::{
     disk,
     watermark::{FileError, HostError, StoreError},

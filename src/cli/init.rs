@@ -1,7 +1,14 @@
 //! `highwater init`: a new home with a configuration and an identity key. Nothing that exists is ever overwritten.
 
-use super::{CliError, Exit, output, state, networks::{NETWORKS, Network, find}};
-use crate::{config::{Config, KeyConfig, KeyRole}, keyring::{IdentityKey, softsign, KeyError}};
+use super::{
+    CliError, Exit,
+    networks::{NETWORKS, Network, find},
+    output, state,
+};
+use crate::{
+    config::{Config, KeyConfig, KeyRole},
+    keyring::{IdentityKey, KeyError, softsign},
+};
 use clap::Args;
 use highwater_core::{disk, watermark::Mark};
 use std::{

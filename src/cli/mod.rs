@@ -17,7 +17,12 @@ mod yubihsm;
 
 pub use error::{CliError, Exit};
 
-use crate::{config::{self, Config, Sketch}, keyring::{child::spawner, pkcs11::served}, process::{hooks, names}, record::keeper};
+use crate::{
+    config::{self, Config, Sketch},
+    keyring::{child::spawner, pkcs11::served},
+    process::{hooks, names},
+    record::keeper,
+};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::{
     fs,

@@ -1,7 +1,25 @@
 //! `highwater start`: sign until told to stop.
 
 use super::{CliError, ConfigArgs, Exit};
-use crate::{config::{self, Config}, daemon::{self, Daemon, Running}, process::{self, hooks::Hooks, names::Names, sandbox::Sandbox}, inspect::{self, Findings, Topic}, keyring::{self, Keyring, child::spawner::Spawner}, record::{audit::{Audit, AuditFile}, evidence::Evidence, keeper::Keeper, log::{Log, LogFormat}, recorder::Recorder}, show::{systemd::{self, Systemd}, telemetry::Telemetry, web::{self, ControlSocket, Web}}};
+use crate::{
+    config::{self, Config},
+    daemon::{self, Daemon, Running},
+    inspect::{self, Findings, Topic},
+    keyring::{self, Keyring, child::spawner::Spawner},
+    process::{self, hooks::Hooks, names::Names, sandbox::Sandbox},
+    record::{
+        audit::{Audit, AuditFile},
+        evidence::Evidence,
+        keeper::Keeper,
+        log::{Log, LogFormat},
+        recorder::Recorder,
+    },
+    show::{
+        systemd::{self, Systemd},
+        telemetry::Telemetry,
+        web::{self, ControlSocket, Web},
+    },
+};
 use clap::Args;
 use highwater_core::disk;
 use std::{env, io, path::PathBuf, sync::Arc, thread, time::Duration};

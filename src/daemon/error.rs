@@ -1,6 +1,6 @@
 //! Why the signer does not start, and what an operator reads of it.
 
-use crate::{passing, daemon::claim::ClaimError, keyring::KeyError};
+use crate::{daemon::claim::ClaimError, keyring::KeyError, passing};
 use highwater_core::{
     consensus::ChainId,
     privval::Refusal,

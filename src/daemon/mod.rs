@@ -5,7 +5,22 @@ mod error;
 
 pub use error::DaemonError;
 
-use crate::{passing, config::{ChainConfig, Config, KeyConfig, NodeAddress}, daemon::claim::Claim, process::{hooks::{Hook, Hooks}, hook::{self, HookError}, names::Names}, inspect::Findings, keyring::{self, IdentityKey, Keyring, device::Device}, node::{Node, Stop}, record::{audit::Audit, recorder::Recorder, served::ServedChain}, show::telemetry::{NodeView, Telemetry}, state::{self, Place, StateError, Theirs}};
+use crate::{
+    config::{ChainConfig, Config, KeyConfig, NodeAddress},
+    daemon::claim::Claim,
+    inspect::Findings,
+    keyring::{self, IdentityKey, Keyring, device::Device},
+    node::{Node, Stop},
+    passing,
+    process::{
+        hook::{self, HookError},
+        hooks::{Hook, Hooks},
+        names::Names,
+    },
+    record::{audit::Audit, recorder::Recorder, served::ServedChain},
+    show::telemetry::{NodeView, Telemetry},
+    state::{self, Place, StateError, Theirs},
+};
 use highwater_core::{
     chain::{Chain, NotReady, state_unusable},
     consensus::{ChainId, PublicKey},

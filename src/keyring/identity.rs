@@ -1,6 +1,13 @@
 //! The identity key: who we are on a SecretConnection. It signs handshakes, never blocks.
 
-use super::{KeyError, Secret, key_file::{self, random}, softsign::{self, encoding::{self, EncodingError}}};
+use super::{
+    KeyError, Secret,
+    key_file::{self, random},
+    softsign::{
+        self,
+        encoding::{self, EncodingError},
+    },
+};
 use crate::{config::PeerId, process::sandbox::memory};
 use highwater_core::consensus::PublicKey;
 use std::path::Path;

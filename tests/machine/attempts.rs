@@ -3,7 +3,10 @@
 
 use super::confined::{CHAIN, SIGSYS, kernel_confines};
 use crate::support::{mock_node::MockNode, signer::Home};
-use highwater::{config::Config, process::sandbox::{self, Feature, ModuleLimits, Sandbox, Switches}};
+use highwater::{
+    config::Config,
+    process::sandbox::{self, Feature, ModuleLimits, Sandbox, Switches},
+};
 use std::{
     env, fs,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},

@@ -3,7 +3,10 @@
 //! Wherever a file holds a public half beside the secret one, the two must belong together.
 
 use super::{SecretKey, public_of_seed};
-use crate::{config::{KeyEncoding, KeyRole}, keyring::Secret};
+use crate::{
+    config::{KeyEncoding, KeyRole},
+    keyring::Secret,
+};
 use highwater_core::consensus::PublicKey;
 use serde::Deserialize;
 use std::{fmt, str};

@@ -5,8 +5,14 @@
 
 pub mod encoding;
 
-use super::{KeyError, Secret, key_file::{self, random}};
-use crate::{config::{KeyEncoding, KeyRole}, process::sandbox::memory};
+use super::{
+    KeyError, Secret,
+    key_file::{self, random},
+};
+use crate::{
+    config::{KeyEncoding, KeyRole},
+    process::sandbox::memory,
+};
 use ed25519_dalek::{
     VerifyingKey,
     hazmat::{ExpandedSecretKey, raw_sign},

@@ -20,8 +20,17 @@ pub mod lane;
 pub mod public_keys;
 mod session;
 
-use super::{KeyError, device::{Device, Equipment, failover::{DeviceKey, Place}}};
-use crate::{config::{Config, KeyConfig, KeyRole, YubiHsmConfig}, process::names::Names};
+use super::{
+    KeyError,
+    device::{
+        Device, Equipment,
+        failover::{DeviceKey, Place},
+    },
+};
+use crate::{
+    config::{Config, KeyConfig, KeyRole, YubiHsmConfig},
+    process::names::Names,
+};
 use highwater_core::consensus::{ChainId, PublicKey};
 use public_keys::Finder;
 use session::{Key, YubiHsmOpener};

@@ -4,8 +4,12 @@
 //! signature is verified, whether the device is there or not. Only a chain without a state file of Highwater has to ask
 //! its devices, once; then they must agree.
 
-use super::{keys_of, access::Access, lane::Lane};
-use crate::{config::{ChainConfig, Config, KeyRole, YubiHsmConfig}, keyring::{KeyError, device::Trouble}, process::names::Names};
+use super::{access::Access, keys_of, lane::Lane};
+use crate::{
+    config::{ChainConfig, Config, KeyRole, YubiHsmConfig},
+    keyring::{KeyError, device::Trouble},
+    process::names::Names,
+};
 use highwater_core::{
     consensus::{KeyType, PublicKey},
     watermark,

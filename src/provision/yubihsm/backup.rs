@@ -1,6 +1,6 @@
 //! The file that a wrapped key is kept in: one line of base64 without its end, as tmkms writes it.
 
-use crate::keyring::{key_file, KeyError};
+use crate::keyring::{KeyError, key_file};
 use std::{
     fmt,
     path::{Path, PathBuf},
