@@ -9,8 +9,11 @@
 //! warning beside the configuration.
 
 mod address;
+mod finding;
+mod highwater;
+pub mod home;
 mod model;
-mod own;
+pub(crate) mod paths;
 pub mod pkcs11;
 mod providers;
 pub(crate) mod reader;
@@ -19,10 +22,11 @@ mod unsupported;
 mod validate;
 mod yubihsm;
 
+pub use finding::Finding;
+pub use highwater::{AuditLimits, HighwaterConfig};
 pub use model::*;
-pub use own::{AuditLimits, OwnConfig};
 
-use pkcs11::Surroundings;
+use pkcs11::FileSystem;
 use reader::{Findings, Table};
 use sections::Draft;
 use std::{
@@ -50,7 +54,7 @@ impl Config {
         // The text can hold a password.
         let text = fs::read_to_string(path).map(Zeroizing::new);
         let text = text.map_err(|error| ConfigError::Unreadable { path: path.into(), error })?;
-        let (config, warnings) = Self::read(path, &text, Surroundings::DISK)?;
+        let (config, warnings) = Self::read(path, &text, FileSystem::DISK)?;
 
         let mut on_disk = Findings::new(&text);
         validate::check_on_disk(&config.chains, &mut on_disk);
@@ -61,12 +65,12 @@ impl Config {
 
     /// Reads `text`, the content of the file at `path`. Looks at nothing else, so a profile must be a built-in one.
     pub fn parse(path: &Path, text: &str) -> Result<(Self, Vec<Finding>), ConfigError> {
-        Self::read(path, text, Surroundings::NONE)
+        Self::read(path, text, FileSystem::NONE)
     }
 
-    fn read(path: &Path, text: &str, surroundings: Surroundings) -> Result<(Self, Vec<Finding>), ConfigError> {
+    fn read(path: &Path, text: &str, file_system: FileSystem) -> Result<(Self, Vec<Finding>), ConfigError> {
         let mut findings = Findings::new(text);
-        let mut draft = Draft::new(surroundings);
+        let mut draft = Draft::new(file_system);
         if draft_from(text, &mut draft, &mut findings) {
             validate::check(&draft, &mut findings);
         }
@@ -80,25 +84,25 @@ impl Config {
 /// What can be read of a configuration that need not be complete: an operator writes the section of a token first, and
 /// has its keys made then. Nothing signs by it.
 #[derive(Clone, Debug)]
-pub struct Sketch {
+pub struct PartialConfig {
     /// The sections that can be read. Not compared with each other: references may lead nowhere.
     pub config: Config,
     /// What keeps the file from being a configuration, in the order of the file. May be empty.
     pub errors: Vec<Finding>,
 }
 
-impl Sketch {
+impl PartialConfig {
     /// Reads the file at `path`. Only one that is no TOML at all is an error.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         // The text can hold a password.
         let text = fs::read_to_string(path).map(Zeroizing::new);
         let text = text.map_err(|error| ConfigError::Unreadable { path: path.into(), error })?;
-        Self::read(path, &text, Surroundings::DISK)
+        Self::read(path, &text, FileSystem::DISK)
     }
 
-    fn read(path: &Path, text: &str, surroundings: Surroundings) -> Result<Self, ConfigError> {
+    fn read(path: &Path, text: &str, file_system: FileSystem) -> Result<Self, ConfigError> {
         let mut findings = Findings::new(text);
-        let mut draft = Draft::new(surroundings);
+        let mut draft = Draft::new(file_system);
         let is_toml = draft_from(text, &mut draft, &mut findings);
         if is_toml {
             validate::check(&draft, &mut findings);
@@ -177,8 +181,8 @@ mod tests {
         let token = "[[providers.pkcs11]]\nprofile = \"softhsm2\"\ntoken = { label = \"a\" }\npin = { fd = 3 }\n\
                      keys = [{ chain_ids = [\"test-1\"], id = \"01\" }]\n";
         let text = format!("{}{token}", &GOOD[..GOOD.find("[[providers").unwrap()]);
-        let read = |text: &str| Sketch::read(Path::new("tmkms.toml"), text, Surroundings::NONE);
-        let Sketch { config, errors } = read(&text).unwrap();
+        let read = |text: &str| PartialConfig::read(Path::new("tmkms.toml"), text, FileSystem::NONE);
+        let PartialConfig { config, errors } = read(&text).unwrap();
         assert_eq!((config.chains.len(), config.pkcs11.len(), config.pkcs11[0].keys.len()), (1, 1, 0));
         assert_eq!(config.pkcs11[0].profile_text, "softhsm2");
         assert!(errors.len() == 1 && errors[0].text.contains("needs `public_key`"), "{errors:?}");
@@ -381,6 +385,6 @@ key_type = "konsensus"
         assert!(config.chains[0].allow_raw_bytes && config.chains[0].state_hook.is_some());
         assert!(config.validators[0].max_height.is_some());
         assert_eq!(config.pkcs11[0].keys.len(), 1);
-        assert!(config.own.metrics.is_some() && config.own.audit.is_some());
+        assert!(config.highwater.metrics.is_some() && config.highwater.audit.is_some());
     }
 }

@@ -1,18 +1,29 @@
 //! What a configuration means once it has been read: no strings left to check.
 
-use super::OwnConfig;
+use super::{HighwaterConfig, home};
 use crate::config::pkcs11::{
     profile::Profile,
     spec::{ObjectSelector, TokenSelector},
 };
-use highwater_core::consensus::{ChainId, KeyType, PublicKey};
+use highwater_core::{
+    consensus::{ChainId, KeyType, PeerId, PublicKey},
+    disk,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
-    fmt,
+    env, fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
 use zeroize::Zeroizing;
+
+/// What the name of our state file has after that of tmkms, beside which it stands.
+const WATERMARK_SUFFIX: &str = ".highwater";
+
+/// Where our state file is, given the one that tmkms.toml names.
+pub fn watermark_beside(state_file: &Path) -> PathBuf {
+    disk::with_suffix(state_file, WATERMARK_SUFFIX)
+}
 
 /// A configuration in which every reference resolves: each validator has its chain, each chain its own state
 /// file and at most one consensus key per algorithm.
@@ -31,7 +42,7 @@ pub struct Config {
     /// Every `[[providers.yubihsm]]`, in file order. No two have the same adapter, serial number and auth key.
     pub yubihsm: Vec<YubiHsmConfig>,
     /// `[highwater]`
-    pub own: OwnConfig,
+    pub highwater: HighwaterConfig,
 }
 
 impl Config {
@@ -49,6 +60,11 @@ impl Config {
     pub fn consensus_key(&self, chain: &ChainId) -> Option<KeyConfig<'_>> {
         let of_chain = || self.keys().filter(|key| key.chain_ids().contains(chain));
         of_chain().find(|key| key.role() == KeyRole::Consensus).or_else(|| of_chain().next())
+    }
+
+    /// Where the signer of this configuration listens for `highwater status`.
+    pub fn control_socket(&self) -> PathBuf {
+        home::control_socket(env::var_os(home::RUNTIME_VARIABLE), &self.path)
     }
 
     /// Every chain that has a validator node.
@@ -149,7 +165,7 @@ pub struct ChainConfig {
 impl ChainConfig {
     /// Where the watermark is: beside `state_file`, which is tmkms's own.
     pub fn watermark(&self) -> PathBuf {
-        crate::state::beside(&self.state_file)
+        watermark_beside(&self.state_file)
     }
 }
 
@@ -226,22 +242,6 @@ impl fmt::Display for NodeAddress {
             Self::Tcp { host, port, .. } => write!(f, "tcp://{host}:{port}"),
             Self::Unix { path } => write!(f, "unix://{}", path.display()),
         }
-    }
-}
-
-/// A peer id: the first 20 bytes of SHA-256 of an Ed25519 identity key (CometBFT `p2p/key.go`).
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PeerId(pub [u8; 20]);
-
-impl fmt::Display for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
     }
 }
 
@@ -485,23 +485,4 @@ pub enum KeyEncoding {
     Base64,
     /// CometBFT's `priv_validator_key.json`.
     Json,
-}
-
-/// Something an operator should know about the configuration, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The line, counted from 1; 0 where the whole file is meant.
-    pub line: usize,
-    /// One sentence: what, and what to do.
-    pub text: String,
-}
-
-impl Finding {
-    /// `file:line: text`
-    pub fn at(&self, path: &Path) -> String {
-        match self.line {
-            0 => format!("{}: {}", path.display(), self.text),
-            line => format!("{}:{line}: {}", path.display(), self.text),
-        }
-    }
 }

@@ -4,7 +4,7 @@
 //! unknown. No text made here repeats a string from the file, because it can be a password; the one exception are
 //! keys that take one of a few words.
 
-use super::Finding;
+use super::finding::Finding;
 use std::{ops::Range, path::PathBuf};
 use toml::{
     Spanned,

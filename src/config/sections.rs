@@ -3,10 +3,10 @@
 //! Whether the sections fit together is for `validate` to say.
 
 use super::{
-    ChainConfig, Config, HookConfig, KeyFormat, NodeAddress, OwnConfig, Pkcs11Config, SoftsignConfig, ValidatorConfig,
-    YubiHsmConfig,
+    ChainConfig, Config, HighwaterConfig, HookConfig, KeyFormat, NodeAddress, Pkcs11Config, SoftsignConfig,
+    ValidatorConfig, YubiHsmConfig,
     address::Address,
-    pkcs11::Surroundings,
+    pkcs11::FileSystem,
     providers::KeyUse,
     reader::{Findings, Located, Table, Value},
 };
@@ -37,18 +37,18 @@ pub(super) struct Draft {
     pub(super) pkcs11: Vec<Pkcs11Config>,
     pub(super) yubihsm: Vec<YubiHsmConfig>,
     /// Highwater's own settings.
-    pub(super) own: OwnConfig,
+    pub(super) highwater: HighwaterConfig,
     /// Some chain's id could not be read: that an id is unknown cannot be said.
     pub(super) chains_incomplete: bool,
     /// Some key's chains could not be read: that a chain has no key cannot be said.
     pub(super) keys_incomplete: bool,
     /// What may be looked at beside the text.
-    pub(super) surroundings: Surroundings,
+    pub(super) file_system: FileSystem,
 }
 
 impl Draft {
     /// Nothing yet.
-    pub(super) fn new(surroundings: Surroundings) -> Self {
+    pub(super) fn new(file_system: FileSystem) -> Self {
         Self {
             chain_ids: Vec::new(),
             chains: Vec::new(),
@@ -58,17 +58,17 @@ impl Draft {
             softsign: Vec::new(),
             pkcs11: Vec::new(),
             yubihsm: Vec::new(),
-            own: OwnConfig::default(),
+            highwater: HighwaterConfig::default(),
             chains_incomplete: false,
             keys_incomplete: false,
-            surroundings,
+            file_system,
         }
     }
 
     /// What was read, as a configuration.
     pub(super) fn into_config(self, path: &Path) -> Config {
-        let Self { chains, validators, softsign, pkcs11, yubihsm, own, .. } = self;
-        Config { path: path.into(), chains, validators, softsign, pkcs11, yubihsm, own }
+        let Self { chains, validators, softsign, pkcs11, yubihsm, highwater, .. } = self;
+        Config { path: path.into(), chains, validators, softsign, pkcs11, yubihsm, highwater }
     }
 
     /// Reads the whole file.
@@ -100,8 +100,8 @@ impl Draft {
         if let Some(providers) = providers {
             providers.table("[providers]", findings, |table, findings| self.providers(table, findings));
         }
-        if let Some(own) = root.get("highwater", findings) {
-            own.table("[highwater]", findings, |table, findings| self.own.read(table, findings));
+        if let Some(highwater) = root.get("highwater", findings) {
+            highwater.table("[highwater]", findings, |table, findings| self.highwater.read(table, findings));
         }
         if let Some(signer) = root.get("tx_signer", findings) {
             findings.error(signer.line, "transaction signing is not supported: remove [[tx_signer]]");

@@ -3,16 +3,13 @@
 //! A mistake gives one finding: a rule stays silent where what it looks at could not be read.
 
 use super::{
-    ChainConfig, KeyRole, Pkcs11Config, ValidatorConfig, YubiHsmConfig,
+    ChainConfig, KeyRole, Pkcs11Config, ValidatorConfig, YubiHsmConfig, paths,
     providers::{KeyHome, KeyUse},
     reader::{Findings, Located, nearest},
     sections::Draft,
 };
 use highwater_core::consensus::ChainId;
-use std::{
-    fs,
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Reports everything that does not fit together, from the text alone.
 pub(super) fn check(draft: &Draft, findings: &mut Findings<'_>) {
@@ -27,12 +24,12 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings<'_>) {
     if !draft.keys_incomplete {
         chains_without_key(draft, findings);
     }
-    shared_state_files(&draft.chains, normalised, findings);
+    shared_state_files(&draft.chains, paths::normalised, findings);
 }
 
 /// Reports state files that have different paths and yet are one file. Looks at the disk.
 pub(super) fn check_on_disk(chains: &[ChainConfig], findings: &mut Findings<'_>) {
-    shared_state_files(chains, resolved, findings);
+    shared_state_files(chains, paths::resolved, findings);
 }
 
 /// Each item together with the first one before it that `same` finds to be the same.
@@ -157,42 +154,13 @@ fn shared_state_files(chains: &[ChainConfig], name: impl Fn(&Path) -> PathBuf, f
     }
 }
 
-/// The path without `.` and `..`, as far as the text alone can tell.
-fn normalised(path: &Path) -> PathBuf {
-    let mut result = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => (),
-            Component::ParentDir => match result.components().next_back() {
-                Some(Component::Normal(_)) => drop(result.pop()),
-                Some(Component::RootDir) => (),
-                _ => result.push(component),
-            },
-            _ => result.push(component),
-        }
-    }
-    result
-}
-
-/// The path without symbolic links. A file that is not there yet is named by its directory.
-fn resolved(path: &Path) -> PathBuf {
-    if let Ok(file) = fs::canonicalize(path) {
-        return file;
-    }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match (fs::canonicalize(directory), path.file_name()) {
-        (Ok(directory), Some(name)) => directory.join(name),
-        _ => normalised(path),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::{
         Config,
         tests::{GOOD, accept, assert_one_error, errors, good_with},
     };
+    use std::fs;
 
     /// A second chain, on line 13, with what it needs to be complete.
     fn two_chains(chain: &str) -> String {
@@ -287,15 +255,6 @@ mod tests {
         std::os::unix::fs::symlink(dir.path(), dir.path().join("d")).unwrap();
         fs::write(&path, text.replace("b.state", "d/a.state")).unwrap();
         assert!(Config::load(&path).is_err(), "also where the file is not there yet");
-    }
-
-    #[test]
-    fn paths_lose_their_dots() {
-        for (path, expected) in
-            [("./a", "a"), ("a/./b/../c", "a/c"), ("../a", "../a"), ("a/../../b", "../b"), ("/../a", "/a")]
-        {
-            assert_eq!(normalised(Path::new(path)), Path::new(expected), "{path}");
-        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Look<'_> {
     /// key is unusable.
     fn at_key(&mut self, subject: &Subject, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Option<PublicKey>, ()> {
         let about = (subject, Topic::Key);
-        let known = keyring::known_public_key(chain, key);
+        let known = keyring::known_public_key(chain, key, state::key_in_state_file);
         match &known {
             Ok(Some(public_key)) => {
                 let shown = keyring::format::show(&chain.key_format, public_key, key.role());

@@ -217,7 +217,7 @@ impl Look<'_> {
 
     /// Who reads an audit wants it from the first decision, so a file that cannot be had ends the start.
     fn at_audit(&mut self) {
-        let Some(path) = self.config.own.audit.as_deref() else { return };
+        let Some(path) = self.config.highwater.audit.as_deref() else { return };
         let about = (&Subject::Signer, Topic::Audit);
         if let Err(error) = appendable(path).and_then(|()| keeper::refuse_foreign(path)) {
             let what = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());

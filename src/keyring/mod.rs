@@ -41,26 +41,44 @@ use device::{
     Device, Equipment,
     failover::{DeviceKey, Place},
 };
-use highwater_core::{consensus::PublicKey, signer::Signer};
+use highwater_core::{
+    consensus::{KeyType, PublicKey},
+    signer::Signer,
+};
 use std::{io, path::PathBuf, sync::Arc};
+use yubihsm::public_keys::Finder;
+
+/// Tells which key the state file of a chain is bound to, if that is of this type. The files of marks are not read in here.
+pub type KeyInStateFile = fn(&ChainConfig, KeyType) -> Option<PublicKey>;
 
 /// The public key of `key`, which signs for `chain`. Asks a YubiHSM if nobody else knows.
-pub fn public_key(config: &Config, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<PublicKey, KeyError> {
+pub fn public_key(
+    config: &Config,
+    chain: &ChainConfig,
+    key: KeyConfig<'_>,
+    in_state_file: KeyInStateFile,
+) -> Result<PublicKey, KeyError> {
     match key {
-        KeyConfig::YubiHsm { .. } => yubihsm::public_keys::Finder::default().find(config, chain, key.role()),
+        KeyConfig::YubiHsm { .. } => {
+            Finder::new(Names::default(), in_state_file).find(config, chain, key.role().key_type())
+        }
         KeyConfig::Pkcs11 { .. } | KeyConfig::Softsign(_) => {
-            Ok(known_public_key(chain, key)?.expect("only a YubiHSM has to be asked"))
+            Ok(known_public_key(chain, key, in_state_file)?.expect("only a YubiHSM has to be asked"))
         }
     }
 }
 
 /// The public key of `key`, which signs for `chain`, without asking a device. `None` if only its YubiHSM knows: before
 /// the chain has a state file.
-pub fn known_public_key(chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Option<PublicKey>, KeyError> {
+pub fn known_public_key(
+    chain: &ChainConfig,
+    key: KeyConfig<'_>,
+    in_state_file: KeyInStateFile,
+) -> Result<Option<PublicKey>, KeyError> {
     match key {
         KeyConfig::Softsign(key) => Ok(Some(load_softsign(key)?.public_key())),
         KeyConfig::Pkcs11 { key, .. } => Ok(Some(key.public_key)),
-        KeyConfig::YubiHsm { .. } => Ok(yubihsm::public_keys::recorded(chain, key.role())),
+        KeyConfig::YubiHsm { .. } => Ok(in_state_file(chain, key.role().key_type())),
     }
 }
 
@@ -80,9 +98,14 @@ pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
 
 /// Every device of the configuration that has a key of a served chain, not yet opened. A YubiHSM may be asked for its
 /// public keys.
-pub fn equipment(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<Equipment>> {
+pub fn equipment(
+    config: &Config,
+    spawner: Option<&Arc<Spawner>>,
+    in_state_file: KeyInStateFile,
+) -> io::Result<Vec<Equipment>> {
     let mut equipment = tokens(config, spawner)?;
-    equipment.extend(yubihsm::Plan::of(config, &Names::default()).equipment(config).into_iter().flatten());
+    equipment
+        .extend(yubihsm::Plan::of(config, &Names::default(), in_state_file).equipment(config).into_iter().flatten());
     equipment.retain(|device| !device.chains.is_empty());
     Ok(equipment)
 }
@@ -115,9 +138,14 @@ pub struct Keyring {
 
 impl Keyring {
     /// Starts a thread for every device. One that is down is no error: it is looked for until it comes.
-    pub fn open(config: &Config, spawner: Option<&Arc<Spawner>>, names: &Names) -> io::Result<Self> {
+    pub fn open(
+        config: &Config,
+        spawner: Option<&Arc<Spawner>>,
+        names: &Names,
+        in_state_file: KeyInStateFile,
+    ) -> io::Result<Self> {
         let pkcs11 = tokens(config, spawner)?.into_iter().map(Device::start).collect::<io::Result<_>>()?;
-        Ok(Self { pkcs11, yubihsm: yubihsm::YubiHsms::start(config, names)? })
+        Ok(Self { pkcs11, yubihsm: yubihsm::YubiHsms::start(config, names, in_state_file)? })
     }
 
     /// Every device.

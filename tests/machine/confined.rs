@@ -8,9 +8,8 @@ use crate::support::{
     yubihsm as device,
 };
 use highwater::{
-    config::Config,
+    config::{Config, home},
     process::sandbox::{self, Feature, ModuleLimits, Sandbox, Switches},
-    show::web,
 };
 use std::{
     env, fs,
@@ -149,7 +148,7 @@ fn a_confined_signer_signs_redials_and_shows_what_it_does() {
     assert!(text.contains("every chain signs") && !text.contains("limited"), "{text}");
     signer.sigterm();
     assert_eq!(signer.exit_code(), Some(0));
-    assert!(!web::control_socket(None, &home.path("tmkms.toml")).exists());
+    assert!(!home::control_socket(None, &home.path("tmkms.toml")).exists());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the processes beside a signer reach, seen from a module that is hostile, a vendor's module that needs more than was
 //! named, a hook that leaves something behind, and a name service that changes.
 
-use highwater::show::web;
+use highwater::config::home;
 
 use crate::support::{
     assert_alive,
@@ -56,7 +56,7 @@ fn a_hostile_module_reaches_nothing_that_is_the_signers_nor_the_network() {
     append(&home, &hsm.provider(hsm.module(), "backup", &backup, &[]));
     fs::create_dir(hsm.path("credentials")).unwrap();
     hsm.pin_file("credentials/pin", PIN);
-    let control = web::control_socket(None, &home.path("tmkms.toml"));
+    let control = home::control_socket(None, &home.path("tmkms.toml"));
     let service = home.path("service.sock");
     let _service = UnixListener::bind(&service).unwrap();
     let forbidden = [

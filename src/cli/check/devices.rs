@@ -11,6 +11,7 @@ use crate::{
         yubihsm,
     },
     process::names::Names,
+    state,
 };
 use highwater_core::signer::SELF_TEST;
 use serde_json::json;
@@ -82,7 +83,7 @@ fn check_connector(provider: &YubiHsmConfig, report: &mut Report) -> bool {
 
 /// Opens every device as the signer does, and has it sign. Not beside a running signer.
 pub(super) fn measure(config: &Config, spawner: Option<&Arc<Spawner>>, block_time: Duration, report: &mut Report) {
-    let devices = match keyring::equipment(config, spawner) {
+    let devices = match keyring::equipment(config, spawner, state::key_in_state_file) {
         Ok(devices) => devices,
         Err(error) => return report.fail(format!("the devices cannot be asked: {error}")),
     };

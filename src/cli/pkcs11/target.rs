@@ -3,7 +3,7 @@
 use crate::{
     cli::{CliError, ConfigArgs, Exit, chains, output},
     config::{
-        ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PinSource, Pkcs11Config, Sketch,
+        ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PartialConfig, PinSource, Pkcs11Config,
         pkcs11::{profile::Profile, spec::TokenSelector},
     },
     keyring::{
@@ -73,18 +73,18 @@ pub(super) struct Target {
 impl TargetArgs {
     /// Finds out which token is meant, makes sure that no running signer has it, and reads its PIN.
     pub(super) fn resolve(&self) -> Result<Target, CliError> {
-        let sketch = self.config.sketch()?;
+        let partial = self.config.partial()?;
         let mut target = match &self.profile {
             Some(profile) => self.by_flags(profile)?,
-            None => self.in_config(sketch.as_ref())?,
+            None => self.in_config(partial.as_ref())?,
         };
-        if let Some(sketch) = sketch {
-            refuse_running(&sketch.config, &target.module, &target.selector)?;
+        if let Some(partial) = partial {
+            refuse_running(&partial.config, &target.module, &target.selector)?;
             let same = |provider: &&Pkcs11Config| {
                 provider.token == target.selector && is_same_file(&provider.module, &target.module)
             };
-            target.section = sketch.config.pkcs11.iter().find(same).cloned();
-            target.config = Some(sketch.config);
+            target.section = partial.config.pkcs11.iter().find(same).cloned();
+            target.config = Some(partial.config);
         }
         refuse_missing(&target.module, Some(&target.profile))?;
         let read = |source: &PinSource| pin::read(source).map_err(|text| CliError::new(Exit::NoInput, text));
@@ -98,9 +98,9 @@ impl TargetArgs {
             Some(path) => absolute(path)?,
             None => usual_module(&profile)?,
         };
-        let selector = self
-            .selector()
-            .ok_or_else(|| usage("name the token with --token or --serial: `highwater pkcs11 tokens` shows both"))?;
+        let selector = self.selector().ok_or_else(|| {
+            CliError::usage("name the token with --token or --serial: `highwater pkcs11 tokens` shows both")
+        })?;
         let profile_text = match text.contains('/') || text.ends_with(".toml") {
             true => absolute(Path::new(text))?.display().to_string(),
             false => text.to_owned(),
@@ -109,10 +109,10 @@ impl TargetArgs {
         Ok(Target { profile, profile_text, module, selector, pin_source, config: None, section: None, pin: None })
     }
 
-    fn in_config(&self, sketch: Option<&Sketch>) -> Result<Target, CliError> {
+    fn in_config(&self, partial: Option<&PartialConfig>) -> Result<Target, CliError> {
         let flags = "name the device with --profile and --token";
-        let Some(Sketch { config, errors }) = sketch else {
-            return Err(usage(format!("there is no configuration: name one with -c, or {flags}")));
+        let Some(PartialConfig { config, errors }) = partial else {
+            return Err(CliError::usage(format!("there is no configuration: name one with -c, or {flags}")));
         };
         let wanted = self.selector();
         let fits = |provider: &&Pkcs11Config| wanted.as_ref().is_none_or(|wanted| provider.token == *wanted);
@@ -125,12 +125,12 @@ impl TargetArgs {
             }
             [] => {
                 let what = wanted.map_or(String::new(), |wanted| format!(" of the {wanted}"));
-                return Err(usage(format!("{path} has no [[providers.pkcs11]]{what}: add one, or {flags}")));
+                return Err(CliError::usage(format!("{path} has no [[providers.pkcs11]]{what}: add one, or {flags}")));
             }
             _ => {
                 let tokens: Vec<_> = hits.iter().map(|provider| provider.token.to_string()).collect();
                 let text = format!("name one token of {path} with --token or --serial: {}", tokens.join(", "));
-                return Err(usage(text));
+                return Err(CliError::usage(text));
             }
         };
         if !errors.is_empty() {
@@ -194,8 +194,10 @@ pub(super) fn modules(
         (Some(path), profile) => Ok(vec![(absolute(path)?, profile)]),
         (None, Some(profile)) => Ok(vec![(usual_module(&profile)?, Some(profile))]),
         (None, None) => {
-            let Some(Sketch { config, errors }) = config.sketch()? else {
-                return Err(usage("there is no configuration: name one with -c, or the device with --profile"));
+            let Some(PartialConfig { config, errors }) = config.partial()? else {
+                return Err(CliError::usage(
+                    "there is no configuration: name one with -c, or the device with --profile",
+                ));
             };
             let mut modules: Vec<(PathBuf, Option<Profile>)> = Vec::new();
             for provider in &config.pkcs11 {
@@ -208,7 +210,7 @@ pub(super) fn modules(
                 true if !errors.is_empty() => Err(ConfigError::Invalid { path: config.path, findings: errors }.into()),
                 true => {
                     let path = config.path.display();
-                    Err(usage(format!(
+                    Err(CliError::usage(format!(
                         "{path} has no [[providers.pkcs11]]: add one, or name the device with --profile"
                     )))
                 }
@@ -267,21 +269,20 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 }
 
 fn load_profile(text: &str) -> Result<Profile, CliError> {
-    Profile::by_name_or_path(text, Profile::load).map_err(|error| usage(error.to_string()))
+    Profile::by_name_or_path(text, Profile::load).map_err(|error| CliError::usage(error.to_string()))
 }
 
 fn usual_module(profile: &Profile) -> Result<PathBuf, CliError> {
     let paths = &profile.module.paths;
     let module = paths.iter().find(|path| path.exists()).or(paths.first());
     module.cloned().ok_or_else(|| {
-        usage(format!("name the PKCS#11 module with --module: the profile {} knows no usual place of it", profile.name))
+        CliError::usage(format!(
+            "name the PKCS#11 module with --module: the profile {} knows no usual place of it",
+            profile.name
+        ))
     })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     std::path::absolute(path).map_err(|error| CliError::io(&format!("cannot resolve {}", path.display()), &error))
-}
-
-fn usage(text: impl Into<String>) -> CliError {
-    CliError::new(Exit::Usage, text)
 }

@@ -1,7 +1,6 @@
 //! Words and passwords on their way between an operator and this process: the terminal, or a file descriptor that the
 //! operator names. Never standard output that is no terminal, never a file of our own, never the log.
 
-use super::target::usage;
 use crate::cli::{CliError, Exit};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::{
@@ -30,8 +29,8 @@ impl Sink {
             }),
         };
         opened.map(Self).map_err(|error| match descriptor {
-            Some(number) => usage(format!("secrets cannot be written to file descriptor {number}: {error}")),
-            None => usage(
+            Some(number) => CliError::usage(format!("secrets cannot be written to file descriptor {number}: {error}")),
+            None => CliError::usage(
                 "there is no terminal to show the words and passwords on, and they go nowhere else by themselves: name a \
                  file descriptor with --secrets-fd",
             ),
@@ -52,7 +51,7 @@ impl Terminal {
     /// Opens it. `instead` is what to do where there is none.
     pub(super) fn open(instead: &str) -> Result<Self, CliError> {
         let opened = OpenOptions::new().read(true).write(true).open(TERMINAL);
-        opened.map(Self).map_err(|_| usage(format!("there is no terminal to ask on: {instead}")))
+        opened.map(Self).map_err(|_| CliError::usage(format!("there is no terminal to ask on: {instead}")))
     }
 
     /// Asks, and reads one line.

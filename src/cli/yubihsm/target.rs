@@ -4,7 +4,7 @@ use super::{ObjectId, secrets};
 use crate::{
     cli::{CliError, ConfigArgs, Exit, chains, output},
     config::{
-        ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PasswordSource, Secret, Sketch, YubiHsmAdapter,
+        ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PartialConfig, PasswordSource, Secret, YubiHsmAdapter,
         YubiHsmConfig,
     },
     keyring::{
@@ -12,11 +12,11 @@ use crate::{
         yubihsm::{
             access::{Access, read_password},
             client::is_wrong_password,
-            public_keys,
         },
     },
     process::names::Names,
     provision::yubihsm::console::{Console, ConsoleError},
+    state,
 };
 use clap::Args;
 use highwater_core::consensus::{ChainId, PublicKey};
@@ -94,11 +94,11 @@ impl TargetArgs {
         };
         if !hits.iter().all(is_one) {
             let names: Vec<_> = hits.iter().map(|provider| name_of(provider)).collect();
-            return Err(usage(format!("name one device with --device: {}", names.join(", "))));
+            return Err(CliError::usage(format!("name one device with --device: {}", names.join(", "))));
         }
         if hits.len() > 1 && wanted.is_none() {
             let keys: Vec<_> = hits.iter().map(|provider| provider.auth_key.to_string()).collect();
-            return Err(usage(format!("name one authentication key with --auth-key: {}", keys.join(", "))));
+            return Err(CliError::usage(format!("name one authentication key with --auth-key: {}", keys.join(", "))));
         }
         let provider = hits[0].clone();
         match wanted.filter(|wanted| *wanted != provider.auth_key) {
@@ -106,7 +106,7 @@ impl TargetArgs {
             Some(auth_key) if self.password_file.is_some() || self.password_fd.is_some() => {
                 Ok(YubiHsmConfig { auth_key, ..provider })
             }
-            Some(auth_key) => Err(usage(format!(
+            Some(auth_key) => Err(CliError::usage(format!(
                 "the configuration has no password of authentication key {auth_key}: give it with --password-file or \
                  --password-fd"
             ))),
@@ -117,14 +117,14 @@ impl TargetArgs {
 impl DeviceArgs {
     /// The configuration as far as it can be read.
     pub(super) fn load(&self) -> Result<Config, CliError> {
-        let Some(Sketch { config, errors }) = self.config.sketch()? else {
-            return Err(usage("there is no configuration: name one with -c"));
+        let Some(PartialConfig { config, errors }) = self.config.partial()? else {
+            return Err(CliError::usage("there is no configuration: name one with -c"));
         };
         if config.yubihsm.is_empty() {
             let path = config.path;
             return Err(match errors.is_empty() {
                 false => ConfigError::Invalid { path, findings: errors }.into(),
-                true => usage(format!(
+                true => CliError::usage(format!(
                     "{} has no [[providers.yubihsm]]: tmkms.toml.example shows how one is written",
                     path.display()
                 )),
@@ -149,7 +149,7 @@ impl DeviceArgs {
         if hits.is_empty() {
             let names: Vec<_> = config.yubihsm.iter().map(name_of).collect();
             let (path, wanted) = (config.path.display(), self.device.as_deref().unwrap_or_default());
-            return Err(usage(format!("{path} has no device {wanted}, only {}", names.join(", "))));
+            return Err(CliError::usage(format!("{path} has no device {wanted}, only {}", names.join(", "))));
         }
         Ok(hits)
     }
@@ -184,12 +184,12 @@ impl Target {
     }
 
     /// The key that a state file is bound to, for a chain whose key has that id on this device.
-    pub(super) fn recorded(&self, id: u16) -> Option<PublicKey> {
+    pub(super) fn key_in_state_file(&self, id: u16) -> Option<PublicKey> {
         let Self { provider, config } = self;
         let mut keys = provider.keys.iter().filter(|key| key.id == id);
         keys.find_map(|key| {
             let mut chains = config.chains.iter().filter(|chain| key.chain_ids.contains(&chain.id));
-            chains.find_map(|chain| public_keys::recorded(chain, key.role))
+            chains.find_map(|chain| state::key_in_state_file(chain, key.role.key_type()))
         })
     }
 }
@@ -239,8 +239,4 @@ fn address_of(adapter: &YubiHsmAdapter) -> String {
         YubiHsmAdapter::Http { host, port } => format!("tcp://{host}:{port}"),
         YubiHsmAdapter::Usb { .. } => "usb".to_owned(),
     }
-}
-
-pub(super) fn usage(text: impl Into<String>) -> CliError {
-    CliError::new(Exit::Usage, text)
 }

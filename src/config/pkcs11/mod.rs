@@ -1,21 +1,21 @@
 //! `[[providers.pkcs11]]`: a token of a PKCS#11 module, and the keys on it that sign.
 
 pub mod profile;
-mod profile_reader;
+pub mod profile_reader;
 pub mod reach;
 pub mod spec;
 
 use self::{
-    profile::{Evidence, Login, Profile, ProfileError},
+    profile::{Evidence, Login, Profile},
+    profile_reader::ProfileError,
     spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector, TokenSelector},
 };
 use super::{
-    Config, KeyRole, PinSource, Pkcs11Config, Pkcs11Key, Secret,
+    Config, KeyRole, PinSource, Pkcs11Config, Pkcs11Key, Secret, paths,
     providers::{KeyHome, key_role},
     reader::{Findings, Table, Value},
     sections::Draft,
 };
-use crate::process::sandbox;
 use highwater_core::consensus::{KeyType, PublicKey};
 use std::{
     io,
@@ -34,12 +34,12 @@ const PIN_FORMS: &str = "where the PIN is found: { credential = \"name\" }, { fi
 
 /// What may be looked at beside the text of the configuration.
 #[derive(Clone, Copy)]
-pub(super) struct Surroundings {
+pub(super) struct FileSystem {
     load_profile: fn(&Path) -> Result<Profile, ProfileError>,
     exists: fn(&Path) -> bool,
 }
 
-impl Surroundings {
+impl FileSystem {
     /// The file system.
     pub(super) const DISK: Self = Self { load_profile: Profile::load, exists: Path::exists };
     /// Nothing.
@@ -57,10 +57,10 @@ impl Draft {
         let value = table.require("profile", "the family of the device, for example \"softhsm2\"", findings);
         let profile_text = value.and_then(|value| value.string(findings));
         let profile = value.zip(profile_text);
-        let profile = profile.and_then(|(value, text)| read_profile(value, text, self.surroundings, findings));
+        let profile = profile.and_then(|(value, text)| read_profile(value, text, self.file_system, findings));
         let module = table.get("module", findings).map(|value| value.absolute_path(findings));
         let module =
-            module.or_else(|| Some(installed_module(table.line(), profile.as_ref()?, self.surroundings, findings)));
+            module.or_else(|| Some(installed_module(table.line(), profile.as_ref()?, self.file_system, findings)));
         let token = table.require("token", "{ label = \"...\" } or { serial = \"...\" }", findings);
         let token = token.and_then(|value| value.table("providers.pkcs11.token", findings, read_token).flatten());
         let pin = read_pin(table, profile.as_ref(), findings);
@@ -123,13 +123,8 @@ impl Draft {
     }
 }
 
-fn read_profile(
-    value: Value<'_>,
-    text: &str,
-    surroundings: Surroundings,
-    findings: &mut Findings<'_>,
-) -> Option<Profile> {
-    match Profile::by_name_or_path(text, surroundings.load_profile) {
+fn read_profile(value: Value<'_>, text: &str, file_system: FileSystem, findings: &mut Findings<'_>) -> Option<Profile> {
+    match Profile::by_name_or_path(text, file_system.load_profile) {
         Ok(profile) => {
             if profile.evidence > Evidence::Tested {
                 let text = format!(
@@ -151,11 +146,11 @@ fn read_profile(
 fn installed_module(
     line: usize,
     profile: &Profile,
-    surroundings: Surroundings,
+    file_system: FileSystem,
     findings: &mut Findings<'_>,
 ) -> Option<PathBuf> {
     let paths = &profile.module.paths;
-    let module = paths.iter().find(|path| (surroundings.exists)(path)).or(paths.first());
+    let module = paths.iter().find(|path| (file_system.exists)(path)).or(paths.first());
     if module.is_none() {
         let text = format!(
             "[[providers.pkcs11]] needs `module`, the absolute path of the PKCS#11 module: the profile {} knows no usual place \
@@ -278,7 +273,7 @@ pub(super) fn check_files(config: &Config, findings: &mut Findings<'_>) {
     let never = reach::of_the_signer(config);
     for provider in &config.pkcs11 {
         for path in &provider.files {
-            if let Some(own) = never.iter().find(|own| sandbox::overlap(path, own)) {
+            if let Some(own) = never.iter().find(|own| paths::overlap(path, own)) {
                 let text = format!(
                     "`files` in [[providers.pkcs11]] names {}, which would open {} to the module: name only what the module \
                      needs, or move one of the two",

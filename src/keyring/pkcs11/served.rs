@@ -2,12 +2,12 @@
 
 use super::{
     error::{ErrorClass, TokenError},
+    reach::Reach,
     token::{Key, Pin, Token},
 };
 use crate::{
     config::pkcs11::{
         profile::Profile,
-        reach::Reach,
         spec::{KeySpec, TokenSpec},
     },
     keyring::{

@@ -21,17 +21,17 @@ pub mod public_keys;
 mod session;
 
 use super::{
-    KeyError,
+    KeyError, KeyInStateFile,
     device::{
         Device, Equipment,
         failover::{DeviceKey, Place},
     },
 };
 use crate::{
-    config::{Config, KeyConfig, KeyRole, YubiHsmConfig},
+    config::{Config, KeyConfig, YubiHsmConfig},
     process::names::Names,
 };
-use highwater_core::consensus::{ChainId, PublicKey};
+use highwater_core::consensus::{ChainId, KeyType, PublicKey};
 use public_keys::Finder;
 use session::{Key, YubiHsmOpener};
 use std::{collections::BTreeMap, io, sync::Arc};
@@ -60,15 +60,16 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Finds out the public key of every served chain. Asks the devices of those whose key is not recorded.
-    pub(super) fn of(config: &Config, names: &Names) -> Self {
-        let mut finder = Finder::new(names.clone());
+    pub(super) fn of(config: &Config, names: &Names, in_state_file: KeyInStateFile) -> Self {
+        let mut finder = Finder::new(names.clone(), in_state_file);
         let mut chains: BTreeMap<ChainId, Result<PublicKey, String>> = BTreeMap::new();
         let mut places: BTreeMap<ChainId, Vec<(usize, u16)>> = BTreeMap::new();
         for chain in config.served_chains() {
             if let Some(key @ KeyConfig::YubiHsm { .. }) = config.consensus_key(&chain.id) {
-                let public_key = finder.find(config, chain, key.role()).map_err(|error| error.to_string());
+                let public_key = finder.find(config, chain, key.role().key_type()).map_err(|error| error.to_string());
                 chains.insert(chain.id.clone(), public_key);
-                let on_devices = keys_of(config, &chain.id, key.role()).map(|(index, _, id)| (index, id)).collect();
+                let on_devices =
+                    keys_of(config, &chain.id, key.role().key_type()).map(|(index, _, id)| (index, id)).collect();
                 places.insert(chain.id.clone(), on_devices);
             }
         }
@@ -106,8 +107,8 @@ impl Plan {
 
 impl YubiHsms {
     /// Starts a thread for every device that has a key.
-    pub(super) fn start(config: &Config, names: &Names) -> io::Result<Self> {
-        let plan = Plan::of(config, names);
+    pub(super) fn start(config: &Config, names: &Names, in_state_file: KeyInStateFile) -> io::Result<Self> {
+        let plan = Plan::of(config, names, in_state_file);
         let start = |equipment: Option<Equipment>| equipment.map(Device::start).transpose();
         let devices = plan.equipment(config).into_iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self { plan, devices })
@@ -134,15 +135,15 @@ impl YubiHsms {
     }
 }
 
-/// Every key of that role for `chain` on a YubiHSM, in file order: which provider, and the object id.
+/// Every key of that type for `chain` on a YubiHSM, in file order: which provider, and the object id.
 fn keys_of<'a>(
     config: &'a Config,
     chain: &'a ChainId,
-    role: KeyRole,
+    key_type: KeyType,
 ) -> impl Iterator<Item = (usize, &'a YubiHsmConfig, u16)> {
     config.keys().filter_map(move |key| match key {
         KeyConfig::YubiHsm { provider_index, provider, key, .. }
-            if key.role == role && key.chain_ids.contains(chain) =>
+            if key.role.key_type() == key_type && key.chain_ids.contains(chain) =>
         {
             Some((provider_index, provider, key.id))
         }
