@@ -65,7 +65,7 @@ enum Wish {
 impl Start {
     pub(super) fn run(self) -> Result<(), CliError> {
         let path = self.config.path();
-        let (config, warnings) = Config::load(&path)?;
+        let (mut config, warnings) = Config::load(&path)?;
         process::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         // Before anything that two signers would dispute, and before a process that would inherit what we ignore.
         process::signals::outlive();
@@ -74,6 +74,8 @@ impl Start {
         // First what starts programs and listens: the confined process does neither.
         let mut sandbox = Sandbox::begin(&config)?;
         let cannot_start = |error| CliError::system("cannot start the process that starts children", &error);
+        keyring::take_secrets(&mut config)
+            .map_err(|error| CliError::system("cannot take passwords out of the environment", &error))?;
         let spawner = keyring::start_spawner(&config).map_err(cannot_start)?;
         let cannot_start = |error| CliError::system("cannot start a process that resolves a host name", &error);
         let names = Names::start(&config).map_err(cannot_start)?;

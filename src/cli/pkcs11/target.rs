@@ -3,7 +3,8 @@
 use crate::{
     cli::{CliError, ConfigArgs, Exit, chains, output},
     config::{
-        ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PartialConfig, PinSource, Pkcs11Config,
+        ChainConfig, Config, ConfigError, PartialConfig, Pkcs11Config, Provider, SecretSource,
+        paths::is_same_file,
         pkcs11::{profile::Profile, spec::TokenSelector},
     },
     keyring::{
@@ -17,7 +18,7 @@ use crate::{
 use clap::Args;
 use highwater_core::consensus::ChainId;
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
 };
 use zeroize::Zeroizing;
@@ -62,7 +63,7 @@ pub(super) struct Target {
     /// Which token.
     pub(super) selector: TokenSelector,
     /// Where the PIN came from.
-    pub(super) pin_source: Option<PinSource>,
+    pub(super) pin_source: Option<SecretSource>,
     /// What the configuration has, as far as it can be read.
     pub(super) config: Option<Config>,
     /// The token's section in it.
@@ -79,15 +80,17 @@ impl TargetArgs {
             None => self.in_config(partial.as_ref())?,
         };
         if let Some(partial) = partial {
-            refuse_running(&partial.config, &target.module, &target.selector)?;
-            let same = |provider: &&Pkcs11Config| {
-                provider.token == target.selector && is_same_file(&provider.module, &target.module)
-            };
-            target.section = partial.config.pkcs11.iter().find(same).cloned();
+            target.refuse_running(&partial.config)?;
+            for token in partial.config.pkcs11() {
+                if token.token == target.selector && is_same_file(&token.module, &target.module) {
+                    target.section = Some(token.clone());
+                    break;
+                }
+            }
             target.config = Some(partial.config);
         }
         refuse_missing(&target.module, Some(&target.profile))?;
-        let read = |source: &PinSource| pin::read(source).map_err(|text| CliError::new(Exit::NoInput, text));
+        let read = |source: &SecretSource| pin::read(source).map_err(|text| CliError::new(Exit::NoInput, text));
         target.pin = target.pin_source.as_ref().map(read).transpose()?;
         Ok(target)
     }
@@ -115,8 +118,8 @@ impl TargetArgs {
             return Err(CliError::usage(format!("there is no configuration: name one with -c, or {flags}")));
         };
         let wanted = self.selector();
-        let fits = |provider: &&Pkcs11Config| wanted.as_ref().is_none_or(|wanted| provider.token == *wanted);
-        let hits: Vec<_> = config.pkcs11.iter().filter(fits).collect();
+        let mut hits = config.pkcs11();
+        hits.retain(|provider| wanted.as_ref().is_none_or(|wanted| provider.token == *wanted));
         let path = config.path.display();
         let provider = match hits[..] {
             [provider] => provider,
@@ -154,10 +157,10 @@ impl TargetArgs {
     }
 
     /// The source that the command line names. Made absolute: it may come to stand in a configuration.
-    fn pin_source(&self) -> Result<Option<PinSource>, CliError> {
+    fn pin_source(&self) -> Result<Option<SecretSource>, CliError> {
         match (&self.pin_file, self.pin_fd) {
-            (Some(path), _) => absolute(path).map(PinSource::File).map(Some),
-            (None, number) => Ok(number.map(PinSource::Fd)),
+            (Some(path), _) => absolute(path).map(SecretSource::File).map(Some),
+            (None, number) => Ok(number.map(SecretSource::Fd)),
         }
     }
 }
@@ -171,6 +174,23 @@ impl Target {
     /// Opens the token to change it. Call it only where a module may hang.
     pub(super) fn open_for_changes(&self) -> Result<Token, TokenError> {
         Token::open_for_changes(&self.module, &self.selector, &self.profile, self.pin().as_ref())
+    }
+
+    /// Refuses a token that a running signer of this configuration has.
+    fn refuse_running(&self, config: &Config) -> Result<(), CliError> {
+        let token = Provider::Pkcs11(Pkcs11Config {
+            profile: self.profile.clone(),
+            profile_text: self.profile_text.clone(),
+            module: self.module.clone(),
+            token: self.selector.clone(),
+            pin: None,
+            keys: Vec::new(),
+            files: Vec::new(),
+            environment: Vec::new(),
+            line: 0,
+        });
+        let users = config.chains.iter().filter(|chain| config.may_use(&chain.id, &token));
+        chains::refuse_running(users, &self.selector.to_string())
     }
 
     fn pin(&self) -> Option<Pin> {
@@ -200,7 +220,7 @@ pub(super) fn modules(
                 ));
             };
             let mut modules: Vec<(PathBuf, Option<Profile>)> = Vec::new();
-            for provider in &config.pkcs11 {
+            for provider in config.pkcs11() {
                 if !modules.iter().any(|(path, _)| is_same_file(path, &provider.module)) {
                     modules.push((provider.module.clone(), Some(provider.profile.clone())));
                 }
@@ -236,36 +256,6 @@ pub(super) fn environment_hint(profile: Option<&Profile>) -> Option<String> {
         "note: the module may need the environment variable {}: set it to {}",
         variable.name, variable.meaning
     ))
-}
-
-/// Refuses a token that a running signer of this configuration has.
-fn refuse_running(config: &Config, module: &Path, selector: &TokenSelector) -> Result<(), CliError> {
-    let users = config.chains.iter().filter(|chain| may_use(config, &chain.id, module, selector));
-    chains::refuse_running(users, &selector.to_string())
-}
-
-/// Whether the signer of `chain` may use this token: its key is there, or it cannot be said where its key is. A label
-/// and a serial number may be of one token.
-fn may_use(config: &Config, chain: &ChainId, module: &Path, selector: &TokenSelector) -> bool {
-    let may_be_this = |provider: &Pkcs11Config| {
-        let is_of_one_kind = matches!(
-            (&provider.token, selector),
-            (TokenSelector::Label(_), TokenSelector::Label(_)) | (TokenSelector::Serial(_), TokenSelector::Serial(_))
-        );
-        is_same_file(&provider.module, module) && (provider.token == *selector || !is_of_one_kind)
-    };
-    let is_here = |key: KeyConfig<'_>| match key {
-        KeyConfig::Pkcs11 { provider, .. } => may_be_this(provider),
-        KeyConfig::Softsign(_) | KeyConfig::YubiHsm { .. } => false,
-    };
-    let mut keys = config.keys().filter(|key| key.chain_ids().contains(chain)).peekable();
-    let is_known = config.consensus_key(chain).is_some_and(|key| key.role() == KeyRole::Consensus);
-    !is_known || keys.any(is_here)
-}
-
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    a == b || real(a) == real(b)
 }
 
 fn load_profile(text: &str) -> Result<Profile, CliError> {

@@ -4,8 +4,7 @@ use super::{ObjectId, secrets};
 use crate::{
     cli::{CliError, ConfigArgs, Exit, chains, output},
     config::{
-        ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PartialConfig, PasswordSource, Secret, YubiHsmAdapter,
-        YubiHsmConfig,
+        ChainConfig, Config, ConfigError, PartialConfig, Provider, Secret, SecretSource, YubiHsmAdapter, YubiHsmConfig,
     },
     keyring::{
         device::Trouble,
@@ -70,14 +69,14 @@ impl TargetArgs {
         let mut provider = self.choose(&config)?;
         refuse_running(&config, &provider)?;
         let source = match (&self.password_file, self.password_fd) {
-            (Some(path), _) => PasswordSource::File(path.clone()),
-            (None, Some(number)) => PasswordSource::Inline(Secret::new(secrets::read_line(number)?.as_str())),
+            (Some(path), _) => SecretSource::File(path.clone()),
+            (None, Some(number)) => SecretSource::Inline(Secret::new(secrets::read_line(number)?.as_str())),
             (None, None) => provider.password.clone(),
         };
         let password = read_password(&source);
         let password = password.map_err(|why| CliError::new(Exit::NoInput, format!("{provider}: {why}")))?;
         // Read once: a descriptor has it only once.
-        provider.password = PasswordSource::Inline(Secret::new(password.as_str()));
+        provider.password = SecretSource::Inline(Secret::new(password.as_str()));
         Ok(Target { provider, config })
     }
 
@@ -120,7 +119,7 @@ impl DeviceArgs {
         let Some(PartialConfig { config, errors }) = self.config.partial()? else {
             return Err(CliError::usage("there is no configuration: name one with -c"));
         };
-        if config.yubihsm.is_empty() {
+        if config.yubihsm().is_empty() {
             let path = config.path;
             return Err(match errors.is_empty() {
                 false => ConfigError::Invalid { path, findings: errors }.into(),
@@ -145,9 +144,10 @@ impl DeviceArgs {
             };
             self.device.as_ref().is_none_or(is_it)
         };
-        let hits: Vec<_> = config.yubihsm.iter().filter(is_meant).collect();
+        let mut hits = config.yubihsm();
+        hits.retain(is_meant);
         if hits.is_empty() {
-            let names: Vec<_> = config.yubihsm.iter().map(name_of).collect();
+            let names: Vec<_> = config.yubihsm().into_iter().map(name_of).collect();
             let (path, wanted) = (config.path.display(), self.device.as_deref().unwrap_or_default());
             return Err(CliError::usage(format!("{path} has no device {wanted}, only {}", names.join(", "))));
         }
@@ -188,8 +188,8 @@ impl Target {
         let Self { provider, config } = self;
         let mut keys = provider.keys.iter().filter(|key| key.id == id);
         keys.find_map(|key| {
-            let mut chains = config.chains.iter().filter(|chain| key.chain_ids.contains(&chain.id));
-            chains.find_map(|chain| state::key_in_state_file(chain, key.role.key_type()))
+            let mut chains = config.chains.iter().filter(|chain| key.key.chain_ids.contains(&chain.id));
+            chains.find_map(|chain| state::key_in_state_file(chain, key.key.key_type()))
         })
     }
 }
@@ -206,26 +206,9 @@ pub(super) fn device_error(provider: &YubiHsmConfig, trouble: &Trouble) -> CliEr
 
 /// Refuses a device that a running signer of this configuration has.
 pub(super) fn refuse_running(config: &Config, provider: &YubiHsmConfig) -> Result<(), CliError> {
-    let users = config.chains.iter().filter(|chain| may_use(config, &chain.id, provider));
+    let device = Provider::YubiHsm(provider.clone());
+    let users = config.chains.iter().filter(|chain| config.may_use(&chain.id, &device));
     chains::refuse_running(users, &provider.to_string())
-}
-
-/// Whether the signer of `chain` may use this device: its key is there, or it cannot be said where its key is.
-fn may_use(config: &Config, chain: &ChainId, provider: &YubiHsmConfig) -> bool {
-    let is_here = |key: KeyConfig<'_>| match key {
-        KeyConfig::YubiHsm { provider: other, .. } => may_be_one(other, provider),
-        KeyConfig::Pkcs11 { .. } | KeyConfig::Softsign(_) => false,
-    };
-    let mut keys = config.keys().filter(|key| key.chain_ids().contains(chain)).peekable();
-    let is_known = config.consensus_key(chain).is_some_and(|key| key.role() == KeyRole::Consensus);
-    !is_known || keys.any(is_here)
-}
-
-/// Whether two sections may be of one device. On USB every device is disturbed by whoever looks for one.
-fn may_be_one(a: &YubiHsmConfig, b: &YubiHsmConfig) -> bool {
-    let is_usb = |provider: &YubiHsmConfig| matches!(provider.adapter, YubiHsmAdapter::Usb { .. });
-    let is_same_number = a.serial_number.is_some() && a.serial_number == b.serial_number;
-    a.adapter == b.adapter || is_same_number || is_usb(a) || is_usb(b)
 }
 
 /// As `--device` takes it.

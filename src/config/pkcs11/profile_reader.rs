@@ -5,7 +5,7 @@ use super::profile::{
     Profile, Session, SessionMode,
 };
 use crate::config::{
-    Finding,
+    finding::Finding,
     reader::{Findings, Table, Value, nearest},
 };
 use std::{

@@ -21,7 +21,7 @@ const CONFIGURATION_MAX_BYTES: u64 = 1024 * 1024;
 
 /// What the child of a token may reach beside the system's libraries.
 #[derive(Debug, Default)]
-pub struct Reach {
+pub(super) struct Reach {
     places: Vec<Place>,
     /// What was named and is not reached, and why.
     refused: Vec<String>,
@@ -38,7 +38,7 @@ struct Place {
 
 impl Reach {
     /// Looks at the disk, so before the child is confined.
-    pub fn of(spec: &TokenSpec, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+    pub(super) fn of(spec: &TokenSpec, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let mut reach = Self::default();
         let module = spec.module.canonicalize().unwrap_or_else(|_| spec.module.clone());
         // Libraries of its vendor often lie beside it.
@@ -81,7 +81,7 @@ impl Reach {
     }
 
     /// The same for the sandbox.
-    pub fn limits<'a>(&'a self, spec: &'a TokenSpec) -> ModuleLimits<'a> {
+    pub(super) fn limits<'a>(&'a self, spec: &'a TokenSpec) -> ModuleLimits<'a> {
         ModuleLimits {
             files: self.places.iter().map(|place| (place.path.as_path(), place.write)).collect(),
             never: &spec.never,
@@ -91,7 +91,7 @@ impl Reach {
     }
 
     /// Tries what was named. After the child was confined, this is what its module will see too.
-    pub fn probe(&mut self) {
+    pub(super) fn probe(&mut self) {
         for place in &self.places {
             // A device could be disturbed by it.
             let metadata = fs::metadata(&place.path);
@@ -113,7 +113,7 @@ impl Reach {
     }
 
     /// What to say beside an error, if it can come from a module that reaches too little. Begins with "; ".
-    pub fn explain(&self, spec: &TokenSpec, error: &TokenError) -> String {
+    pub(super) fn explain(&self, spec: &TokenSpec, error: &TokenError) -> String {
         let may_come_from_it = matches!(error.class(), ErrorClass::Absent | ErrorClass::Broken)
             || matches!(error, TokenError::Module { .. });
         if !may_come_from_it {
@@ -163,10 +163,9 @@ fn setting(line: &str, settings: &[String]) -> Option<(String, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::pkcs11::{
-        profile::Profile,
-        reach::{CREDENTIALS_VARIABLE, variables},
-        spec::TokenSelector,
+    use crate::config::{
+        CREDENTIALS_VARIABLE,
+        pkcs11::{profile::Profile, spec::TokenSelector},
     };
 
     fn spec(profile: &str) -> TokenSpec {
@@ -255,7 +254,7 @@ mod tests {
     fn no_pin_and_no_credential_is_passed_on() {
         let mut spec = spec("softhsm2");
         spec.environment = ["A", "PIN", CREDENTIALS_VARIABLE].map(str::to_owned).to_vec();
-        let passed: Vec<_> = variables(&spec, &["PIN".to_owned()]).map(str::to_owned).collect();
+        let passed: Vec<_> = spec.variables(&["PIN".to_owned()]).map(str::to_owned).collect();
         assert_eq!(passed, ["SOFTHSM2_CONF", "A"]);
     }
 }

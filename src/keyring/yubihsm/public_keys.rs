@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Finds public keys. Opens one session with each device at most, and none if all is recorded.
 pub struct Finder {
-    /// By their place in [`Config::yubihsm`].
+    /// By their place in [`Config::providers`].
     lanes: BTreeMap<usize, Result<Lane, Trouble>>,
     names: Names,
     in_state_file: KeyInStateFile,

@@ -2,7 +2,7 @@
 //!
 //! The limits are those of the calling thread and of all that it starts, so they come before the first thread.
 
-use crate::config::{Config, NodeAddress, PasswordSource, YubiHsmAdapter, paths};
+use crate::config::{Config, FileReader, paths};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, Compatible as _, LandlockStatus, NetPort, PathBeneath, PathFd,
     Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope, make_bitflags,
@@ -144,24 +144,17 @@ impl Policy {
         for path in ["/etc/machine-id", "/var/lib/dbus/machine-id"] {
             policy.allow(Path::new(path), AccessFs::ReadFile.into());
         }
-        for key in &config.softsign {
-            policy.allow(&key.path, AccessFs::ReadFile.into());
-        }
-        for validator in &config.validators {
-            if let NodeAddress::Tcp { identity_key, port, .. } = &validator.address {
-                policy.allow(identity_key, AccessFs::ReadFile.into());
-                policy.connect.push(*port);
+        let needs = config.needs();
+        for file in &needs.files {
+            match file.reader {
+                FileReader::Helper => {}
+                FileReader::Signer => policy.allow(&file.path, AccessFs::ReadFile.into()),
+                FileReader::SignerAgain => policy.allow_directory_of(&file.path, AccessFs::ReadFile.into()),
             }
         }
-        for provider in &config.yubihsm {
-            // Looked for again until it can be read, and an editor puts a new file in its place.
-            if let PasswordSource::File(path) = &provider.password {
-                policy.allow_directory_of(path, AccessFs::ReadFile.into());
-            }
-            match provider.adapter {
-                YubiHsmAdapter::Http { port, .. } => policy.connect.push(port),
-                YubiHsmAdapter::Usb { .. } => policy.allow_usb(),
-            }
+        policy.connect.extend(needs.ports);
+        if needs.usb {
+            policy.allow_usb();
         }
         policy
     }

@@ -16,7 +16,7 @@ mod limits;
 pub mod memory;
 mod seccomp;
 
-use crate::config::{Config, YubiHsmAdapter};
+use crate::config::Config;
 pub use landlock::ModuleLimits;
 use serde::{Deserialize, Serialize};
 use std::{fmt, fs, path::Path};
@@ -135,7 +135,7 @@ impl Sandbox {
             }
         })?;
         self.put(Feature::Seccomp, no_seccomp.then_some("danger_no_seccomp"), || {
-            seccomp::forbid_to_signer(has_usb(config))
+            seccomp::forbid_to_signer(config.needs().usb)
         })
     }
 
@@ -148,7 +148,7 @@ impl Sandbox {
         let has_first = self.report.0.contains(&(Feature::Seccomp, Ok(())));
         if has_first {
             self.report.0.retain(|(feature, _)| *feature != Feature::Seccomp);
-            self.put(Feature::Seccomp, None, || seccomp::allow_signer(has_usb(config)))?;
+            self.put(Feature::Seccomp, None, || seccomp::allow_signer(config.needs().usb))?;
         }
         self.report.0.sort();
         Ok(self.report.clone())
@@ -208,10 +208,6 @@ pub fn confine_resolver(switches: Switches, udp: bool) -> Result<(), String> {
     harden(switches)?;
     switches.demand(switches.no_landlock, || landlock::Policy::of_resolver().enforce())?;
     switches.demand(switches.no_seccomp, || seccomp::forbid_to_resolver(udp))
-}
-
-fn has_usb(config: &Config) -> bool {
-    config.yubihsm.iter().any(|provider| matches!(provider.adapter, YubiHsmAdapter::Usb { .. }))
 }
 
 /// How many threads this process has.

@@ -236,8 +236,8 @@ mod tests {
                 entry(Some(&chain), 258, role)
             );
             let (config, _) = Config::parse(Path::new("tmkms.toml"), &text).unwrap();
-            let key = &config.yubihsm[0].keys[0];
-            assert_eq!((key.id, key.role, key.chain_ids.as_slice()), (258, role, std::slice::from_ref(&chain)));
+            let key = &config.yubihsm()[0].keys[0];
+            assert_eq!((key.id, key.key.role, key.key.chain_ids.as_slice()), (258, role, std::slice::from_ref(&chain)));
         }
     }
 
