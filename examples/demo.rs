@@ -7,7 +7,7 @@
 mod mock_node;
 
 use highwater::{
-    config::{Config, KeyRole},
+    config::{self, Config, KeyRole},
     daemon::{self, Daemon},
     inspect,
     keyring::{IdentityKey, Keyring, softsign},
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("home       {} (removed at the end)", home.path().display());
     println!("node       {}, a mock in this process", node.address());
 
-    let keyring = Keyring::open(&config, None, &Names::default())?;
+    let keyring = Keyring::open(&config, None, &Names::default(), state::key_in_state_file)?;
     let claims = daemon::claim(&config)?;
     let findings = inspect::look(&config, &[]);
     let daemon = Daemon::open(&config, claims, &keyring, (&findings, Hooks::default()), &Names::default())?;
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let times = sign_heights(&mut session)?;
     show_refusals(&mut session)?;
-    summary(times, &state::beside(&home.path().join("state")))?;
+    summary(times, &config::watermark_beside(&home.path().join("state")))?;
     running.stop();
     Ok(())
 }
@@ -85,7 +85,7 @@ path = "{}"
     key.store(&home.join("consensus.key"))?;
     let identity = Identity { chain: ChainId::new(CHAIN)?, key: key.public_key() };
     let tmkms_file = home.join("state");
-    let (path, theirs) = (state::beside(&tmkms_file), Theirs::new(&tmkms_file));
+    let (path, theirs) = (config::watermark_beside(&tmkms_file), Theirs::new(&tmkms_file));
     let place = Place { path, theirs, identity, host: HostId::of_this_machine()? };
     place.create(Mark::NEVER_SIGNED)?;
     Ok(Config::load(&config_path)?.0)

@@ -4,8 +4,8 @@
 #[path = "support/sample.rs"]
 mod sample;
 
-use highwater::{config::{KeyEncoding, pkcs11::{profile::Profile, spec::{AlgorithmSpec, KeySpec, ObjectSelector, TokenSelector, TokenSpec}}}, keyring::{device::Trouble, child::protocol::{SignRequest, encode_answer, write_frame, write_json}, softsign::encoding}, state::foreign::{self, Program}};
-use highwater_core::{consensus::{Digest, Hrs, Step, Target, Timestamp}, watermark::{BLOCK_BYTES, Mark, Mode, Record, Signed, image}};
+use highwater::{config::{KeyEncoding, pkcs11::{profile::Profile, spec::{KeySpec, ObjectSelector, TokenSelector, TokenSpec}}}, keyring::{device::Trouble, child::protocol::{SignRequest, encode_answer, write_frame, write_json}, softsign::encoding}, state::foreign::{self, Program}};
+use highwater_core::{consensus::{Digest, Hrs, KeyType, Step, Target, Timestamp}, watermark::{BLOCK_BYTES, Mark, Mode, Record, Signed, image}};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -210,7 +210,7 @@ fn pkcs11_streams() -> Vec<Vec<u8>> {
         module: "/usr/lib/softhsm/libsofthsm2.so".into(),
         profile: Profile::builtin("softhsm2").expect("it is built in"),
         token: TokenSelector::Label("validator".into()),
-        keys: vec![KeySpec { object: ObjectSelector::Id(vec![1]), key_type: AlgorithmSpec::Ed25519 }],
+        keys: vec![KeySpec { object: ObjectSelector::Id(vec![1]), key_type: KeyType::Ed25519 }],
         files: vec!["/dev/shm".into()],
         environment: vec!["HSM_LOG".into()],
         never: vec!["/var/lib/highwater/state".into()],

@@ -9,8 +9,8 @@ mod peer;
 
 use ed25519_dalek::SigningKey;
 use hidden_file::HiddenFile;
-use highwater::{config::PeerId, keyring::IdentityKey, link::{self, Door, Link, LinkError}, process::panic};
-use highwater_core::{consensus::PublicKey, privval::frame::REQUEST_MAX_BYTES};
+use highwater::{keyring::IdentityKey, link::{self, Door, Link, LinkError}, process::panic};
+use highwater_core::{consensus::{PeerId, PublicKey}, privval::frame::REQUEST_MAX_BYTES};
 use libfuzzer_sys::fuzz_target;
 use peer::{CHUNK_MAX_BYTES, Peer, frame};
 use std::{

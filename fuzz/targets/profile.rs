@@ -5,7 +5,7 @@
 mod hidden_file;
 
 use hidden_file::HiddenFile;
-use highwater::config::pkcs11::profile::{Profile, ProfileError};
+use highwater::config::pkcs11::{profile::Profile, profile_reader::ProfileError};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 

@@ -70,6 +70,11 @@ impl CliError {
         Self { exit, message: message.into() }
     }
 
+    /// A command line that cannot be carried out as it is.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
     /// A failure of the system at the start, which most often passes: it was busy, or not all there yet.
     pub fn system(what: &str, error: &io::Error) -> Self {
         let exit = if disk::may_pass(error) { Exit::Io } else { Exit::NoPermission };

@@ -6,7 +6,7 @@ use super::{
     output, state,
 };
 use crate::{
-    config::{Config, KeyConfig, KeyRole},
+    config::{Config, KeyConfig, KeyRole, Provider},
     keyring::{IdentityKey, KeyError, softsign},
 };
 use clap::Args;
@@ -85,21 +85,21 @@ fn known(name: &str) -> Result<&'static Network, CliError> {
 fn begin_state(config_path: &Path, mark: Mark) -> Result<(), CliError> {
     let (config, _) = Config::load(config_path)?;
     for chain in &config.chains {
-        if let Some(KeyConfig::Softsign(key)) = config.consensus_key(&chain.id)
+        if let Some(KeyConfig { provider: Provider::Softsign(file), key, .. }) = config.consensus_key(&chain.id)
             && key.role == KeyRole::Consensus
-            && !key.path.exists()
+            && !file.path.exists()
         {
             if mark != Mark::NEVER_SIGNED {
                 let text = format!(
                     "--height is for a key that may have signed. Put it at {} with `highwater softsign import`, then \
                      run this again",
-                    key.path.display()
+                    file.path.display()
                 );
                 return Err(CliError::new(Exit::NoInput, text));
             }
             let secret = softsign::generate(key.role)?;
-            secret.store(&key.path)?;
-            output::note(&format!("made {} ({})", key.path.display(), secret.public_key()));
+            secret.store(&file.path)?;
+            output::note(&format!("made {} ({})", file.path.display(), secret.public_key()));
         }
         state::place_of(&config, chain)?.create(mark)?;
         output::note(&format!("made {} at {}", chain.watermark().display(), mark.hrs));

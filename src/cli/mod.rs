@@ -18,7 +18,7 @@ mod yubihsm;
 pub use error::{CliError, Exit};
 
 use crate::{
-    config::{self, Config, Sketch},
+    config::{self, Config, PartialConfig},
     keyring::{child::spawner, pkcs11::served},
     process::{hooks, names},
     record::keeper,
@@ -106,13 +106,13 @@ impl ConfigArgs {
     }
 
     /// The configuration as far as it can be read, if there is one. It has to be there if it was named.
-    fn sketch(&self) -> Result<Option<Sketch>, CliError> {
+    fn partial(&self) -> Result<Option<PartialConfig>, CliError> {
         let path = self.path();
         let is_named = path != Path::new(config::DEFAULT_PATH);
         if !is_named && matches!(fs::exists(&path), Ok(false)) {
             return Ok(None);
         }
-        Ok(Some(Sketch::load(&path)?))
+        Ok(Some(PartialConfig::load(&path)?))
     }
 }
 

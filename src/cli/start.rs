@@ -17,12 +17,13 @@ use crate::{
     show::{
         systemd::{self, Systemd},
         telemetry::Telemetry,
-        web::{self, ControlSocket, Web},
+        web::{ControlSocket, Web},
     },
+    state,
 };
 use clap::Args;
 use highwater_core::disk;
-use std::{env, io, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -64,7 +65,7 @@ enum Wish {
 impl Start {
     pub(super) fn run(self) -> Result<(), CliError> {
         let path = self.config.path();
-        let (config, warnings) = Config::load(&path)?;
+        let (mut config, warnings) = Config::load(&path)?;
         process::panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         // Before anything that two signers would dispute, and before a process that would inherit what we ignore.
         process::signals::outlive();
@@ -73,6 +74,8 @@ impl Start {
         // First what starts programs and listens: the confined process does neither.
         let mut sandbox = Sandbox::begin(&config)?;
         let cannot_start = |error| CliError::system("cannot start the process that starts children", &error);
+        keyring::take_secrets(&mut config)
+            .map_err(|error| CliError::system("cannot take passwords out of the environment", &error))?;
         let spawner = keyring::start_spawner(&config).map_err(cannot_start)?;
         let cannot_start = |error| CliError::system("cannot start a process that resolves a host name", &error);
         let names = Names::start(&config).map_err(cannot_start)?;
@@ -99,12 +102,12 @@ impl Start {
             Ok(metrics) => (metrics, None),
             Err(why) => (None, Some(why)),
         };
-        if let (Some(address), Some(_)) = (config.own.metrics, &metrics) {
+        if let (Some(address), Some(_)) = (config.highwater.metrics, &metrics) {
             info!(%address, "metrics at http://{address}/metrics");
         }
         watch_helpers(spawner.as_deref(), &names, &sender)
             .map_err(|error| CliError::system("cannot watch a process that was started", &error))?;
-        let keyring = Keyring::open(&config, spawner.as_ref(), &names);
+        let keyring = Keyring::open(&config, spawner.as_ref(), &names, state::key_in_state_file);
         let keyring = keyring.map_err(|error| CliError::system("cannot start a thread for a device", &error))?;
         let mut daemon = Daemon::open(&config, claims, &keyring, (&findings, hooks), &names)?;
         let audit = audit_file.map(AuditFile::start).transpose();
@@ -168,7 +171,7 @@ fn open_audit(
     keeper: Option<Keeper>,
     evidence: Option<Evidence>,
 ) -> Result<Option<AuditFile>, CliError> {
-    let (Some(path), Some(keeper)) = (&config.own.audit, keeper) else { return Ok(None) };
+    let (Some(path), Some(keeper)) = (&config.highwater.audit, keeper) else { return Ok(None) };
     let opened = match evidence {
         Some(evidence) => AuditFile::open_knowing(path, evidence),
         // The look could not have the file, so no chain was compared with it: even if it can be had now, that is not enough.
@@ -185,7 +188,7 @@ fn open_audit(
         };
         CliError::new(exit, text)
     })?;
-    Ok(Some(opened.limited(config.own.audit_limits, keeper)))
+    Ok(Some(opened.limited(config.highwater.audit_limits, keeper)))
 }
 
 /// An address that cannot be had keeps no validator from signing. Whoever has just used it may need a moment to let it
@@ -193,7 +196,7 @@ fn open_audit(
 fn bind_metrics(runtime: &Runtime, config: &Config) -> Option<Result<TcpListener, String>> {
     const TRIES: u32 = 5;
     const PAUSE: Duration = Duration::from_millis(100);
-    let address = config.own.metrics?;
+    let address = config.highwater.metrics?;
     let mut bound = runtime.block_on(TcpListener::bind(address));
     for _ in 1..TRIES {
         if bound.is_ok() {
@@ -212,7 +215,7 @@ fn bind_metrics(runtime: &Runtime, config: &Config) -> Option<Result<TcpListener
 
 /// A signer without its control socket signs all the same.
 fn bind_control(runtime: &Runtime, config: &Config) -> Option<ControlSocket> {
-    let path = web::control_socket(env::var_os(web::RUNTIME_VARIABLE), &config.path);
+    let path = config.control_socket();
     let _inside = runtime.enter();
     let unbound = |error| warn!("`highwater status` will not work: cannot listen at {}: {error}", path.display());
     ControlSocket::bind(&path).map_err(unbound).ok()

@@ -272,7 +272,8 @@ impl Common {
 pub(super) fn place_of(config: &Config, chain: &ChainConfig) -> Result<Place, CliError> {
     let key = config.consensus_key(&chain.id);
     let key = key.ok_or_else(|| CliError::new(Exit::Config, format!("chain {} has no consensus key", chain.id)))?;
-    let identity = Identity { chain: chain.id.clone(), key: keyring::public_key(config, chain, key)? };
+    let identity =
+        Identity { chain: chain.id.clone(), key: keyring::public_key(config, chain, key, state::key_in_state_file)? };
     let theirs = Theirs::new(&chain.state_file);
     Ok(Place { path: chain.watermark(), theirs, identity, host: HostId::of_this_machine()? })
 }

@@ -2,7 +2,7 @@
 //!
 //! Read by hand: the URL rules that tmkms applies drop the host of `unix://host/path` and percent-encode paths.
 
-use super::PeerId;
+use highwater_core::consensus::PeerId;
 use std::{fmt, net::Ipv6Addr, path::PathBuf};
 
 /// Hex digits in a peer id (CometBFT `p2p.IDByteLength`, twice).

@@ -4,7 +4,8 @@
 //! unknown. No text made here repeats a string from the file, because it can be a password; the one exception are
 //! keys that take one of a few words.
 
-use super::Finding;
+use super::finding::Finding;
+use highwater_core::consensus::ChainId;
 use std::{ops::Range, path::PathBuf};
 use toml::{
     Spanned,
@@ -338,4 +339,15 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
     let score = |candidate: &'a str| (strsim::jaro_winkler(word, candidate), candidate);
     let best = candidates.map(score).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(score, _)| *score >= SIMILAR).map(|(_, candidate)| candidate)
+}
+
+/// A chain id, checked.
+pub(crate) fn chain_id(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Located<ChainId>> {
+    match ChainId::new(value.string(findings)?) {
+        Ok(id) => Some(Located { value: id, line: value.line }),
+        Err(error) => {
+            value.reject(error, findings);
+            None
+        }
+    }
 }

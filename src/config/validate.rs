@@ -3,36 +3,38 @@
 //! A mistake gives one finding: a rule stays silent where what it looks at could not be read.
 
 use super::{
-    ChainConfig, KeyRole, Pkcs11Config, ValidatorConfig, YubiHsmConfig,
-    providers::{KeyHome, KeyUse},
+    chain::ChainConfig,
+    draft::Draft,
+    keys::{KeyHome, KeyRole, KeyUse},
+    model::Config,
+    paths,
+    providers::Provider,
     reader::{Findings, Located, nearest},
-    sections::Draft,
+    validator::ValidatorConfig,
 };
 use highwater_core::consensus::ChainId;
-use std::{
-    fs,
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Reports everything that does not fit together, from the text alone.
 pub(super) fn check(draft: &Draft, findings: &mut Findings<'_>) {
     duplicate_chains(&draft.chain_ids, findings);
     duplicate_validators(&draft.validators, findings);
-    doubled_keys(&draft.keys, findings);
-    doubled_tokens(&draft.pkcs11, findings);
-    doubled_yubihsms(&draft.yubihsm, findings);
+    doubled_keys(&draft.keys.list, findings);
+    doubled_devices(&draft.providers, findings);
     if !draft.chains_incomplete {
         unknown_chains(draft, findings);
     }
-    if !draft.keys_incomplete {
+    if !draft.keys.incomplete {
         chains_without_key(draft, findings);
     }
-    shared_state_files(&draft.chains, normalised, findings);
+    shared_state_files(&draft.chains, paths::normalised, findings);
 }
 
-/// Reports state files that have different paths and yet are one file. Looks at the disk.
-pub(super) fn check_on_disk(chains: &[ChainConfig], findings: &mut Findings<'_>) {
-    shared_state_files(chains, resolved, findings);
+/// Reports state files that have different paths and yet are one file, and what would open the signer's own files to a
+/// module. Looks at the disk.
+pub(super) fn check_on_disk(config: &Config, findings: &mut Findings<'_>) {
+    shared_state_files(&config.chains, paths::resolved, findings);
+    overreaching_modules(config, findings);
 }
 
 /// Each item together with the first one before it that `same` finds to be the same.
@@ -64,8 +66,7 @@ fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut Findings<
 }
 
 fn doubled_keys(keys: &[KeyUse], findings: &mut Findings<'_>) {
-    let supported = keys.iter().filter(|key| key.home != KeyHome::Unsupported);
-    let readable: Vec<_> = supported.filter_map(|key| Some((key, key.role?))).collect();
+    let readable: Vec<_> = keys.iter().filter_map(|key| Some((key, key.role?))).collect();
     let same = |a: &(&KeyUse, KeyRole), b: &(&KeyUse, KeyRole)| {
         a.0.chain == b.0.chain && a.1 == b.1 && !stand_in_for_each_other(a.0.home, b.0.home)
     };
@@ -81,38 +82,45 @@ fn doubled_keys(keys: &[KeyUse], findings: &mut Findings<'_>) {
 
 /// Whether one key may be in both places: on two YubiHSMs, of which the second takes over when the first fails.
 fn stand_in_for_each_other(a: KeyHome, b: KeyHome) -> bool {
-    matches!((a, b), (KeyHome::YubiHsm { .. }, KeyHome::YubiHsm { .. })) && a != b
+    matches!((a, b), (KeyHome::OneOfSeveral { .. }, KeyHome::OneOfSeveral { .. })) && a != b
 }
 
-/// Two workers on one token would take its login and its sessions from each other.
-fn doubled_tokens(providers: &[Pkcs11Config], findings: &mut Findings<'_>) {
-    let same = |a: &Pkcs11Config, b: &Pkcs11Config| a.module == b.module && a.token == b.token;
-    for (first, second) in repeats(providers, same) {
-        let text = format!(
-            "the {} of {} is already on line {}: put its keys into the `keys` there",
-            second.token,
-            second.module.display(),
-            first.line
-        );
-        findings.error(second.line, text);
+fn doubled_devices(providers: &[Provider], findings: &mut Findings<'_>) {
+    for (first, second) in repeats(providers, Provider::repeats) {
+        let text = format!("the {second} is already on line {}: put its keys into the `keys` there", first.line());
+        findings.error(second.line(), text);
     }
 }
 
-/// A second session for the same purpose would gain nothing.
-fn doubled_yubihsms(providers: &[YubiHsmConfig], findings: &mut Findings<'_>) {
-    let same = |a: &YubiHsmConfig, b: &YubiHsmConfig| {
-        a.adapter == b.adapter && a.serial_number == b.serial_number && a.auth_key == b.auth_key
-    };
-    for (first, second) in repeats(providers, same) {
-        let text = format!("the {second} is already on line {}: put its keys into the `keys` there", first.line);
-        findings.error(second.line, text);
+/// What a section of a module names is the module's to read and write.
+fn overreaching_modules(config: &Config, findings: &mut Findings<'_>) {
+    let never = config.files_of_the_signer();
+    let secrets: Vec<_> = config.providers.iter().filter_map(|provider| provider.secret()?.variable()).collect();
+    for token in config.pkcs11() {
+        for path in &token.files {
+            if let Some(own) = never.iter().find(|own| paths::overlap(path, own)) {
+                let text = format!(
+                    "`files` in [[providers.pkcs11]] names {}, which would open {} to the module: name only what the module \
+                     needs, or move one of the two",
+                    path.display(),
+                    own.display()
+                );
+                findings.error(token.line, text);
+            }
+        }
+        for name in token.environment.iter().filter(|name| secrets.contains(&name.as_str())) {
+            let text = format!(
+                "`environment` in [[providers.pkcs11]] names {name}, which holds a PIN or a password: remove it"
+            );
+            findings.error(token.line, text);
+        }
     }
 }
 
 fn unknown_chains(draft: &Draft, findings: &mut Findings<'_>) {
     let known = || draft.chain_ids.iter().map(|id| id.value.as_str());
     let named_by_nodes = draft.served.iter().map(|id| (&id.value, id.line));
-    let named_by_keys = draft.keys.iter().map(|key| (&key.chain, key.line));
+    let named_by_keys = draft.keys.list.iter().map(|key| (&key.chain, key.line));
     for (chain, line) in named_by_nodes.chain(named_by_keys) {
         if known().any(|id| id == chain.as_str()) {
             continue;
@@ -129,7 +137,7 @@ fn chains_without_key(draft: &Draft, findings: &mut Findings<'_>) {
     let is_first = |index: usize, id: &ChainId| draft.served[..index].iter().all(|earlier| earlier.value != *id);
     for (index, id) in draft.served.iter().enumerate() {
         let known = draft.chain_ids.iter().any(|chain| chain.value == id.value);
-        let has_key = draft.keys.iter().any(|key| key.chain == id.value);
+        let has_key = draft.keys.list.iter().any(|key| key.chain == id.value);
         if known && !has_key && is_first(index, &id.value) {
             let text = format!(
                 "no key signs for the chain {}: add it to the `chain_ids` of a key under [providers]",
@@ -157,42 +165,13 @@ fn shared_state_files(chains: &[ChainConfig], name: impl Fn(&Path) -> PathBuf, f
     }
 }
 
-/// The path without `.` and `..`, as far as the text alone can tell.
-fn normalised(path: &Path) -> PathBuf {
-    let mut result = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => (),
-            Component::ParentDir => match result.components().next_back() {
-                Some(Component::Normal(_)) => drop(result.pop()),
-                Some(Component::RootDir) => (),
-                _ => result.push(component),
-            },
-            _ => result.push(component),
-        }
-    }
-    result
-}
-
-/// The path without symbolic links. A file that is not there yet is named by its directory.
-fn resolved(path: &Path) -> PathBuf {
-    if let Ok(file) = fs::canonicalize(path) {
-        return file;
-    }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match (fs::canonicalize(directory), path.file_name()) {
-        (Ok(directory), Some(name)) => directory.join(name),
-        _ => normalised(path),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::{
         Config,
         tests::{GOOD, accept, assert_one_error, errors, good_with},
     };
+    use std::fs;
 
     /// A second chain, on line 13, with what it needs to be complete.
     fn two_chains(chain: &str) -> String {
@@ -243,7 +222,7 @@ mod tests {
         let text = format!("{GOOD}{}", key("consensus"));
         assert_one_error(&text, 14, &["the chain test-1 already has its consensus key, on line 11"]);
         let text = format!("{GOOD}{}", key("account"));
-        assert_eq!(accept(&text).0.softsign.len(), 2, "one of each is legal");
+        assert_eq!(accept(&text).0.softsign().len(), 2, "one of each is legal");
         let text = format!("{GOOD}{0}{0}", key("account"));
         assert_one_error(&text, 18, &["the chain test-1 already has its account key, on line 14"]);
     }
@@ -251,7 +230,7 @@ mod tests {
     #[test]
     fn one_key_may_serve_several_chains() {
         let text = two_chains("").replace("[\"test-1\"]", "[\"test-1\", \"test-2\"]");
-        assert_eq!(accept(&text).0.softsign[0].chain_ids.len(), 2);
+        assert_eq!(accept(&text).0.softsign()[0].key.chain_ids.len(), 2);
     }
 
     #[test]
@@ -287,15 +266,6 @@ mod tests {
         std::os::unix::fs::symlink(dir.path(), dir.path().join("d")).unwrap();
         fs::write(&path, text.replace("b.state", "d/a.state")).unwrap();
         assert!(Config::load(&path).is_err(), "also where the file is not there yet");
-    }
-
-    #[test]
-    fn paths_lose_their_dots() {
-        for (path, expected) in
-            [("./a", "a"), ("a/./b/../c", "a/c"), ("../a", "../a"), ("a/../../b", "../b"), ("/../a", "/a")]
-        {
-            assert_eq!(normalised(Path::new(path)), Path::new(expected), "{path}");
-        }
     }
 
     #[test]

@@ -410,7 +410,7 @@ fn open_key(
     let signer = keyring
         .signer(config, key)
         .map_err(|error| (error.to_string(), passing::key(&error), passing::awaited_key(&error)))?;
-    if let KeyConfig::Softsign(_) = key {
+    if !key.provider.is_device() {
         // A device proves itself on its own thread, whenever it is there.
         prove(signer.as_ref()).map_err(|why| (why, false, None))?;
     }

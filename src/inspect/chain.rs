@@ -1,8 +1,8 @@
 //! A chain: its key, its state and its state hook.
 
-use super::{Look, Severity, Subject, Topic, accessible, directory_of, trust::Kind};
+use super::{Look, Severity, Subject, Topic, accessible, directory_of};
 use crate::{
-    config::{ChainConfig, HookConfig, KeyConfig, KeyRole, PasswordSource, PinSource},
+    config::{ChainConfig, FileKind, HookConfig, KeyConfig, KeyRole},
     keyring, passing,
     process::hook::HookError,
     state::{self, Rival, StateError, Theirs},
@@ -36,7 +36,7 @@ impl Look<'_> {
     /// key is unusable.
     fn at_key(&mut self, subject: &Subject, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Option<PublicKey>, ()> {
         let about = (subject, Topic::Key);
-        let known = keyring::known_public_key(chain, key);
+        let known = keyring::known_public_key(chain, key, state::key_in_state_file);
         match &known {
             Ok(Some(public_key)) => {
                 let shown = keyring::format::show(&chain.key_format, public_key, key.role());
@@ -53,8 +53,8 @@ impl Look<'_> {
         // A YubiHSM's key may be on several.
         let alike = |other: &KeyConfig<'_>| other.role() == key.role() && other.chain_ids().contains(&chain.id);
         for key in self.config.keys().filter(alike) {
-            for (path, what, kind) in sources(key) {
-                self.guard(about, path, what, kind);
+            for file in key.provider.needs().files {
+                self.guard(about, &file.path, file.what, file.kind);
             }
         }
         known.map_err(drop)
@@ -77,7 +77,7 @@ impl Look<'_> {
             // It may be that of a disk which is not mounted yet.
             return self.findings.fail(about, what, "correct `state_file`, or make the directory", true);
         }
-        self.guard(about, &path, "state file", Kind::Secret);
+        self.guard(about, &path, "state file", FileKind::Secret);
         let identity = |key| Identity { chain: chain.id.clone(), key };
         let (record, file) = match newest(&path, &theirs) {
             Ok(newest) => newest,
@@ -134,7 +134,7 @@ impl Look<'_> {
     fn at_hook(&mut self, subject: &Subject, hook: &HookConfig) {
         let (program, arguments) = hook.command.split_first().expect("the configuration requires a program");
         match find_program(program) {
-            Ok(path) => self.guard((subject, Topic::Hook), &path, "state hook", Kind::Program),
+            Ok(path) => self.guard((subject, Topic::Hook), &path, "state hook", FileKind::Program),
             Err(error) => {
                 let error = HookError::Spawn { program: program.clone(), error };
                 let about = (subject, Topic::HookProgram);
@@ -153,32 +153,10 @@ impl Look<'_> {
         }
         // The script of an interpreter, or any other file: what it is to the program nobody here knows.
         for argument in arguments.iter().map(Path::new).filter(|argument| argument.is_file()) {
-            for flaw in self.guards.flaws(subject, argument, "argument of the state hook", Kind::Program) {
+            for flaw in self.guards.flaws(subject, argument, "argument of the state hook", FileKind::Program) {
                 self.findings.push(Severity::Warn, (subject, Topic::Hook), flaw.what, &flaw.remedy);
             }
         }
-    }
-}
-
-/// The files that lead to a key: it itself, the code that reaches it, what opens it.
-fn sources(key: KeyConfig<'_>) -> Vec<(&Path, &'static str, Kind)> {
-    match key {
-        KeyConfig::Softsign(key) => vec![(&key.path, "key", Kind::Secret)],
-        KeyConfig::Pkcs11 { provider, .. } => {
-            let mut sources = vec![(provider.module.as_path(), "PKCS#11 module", Kind::Program)];
-            // A name of a built-in profile has no slash.
-            if provider.profile_text.contains('/') {
-                sources.push((Path::new(&provider.profile_text), "profile", Kind::Program));
-            }
-            if let Some(PinSource::File(path)) = &provider.pin {
-                sources.push((path, "PIN file", Kind::Secret));
-            }
-            sources
-        }
-        KeyConfig::YubiHsm { provider, .. } => match &provider.password {
-            PasswordSource::File(path) => vec![(path, "password file", Kind::Secret)],
-            PasswordSource::Inline(_) => Vec::new(),
-        },
     }
 }
 

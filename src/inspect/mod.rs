@@ -16,7 +16,7 @@ mod disk;
 mod trust;
 
 use crate::{
-    config::{self, Config, NodeAddress},
+    config::{self, Config, FileKind},
     keyring::IdentityKey,
     record::{
         evidence::{self, Evidence},
@@ -29,7 +29,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
 };
-use trust::{Guards, Kind, Us};
+use trust::{Guards, Us};
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,12 +212,12 @@ impl Look<'_> {
         for warning in warnings {
             self.findings.push(Severity::Warn, about, warning.at(path), "");
         }
-        self.guard(about, path, "configuration", Kind::Program);
+        self.guard(about, path, "configuration", FileKind::Program);
     }
 
     /// Who reads an audit wants it from the first decision, so a file that cannot be had ends the start.
     fn at_audit(&mut self) {
-        let Some(path) = self.config.own.audit.as_deref() else { return };
+        let Some(path) = self.config.highwater.audit.as_deref() else { return };
         let about = (&Subject::Signer, Topic::Audit);
         if let Err(error) = appendable(path).and_then(|()| keeper::refuse_foreign(path)) {
             let what = format!("cannot open {}, the `file` of [highwater.audit]: {error}", path.display());
@@ -239,7 +239,7 @@ impl Look<'_> {
             }
         }
         // All that it can do is to keep a chain closed.
-        for flaw in self.guards.flaws(about.0, path, "audit file", Kind::Program) {
+        for flaw in self.guards.flaws(about.0, path, "audit file", FileKind::Program) {
             self.findings.push(Severity::Warn, about, flaw.what, &flaw.remedy);
         }
     }
@@ -252,12 +252,12 @@ impl Look<'_> {
     fn at_identities(&mut self) {
         let mut seen: Vec<&Path> = Vec::new();
         for validator in &self.config.validators {
-            let NodeAddress::Tcp { identity_key, .. } = &validator.address else { continue };
-            if seen.contains(&identity_key.as_path()) {
+            let Some(identity_key) = validator.address.identity_key() else { continue };
+            if seen.contains(&identity_key) {
                 continue;
             }
             seen.push(identity_key);
-            let subject = Subject::Identity(identity_key.clone());
+            let subject = Subject::Identity(identity_key.to_owned());
             let about = (&subject, Topic::Identity);
             match IdentityKey::load(identity_key) {
                 Ok(key) => {
@@ -266,12 +266,12 @@ impl Look<'_> {
                 }
                 Err(error) => self.findings.push(Severity::Fail, about, format!("identity key: {error}"), ""),
             }
-            self.guard(about, identity_key, "identity key", Kind::Secret);
+            self.guard(about, identity_key, "identity key", FileKind::Secret);
         }
     }
 
     /// Says who could put another file in the place of this one.
-    fn guard(&mut self, about: (&Subject, Topic), path: &Path, what: &'static str, kind: Kind) {
+    fn guard(&mut self, about: (&Subject, Topic), path: &Path, what: &'static str, kind: FileKind) {
         for flaw in self.guards.flaws(about.0, path, what, kind) {
             self.findings.push(flaw.severity, about, flaw.what, &flaw.remedy);
         }

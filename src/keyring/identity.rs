@@ -8,7 +8,8 @@ use super::{
         encoding::{self, EncodingError},
     },
 };
-use crate::{config::PeerId, process::sandbox::memory};
+use crate::process::sandbox::memory;
+use highwater_core::consensus::PeerId;
 use highwater_core::consensus::PublicKey;
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Keys: what signs, and how it is read, made and shown.
 //!
-//! Each provider of keys
-//! has a folder of its own: [`softsign`] keeps keys in files. Which provider a key comes from is decided by the
+//! Each provider of keys has a folder of its own. What differs from one to the next is asked of them here, and nowhere
+//! above. Which provider a key comes from is decided by the
 //! configuration alone, never by what happens to be available.
 //!
 //! Secrets live in boxed, self-wiping buffers, so that a move copies a pointer and not the key. The curve
@@ -16,6 +16,7 @@ mod key_error;
 pub mod key_file;
 pub mod pkcs11;
 mod secret;
+pub(crate) mod secret_source;
 pub mod softsign;
 pub mod yubihsm;
 
@@ -25,13 +26,10 @@ pub use secret::Secret;
 
 use crate::{
     config::{
-        ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, SoftsignConfig,
-        pkcs11::{
-            reach,
-            spec::{KeySpec, TokenSpec},
-        },
+        ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, Provider, SoftsignConfig,
+        pkcs11::spec::{KeySpec, TokenSpec},
     },
-    process::{environment, names::Names, sandbox::Switches},
+    process::{descriptors, environment, names::Names, sandbox::Switches},
 };
 use child::{
     ChildOpener,
@@ -41,110 +39,189 @@ use device::{
     Device, Equipment,
     failover::{DeviceKey, Place},
 };
-use highwater_core::{consensus::PublicKey, signer::Signer};
+use highwater_core::{
+    consensus::{KeyType, PublicKey},
+    signer::Signer,
+};
 use std::{io, path::PathBuf, sync::Arc};
+use yubihsm::public_keys::Finder;
+
+/// Tells which key the state file of a chain is bound to, if that is of this type. The files of marks are not read in here.
+pub type KeyInStateFile = fn(&ChainConfig, KeyType) -> Option<PublicKey>;
 
 /// The public key of `key`, which signs for `chain`. Asks a YubiHSM if nobody else knows.
-pub fn public_key(config: &Config, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<PublicKey, KeyError> {
-    match key {
-        KeyConfig::YubiHsm { .. } => yubihsm::public_keys::Finder::default().find(config, chain, key.role()),
-        KeyConfig::Pkcs11 { .. } | KeyConfig::Softsign(_) => {
-            Ok(known_public_key(chain, key)?.expect("only a YubiHSM has to be asked"))
-        }
+pub fn public_key(
+    config: &Config,
+    chain: &ChainConfig,
+    key: KeyConfig<'_>,
+    in_state_file: KeyInStateFile,
+) -> Result<PublicKey, KeyError> {
+    match known_public_key(chain, key, in_state_file)? {
+        Some(public_key) => Ok(public_key),
+        None => Finder::new(Names::default(), in_state_file).find(config, chain, key.key_type()),
     }
 }
 
 /// The public key of `key`, which signs for `chain`, without asking a device. `None` if only its YubiHSM knows: before
 /// the chain has a state file.
-pub fn known_public_key(chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Option<PublicKey>, KeyError> {
-    match key {
-        KeyConfig::Softsign(key) => Ok(Some(load_softsign(key)?.public_key())),
-        KeyConfig::Pkcs11 { key, .. } => Ok(Some(key.public_key)),
-        KeyConfig::YubiHsm { .. } => Ok(yubihsm::public_keys::recorded(chain, key.role())),
+pub fn known_public_key(
+    chain: &ChainConfig,
+    key: KeyConfig<'_>,
+    in_state_file: KeyInStateFile,
+) -> Result<Option<PublicKey>, KeyError> {
+    match key.provider {
+        Provider::Softsign(file) => Ok(Some(load_softsign(file)?.public_key())),
+        Provider::Pkcs11(token) => Ok(Some(token.keys[key.number].public_key)),
+        Provider::YubiHsm(_) => Ok(in_state_file(chain, key.key_type())),
     }
+}
+
+/// What can be seen of a device without opening it.
+pub struct Sight {
+    /// Whether all is there that opening it takes.
+    pub complete: bool,
+    /// What was seen, in order.
+    pub notes: Vec<Note>,
+}
+
+/// A line of [`Sight`].
+pub enum Note {
+    /// As it should be.
+    Ok(String),
+    /// Worth knowing.
+    Warn(String),
+    /// To be mended.
+    Fail(String),
+}
+
+/// Looks at the device of a section from outside: is its module there, its connector, its password?
+pub fn look_at(provider: &Provider) -> Sight {
+    match provider {
+        Provider::Pkcs11(token) => pkcs11::look_at(token),
+        // Its file is looked at with the chains that it signs for.
+        Provider::Softsign(_) => Sight { complete: true, notes: Vec::new() },
+        Provider::YubiHsm(device) => yubihsm::look_at(device),
+    }
+}
+
+/// Takes into `config` what is there only at the start and only for this process. Before anything is started from here.
+pub fn take_secrets(config: &mut Config) -> io::Result<()> {
+    yubihsm::access::take_passwords(config)
 }
 
 /// Starts the process that starts the children of PKCS#11 tokens, if the configuration has any. Before anything else:
 /// before threads, sockets and secrets.
 pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
-    let never = reach::of_the_signer(config);
-    let plans: Vec<Plan> = config.pkcs11.iter().map(|provider| plan(provider, &never)).collect();
+    let never = config.files_of_the_signer();
+    let plans: Vec<Plan> = config.pkcs11().into_iter().map(|token| plan(token, &never)).collect();
     if plans.is_empty() {
         return Ok(None);
     }
     let spawner = Spawner::start(&plans, Switches::of(config))?;
     // The spawner has its copy. What is started from here, and this process itself, has no use for them.
+    descriptors::close_on_exec(plans.iter().filter_map(Plan::pin_descriptor));
     environment::forget(plans.iter().filter_map(Plan::pin_variable))?;
     Ok(Some(Arc::new(spawner)))
 }
 
 /// Every device of the configuration that has a key of a served chain, not yet opened. A YubiHSM may be asked for its
 /// public keys.
-pub fn equipment(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<Equipment>> {
-    let mut equipment = tokens(config, spawner)?;
-    equipment.extend(yubihsm::Plan::of(config, &Names::default()).equipment(config).into_iter().flatten());
+pub fn equipment(
+    config: &Config,
+    spawner: Option<&Arc<Spawner>>,
+    in_state_file: KeyInStateFile,
+) -> io::Result<Vec<Equipment>> {
+    let yubihsm = yubihsm::Plan::of(config, &Names::default(), in_state_file);
+    let mut equipment: Vec<_> = equipment_of_providers(config, spawner, &yubihsm)?.into_iter().flatten().collect();
     equipment.retain(|device| !device.chains.is_empty());
     Ok(equipment)
 }
 
-/// The token of each `[[providers.pkcs11]]`.
-fn tokens(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<Equipment>> {
-    let token = |(number, provider): (usize, &Pkcs11Config)| {
-        let keys: Vec<_> = provider.keys.iter().map(|key| key.public_key).collect();
-        let spawner = spawner.ok_or(io::ErrorKind::NotFound)?;
-        let is_here =
-            |key: KeyConfig<'_>| matches!(key, KeyConfig::Pkcs11 { provider_index, .. } if provider_index == number);
-        let served = config.served_chains().filter(|chain| config.consensus_key(&chain.id).is_some_and(is_here));
-        Ok(Equipment {
-            name: format!("{} of {}", provider.token, provider.module.display()),
-            opener: Box::new(ChildOpener::new(Arc::clone(spawner), number, keys.clone())),
-            keys,
-            message_max_bytes: provider.profile.limits.max_message_bytes.and_then(|most| usize::try_from(most).ok()),
-            chains: served.map(|chain| chain.id.clone()).collect(),
-        })
-    };
-    config.pkcs11.iter().enumerate().map(token).collect()
+/// The device of each provider, in the order of [`Config::providers`]: none for a file, and for a YubiHSM without a key.
+fn equipment_of_providers(
+    config: &Config,
+    spawner: Option<&Arc<Spawner>>,
+    yubihsm: &yubihsm::Plan,
+) -> io::Result<Vec<Option<Equipment>>> {
+    let mut equipment = Vec::new();
+    let mut tokens = 0..;
+    for (number, provider) in config.providers.iter().enumerate() {
+        equipment.push(match provider {
+            Provider::Softsign(_) => None,
+            Provider::YubiHsm(device) => yubihsm.equipment(number, device),
+            Provider::Pkcs11(token) => {
+                let spawner = spawner.ok_or(io::ErrorKind::NotFound)?;
+                let keys: Vec<_> = token.keys.iter().map(|key| key.public_key).collect();
+                let plan = tokens.next().expect("there are more numbers than tokens");
+                let mut chains = Vec::new();
+                for chain in config.served_chains() {
+                    if config.consensus_key(&chain.id).is_some_and(|key| key.provider_number == number) {
+                        chains.push(chain.id.clone());
+                    }
+                }
+                let most = token.profile.limits.max_message_bytes;
+                Some(Equipment {
+                    name: token.to_string(),
+                    opener: Box::new(ChildOpener::new(Arc::clone(spawner), plan, keys.clone())),
+                    keys,
+                    message_max_bytes: most.and_then(|most| usize::try_from(most).ok()),
+                    chains,
+                })
+            }
+        });
+    }
+    Ok(equipment)
 }
 
 /// The devices of a configuration, each with its thread.
 pub struct Keyring {
-    /// One for each `[[providers.pkcs11]]`.
-    pkcs11: Vec<Arc<Device>>,
-    yubihsm: yubihsm::YubiHsms,
+    /// In the order of [`Config::providers`].
+    devices: Vec<Option<Arc<Device>>>,
+    yubihsm: yubihsm::Plan,
 }
 
 impl Keyring {
     /// Starts a thread for every device. One that is down is no error: it is looked for until it comes.
-    pub fn open(config: &Config, spawner: Option<&Arc<Spawner>>, names: &Names) -> io::Result<Self> {
-        let pkcs11 = tokens(config, spawner)?.into_iter().map(Device::start).collect::<io::Result<_>>()?;
-        Ok(Self { pkcs11, yubihsm: yubihsm::YubiHsms::start(config, names)? })
+    pub fn open(
+        config: &Config,
+        spawner: Option<&Arc<Spawner>>,
+        names: &Names,
+        in_state_file: KeyInStateFile,
+    ) -> io::Result<Self> {
+        let yubihsm = yubihsm::Plan::of(config, names, in_state_file);
+        let mut devices = Vec::new();
+        for equipment in equipment_of_providers(config, spawner, &yubihsm)? {
+            devices.push(equipment.map(Device::start).transpose()?);
+        }
+        Ok(Self { devices, yubihsm })
     }
 
     /// Every device.
     pub fn devices(&self) -> Vec<Arc<Device>> {
-        self.pkcs11.iter().chain(self.yubihsm.devices()).cloned().collect()
+        self.devices.iter().flatten().cloned().collect()
     }
 
     /// What signs with `key` for `chain`. Which that is depends on the configuration alone.
     pub fn signer(&self, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, KeyError> {
-        match key {
-            KeyConfig::Softsign(key) => Ok(load_softsign(key)?.into_signer()),
-            KeyConfig::Pkcs11 { provider_index, key, key_index, .. } => {
-                let place = Place { device: Arc::clone(&self.pkcs11[provider_index]), index: key_index };
-                Ok(Box::new(DeviceKey::new(vec![place], key.public_key)))
+        match key.provider {
+            Provider::Softsign(file) => Ok(load_softsign(file)?.into_signer()),
+            Provider::Pkcs11(token) => {
+                let device = self.devices[key.provider_number].as_ref().expect("every token has its device");
+                let place = Place { device: Arc::clone(device), index: key.number };
+                Ok(Box::new(DeviceKey::new(vec![place], token.keys[key.number].public_key)))
             }
-            KeyConfig::YubiHsm { .. } => Ok(Box::new(self.yubihsm.signer(&chain.id)?)),
+            Provider::YubiHsm(_) => Ok(Box::new(self.yubihsm.signer(&chain.id, &self.devices)?)),
         }
     }
 }
 
 fn load_softsign(key: &SoftsignConfig) -> Result<softsign::SecretKey, KeyError> {
-    softsign::SecretKey::load(&key.path, key.role, key.encoding)
+    softsign::SecretKey::load(&key.path, key.key.role, key.encoding)
 }
 
 /// What the spawner has to know about a provider.
 fn plan(provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
-    let key = |key: &Pkcs11Key| KeySpec { object: key.object.clone(), key_type: key.public_key.key_type().into() };
+    let key = |key: &Pkcs11Key| KeySpec { object: key.object.clone(), key_type: key.public_key.key_type() };
     let spec = TokenSpec {
         module: provider.module.clone(),
         profile: provider.profile.clone(),
@@ -160,13 +237,17 @@ fn plan(provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{KeyEncoding, KeyRole};
+    use crate::config::{Key, KeyEncoding, KeyRole};
     use std::path::Path;
 
     const SEED_BASE64: &[u8] = b"QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=";
 
     fn config(path: &Path, role: KeyRole) -> SoftsignConfig {
-        SoftsignConfig { chain_ids: vec![], role, encoding: KeyEncoding::Base64, path: path.into(), line: 1 }
+        SoftsignConfig {
+            key: Key { chain_ids: vec![], role, line: 1 },
+            encoding: KeyEncoding::Base64,
+            path: path.into(),
+        }
     }
 
     #[test]
@@ -177,7 +258,7 @@ mod tests {
         for role in [KeyRole::Consensus, KeyRole::Account] {
             let config = config(&path, role);
             let signer = load_softsign(&config).ok().unwrap().into_signer();
-            assert_eq!(signer.public_key().key_type(), config.role.key_type());
+            assert_eq!(signer.public_key().key_type(), config.key.key_type());
             let signature = signer.sign(b"message").unwrap();
             assert!(signer.public_key().verifies(b"message", &signature));
             assert!(!signer.public_key().verifies(b"another", &signature));

@@ -1,6 +1,6 @@
 //! Why a link ended, from the operator's side.
 
-use crate::config::PeerId;
+use highwater_core::consensus::PeerId;
 use highwater_core::privval::frame::FrameError;
 use std::{fmt, io};
 

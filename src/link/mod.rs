@@ -11,8 +11,7 @@ pub use error::LinkError;
 pub use tcp::tcp;
 pub use unix::unix;
 
-use crate::config::PeerId;
-use highwater_core::privval::frame::LengthPrefix;
+use highwater_core::{consensus::PeerId, privval::frame::LengthPrefix};
 use std::{
     io,
     net::{Shutdown, TcpStream},

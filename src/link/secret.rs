@@ -1,7 +1,8 @@
 //! SecretConnection, through tendermint-p2p.
 
 use super::{Link, LinkError, receive_message};
-use crate::{config::PeerId, keyring::IdentityKey, process::panic};
+use crate::{keyring::IdentityKey, process::panic};
+use highwater_core::consensus::PeerId;
 use sha2::{Digest as _, Sha256};
 use std::{
     io::{self, BufReader, Read, Write},

@@ -1,7 +1,8 @@
 //! `tcp://`: TCP with SecretConnection.
 
 use super::{CONNECT_TIMEOUT, Closer, Door, Link, LinkError, secret::SecretLink};
-use crate::{config::PeerId, keyring::IdentityKey};
+use crate::keyring::IdentityKey;
+use highwater_core::consensus::PeerId;
 use socket2::{SockRef, TcpKeepalive};
 use std::{
     io,

@@ -1,7 +1,7 @@
 //! `unix://`: messages in the clear over a socket whose permissions are the only protection.
 
 use super::{CONNECT_TIMEOUT, Closer, Door, Link, LinkError, receive_message};
-use crate::config::PeerId;
+use highwater_core::consensus::PeerId;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},

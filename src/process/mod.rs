@@ -9,10 +9,11 @@
 //! | `helper` | starts a process of ours, and talks to it |
 //! | `names` | looks up host names |
 //! | `hook`, `hooks` | runs a state hook: the program that says at start how far a chain has come |
-//! | `environment` | removes secrets from the environment |
+//! | `environment`, `descriptors` | keep secrets of the environment and of descriptors from what is started |
 //! | `panic` | what a panic ends |
 //! | `signals` | signals that end no process of ours |
 
+pub mod descriptors;
 pub mod environment;
 pub mod helper;
 pub mod hook;

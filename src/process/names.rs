@@ -8,10 +8,10 @@ use super::{
     helper::{self, Helper, own_program},
     sandbox::{self, Switches},
 };
-use crate::config::{Config, NodeAddress, YubiHsmAdapter};
+use crate::config::Config;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _},
@@ -80,7 +80,7 @@ impl Names {
             helper.control().set_read_timeout(Some(PATIENCE))?;
             Ok((name, Mutex::new(Name { helper, asked: false, told: false })))
         };
-        names_of(config).into_iter().map(start).collect::<io::Result<_>>().map(|names| Self(Arc::new(names)))
+        config.needs().names.into_iter().map(start).collect::<io::Result<_>>().map(|names| Self(Arc::new(names)))
     }
 
     /// Calls `on_end` from another thread when the process of any name has ended.
@@ -128,19 +128,6 @@ impl Name {
 
 fn lock(name: &Mutex<Name>) -> std::sync::MutexGuard<'_, Name> {
     name.lock().expect("nobody panics with this lock")
-}
-
-/// Every host name that is dialled.
-fn names_of(config: &Config) -> BTreeSet<String> {
-    let nodes = config.validators.iter().filter_map(|validator| match &validator.address {
-        NodeAddress::Tcp { host, .. } => Some(host),
-        NodeAddress::Unix { .. } => None,
-    });
-    let connectors = config.yubihsm.iter().filter_map(|provider| match &provider.adapter {
-        YubiHsmAdapter::Http { host, .. } => Some(host),
-        YubiHsmAdapter::Usb { .. } => None,
-    });
-    nodes.chain(connectors).filter(|host| host.parse::<IpAddr>().is_err()).cloned().collect()
 }
 
 /// The program of the hidden command `name-resolver`: each empty line on its control stream is answered with the
@@ -302,7 +289,7 @@ auth = { key = 1, password = "password" }
 keys = [{ chain_ids = ["a-1"], key = 1 }]
 "#;
         let (config, _) = Config::parse(Path::new("tmkms.toml"), text).unwrap();
-        assert_eq!(names_of(&config).into_iter().collect::<Vec<_>>(), ["b.example", "localhost"]);
+        assert_eq!(config.needs().names.into_iter().collect::<Vec<_>>(), ["b.example", "localhost"]);
     }
 
     #[test]

@@ -64,8 +64,8 @@ struct Task {
 impl Keeper {
     /// Starts a keeper for the audit file of the configuration, if it has one.
     pub fn start(config: &Config) -> io::Result<Option<Self>> {
-        let Some(path) = &config.own.audit else { return Ok(None) };
-        let AuditLimits { keep, .. } = config.own.audit_limits;
+        let Some(path) = &config.highwater.audit else { return Ok(None) };
+        let AuditLimits { keep, .. } = config.highwater.audit_limits;
         let task = Task { files: Files { path: path.clone(), keep }, switches: Switches::of(config) };
         let helper = Helper::start(KEEPER_COMMAND)?;
         let mut line = serde_json::to_vec(&task)?;

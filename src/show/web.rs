@@ -13,13 +13,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sha2::{Digest as _, Sha256};
 use std::{
-    collections::BTreeSet,
     convert::Infallible,
-    ffi::{OsStr, OsString},
     fs, io,
-    os::unix::ffi::OsStrExt as _,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -44,64 +40,6 @@ const CONNECTION_MAX: Duration = Duration::from_secs(60);
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait when the system has no more descriptors.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// Names the directory that systemd has made for this service (RuntimeDirectory=).
-pub const RUNTIME_VARIABLE: &str = "RUNTIME_DIRECTORY";
-/// Where that directory is, for whoever asks without its environment.
-const RUNTIME_DIRECTORY: &str = "/run/highwater";
-/// Where the configuration of the packaged service is.
-const SERVICE_CONFIGURATION: &str = "/etc/highwater/tmkms.toml";
-
-/// The name of the control socket of the signer with this configuration. Signers whose configurations or sockets share a
-/// directory must not take each other's away, nor be taken for each other: it is made of the whole path of the
-/// configuration. A link to that file is not followed, because it may lead elsewhere by the time somebody asks.
-fn socket_name(configuration: &Path) -> String {
-    let absolute = std::path::absolute(configuration).unwrap_or_else(|_| configuration.to_owned());
-    let directory =
-        absolute.parent().map(|directory| directory.canonicalize().unwrap_or_else(|_| directory.to_owned()));
-    let path = directory.unwrap_or_default().join(absolute.file_name().unwrap_or_default());
-    let digest = Sha256::digest(path.as_os_str().as_bytes());
-    let digits: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("control-{digits}.sock")
-}
-
-/// Where the signer listens: in the directory that systemd gave it, else beside its configuration.
-pub fn control_socket(runtime_directory: Option<OsString>, configuration: &Path) -> PathBuf {
-    let first = |list: OsString| {
-        list.as_bytes().split(|byte| *byte == b':').next().map(|path| PathBuf::from(OsStr::from_bytes(path)))
-    };
-    let directory = runtime_directory.filter(|list| !list.is_empty()).and_then(first);
-    directory.unwrap_or_else(|| home_of(configuration).to_owned()).join(socket_name(configuration))
-}
-
-/// Where the signer with this configuration may listen, the likeliest first.
-pub fn control_sockets(runtime_directory: Option<OsString>, configuration: &Path) -> Vec<PathBuf> {
-    let mut places = vec![control_socket(runtime_directory, configuration), control_socket(None, configuration)];
-    places.push(Path::new(RUNTIME_DIRECTORY).join(socket_name(configuration)));
-    places.dedup();
-    places
-}
-
-/// Where the packaged service listens, for whoever names no configuration and has none.
-pub fn service_sockets(runtime_directory: Option<OsString>) -> Vec<PathBuf> {
-    control_sockets(runtime_directory, Path::new(SERVICE_CONFIGURATION))
-}
-
-/// Control sockets in the directories of `places` that are not among them: other signers, perhaps.
-pub fn other_sockets(places: &[PathBuf]) -> Vec<PathBuf> {
-    let is_one = |name: &str| name.starts_with("control-") && name.ends_with(".sock");
-    let directories: BTreeSet<_> = places.iter().filter_map(|place| place.parent()).collect();
-    let found = directories.into_iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
-    let found = found.filter(|entry| entry.file_name().to_str().is_some_and(is_one)).map(|entry| entry.path());
-    found.filter(|path| !places.contains(path)).collect()
-}
-
-fn home_of(configuration: &Path) -> &Path {
-    match configuration.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
 
 /// Serves what can be seen of a signer.
 #[derive(Clone)]
@@ -232,43 +170,4 @@ fn response(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> R
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_control_socket_is_where_systemd_says_else_at_home() {
-        let configuration = Path::new("/home/tmkms.toml");
-        let name = socket_name(configuration);
-        for (variable, directory) in
-            [(None, "/home"), (Some(""), "/home"), (Some("/run/a"), "/run/a"), (Some("/run/a:/run/b"), "/run/a")]
-        {
-            let path = Path::new(directory).join(&name);
-            assert_eq!(control_socket(variable.map(Into::into), configuration), path, "{variable:?}");
-        }
-        let places = ["/home", "/run/highwater"].map(|directory| Path::new(directory).join(&name));
-        assert_eq!(control_sockets(None, configuration), places);
-    }
-
-    #[test]
-    fn every_configuration_has_a_socket_of_its_own_however_it_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        fs::create_dir(path("a")).unwrap();
-        std::os::unix::fs::symlink(path("a"), path("link")).unwrap();
-        std::os::unix::fs::symlink("one.toml", path("a/current.toml")).unwrap();
-        assert_eq!(socket_name(&path("a/one.toml")), socket_name(&path("link/../a/./one.toml")));
-        assert_eq!(socket_name(&path("a/one.toml")), socket_name(&path("link/one.toml")));
-        let all = ["a/one.toml", "a/two.toml", "one.toml", "a/current.toml"].map(|name| socket_name(&path(name)));
-        assert_eq!(BTreeSet::from(all).len(), 4, "a link may lead elsewhere tomorrow");
-
-        let ours = control_socket(Some(path("a").into()), &path("one.toml"));
-        let other = control_socket(Some(path("a").into()), &path("two.toml"));
-        for socket in [&ours, &other] {
-            fs::write(socket, "").unwrap();
-        }
-        assert_eq!(other_sockets(&[ours]), [other]);
-    }
 }

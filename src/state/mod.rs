@@ -10,10 +10,12 @@ mod theirs;
 pub use error::StateError;
 pub use theirs::{Rival, Standing, Theirs};
 
-use crate::state::foreign::{Foreign, MigrationError, Program};
+use crate::{
+    config::ChainConfig,
+    state::foreign::{Foreign, MigrationError, Program},
+};
 use highwater_core::{
-    consensus::{ChainId, Hrs},
-    disk,
+    consensus::{ChainId, Hrs, KeyType, PublicKey},
     watermark::{
         self, Disk as _, FileError, FileId, HostId, Identity, Mark, Mode, Record, StateFile, StateReadError, Store,
         StoreError,
@@ -321,12 +323,11 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// The suffix by which our state file is told from tmkms's, beside which it stands.
-const SUFFIX: &str = ".highwater";
-
-/// Where our state file is, given the one that tmkms.toml names.
-pub fn beside(state_file: &Path) -> PathBuf {
-    disk::with_suffix(state_file, SUFFIX)
+/// The public key that the state file of `chain` is bound to, if that is of this type.
+pub fn key_in_state_file(chain: &ChainConfig, key_type: KeyType) -> Option<PublicKey> {
+    let (record, _) = watermark::read_unlocked(&chain.watermark()).ok()?;
+    let identity = record.header.identity();
+    (identity.chain == chain.id && identity.key.key_type() == key_type).then_some(identity.key)
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
 //! State files through everything an operator does to them.
 
 use super::*;
-use crate::{keyring::softsign::SecretKey, state::foreign};
-use highwater_core::consensus::{PublicKey, Step};
+use crate::{
+    config::{KeyFormat, watermark_beside},
+    keyring::softsign::SecretKey,
+    state::foreign,
+};
+use highwater_core::consensus::Step;
 use std::{fs, os::unix::fs::PermissionsExt as _};
 use zeroize::Zeroizing;
 
@@ -20,7 +24,7 @@ fn key(seed: u8) -> PublicKey {
 /// The place of a chain whose tmkms.toml names `state_file`.
 fn place(state_file: &Path) -> Place {
     let identity = Identity { chain: chain(), key: key(1) };
-    Place { path: beside(state_file), theirs: Theirs::new(state_file), identity, host: OURS }
+    Place { path: watermark_beside(state_file), theirs: Theirs::new(state_file), identity, host: OURS }
 }
 
 /// The same on another machine.
@@ -111,7 +115,7 @@ fn no_foreign_file_takes_a_mark_back_however_it_comes() {
     with_home(|home, path| {
         write_private(path, &tmkms_text(200));
         let kept = place(path).import(None, Age::Unknown).unwrap().kept.unwrap();
-        raise(&beside(path), &chain(), OURS, 500).unwrap();
+        raise(&watermark_beside(path), &chain(), OURS, 500).unwrap();
         let renamed = home.join("renamed");
         write_private(&renamed, &tmkms_text(150));
         // tmkms, left running, renames its own over the tombstone; somebody moves the kept file back.
@@ -219,7 +223,7 @@ fn a_lost_state_file_is_told_by_its_tombstone() {
     with_home(|_, path| {
         assert!(matches!(open(&place(path)), Err(StateError::File(FileError::Missing { .. }))));
         place(path).create(Mark::floor(at(10, Step::Prevote))).unwrap();
-        fs::remove_file(beside(path)).unwrap();
+        fs::remove_file(watermark_beside(path)).unwrap();
         let error = open(&place(path)).err().unwrap();
         assert!(matches!(error, StateError::Lost { .. }), "{error}");
         assert!(!error.to_string().contains("--never-signed"), "{error}");
@@ -228,13 +232,13 @@ fn a_lost_state_file_is_told_by_its_tombstone() {
     with_home(|_, path| {
         write_private(path, &tmkms_text(10));
         let kept = place(path).import(None, Age::Unknown).unwrap().kept.unwrap();
-        raise(&beside(path), &chain(), OURS, 20).unwrap();
-        fs::remove_file(beside(path)).unwrap();
+        raise(&watermark_beside(path), &chain(), OURS, 20).unwrap();
+        fs::remove_file(watermark_beside(path)).unwrap();
         let refused = [import(&place(path), &kept).unwrap_err(), place(path).create(Mark::NEVER_SIGNED).unwrap_err()];
         for error in refused {
             assert!(matches!(error, StateError::Lost { .. }), "{error}");
         }
-        assert!(!beside(path).exists());
+        assert!(!watermark_beside(path).exists());
         place(path).create(Mark::floor(Hrs::end_of(22))).unwrap();
     });
 }
@@ -259,7 +263,7 @@ fn an_import_from_elsewhere_never_goes_below_what_tmkms_has_signed_in_its_own_pl
         write_private(&older, &tmkms_text(100));
         let error = import(&place(path), &older).unwrap_err();
         assert!(matches!(error, StateError::BelowTheirs { .. }), "{error}");
-        assert!(!beside(path).exists());
+        assert!(!watermark_beside(path).exists());
     });
 }
 
@@ -271,10 +275,10 @@ fn what_is_no_state_file_is_refused_and_left_alone() {
             assert!(open(&place(path)).is_err(), "{text:?}");
             assert!(place(path).import(None, Age::Unknown).is_err(), "{text:?}");
             assert_eq!(fs::read_to_string(path).unwrap(), text);
-            write_private(&beside(path), text);
+            write_private(&watermark_beside(path), text);
             assert!(open(&place(path)).is_err(), "{text:?}");
-            assert_eq!(fs::read_to_string(beside(path)).unwrap(), text);
-            fs::remove_file(beside(path)).unwrap();
+            assert_eq!(fs::read_to_string(watermark_beside(path)).unwrap(), text);
+            fs::remove_file(watermark_beside(path)).unwrap();
         }
     });
 }
@@ -322,7 +326,7 @@ fn a_file_of_another_host_is_refused_until_it_is_imported() {
         elsewhere(path).create(Mark::floor(at(10, Step::Prevote))).unwrap();
         let error = open(&place(path)).err().unwrap();
         assert!(matches!(error, StateError::Store { error: StoreError::ForeignHost { .. }, .. }), "{error}");
-        let imported = import(&place(path), &beside(path)).unwrap();
+        let imported = import(&place(path), &watermark_beside(path)).unwrap();
         assert_eq!((imported.source, imported.mark.hrs), ("Highwater", at(10, Step::Prevote)));
         assert_eq!(open(&place(path)).unwrap().mark().hrs, at(10, Step::Prevote));
         assert!(open(&elsewhere(path)).is_err(), "and now it is ours");
@@ -334,11 +338,11 @@ fn a_copy_is_refused_until_it_is_imported() {
     with_home(|home, path| {
         let original = home.join("original");
         place(&original).create(Mark::floor(at(10, Step::Prevote))).unwrap();
-        fs::copy(beside(&original), beside(path)).unwrap();
+        fs::copy(watermark_beside(&original), watermark_beside(path)).unwrap();
         let error = open(&place(path)).err().unwrap();
         assert!(matches!(error, StateError::Store { error: StoreError::Copy { .. }, .. }), "{error}");
-        for from in [beside(path), beside(&home.join("elsewhere"))] {
-            let _ = fs::copy(beside(&original), &from);
+        for from in [watermark_beside(path), watermark_beside(&home.join("elsewhere"))] {
+            let _ = fs::copy(watermark_beside(&original), &from);
             let error = import(&place(path), &from).unwrap_err();
             assert!(matches!(error, StateError::CopyUnchecked { .. }), "{error}");
         }
@@ -347,7 +351,7 @@ fn a_copy_is_refused_until_it_is_imported() {
         write_private(&lower, &tmkms_text(5));
         let error = import(&place(path), &lower).unwrap_err();
         assert!(matches!(error, StateError::CopyUnchecked { .. }), "{error}");
-        let imported = place(path).import(Some(&beside(path)), Age::Checked).unwrap();
+        let imported = place(path).import(Some(&watermark_beside(path)), Age::Checked).unwrap();
         assert_eq!(imported.mark, Mark::floor(at(10, Step::Prevote)));
         assert_eq!(open(&place(path)).unwrap().mark().hrs, at(10, Step::Prevote));
     });
@@ -358,11 +362,11 @@ fn importing_a_highwater_file_of_another_host_keeps_the_higher_mark() {
     with_home(|home, path| {
         let theirs = home.join("theirs");
         for (our_height, their_height) in [(5, 9), (9, 5)] {
-            let _ = fs::remove_file(beside(path));
-            let _ = fs::remove_file(beside(&theirs));
+            let _ = fs::remove_file(watermark_beside(path));
+            let _ = fs::remove_file(watermark_beside(&theirs));
             elsewhere(path).create(Mark::floor(at(our_height, Step::Prevote))).unwrap();
             elsewhere(&theirs).create(Mark::floor(at(their_height, Step::Prevote))).unwrap();
-            import(&place(path), &beside(&theirs)).unwrap();
+            import(&place(path), &watermark_beside(&theirs)).unwrap();
             assert_eq!(open(&place(path)).unwrap().mark().hrs.height, 9);
         }
     });
@@ -375,13 +379,13 @@ fn files_of_other_chains_and_keys_are_never_imported() {
         let mark = Mark::floor(at(9, Step::Prevote));
         let identity = Identity { chain: ChainId::new("other").unwrap(), key: key(1) };
         Place { identity, ..place(&theirs) }.create(mark).unwrap();
-        let other_chain = import(&place(path), &beside(&theirs)).unwrap_err();
+        let other_chain = import(&place(path), &watermark_beside(&theirs)).unwrap_err();
         assert!(matches!(other_chain, StateError::Store { error: StoreError::ForeignChain { .. }, .. }));
-        fs::remove_file(beside(&theirs)).unwrap();
+        fs::remove_file(watermark_beside(&theirs)).unwrap();
         Place { identity: Identity { chain: chain(), key: key(2) }, ..place(&theirs) }.create(mark).unwrap();
-        let other_key = import(&place(path), &beside(&theirs)).unwrap_err();
+        let other_key = import(&place(path), &watermark_beside(&theirs)).unwrap_err();
         assert!(matches!(other_key, StateError::Store { error: StoreError::ForeignKey { .. }, .. }));
-        assert!(!beside(path).exists());
+        assert!(!watermark_beside(path).exists());
     });
 }
 
@@ -394,12 +398,12 @@ fn nothing_is_imported_from_or_into_a_file_in_use() {
         let locked = |result: Result<Imported, StateError>| {
             assert!(matches!(result, Err(StateError::File(FileError::Locked { .. }))), "{result:?}");
         };
-        let using_theirs = StateFile::open(&beside(&theirs)).unwrap();
-        locked(import(&place(path), &beside(&theirs)));
+        let using_theirs = StateFile::open(&watermark_beside(&theirs)).unwrap();
+        locked(import(&place(path), &watermark_beside(&theirs)));
         drop(using_theirs);
-        let ours = beside(path);
+        let ours = watermark_beside(path);
         let _using_ours = StateFile::open(&ours).unwrap();
-        locked(import(&place(path), &beside(&theirs)));
+        locked(import(&place(path), &watermark_beside(&theirs)));
         assert!(matches!(raise(&ours, &chain(), OURS, 9), Err(StateError::File(FileError::Locked { .. }))));
         assert!(matches!(export(&ours, &chain(), OURS), Err(StateError::File(FileError::Locked { .. }))));
         assert_eq!(show(&ours).unwrap().mark.hrs, at(5, Step::Prevote), "looking is always allowed");
@@ -410,7 +414,7 @@ fn nothing_is_imported_from_or_into_a_file_in_use() {
 fn raise_closes_whole_heights_and_only_moves_forward() {
     with_home(|_, path| {
         place(path).create(Mark::floor(at(10, Step::Prevote))).unwrap();
-        let path = &beside(path);
+        let path = &watermark_beside(path);
         assert!(matches!(raise(path, &chain(), OURS, 9), Err(StateError::NotForward { .. })));
         assert_eq!(raise(path, &chain(), OURS, 10).unwrap(), Mark::floor(Hrs::end_of(10)));
         assert!(matches!(raise(path, &chain(), OURS, 10), Err(StateError::NotForward { .. })));
@@ -424,7 +428,7 @@ fn raise_closes_whole_heights_and_only_moves_forward() {
 
 /// Hands the mark to tmkms, over the tombstone.
 fn give_back(path: &Path) -> Exported {
-    let exported = export(&beside(path), &chain(), OURS).unwrap();
+    let exported = export(&watermark_beside(path), &chain(), OURS).unwrap();
     place(path).theirs.give_back(&exported.mark, &place(path).identity).unwrap();
     exported
 }
@@ -441,7 +445,10 @@ fn an_export_retires_the_file_takes_the_tombstones_place_and_can_be_repeated() {
         );
         let error = open(&place(path)).err().unwrap();
         assert!(matches!(error, StateError::Store { error: StoreError::Retired { .. }, .. }), "{error}");
-        assert!(raise(&beside(path), &chain(), OURS, 99).is_err(), "raising would hide that another program signs");
+        assert!(
+            raise(&watermark_beside(path), &chain(), OURS, 99).is_err(),
+            "raising would hide that another program signs"
+        );
         assert_eq!(give_back(path), Exported { mark, repeated: true });
 
         // tmkms goes on to height 12 and gives its file back.
@@ -459,7 +466,7 @@ fn a_retired_file_comes_back_only_with_a_state_above_its_own() {
     with_home(|home, path| {
         place(path).create(Mark::floor(at(10, Step::Prevote))).unwrap();
         give_back(path);
-        let ours = beside(path);
+        let ours = watermark_beside(path);
         let copy = home.join("copy");
         fs::copy(&ours, &copy).unwrap();
         let older = home.join("older.json");
@@ -478,7 +485,7 @@ fn a_retired_file_comes_back_only_with_a_state_above_its_own() {
 fn a_cometbft_export_proves_nothing_anywhere() {
     with_home(|home, path| {
         place(path).create(Mark::floor(at(10, Step::Prevote))).unwrap();
-        let mark = export(&beside(path), &chain(), OURS).unwrap().mark;
+        let mark = export(&watermark_beside(path), &chain(), OURS).unwrap().mark;
         let exported = home.join("priv_validator_state.json");
         write_private(&exported, &foreign::write(Program::CometBft, &mark));
         for path in [path, &home.join("elsewhere")] {
@@ -521,22 +528,22 @@ fn a_working_file_of_this_machine_is_no_source() {
     with_home(|home, path| {
         let other = home.join("other");
         place(&other).create(Mark::floor(at(10, Step::Prevote))).unwrap();
-        let error = import(&place(path), &beside(&other)).unwrap_err();
+        let error = import(&place(path), &watermark_beside(&other)).unwrap_err();
         assert!(matches!(error, StateError::ActiveSource { .. }), "{error}");
-        assert!(!beside(path).exists());
+        assert!(!watermark_beside(path).exists());
     });
 }
 
 #[test]
 fn what_is_no_regular_file_is_refused_without_waiting() {
     with_home(|home, path| {
-        let made = std::process::Command::new("mkfifo").arg(path).arg(beside(path)).status().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path).arg(watermark_beside(path)).status().unwrap();
         assert!(made.success());
-        assert!(show(&beside(path)).is_err());
+        assert!(show(&watermark_beside(path)).is_err());
         assert!(open(&place(path)).is_err());
         assert!(place(path).import(None, Age::Unknown).is_err());
         let link = home.join("link");
-        std::os::unix::fs::symlink(home.join("nowhere"), beside(&link)).unwrap();
+        std::os::unix::fs::symlink(home.join("nowhere"), watermark_beside(&link)).unwrap();
         assert!(matches!(open(&place(&link)), Err(StateError::File(FileError::DeadLink { .. }))));
     });
 }
@@ -545,7 +552,7 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
 fn a_damaged_file_is_never_opened_raised_exported_or_imported_over() {
     with_home(|home, path| {
         place(path).create(Mark::floor(at(10, Step::Prevote))).unwrap();
-        let ours = beside(path);
+        let ours = watermark_beside(path);
         let mut bytes = fs::read(&ours).unwrap();
         bytes[2 * 4096 + 42] ^= 1;
         fs::write(&ours, &bytes).unwrap();
@@ -564,4 +571,24 @@ fn a_damaged_file_is_never_opened_raised_exported_or_imported_over() {
         }
         assert_eq!(fs::read(&ours).unwrap(), bytes);
     });
+}
+
+#[test]
+fn a_state_file_pins_the_key_of_its_own_chain_and_kind() {
+    let directory = tempfile::tempdir().unwrap();
+    let chain = |id: &str| ChainConfig {
+        id: ChainId::new(id).unwrap(),
+        key_format: KeyFormat::Hex,
+        state_file: directory.path().join("state"),
+        state_hook: None,
+        allow_raw_bytes: false,
+        line: 1,
+    };
+    assert_eq!(key_in_state_file(&chain("test-1"), KeyType::Ed25519), None);
+    let identity = Identity { chain: ChainId::new("test-1").unwrap(), key: key(1) };
+    let host = HostId::of_this_machine().unwrap();
+    watermark::create(&chain("test-1").watermark(), host, &identity, Mark::NEVER_SIGNED).unwrap();
+    assert_eq!(key_in_state_file(&chain("test-1"), KeyType::Ed25519), Some(key(1)));
+    assert_eq!(key_in_state_file(&chain("test-1"), KeyType::Secp256k1), None);
+    assert_eq!(key_in_state_file(&chain("test-2"), KeyType::Ed25519), None);
 }

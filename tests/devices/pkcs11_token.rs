@@ -12,8 +12,9 @@ use highwater::{
     keyring::{
         pkcs11::{
             error::{ErrorClass, TokenError},
-            module::{PinState, tokens},
+            module::tokens,
             token::{Key, Pin, Token},
+            token_info::PinState,
         },
         softsign::{self, SecretKey},
     },

@@ -501,6 +501,6 @@ fn the_walk_through_of_the_guide_walks() {
     assert_eq!(answer.code, 0, "{}\n{}", answer.stdout, answer.stderr);
     assert!(answer.stdout.contains("signed   100, and all signatures verify"), "{}", answer.stdout);
     let (config, _) = Config::load(&walk.join("tmkms.toml")).unwrap();
-    assert_eq!(config.yubihsm[0].keys.len(), 1);
+    assert_eq!(config.yubihsm()[0].keys.len(), 1);
     assert!(Path::new(&walk.join("test-1.backup")).exists());
 }

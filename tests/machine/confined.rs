@@ -7,7 +7,7 @@ use crate::support::{
     signer::{Home, Signer, seed},
     yubihsm as device,
 };
-use highwater::show::web;
+use highwater::config::home;
 use std::{
     env, fs,
     io::{Read as _, Write as _},
@@ -140,7 +140,7 @@ fn a_confined_signer_signs_redials_and_shows_what_it_does() {
     assert!(text.contains("every chain signs") && !text.contains("limited"), "{text}");
     signer.sigterm();
     assert_eq!(signer.exit_code(), Some(0));
-    assert!(!web::control_socket(None, &home.path("tmkms.toml")).exists());
+    assert!(!home::control_socket(None, &home.path("tmkms.toml")).exists());
 }
 
 #[test]
@@ -193,6 +193,53 @@ fn a_confined_signer_gets_its_yubihsm_back() {
     session.ask_vote(CHAIN, prevote(height + 1, 0, Some(7))).unwrap().unwrap_err();
     device.bring_up();
     signs_again(&mut session, height + 2);
+}
+
+#[test]
+fn a_confined_signer_has_the_password_of_its_yubihsm_from_wherever_a_pin_can_come() {
+    const VARIABLE: &str = "VALIDATOR_PASSWORD";
+    if !kernel_confines() {
+        return;
+    }
+    let Some(device) = device::start(&seed(0), &[]) else { return };
+    for (source, script) in [
+        // A pipe: it can be read once.
+        ("{ fd = 3 }", "exec 3<<END\n$(cat \"$PASSWORD_FILE\")\nEND"),
+        ("{ fd = 3 }", "exec 3<\"$PASSWORD_FILE\""),
+        ("{ env = \"VALIDATOR_PASSWORD\" }", "export VALIDATOR_PASSWORD=\"$(cat \"$PASSWORD_FILE\")\""),
+        ("{ credential = \"password\" }", ""),
+    ] {
+        let node = MockNode::tcp().unwrap();
+        let file = device.password_file();
+        let home = Home::new().chain_with_key(CHAIN, "", &device.provider(CHAIN)).node(&node.address(), CHAIN, "");
+        let home = home.node("tcp://localhost:1", CHAIN, "").env("PASSWORD_FILE", &file);
+        let home = home.env("CREDENTIALS_DIRECTORY", file.parent().unwrap()).init();
+        let text = fs::read_to_string(home.path("tmkms.toml")).unwrap();
+        let text = text.replace(&format!("password_file = {file:?}"), &format!("password = {source}"));
+        fs::write(home.path("tmkms.toml"), text).unwrap();
+        own(&home, "[highwater]\nrequire_sandbox = true");
+        let mut signer = home.start_in_shell(script);
+        signer.wait_for_log("device up");
+        signer.wait_for_log("localhost");
+        let mut session = node.accept().unwrap();
+        let height = signs_again(&mut session, 1);
+        assert_confined(signer.id());
+        // Also a session that is opened later.
+        device.take_down();
+        session.ask_vote(CHAIN, prevote(height + 1, 0, Some(7))).unwrap().unwrap_err();
+        device.bring_up();
+        signs_again(&mut session, height + 2);
+        assert!(!signer.log().contains(device::PASSWORD), "{source}");
+        for helper in Descendant::children_of(signer.id()) {
+            // A process that cannot be debugged shows these to root alone.
+            let environment = fs::read(format!("/proc/{}/environ", helper.id)).unwrap_or_default();
+            assert!(!String::from_utf8_lossy(&environment).contains(VARIABLE), "{source}");
+            let Ok(open) = fs::read_dir(format!("/proc/{}/fd", helper.id)) else { continue };
+            for descriptor in open {
+                assert_ne!(fs::read_link(descriptor.unwrap().path()).unwrap_or_default(), file, "{source}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the processes beside a signer reach, seen from a module that is hostile, a vendor's module that needs more than was
 //! named, a hook that leaves something behind, and a name service that changes.
 
-use highwater::show::web;
+use highwater::config::home;
 
 use crate::support::{
     assert_alive,
@@ -56,7 +56,7 @@ fn a_hostile_module_reaches_nothing_that_is_the_signers_nor_the_network() {
     append(&home, &hsm.provider(hsm.module(), "backup", &backup, &[]));
     fs::create_dir(hsm.path("credentials")).unwrap();
     hsm.pin_file("credentials/pin", PIN);
-    let control = web::control_socket(None, &home.path("tmkms.toml"));
+    let control = home::control_socket(None, &home.path("tmkms.toml"));
     let service = home.path("service.sock");
     let _service = UnixListener::bind(&service).unwrap();
     let forbidden = [
@@ -181,6 +181,37 @@ fn a_pin_from_the_environment_is_nowhere_once_the_spawner_has_it() {
         // A process that cannot be debugged shows this to root alone.
         let Ok(environment) = fs::read(format!("/proc/{process}/environ")) else { continue };
         assert!(!String::from_utf8_lossy(&environment).contains(PIN), "{process}");
+    }
+}
+
+#[test]
+fn a_pin_from_an_open_file_is_open_nowhere_but_where_it_is_read() {
+    let Some(hsm) = Hsm::softhsm() else { return };
+    let key = hsm.token("validator", 0);
+    let file = hsm.pin_file("pin", PIN);
+    let provider = hsm.provider(hsm.module(), "validator", "{ fd = 3 }", &[(CHAIN, "consensus", &key)]);
+    let node = MockNode::tcp().unwrap();
+    let home = Home::new().chain_with_key(CHAIN, "", &provider);
+    let home = home.node(&node.address(), CHAIN, "").node("tcp://localhost:1", CHAIN, "");
+    let home = hsm.equip(home).env("PIN_FILE", &file).init();
+    let mut signer = home.start_in_shell("exec 3<\"$PIN_FILE\"");
+    signer.wait_for_log("device up");
+    signer.wait_for_log("localhost");
+    let mut processes: Vec<u32> = Descendant::children_of(signer.id()).iter().map(|child| child.id).collect();
+    let mut next = 0;
+    while let Some(process) = processes.get(next) {
+        processes.extend(Descendant::children_of(*process).iter().map(|child| child.id));
+        next += 1;
+    }
+    assert!(processes.len() >= 3, "spawner, child, name: {processes:?}");
+    let spawner = Descendant::spawner_of(signer.id()).id;
+    for process in processes.into_iter().filter(|process| *process != spawner) {
+        // A process that cannot be debugged shows this to root alone.
+        let Ok(open) = fs::read_dir(format!("/proc/{process}/fd")) else { continue };
+        for descriptor in open {
+            let target = fs::read_link(descriptor.unwrap().path()).unwrap_or_default();
+            assert_ne!(target, file, "{process} has the file with the PIN open");
+        }
     }
 }
 

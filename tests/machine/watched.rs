@@ -7,7 +7,7 @@ use crate::support::{
     signer::{Home, Signer, seed},
     yubihsm as device,
 };
-use highwater::show::web;
+use highwater::config::home;
 use serde_json::Value;
 use std::{
     fs,
@@ -206,7 +206,7 @@ fn the_control_socket_is_private_goes_with_the_signer_and_a_stale_one_is_replace
 
 /// Where the signer of a home listens, without systemd.
 fn control_socket(home: &Home) -> PathBuf {
-    web::control_socket(None, &home.path("tmkms.toml"))
+    home::control_socket(None, &home.path("tmkms.toml"))
 }
 
 #[test]

@@ -90,8 +90,13 @@ impl Device {
             "[[providers.yubihsm]]\nadapter = {{ type = \"http\", addr = \"{}\" }}\n\
              auth = {{ key = 1, password_file = {:?} }}\nkeys = [{{ chain_ids = [\"{chain}\"], {key} }}]\n",
             self.address(),
-            self.dir.path().join("password"),
+            self.password_file(),
         )
+    }
+
+    /// The file with its password.
+    pub fn password_file(&self) -> PathBuf {
+        self.dir.path().join("password")
     }
 
     /// Where its connector listens.

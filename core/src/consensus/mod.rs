@@ -2,8 +2,10 @@
 //!
 //! Pure values without I/O. Each can only be made valid: whoever holds one need not check it again.
 
+mod peer_id;
 mod public_key;
 
+pub use peer_id::PeerId;
 pub use public_key::{KeyType, PublicKey, PublicKeyError, Signature};
 
 use std::fmt;

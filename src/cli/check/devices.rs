@@ -3,19 +3,17 @@
 use super::report::Report;
 use crate::{
     cli::{output, timing::percentile},
-    config::{Config, Pkcs11Config, YubiHsmAdapter, YubiHsmConfig, pkcs11::profile::Evidence},
+    config::Config,
     keyring::{
-        self,
+        self, Note,
         child::spawner::Spawner,
         device::{Equipment, Trouble},
-        yubihsm,
     },
-    process::names::Names,
+    state,
 };
 use highwater_core::signer::SELF_TEST;
 use serde_json::json;
 use std::{
-    env,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,56 +31,24 @@ const BUSY_PERCENT: f64 = 40.0;
 
 /// Looks at what can be seen of the devices without opening them. Whether all of it is there.
 pub(super) fn check_surroundings(config: &Config, report: &mut Report) -> bool {
-    let modules: Vec<bool> = config.pkcs11.iter().map(|provider| check_module(provider, report)).collect();
-    let connectors: Vec<bool> = config.yubihsm.iter().map(|provider| check_connector(provider, report)).collect();
-    modules.iter().chain(&connectors).all(|there| *there)
-}
-
-/// Whether the module and what it needs are on this machine. Does not load it.
-fn check_module(provider: &Pkcs11Config, report: &mut Report) -> bool {
-    let Pkcs11Config { profile, module, token, .. } = provider;
-    let of = match profile.tested_with.as_slice() {
-        [] => String::new(),
-        with => format!(" with {}", with.join(", ")),
-    };
-    // Of any lower level the configuration itself warns, with the line.
-    if profile.evidence == Evidence::Tested {
-        report.ok(format!("{token}: the profile {} {}{of}", profile.name, profile.evidence));
-    }
-    let there = module.is_file();
-    if !there {
-        let (path, install) = (module.display(), &profile.module.install);
-        report.fail(format!("{token}: there is no {path}: install {install}, or name the file with `module`"));
-    }
-    if let Some(variable) = profile.missing_variable(|name| env::var_os(name).is_some()) {
-        let (name, meaning) = (&variable.name, &variable.meaning);
-        report.warn(format!("{token}: its module may need the environment variable {name}: set it to {meaning}"));
-    }
-    there
-}
-
-/// Whether the password can be read and the connector is there. Opens no session.
-fn check_connector(provider: &YubiHsmConfig, report: &mut Report) -> bool {
-    let serial_number = provider.serial_number.as_deref();
-    let reached = yubihsm::client::Reached::look_for(&provider.adapter, serial_number, &Names::default());
-    let there = reached.is_ok();
-    match (&provider.adapter, reached) {
-        (_, Err(trouble)) => report.fail(format!("{provider}: {}", trouble.text())),
-        (YubiHsmAdapter::Http { .. }, Ok(_)) => report.ok(format!("{provider}: its connector is there")),
-        (YubiHsmAdapter::Usb { .. }, Ok(_)) => {}
-    }
-    match yubihsm::access::read_password(&provider.password) {
-        Ok(_) => there,
-        Err(why) => {
-            report.fail(format!("{provider}: {why}"));
-            false
+    let mut complete = true;
+    for provider in &config.providers {
+        let sight = keyring::look_at(provider);
+        complete &= sight.complete;
+        for note in sight.notes {
+            match note {
+                Note::Ok(text) => report.ok(text),
+                Note::Warn(text) => report.warn(text),
+                Note::Fail(text) => report.fail(text),
+            }
         }
     }
+    complete
 }
 
 /// Opens every device as the signer does, and has it sign. Not beside a running signer.
 pub(super) fn measure(config: &Config, spawner: Option<&Arc<Spawner>>, block_time: Duration, report: &mut Report) {
-    let devices = match keyring::equipment(config, spawner) {
+    let devices = match keyring::equipment(config, spawner, state::key_in_state_file) {
         Ok(devices) => devices,
         Err(error) => return report.fail(format!("the devices cannot be asked: {error}")),
     };

@@ -43,11 +43,11 @@ impl Check {
         let path = self.config.path();
         let mut report = Report::default();
         match Config::load(&path) {
-            Ok((config, warnings)) => {
+            Ok((mut config, warnings)) => {
                 report.add(&inspect::look(&config, &warnings));
                 if !self.before_start {
                     machine::measure_flushes(&config, &mut report);
-                    self.check_devices(&config, &mut report);
+                    self.check_devices(&mut config, &mut report);
                     // Last of all: from here on this process can do no more than a running signer.
                     machine::check_sandbox(&config, &mut report);
                 }
@@ -61,7 +61,10 @@ impl Check {
     }
 
     /// A running signer's devices are its own: another session may cost it one of its own, or its turn.
-    fn check_devices(&self, config: &Config, report: &mut Report) {
+    fn check_devices(&self, config: &mut Config, report: &mut Report) {
+        if let Err(error) = keyring::take_secrets(config) {
+            report.fail(format!("cannot take passwords out of the environment: {error}"));
+        }
         let all_there = devices::check_surroundings(config, report);
         if daemon::claim(config).is_err() {
             return running::ask(config, self.block_time, report);

@@ -2,18 +2,15 @@
 
 use super::{devices, report::Report};
 use crate::{
-    config::Config,
+    config::{Config, home},
     record::utc,
-    show::{
-        status::{DeviceStatus, Status},
-        web,
-    },
+    show::status::{DeviceStatus, Status},
 };
 use std::{env, time::Duration};
 
 /// Asks the signer that runs with this configuration.
 pub(super) fn ask(config: &Config, block_time: Duration, report: &mut Report) {
-    let sockets = web::control_sockets(env::var_os(web::RUNTIME_VARIABLE), &config.path);
+    let sockets = home::control_sockets(env::var_os(home::RUNTIME_VARIABLE), &config.path);
     let answer = sockets.iter().find_map(|socket| super::super::status::ask(socket).ok());
     let Some((status, _)) = answer else {
         return report.warn(

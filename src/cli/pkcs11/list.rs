@@ -9,8 +9,9 @@ use crate::{
     config::pkcs11::spec::ObjectSelector,
     keyring::pkcs11::{
         error::TokenError,
-        module::{self, PinState, TokenInfo},
+        module,
         token::Token,
+        token_info::{PinState, TokenInfo},
     },
     provision::pkcs11::KeyInfo,
 };

@@ -2,7 +2,7 @@
 
 use super::hex_of;
 use crate::config::{
-    KeyRole, PinSource, Pkcs11Config, Pkcs11Key,
+    KeyRole, Pkcs11Config, Pkcs11Key, SecretSource,
     pkcs11::{
         profile::{Login, Profile},
         spec::{ObjectSelector, TokenSelector},
@@ -27,7 +27,7 @@ pub(super) struct Section<'a> {
     /// The token.
     pub(super) token: &'a TokenSelector,
     /// Where the PIN came from when the key was made.
-    pub(super) pin: Option<&'a PinSource>,
+    pub(super) pin: Option<&'a SecretSource>,
     /// The section that the configuration has already.
     pub(super) present: Option<&'a Pkcs11Config>,
 }
@@ -66,8 +66,8 @@ impl Section<'_> {
             ObjectSelector::Label(label) => label == new.label,
         };
         for key in present.iter().filter(|key| !replaced(key)) {
-            let chains: Vec<_> = key.chain_ids.iter().map(ChainId::as_str).collect();
-            text += &entry(&chains, &key.object, key.role, &key.public_key);
+            let chains: Vec<_> = key.key.chain_ids.iter().map(ChainId::as_str).collect();
+            text += &entry(&chains, &key.object, key.key.role, &key.public_key);
         }
         let chain = new.chain.map_or(CHAIN_PLACEHOLDER, ChainId::as_str);
         text += &entry(&[chain], &ObjectSelector::Id(new.id.to_vec()), new.role, &new.public_key);
@@ -93,12 +93,14 @@ impl Section<'_> {
         }
         let configured = self.present.and_then(|section| section.pin.as_ref());
         let inner = match configured.or(self.pin) {
-            Some(PinSource::Credential(name)) => format!("credential = {}", quoted(name)),
-            Some(PinSource::Env(name)) => format!("env = {}", quoted(name)),
-            Some(PinSource::Fd(number)) if configured.is_some() => format!("fd = {number}"),
-            Some(PinSource::File(path)) => format!("file = {}", quoted(&path.display().to_string())),
+            Some(SecretSource::Credential(name)) => format!("credential = {}", quoted(name)),
+            Some(SecretSource::Env(name)) => format!("env = {}", quoted(name)),
+            Some(SecretSource::Fd(number)) if configured.is_some() => format!("fd = {number}"),
+            Some(SecretSource::File(path)) => format!("file = {}", quoted(&path.display().to_string())),
             // One that was handed to a single command is not there when the signer starts.
-            None | Some(PinSource::Fd(_) | PinSource::Inline(_)) => format!("credential = {}", quoted(CREDENTIAL)),
+            None | Some(SecretSource::Fd(_) | SecretSource::Inline(_)) => {
+                format!("credential = {}", quoted(CREDENTIAL))
+            }
         };
         format!("pin = {{ {inner} }}\n")
     }
@@ -142,10 +144,10 @@ mod tests {
         let text = format!("{CHAINS}{section}\n");
         let (config, _) =
             Config::parse(Path::new("tmkms.toml"), &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        config.pkcs11.into_iter().next().expect("there is one")
+        config.pkcs11().into_iter().next().expect("there is one").clone()
     }
 
-    fn section<'a>(token: &'a TokenSelector, profile: &'a Profile, pin: &'a PinSource) -> Section<'a> {
+    fn section<'a>(token: &'a TokenSelector, profile: &'a Profile, pin: &'a SecretSource) -> Section<'a> {
         let module = Path::new("/opt/a \"module\".so");
         Section { profile, profile_text: &profile.name, module, token, pin: Some(pin), present: None }
     }
@@ -154,10 +156,10 @@ mod tests {
     fn what_is_pasted_is_a_section_of_the_configuration() {
         let chain = ChainId::new("test-1").unwrap();
         for (name, pin, expected) in [
-            ("softhsm2", PinSource::Fd(3), "the credential hsm-pin"),
-            ("softhsm2", PinSource::File("/a \\ pin".into()), "the file /a \\ pin"),
-            ("kryoptic", PinSource::Env("PIN".into()), "the environment variable PIN"),
-            ("thales-luna7", PinSource::Credential("pin".into()), "the credential pin"),
+            ("softhsm2", SecretSource::Fd(3), "the credential hsm-pin"),
+            ("softhsm2", SecretSource::File("/a \\ pin".into()), "the file /a \\ pin"),
+            ("kryoptic", SecretSource::Env("PIN".into()), "the environment variable PIN"),
+            ("thales-luna7", SecretSource::Credential("pin".into()), "the credential pin"),
         ] {
             for token in [TokenSelector::Label("a \"token\" \\".into()), TokenSelector::Serial("0af".into())] {
                 let profile = Profile::builtin(name).unwrap();
@@ -170,8 +172,8 @@ mod tests {
                 assert_eq!(parsed.module, Path::new("/opt/a \"module\".so"));
                 assert_eq!(parsed.pin.unwrap().to_string(), expected);
                 assert_eq!(parsed.keys[0].object, ObjectSelector::Id(vec![1, 0xaf]));
-                assert_eq!((parsed.keys[0].public_key, parsed.keys[0].role), (public_key, role));
-                assert_eq!(parsed.keys[0].chain_ids, std::slice::from_ref(&chain));
+                assert_eq!((parsed.keys[0].public_key, parsed.keys[0].key.role), (public_key, role));
+                assert_eq!(parsed.keys[0].key.chain_ids, std::slice::from_ref(&chain));
             }
         }
     }
@@ -180,7 +182,7 @@ mod tests {
     fn keys_that_are_there_stay_and_a_pin_never_shows() {
         let (token, profile) = (TokenSelector::Label("a".into()), Profile::builtin("softhsm2").unwrap());
         let [first, second] = ["test-1", "test-2"].map(|id| ChainId::new(id).unwrap());
-        let pin = PinSource::Fd(5);
+        let pin = SecretSource::Fd(5);
         let old = NewKey {
             chain: Some(&first),
             id: &[1],
@@ -189,7 +191,7 @@ mod tests {
             public_key: key(KeyType::Secp256k1),
         };
         let mut present = parse(&section(&token, &profile, &pin).with(&old));
-        present.pin = Some(PinSource::Inline(Secret::new("12345678")));
+        present.pin = Some(SecretSource::Inline(Secret::new("12345678")));
         present.files = vec!["/opt/vendor".into(), "/dev/hsm\"0".into()];
         present.environment = vec!["VENDOR_LOG".into()];
         let public_key = key(KeyType::Ed25519);
@@ -199,7 +201,7 @@ mod tests {
         assert!(!text.contains("12345678"), "{text}");
         let parsed = parse(&text);
         assert_eq!((&parsed.files, &parsed.environment), (&present.files, &present.environment));
-        let keys: Vec<_> = parsed.keys.iter().map(|key| (key.chain_ids[0].clone(), key.public_key)).collect();
+        let keys: Vec<_> = parsed.keys.iter().map(|key| (key.key.chain_ids[0].clone(), key.public_key)).collect();
         assert_eq!(keys, [(first.clone(), key(KeyType::Secp256k1)), (second.clone(), public_key)]);
 
         // Made again under its old name.

@@ -3,7 +3,8 @@
 use crate::{
     cli::{CliError, ConfigArgs, Exit, chains, output},
     config::{
-        ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PinSource, Pkcs11Config, Sketch,
+        ChainConfig, Config, ConfigError, PartialConfig, Pkcs11Config, Provider, SecretSource,
+        paths::is_same_file,
         pkcs11::{profile::Profile, spec::TokenSelector},
     },
     keyring::{
@@ -17,7 +18,7 @@ use crate::{
 use clap::Args;
 use highwater_core::consensus::ChainId;
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
 };
 use zeroize::Zeroizing;
@@ -62,7 +63,7 @@ pub(super) struct Target {
     /// Which token.
     pub(super) selector: TokenSelector,
     /// Where the PIN came from.
-    pub(super) pin_source: Option<PinSource>,
+    pub(super) pin_source: Option<SecretSource>,
     /// What the configuration has, as far as it can be read.
     pub(super) config: Option<Config>,
     /// The token's section in it.
@@ -73,21 +74,23 @@ pub(super) struct Target {
 impl TargetArgs {
     /// Finds out which token is meant, makes sure that no running signer has it, and reads its PIN.
     pub(super) fn resolve(&self) -> Result<Target, CliError> {
-        let sketch = self.config.sketch()?;
+        let partial = self.config.partial()?;
         let mut target = match &self.profile {
             Some(profile) => self.by_flags(profile)?,
-            None => self.in_config(sketch.as_ref())?,
+            None => self.in_config(partial.as_ref())?,
         };
-        if let Some(sketch) = sketch {
-            refuse_running(&sketch.config, &target.module, &target.selector)?;
-            let same = |provider: &&Pkcs11Config| {
-                provider.token == target.selector && is_same_file(&provider.module, &target.module)
-            };
-            target.section = sketch.config.pkcs11.iter().find(same).cloned();
-            target.config = Some(sketch.config);
+        if let Some(partial) = partial {
+            target.refuse_running(&partial.config)?;
+            for token in partial.config.pkcs11() {
+                if token.token == target.selector && is_same_file(&token.module, &target.module) {
+                    target.section = Some(token.clone());
+                    break;
+                }
+            }
+            target.config = Some(partial.config);
         }
         refuse_missing(&target.module, Some(&target.profile))?;
-        let read = |source: &PinSource| pin::read(source).map_err(|text| CliError::new(Exit::NoInput, text));
+        let read = |source: &SecretSource| pin::read(source).map_err(|text| CliError::new(Exit::NoInput, text));
         target.pin = target.pin_source.as_ref().map(read).transpose()?;
         Ok(target)
     }
@@ -98,9 +101,9 @@ impl TargetArgs {
             Some(path) => absolute(path)?,
             None => usual_module(&profile)?,
         };
-        let selector = self
-            .selector()
-            .ok_or_else(|| usage("name the token with --token or --serial: `highwater pkcs11 tokens` shows both"))?;
+        let selector = self.selector().ok_or_else(|| {
+            CliError::usage("name the token with --token or --serial: `highwater pkcs11 tokens` shows both")
+        })?;
         let profile_text = match text.contains('/') || text.ends_with(".toml") {
             true => absolute(Path::new(text))?.display().to_string(),
             false => text.to_owned(),
@@ -109,14 +112,14 @@ impl TargetArgs {
         Ok(Target { profile, profile_text, module, selector, pin_source, config: None, section: None, pin: None })
     }
 
-    fn in_config(&self, sketch: Option<&Sketch>) -> Result<Target, CliError> {
+    fn in_config(&self, partial: Option<&PartialConfig>) -> Result<Target, CliError> {
         let flags = "name the device with --profile and --token";
-        let Some(Sketch { config, errors }) = sketch else {
-            return Err(usage(format!("there is no configuration: name one with -c, or {flags}")));
+        let Some(PartialConfig { config, errors }) = partial else {
+            return Err(CliError::usage(format!("there is no configuration: name one with -c, or {flags}")));
         };
         let wanted = self.selector();
-        let fits = |provider: &&Pkcs11Config| wanted.as_ref().is_none_or(|wanted| provider.token == *wanted);
-        let hits: Vec<_> = config.pkcs11.iter().filter(fits).collect();
+        let mut hits = config.pkcs11();
+        hits.retain(|provider| wanted.as_ref().is_none_or(|wanted| provider.token == *wanted));
         let path = config.path.display();
         let provider = match hits[..] {
             [provider] => provider,
@@ -125,12 +128,12 @@ impl TargetArgs {
             }
             [] => {
                 let what = wanted.map_or(String::new(), |wanted| format!(" of the {wanted}"));
-                return Err(usage(format!("{path} has no [[providers.pkcs11]]{what}: add one, or {flags}")));
+                return Err(CliError::usage(format!("{path} has no [[providers.pkcs11]]{what}: add one, or {flags}")));
             }
             _ => {
                 let tokens: Vec<_> = hits.iter().map(|provider| provider.token.to_string()).collect();
                 let text = format!("name one token of {path} with --token or --serial: {}", tokens.join(", "));
-                return Err(usage(text));
+                return Err(CliError::usage(text));
             }
         };
         if !errors.is_empty() {
@@ -154,10 +157,10 @@ impl TargetArgs {
     }
 
     /// The source that the command line names. Made absolute: it may come to stand in a configuration.
-    fn pin_source(&self) -> Result<Option<PinSource>, CliError> {
+    fn pin_source(&self) -> Result<Option<SecretSource>, CliError> {
         match (&self.pin_file, self.pin_fd) {
-            (Some(path), _) => absolute(path).map(PinSource::File).map(Some),
-            (None, number) => Ok(number.map(PinSource::Fd)),
+            (Some(path), _) => absolute(path).map(SecretSource::File).map(Some),
+            (None, number) => Ok(number.map(SecretSource::Fd)),
         }
     }
 }
@@ -171,6 +174,23 @@ impl Target {
     /// Opens the token to change it. Call it only where a module may hang.
     pub(super) fn open_for_changes(&self) -> Result<Token, TokenError> {
         Token::open_for_changes(&self.module, &self.selector, &self.profile, self.pin().as_ref())
+    }
+
+    /// Refuses a token that a running signer of this configuration has.
+    fn refuse_running(&self, config: &Config) -> Result<(), CliError> {
+        let token = Provider::Pkcs11(Pkcs11Config {
+            profile: self.profile.clone(),
+            profile_text: self.profile_text.clone(),
+            module: self.module.clone(),
+            token: self.selector.clone(),
+            pin: None,
+            keys: Vec::new(),
+            files: Vec::new(),
+            environment: Vec::new(),
+            line: 0,
+        });
+        let users = config.chains.iter().filter(|chain| config.may_use(&chain.id, &token));
+        chains::refuse_running(users, &self.selector.to_string())
     }
 
     fn pin(&self) -> Option<Pin> {
@@ -194,11 +214,13 @@ pub(super) fn modules(
         (Some(path), profile) => Ok(vec![(absolute(path)?, profile)]),
         (None, Some(profile)) => Ok(vec![(usual_module(&profile)?, Some(profile))]),
         (None, None) => {
-            let Some(Sketch { config, errors }) = config.sketch()? else {
-                return Err(usage("there is no configuration: name one with -c, or the device with --profile"));
+            let Some(PartialConfig { config, errors }) = config.partial()? else {
+                return Err(CliError::usage(
+                    "there is no configuration: name one with -c, or the device with --profile",
+                ));
             };
             let mut modules: Vec<(PathBuf, Option<Profile>)> = Vec::new();
-            for provider in &config.pkcs11 {
+            for provider in config.pkcs11() {
                 if !modules.iter().any(|(path, _)| is_same_file(path, &provider.module)) {
                     modules.push((provider.module.clone(), Some(provider.profile.clone())));
                 }
@@ -208,7 +230,7 @@ pub(super) fn modules(
                 true if !errors.is_empty() => Err(ConfigError::Invalid { path: config.path, findings: errors }.into()),
                 true => {
                     let path = config.path.display();
-                    Err(usage(format!(
+                    Err(CliError::usage(format!(
                         "{path} has no [[providers.pkcs11]]: add one, or name the device with --profile"
                     )))
                 }
@@ -236,52 +258,21 @@ pub(super) fn environment_hint(profile: Option<&Profile>) -> Option<String> {
     ))
 }
 
-/// Refuses a token that a running signer of this configuration has.
-fn refuse_running(config: &Config, module: &Path, selector: &TokenSelector) -> Result<(), CliError> {
-    let users = config.chains.iter().filter(|chain| may_use(config, &chain.id, module, selector));
-    chains::refuse_running(users, &selector.to_string())
-}
-
-/// Whether the signer of `chain` may use this token: its key is there, or it cannot be said where its key is. A label
-/// and a serial number may be of one token.
-fn may_use(config: &Config, chain: &ChainId, module: &Path, selector: &TokenSelector) -> bool {
-    let may_be_this = |provider: &Pkcs11Config| {
-        let is_of_one_kind = matches!(
-            (&provider.token, selector),
-            (TokenSelector::Label(_), TokenSelector::Label(_)) | (TokenSelector::Serial(_), TokenSelector::Serial(_))
-        );
-        is_same_file(&provider.module, module) && (provider.token == *selector || !is_of_one_kind)
-    };
-    let is_here = |key: KeyConfig<'_>| match key {
-        KeyConfig::Pkcs11 { provider, .. } => may_be_this(provider),
-        KeyConfig::Softsign(_) | KeyConfig::YubiHsm { .. } => false,
-    };
-    let mut keys = config.keys().filter(|key| key.chain_ids().contains(chain)).peekable();
-    let is_known = config.consensus_key(chain).is_some_and(|key| key.role() == KeyRole::Consensus);
-    !is_known || keys.any(is_here)
-}
-
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    a == b || real(a) == real(b)
-}
-
 fn load_profile(text: &str) -> Result<Profile, CliError> {
-    Profile::by_name_or_path(text, Profile::load).map_err(|error| usage(error.to_string()))
+    Profile::by_name_or_path(text, Profile::load).map_err(|error| CliError::usage(error.to_string()))
 }
 
 fn usual_module(profile: &Profile) -> Result<PathBuf, CliError> {
     let paths = &profile.module.paths;
     let module = paths.iter().find(|path| path.exists()).or(paths.first());
     module.cloned().ok_or_else(|| {
-        usage(format!("name the PKCS#11 module with --module: the profile {} knows no usual place of it", profile.name))
+        CliError::usage(format!(
+            "name the PKCS#11 module with --module: the profile {} knows no usual place of it",
+            profile.name
+        ))
     })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     std::path::absolute(path).map_err(|error| CliError::io(&format!("cannot resolve {}", path.display()), &error))
-}
-
-fn usage(text: impl Into<String>) -> CliError {
-    CliError::new(Exit::Usage, text)
 }

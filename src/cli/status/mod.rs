@@ -4,8 +4,8 @@ mod view;
 
 use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
-    config,
-    show::{status::Status, web},
+    config::{self, home},
+    show::status::Status,
 };
 use clap::Args;
 use std::{
@@ -64,10 +64,10 @@ impl StatusCommand {
             return Ok(socket.clone());
         }
         let path = self.config.path();
-        let runtime = || env::var_os(web::RUNTIME_VARIABLE);
-        let mut candidates = web::control_sockets(runtime(), &path);
+        let runtime = || env::var_os(home::RUNTIME_VARIABLE);
+        let mut candidates = home::control_sockets(runtime(), &path);
         if path == Path::new(config::DEFAULT_PATH) && !path.exists() {
-            candidates.extend(web::service_sockets(runtime()));
+            candidates.extend(home::service_sockets(runtime()));
         }
         let there = candidates.iter().find(|path| UnixStream::connect(path).is_ok());
         there.cloned().ok_or_else(|| {
@@ -78,7 +78,7 @@ impl StatusCommand {
                 path.display(),
                 tried.join(", ")
             );
-            for other in web::other_sockets(&candidates) {
+            for other in home::other_sockets(&candidates) {
                 text.push_str(&format!("\n  a signer with another configuration may listen at {}", other.display()));
             }
             CliError::new(Exit::Unavailable, text)

@@ -1,8 +1,10 @@
 //! Words and passwords on their way between an operator and this process: the terminal, or a file descriptor that the
 //! operator names. Never standard output that is no terminal, never a file of our own, never the log.
 
-use super::target::usage;
-use crate::cli::{CliError, Exit};
+use crate::{
+    cli::{CliError, Exit},
+    keyring::secret_source::{self, SECRET_MAX_BYTES},
+};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::{
     fs::{File, OpenOptions},
@@ -12,8 +14,6 @@ use zeroize::Zeroizing;
 
 /// The terminal that a process belongs to, wherever its standard streams go.
 const TERMINAL: &str = "/dev/tty";
-/// Longer than any phrase or password.
-const LINE_MAX_BYTES: usize = 1024;
 
 /// Where secrets are shown.
 pub(super) struct Sink(File);
@@ -30,8 +30,8 @@ impl Sink {
             }),
         };
         opened.map(Self).map_err(|error| match descriptor {
-            Some(number) => usage(format!("secrets cannot be written to file descriptor {number}: {error}")),
-            None => usage(
+            Some(number) => CliError::usage(format!("secrets cannot be written to file descriptor {number}: {error}")),
+            None => CliError::usage(
                 "there is no terminal to show the words and passwords on, and they go nowhere else by themselves: name a \
                  file descriptor with --secrets-fd",
             ),
@@ -52,12 +52,12 @@ impl Terminal {
     /// Opens it. `instead` is what to do where there is none.
     pub(super) fn open(instead: &str) -> Result<Self, CliError> {
         let opened = OpenOptions::new().read(true).write(true).open(TERMINAL);
-        opened.map(Self).map_err(|_| usage(format!("there is no terminal to ask on: {instead}")))
+        opened.map(Self).map_err(|_| CliError::usage(format!("there is no terminal to ask on: {instead}")))
     }
 
     /// Asks, and reads one line.
     pub(super) fn ask(&mut self, question: &str) -> Result<Zeroizing<String>, CliError> {
-        let asked = self.0.write_all(question.as_bytes()).and_then(|()| read_text(&mut self.0, Some(b'\n')));
+        let asked = self.0.write_all(question.as_bytes()).and_then(|()| read_terminal(&mut self.0));
         asked.map_err(|error| CliError::io("cannot ask on the terminal", &error))
     }
 
@@ -93,23 +93,30 @@ impl Drop for Echo {
 
 /// The text that can be read from an inherited descriptor, without the end of its last line.
 pub(super) fn read_line(descriptor: i32) -> Result<Zeroizing<String>, CliError> {
-    let read = File::open(format!("/proc/self/fd/{descriptor}")).and_then(|mut file| read_text(&mut file, None));
-    read.map_err(|error| {
+    secret_source::descriptor(descriptor).and_then(|bytes| line_of(&bytes)).map_err(|error| {
         CliError::new(Exit::NoInput, format!("nothing can be read from file descriptor {descriptor}: {error}"))
     })
 }
 
-/// Reads to `end` or to the end of the file, in a buffer that never grows and so leaves no copies behind.
-fn read_text(file: &mut File, end: Option<u8>) -> io::Result<Zeroizing<String>> {
-    let mut bytes = Zeroizing::new([0; LINE_MAX_BYTES]);
+/// The text without the end of its last line.
+fn line_of(bytes: &[u8]) -> io::Result<Zeroizing<String>> {
+    if bytes.len() > SECRET_MAX_BYTES {
+        return Err(io::Error::other(format!("it has more than {SECRET_MAX_BYTES} bytes")));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))?;
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// Reads one line, in a buffer that never grows and so leaves no copies behind.
+fn read_terminal(terminal: &mut File) -> io::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; SECRET_MAX_BYTES + 1]);
     let mut length = 0;
-    while length < LINE_MAX_BYTES {
-        let read = file.read(&mut bytes[length..])?;
+    while length < bytes.len() {
+        let read = terminal.read(&mut bytes[length..])?;
         length += read;
-        if read == 0 || end.is_some_and(|end| bytes[..length].contains(&end)) {
-            let text = std::str::from_utf8(&bytes[..length]).map_err(|_| io::Error::other("it is not UTF-8 text"))?;
-            return Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
+        if read == 0 || bytes[..length].contains(&b'\n') {
+            break;
         }
     }
-    Err(io::Error::other(format!("it has more than {LINE_MAX_BYTES} bytes")))
+    line_of(&bytes[..length])
 }

@@ -3,7 +3,7 @@
 use super::{
     keys::refuse_existing,
     secrets::{self, Sink, Terminal},
-    target::{Target, TargetArgs, device_error, usage},
+    target::{Target, TargetArgs, device_error},
 };
 use crate::{
     cli::{CliError, Exit, output},
@@ -121,9 +121,9 @@ impl Setup {
 
     fn refuse_other(&self, serial: &str) -> Result<(), CliError> {
         match &self.yes_wipe {
-            Some(named) if named != serial => {
-                Err(usage(format!("nothing was changed: the device is {serial}, and --yes-wipe names {named}")))
-            }
+            Some(named) if named != serial => Err(CliError::usage(format!(
+                "nothing was changed: the device is {serial}, and --yes-wipe names {named}"
+            ))),
             _ => Ok(()),
         }
     }
@@ -162,7 +162,9 @@ fn ask(terminal: &mut Terminal, target: &Target, serial: &str) -> Result<(), Cli
     );
     match terminal.ask(&question)?.trim() == serial {
         true => Ok(()),
-        false => Err(usage("nothing was changed: that was not its serial number. Forget the words that were shown")),
+        false => Err(CliError::usage(
+            "nothing was changed: that was not its serial number. Forget the words that were shown",
+        )),
     }
 }
 

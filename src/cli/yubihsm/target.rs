@@ -4,19 +4,18 @@ use super::{ObjectId, secrets};
 use crate::{
     cli::{CliError, ConfigArgs, Exit, chains, output},
     config::{
-        ChainConfig, Config, ConfigError, KeyConfig, KeyRole, PasswordSource, Secret, Sketch, YubiHsmAdapter,
-        YubiHsmConfig,
+        ChainConfig, Config, ConfigError, PartialConfig, Provider, Secret, SecretSource, YubiHsmAdapter, YubiHsmConfig,
     },
     keyring::{
         device::Trouble,
         yubihsm::{
             access::{Access, read_password},
             client::is_wrong_password,
-            public_keys,
         },
     },
     process::names::Names,
     provision::yubihsm::console::{Console, ConsoleError},
+    state,
 };
 use clap::Args;
 use highwater_core::consensus::{ChainId, PublicKey};
@@ -70,14 +69,14 @@ impl TargetArgs {
         let mut provider = self.choose(&config)?;
         refuse_running(&config, &provider)?;
         let source = match (&self.password_file, self.password_fd) {
-            (Some(path), _) => PasswordSource::File(path.clone()),
-            (None, Some(number)) => PasswordSource::Inline(Secret::new(secrets::read_line(number)?.as_str())),
+            (Some(path), _) => SecretSource::File(path.clone()),
+            (None, Some(number)) => SecretSource::Inline(Secret::new(secrets::read_line(number)?.as_str())),
             (None, None) => provider.password.clone(),
         };
         let password = read_password(&source);
         let password = password.map_err(|why| CliError::new(Exit::NoInput, format!("{provider}: {why}")))?;
         // Read once: a descriptor has it only once.
-        provider.password = PasswordSource::Inline(Secret::new(password.as_str()));
+        provider.password = SecretSource::Inline(Secret::new(password.as_str()));
         Ok(Target { provider, config })
     }
 
@@ -94,11 +93,11 @@ impl TargetArgs {
         };
         if !hits.iter().all(is_one) {
             let names: Vec<_> = hits.iter().map(|provider| name_of(provider)).collect();
-            return Err(usage(format!("name one device with --device: {}", names.join(", "))));
+            return Err(CliError::usage(format!("name one device with --device: {}", names.join(", "))));
         }
         if hits.len() > 1 && wanted.is_none() {
             let keys: Vec<_> = hits.iter().map(|provider| provider.auth_key.to_string()).collect();
-            return Err(usage(format!("name one authentication key with --auth-key: {}", keys.join(", "))));
+            return Err(CliError::usage(format!("name one authentication key with --auth-key: {}", keys.join(", "))));
         }
         let provider = hits[0].clone();
         match wanted.filter(|wanted| *wanted != provider.auth_key) {
@@ -106,7 +105,7 @@ impl TargetArgs {
             Some(auth_key) if self.password_file.is_some() || self.password_fd.is_some() => {
                 Ok(YubiHsmConfig { auth_key, ..provider })
             }
-            Some(auth_key) => Err(usage(format!(
+            Some(auth_key) => Err(CliError::usage(format!(
                 "the configuration has no password of authentication key {auth_key}: give it with --password-file or \
                  --password-fd"
             ))),
@@ -117,14 +116,14 @@ impl TargetArgs {
 impl DeviceArgs {
     /// The configuration as far as it can be read.
     pub(super) fn load(&self) -> Result<Config, CliError> {
-        let Some(Sketch { config, errors }) = self.config.sketch()? else {
-            return Err(usage("there is no configuration: name one with -c"));
+        let Some(PartialConfig { config, errors }) = self.config.partial()? else {
+            return Err(CliError::usage("there is no configuration: name one with -c"));
         };
-        if config.yubihsm.is_empty() {
+        if config.yubihsm().is_empty() {
             let path = config.path;
             return Err(match errors.is_empty() {
                 false => ConfigError::Invalid { path, findings: errors }.into(),
-                true => usage(format!(
+                true => CliError::usage(format!(
                     "{} has no [[providers.yubihsm]]: tmkms.toml.example shows how one is written",
                     path.display()
                 )),
@@ -145,11 +144,12 @@ impl DeviceArgs {
             };
             self.device.as_ref().is_none_or(is_it)
         };
-        let hits: Vec<_> = config.yubihsm.iter().filter(is_meant).collect();
+        let mut hits = config.yubihsm();
+        hits.retain(is_meant);
         if hits.is_empty() {
-            let names: Vec<_> = config.yubihsm.iter().map(name_of).collect();
+            let names: Vec<_> = config.yubihsm().into_iter().map(name_of).collect();
             let (path, wanted) = (config.path.display(), self.device.as_deref().unwrap_or_default());
-            return Err(usage(format!("{path} has no device {wanted}, only {}", names.join(", "))));
+            return Err(CliError::usage(format!("{path} has no device {wanted}, only {}", names.join(", "))));
         }
         Ok(hits)
     }
@@ -184,12 +184,12 @@ impl Target {
     }
 
     /// The key that a state file is bound to, for a chain whose key has that id on this device.
-    pub(super) fn recorded(&self, id: u16) -> Option<PublicKey> {
+    pub(super) fn key_in_state_file(&self, id: u16) -> Option<PublicKey> {
         let Self { provider, config } = self;
         let mut keys = provider.keys.iter().filter(|key| key.id == id);
         keys.find_map(|key| {
-            let mut chains = config.chains.iter().filter(|chain| key.chain_ids.contains(&chain.id));
-            chains.find_map(|chain| public_keys::recorded(chain, key.role))
+            let mut chains = config.chains.iter().filter(|chain| key.key.chain_ids.contains(&chain.id));
+            chains.find_map(|chain| state::key_in_state_file(chain, key.key.key_type()))
         })
     }
 }
@@ -206,26 +206,9 @@ pub(super) fn device_error(provider: &YubiHsmConfig, trouble: &Trouble) -> CliEr
 
 /// Refuses a device that a running signer of this configuration has.
 pub(super) fn refuse_running(config: &Config, provider: &YubiHsmConfig) -> Result<(), CliError> {
-    let users = config.chains.iter().filter(|chain| may_use(config, &chain.id, provider));
+    let device = Provider::YubiHsm(provider.clone());
+    let users = config.chains.iter().filter(|chain| config.may_use(&chain.id, &device));
     chains::refuse_running(users, &provider.to_string())
-}
-
-/// Whether the signer of `chain` may use this device: its key is there, or it cannot be said where its key is.
-fn may_use(config: &Config, chain: &ChainId, provider: &YubiHsmConfig) -> bool {
-    let is_here = |key: KeyConfig<'_>| match key {
-        KeyConfig::YubiHsm { provider: other, .. } => may_be_one(other, provider),
-        KeyConfig::Pkcs11 { .. } | KeyConfig::Softsign(_) => false,
-    };
-    let mut keys = config.keys().filter(|key| key.chain_ids().contains(chain)).peekable();
-    let is_known = config.consensus_key(chain).is_some_and(|key| key.role() == KeyRole::Consensus);
-    !is_known || keys.any(is_here)
-}
-
-/// Whether two sections may be of one device. On USB every device is disturbed by whoever looks for one.
-fn may_be_one(a: &YubiHsmConfig, b: &YubiHsmConfig) -> bool {
-    let is_usb = |provider: &YubiHsmConfig| matches!(provider.adapter, YubiHsmAdapter::Usb { .. });
-    let is_same_number = a.serial_number.is_some() && a.serial_number == b.serial_number;
-    a.adapter == b.adapter || is_same_number || is_usb(a) || is_usb(b)
 }
 
 /// As `--device` takes it.
@@ -239,8 +222,4 @@ fn address_of(adapter: &YubiHsmAdapter) -> String {
         YubiHsmAdapter::Http { host, port } => format!("tcp://{host}:{port}"),
         YubiHsmAdapter::Usb { .. } => "usb".to_owned(),
     }
-}
-
-pub(super) fn usage(text: impl Into<String>) -> CliError {
-    CliError::new(Exit::Usage, text)
 }

@@ -72,7 +72,7 @@ fn sign(
     let Some(public_key) = info.public_key else {
         return Err(failed(Exit::Data, format!("its key 0x{id:04x} is {}: Highwater signs with none", info.algorithm)));
     };
-    if let Some(recorded) = target.recorded(id).filter(|recorded| *recorded != public_key) {
+    if let Some(recorded) = target.key_in_state_file(id).filter(|recorded| *recorded != public_key) {
         let text =
             format!("its key 0x{id:04x} is {public_key}, and the state file of its chain is bound to {recorded}");
         return Err(failed(Exit::Data, text));

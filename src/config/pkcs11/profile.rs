@@ -3,27 +3,10 @@
 //! A profile is a TOML file in `hsm-profiles/`, built into the binary; an operator may name a file of their own
 //! instead. What a profile leaves out is as PKCS#11 3.0 has it.
 
-use super::profile_reader;
-use crate::config::{Finding, reader::nearest};
 use highwater_core::consensus::KeyType;
 use serde::{Deserialize, Serialize};
-use std::{
-    fmt, fs, io,
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-};
+use std::{fmt, ops::RangeInclusive, path::PathBuf};
 
-/// Every profile of `hsm-profiles/`, by name.
-const BUILTIN: [(&str, &str); 8] = [
-    ("aws-cloudhsm", include_str!("../../../hsm-profiles/aws-cloudhsm.toml")),
-    ("entrust-nshield", include_str!("../../../hsm-profiles/entrust-nshield.toml")),
-    ("ibm-ep11", include_str!("../../../hsm-profiles/ibm-ep11.toml")),
-    ("kryoptic", include_str!("../../../hsm-profiles/kryoptic.toml")),
-    ("nitrokey-nethsm", include_str!("../../../hsm-profiles/nitrokey-nethsm.toml")),
-    ("softhsm2", include_str!("../../../hsm-profiles/softhsm2.toml")),
-    ("thales-luna7", include_str!("../../../hsm-profiles/thales-luna7.toml")),
-    ("yubihsm2-pkcs11", include_str!("../../../hsm-profiles/yubihsm2-pkcs11.toml")),
-];
 /// Shortest and longest password of a YubiHSM authentication key, in bytes (`yubihsm_pkcs11.h`).
 const YUBIHSM_PASSWORD_BYTES: RangeInclusive<usize> = 8..=64;
 
@@ -228,34 +211,6 @@ pub struct ErrorMeaning {
 }
 
 impl Profile {
-    /// The names of the built-in profiles, in alphabetical order.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        BUILTIN.iter().map(|(name, _)| *name)
-    }
-
-    /// The built-in profile of this name.
-    pub fn builtin(name: &str) -> Option<Self> {
-        let (_, text) = BUILTIN.iter().find(|(known, _)| *known == name)?;
-        Some(profile_reader::parse(text).expect("a test reads every built-in profile"))
-    }
-
-    /// Reads a profile of the operator's.
-    pub fn load(path: &Path) -> Result<Self, ProfileError> {
-        let text = fs::read_to_string(path).map_err(|error| ProfileError::Unreadable { path: path.into(), error })?;
-        profile_reader::parse(&text).map_err(|findings| ProfileError::Invalid { path: path.into(), findings })
-    }
-
-    /// The built-in profile of this name, or what `load` reads from this path. A path has a `/` or ends in `.toml`.
-    pub fn by_name_or_path(
-        text: &str,
-        load: impl FnOnce(&Path) -> Result<Self, ProfileError>,
-    ) -> Result<Self, ProfileError> {
-        match text.contains('/') || text.ends_with(".toml") {
-            true => load(Path::new(text)),
-            false => Self::builtin(text).ok_or_else(|| ProfileError::Unknown { name: text.into() }),
-        }
-    }
-
     /// Whether the devices of this family sign with keys of `key_type`.
     pub fn supports(&self, key_type: KeyType) -> bool {
         match key_type {
@@ -276,116 +231,9 @@ impl Profile {
     }
 }
 
-/// Why there is no profile.
-#[derive(Debug)]
-pub enum ProfileError {
-    /// The file can be read, but not used.
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// Everything that is wrong, in the order of the file. Not empty.
-        findings: Vec<Finding>,
-    },
-    /// No built-in profile has this name.
-    Unknown {
-        /// The name.
-        name: String,
-    },
-    /// The file cannot be read.
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
-}
-
-impl fmt::Display for ProfileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid { path, findings } => {
-                let lines: Vec<_> = findings.iter().map(|finding| finding.at(path)).collect();
-                write!(f, "the profile cannot be used: {}", lines.join("; "))
-            }
-            Self::Unknown { name } => {
-                write!(f, "there is no profile {name:?}: ")?;
-                if let Some(near) = nearest(name, Profile::names()) {
-                    write!(f, "did you mean {near:?}? ")?;
-                }
-                let names: Vec<_> = Profile::names().collect();
-                write!(f, "The profiles are {}; or name a file that ends in .toml", names.join(", "))
-            }
-            Self::Unreadable { path, error } => {
-                write!(f, "the profile {} cannot be read ({error}): correct the path", path.display())
-            }
-        }
-    }
-}
-
-impl std::error::Error for ProfileError {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
-
-    fn repository(path: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-    }
-
-    #[test]
-    fn every_file_in_the_folder_is_built_in_and_bears_its_own_name() {
-        let entries = fs::read_dir(repository("hsm-profiles")).unwrap().map(|entry| entry.unwrap().path());
-        let mut on_disk = BTreeSet::new();
-        for path in entries.filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
-            let profile = Profile::load(&path).unwrap_or_else(|error| panic!("{error}"));
-            let stem = path.file_stem().unwrap().to_str().unwrap();
-            assert_eq!(profile.name, stem);
-            assert_eq!(Profile::builtin(stem), Some(profile), "{stem} is in BUILTIN");
-            on_disk.insert(stem.to_owned());
-        }
-        assert_eq!(Profile::names().map(str::to_owned).collect::<BTreeSet<_>>(), on_disk);
-        assert!(Profile::names().is_sorted());
-    }
-
-    #[test]
-    fn every_built_in_profile_has_a_row_in_the_list_of_devices() {
-        let list = fs::read_to_string(repository("docs/hsm-devices.md")).unwrap();
-        for name in Profile::names() {
-            let cell = format!("| `{name}` |");
-            let rows: Vec<_> = list.lines().filter(|line| line.contains(&cell)).collect();
-            let [row] = rows.as_slice() else { panic!("one row for {name}, not {rows:?}") };
-            let profile = Profile::builtin(name).unwrap();
-            let level = match profile.evidence {
-                Evidence::Source => "source",
-                Evidence::Tested => "tested",
-                Evidence::Unverified => "unverified",
-                Evidence::VendorDoc => "vendor-doc",
-            };
-            let cells: Vec<_> = row.split('|').map(str::trim).collect();
-            assert!(cells[4].starts_with(level), "{row}");
-            assert_eq!(cells[3].starts_with("yes"), profile.supports(KeyType::Ed25519), "{row}");
-        }
-    }
-
-    #[test]
-    fn a_profile_survives_the_way_to_a_child() {
-        for name in Profile::names() {
-            let profile = Profile::builtin(name).unwrap();
-            let sent = serde_json::to_string(&profile).unwrap();
-            assert_eq!(serde_json::from_str::<Profile>(&sent).unwrap(), profile);
-        }
-    }
-
-    #[test]
-    fn the_curve_is_named_as_each_device_wants_it() {
-        let first = |name: &str| Profile::builtin(name).unwrap().ed25519.ec_params[0].clone();
-        assert_eq!(first("softhsm2"), [0x06, 0x03, 0x2b, 0x65, 0x70]);
-        assert_eq!(first("yubihsm2-pkcs11"), b"\x13\x0cedwards25519");
-        assert_eq!(first("thales-luna7"), [0x06, 0x09, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x01]);
-        let numbers = Profile::builtin("ibm-ep11").unwrap().ed25519.numbers;
-        assert_eq!(numbers, [Ed25519Numbers { sign: 0x8001_001c, generate: 0x1040, key_type: 3 }]);
-    }
 
     #[test]
     fn pins_are_looked_at_before_a_device_is_asked() {
@@ -406,30 +254,5 @@ mod tests {
         ] {
             assert_eq!(format.check(pin).is_ok(), fits, "{format:?} {pin:?}");
         }
-    }
-
-    #[test]
-    fn a_profile_is_found_by_name_or_by_path() {
-        let load = |path: &Path| Err(ProfileError::Unknown { name: format!("loaded {}", path.display()) });
-        assert_eq!(Profile::by_name_or_path("kryoptic", load).unwrap().name, "kryoptic");
-        for (text, expected) in [
-            ("kryoptics", "no profile \"kryoptics\": did you mean \"kryoptic\"? The profiles are aws-cloudhsm, "),
-            ("zzz", "no profile \"zzz\": The profiles are"),
-            ("kryoptic.toml", "loaded kryoptic.toml"),
-            ("./kryoptic", "loaded ./kryoptic"),
-        ] {
-            let error = Profile::by_name_or_path(text, load).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error:?} contains {expected:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_module_needs_and_means_is_told() {
-        let profile = Profile::builtin("yubihsm2-pkcs11").unwrap();
-        assert_eq!(profile.missing_variable(|_| false).unwrap().name, "YUBIHSM_PKCS11_CONF");
-        assert_eq!(profile.missing_variable(|_| true), None);
-        assert!(profile.error_meaning("CKR_DEVICE_MEMORY").unwrap().contains("audit log"));
-        assert_eq!(profile.error_meaning("DEVICE_ERROR"), None);
-        assert_eq!(profile.limits.max_message_bytes, Some(2019));
     }
 }

@@ -5,12 +5,26 @@ use super::profile::{
     Profile, Session, SessionMode,
 };
 use crate::config::{
-    Finding,
-    reader::{Findings, Table, Value},
+    finding::Finding,
+    reader::{Findings, Table, Value, nearest},
 };
-use std::path::PathBuf;
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 use toml::de::DeTable;
 
+/// Every profile of `hsm-profiles/`, by name.
+const BUILTIN: [(&str, &str); 8] = [
+    ("aws-cloudhsm", include_str!("../../../hsm-profiles/aws-cloudhsm.toml")),
+    ("entrust-nshield", include_str!("../../../hsm-profiles/entrust-nshield.toml")),
+    ("ibm-ep11", include_str!("../../../hsm-profiles/ibm-ep11.toml")),
+    ("kryoptic", include_str!("../../../hsm-profiles/kryoptic.toml")),
+    ("nitrokey-nethsm", include_str!("../../../hsm-profiles/nitrokey-nethsm.toml")),
+    ("softhsm2", include_str!("../../../hsm-profiles/softhsm2.toml")),
+    ("thales-luna7", include_str!("../../../hsm-profiles/thales-luna7.toml")),
+    ("yubihsm2-pkcs11", include_str!("../../../hsm-profiles/yubihsm2-pkcs11.toml")),
+];
 /// `CKA_EC_PARAMS` as the object identifier of Ed25519, 1.3.101.112 (RFC 8410).
 const EC_PARAMS_OID: [u8; 5] = [0x06, 0x03, 0x2b, 0x65, 0x70];
 /// `CKA_EC_PARAMS` as a PrintableString (PKCS#11 3.0, 2.3.10): its DER tag and length, then the curve's name.
@@ -18,8 +32,38 @@ const EC_PARAMS_PRINTABLE_STRING: &[u8; 14] = b"\x13\x0cedwards25519";
 /// The longest `CKA_EC_PARAMS` taken from a profile, in bytes.
 const EC_PARAMS_MAX_BYTES: usize = 64;
 
+impl Profile {
+    /// The names of the built-in profiles, in alphabetical order.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        BUILTIN.iter().map(|(name, _)| *name)
+    }
+
+    /// The built-in profile of this name.
+    pub fn builtin(name: &str) -> Option<Self> {
+        let (_, text) = BUILTIN.iter().find(|(known, _)| *known == name)?;
+        Some(parse(text).expect("a test reads every built-in profile"))
+    }
+
+    /// Reads a profile of the operator's.
+    pub fn load(path: &Path) -> Result<Self, ProfileError> {
+        let text = fs::read_to_string(path).map_err(|error| ProfileError::Unreadable { path: path.into(), error })?;
+        parse(&text).map_err(|findings| ProfileError::Invalid { path: path.into(), findings })
+    }
+
+    /// The built-in profile of this name, or what `load` reads from this path. A path has a `/` or ends in `.toml`.
+    pub fn by_name_or_path(
+        text: &str,
+        load: impl FnOnce(&Path) -> Result<Self, ProfileError>,
+    ) -> Result<Self, ProfileError> {
+        match text.contains('/') || text.ends_with(".toml") {
+            true => load(Path::new(text)),
+            false => Self::builtin(text).ok_or_else(|| ProfileError::Unknown { name: text.into() }),
+        }
+    }
+}
+
 /// Reads `text`, or says everything that is wrong with it.
-pub(super) fn parse(text: &str) -> Result<Profile, Vec<Finding>> {
+fn parse(text: &str) -> Result<Profile, Vec<Finding>> {
     let mut findings = Findings::new(text);
     let profile = match DeTable::parse(text) {
         Ok(root) => Table::read("the profile", 0, root.get_ref(), &mut findings, read_profile),
@@ -281,64 +325,54 @@ fn is_variable(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Why there is no profile.
+#[derive(Debug)]
+pub enum ProfileError {
+    /// The file can be read, but not used.
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Everything that is wrong, in the order of the file. Not empty.
+        findings: Vec<Finding>,
+    },
+    /// No built-in profile has this name.
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The file cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
 
-    const LEAST: &str = r#"name = "x"
-evidence = "source"
-sources = ["a"]
-[module]
-paths = []
-install = "it"
-[ed25519]
-supported = true
-[secp256k1]
-supported = false
-"#;
-
-    #[test]
-    fn what_is_left_out_is_as_the_standard_has_it() {
-        let profile = parse(LEAST).unwrap();
-        let Session { mode, login, pin_format } = profile.session;
-        assert_eq!((mode, login, pin_format), (SessionMode::ReadOnly, Login::Pin, PinFormat::Free));
-        assert_eq!(profile.ed25519.numbers, [Ed25519Numbers::STANDARD]);
-        assert_eq!(profile.ed25519.ec_params, [EC_PARAMS_OID]);
-        let objects = profile.objects;
-        assert!(objects.import_public_object && !objects.clear_unneeded_usages);
-        assert_eq!((profile.limits.max_message_bytes, profile.limits.expected_ms), (None, None));
-        assert!(profile.errors.is_empty() && profile.module.environment.is_empty());
-        let module = profile.module;
-        assert!(module.files.is_empty() && !module.network && !module.sockets, "nothing is reached");
-    }
-
-    #[test]
-    fn every_mistake_is_named_with_its_line() {
-        for (old, new, line, words) in [
-            ("name = \"x\"", "name = \"X y\"", 1, "expected small letters"),
-            ("\"source\"", "\"rumour\"", 2, "expected \"tested\" or"),
-            ("\"source\"", "\"tested\"", 2, "`tested_with` go together"),
-            ("sources = [\"a\"]", "sources = []", 3, "must not be empty"),
-            ("sources", "source", 3, "did you mean `sources`?"),
-            ("[]", "[\"hsm.so\"]", 5, "must be absolute"),
-            ("\"it\"", "\"it\"\nenvironment = [{ name = \"a-\", meaning = \"b\" }]", 7, "expected capital letters"),
-            ("\"it\"", "\"it\"\nfiles = [\"a\"]", 7, "must be absolute"),
-            ("\"it\"", "\"it\"\nnetwork = 1", 7, "expected a boolean"),
-            ("[ed25519]", "[session]\nmode = \"wo\"\n[ed25519]", 8, "expected \"ro\" or \"rw\""),
-            ("[ed25519]", "[session]\nmod = \"ro\"\n[ed25519]", 8, "did you mean `mode`?"),
-            ("supported = true", "supported = \"yes\"", 8, "expected a boolean"),
-            ("supported = true", "supported = true\nec_params = []", 9, "must not be empty"),
-            ("supported = true", "supported = true\nec_params = [\"ODI\"]", 9, "or the DER bytes in lower-case hex"),
-            ("supported = true", "supported = true\nnumbers = [{ sign = 1 }]", 9, "needs `generate`"),
-            ("[secp256k1]", "[limits]\nexpected_ms = 0\n[secp256k1]", 10, "must be above 0"),
-            ("[secp256k1]", "[[errors]]\nname = \"CKR_OK\"\nmeaning = \"b\"\n[secp256k1]", 10, "without CKR_"),
-            ("[secp256k1]", "[secp256k]", 9, "did you mean `secp256k1`?"),
-            ("[secp256k1]", "[secp256k1", 9, "this is not TOML"),
-        ] {
-            assert!(LEAST.contains(old), "{old:?} is in the text");
-            let findings = parse(&LEAST.replacen(old, new, 1)).unwrap_err();
-            let found = findings.iter().any(|finding| finding.line == line && finding.text.contains(words));
-            assert!(found, "line {line} {words:?} is in {findings:#?}");
+impl fmt::Display for ProfileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { path, findings } => {
+                let lines: Vec<_> = findings.iter().map(|finding| finding.at(path)).collect();
+                write!(f, "the profile cannot be used: {}", lines.join("; "))
+            }
+            Self::Unknown { name } => {
+                write!(f, "there is no profile {name:?}: ")?;
+                if let Some(near) = nearest(name, Profile::names()) {
+                    write!(f, "did you mean {near:?}? ")?;
+                }
+                let names: Vec<_> = Profile::names().collect();
+                write!(f, "The profiles are {}; or name a file that ends in .toml", names.join(", "))
+            }
+            Self::Unreadable { path, error } => {
+                write!(f, "the profile {} cannot be read ({error}): correct the path", path.display())
+            }
         }
     }
 }
+
+impl std::error::Error for ProfileError {}
+
+#[cfg(test)]
+#[path = "profile_reader_tests.rs"]
+mod tests;

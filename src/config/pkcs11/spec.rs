@@ -1,6 +1,7 @@
 //! What a child process has to know to sign with a token: which module, which token, which keys. No secret.
 
 use super::profile::Profile;
+use crate::config::secret::CREDENTIALS_VARIABLE;
 use highwater_core::consensus::KeyType;
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
@@ -27,6 +28,15 @@ pub struct TokenSpec {
     pub never: Vec<PathBuf>,
 }
 
+impl TokenSpec {
+    /// The environment variables that a module gets, if they are set. `secret` hold PINs.
+    pub fn variables<'a>(&'a self, secret: &'a [String]) -> impl Iterator<Item = &'a str> {
+        let of_profile = self.profile.module.environment.iter().map(|variable| &variable.name);
+        let names = of_profile.chain(&self.environment);
+        names.filter(|name| *name != CREDENTIALS_VARIABLE && !secret.contains(name)).map(String::as_str)
+    }
+}
+
 /// How a token is found. Never by slot number, which changes when a token is initialised or plugged in anew.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum TokenSelector {
@@ -51,33 +61,26 @@ pub struct KeySpec {
     /// Which object.
     pub object: ObjectSelector,
     /// Which algorithm.
-    pub key_type: AlgorithmSpec,
+    #[serde(with = "algorithm")]
+    pub key_type: KeyType,
 }
 
-/// The algorithm of a key, as it travels to the child.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub enum AlgorithmSpec {
-    /// Ed25519.
-    Ed25519,
-    /// secp256k1.
-    Secp256k1,
-}
+/// An algorithm travels by its name.
+mod algorithm {
+    use highwater_core::consensus::KeyType;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-impl From<KeyType> for AlgorithmSpec {
-    fn from(key_type: KeyType) -> Self {
-        match key_type {
-            KeyType::Ed25519 => Self::Ed25519,
-            KeyType::Secp256k1 => Self::Secp256k1,
-        }
+    const ALL: [KeyType; 2] = [KeyType::Ed25519, KeyType::Secp256k1];
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde takes")]
+    pub(super) fn serialize<S: Serializer>(key_type: &KeyType, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(key_type.name())
     }
-}
 
-impl From<AlgorithmSpec> for KeyType {
-    fn from(algorithm: AlgorithmSpec) -> Self {
-        match algorithm {
-            AlgorithmSpec::Ed25519 => Self::Ed25519,
-            AlgorithmSpec::Secp256k1 => Self::Secp256k1,
-        }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KeyType, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let key_type = ALL.into_iter().find(|key_type| key_type.name() == name);
+        key_type.ok_or_else(|| D::Error::custom(format_args!("there is no algorithm {name:?}")))
     }
 }
 

@@ -10,13 +10,10 @@ use super::{
     protocol::{read_json, write_frame, write_json},
 };
 use crate::{
-    config::{
-        PinSource,
-        pkcs11::{reach, spec::TokenSpec},
-    },
+    config::{SecretSource, pkcs11::spec::TokenSpec},
     keyring::device::Trouble,
     process::{
-        environment,
+        descriptors, environment,
         helper::{Helper, REFUSED, own_program, receive_descriptor, send_descriptor, standard_input},
         sandbox::{self, Switches},
     },
@@ -46,16 +43,18 @@ pub struct Plan {
     /// The token.
     pub spec: TokenSpec,
     /// Where its PIN comes from; none for one with a keypad of its own.
-    pub pin: Option<PinSource>,
+    pub pin: Option<SecretSource>,
 }
 
 impl Plan {
     /// The variable that holds the PIN, if one does.
     pub fn pin_variable(&self) -> Option<&str> {
-        match &self.pin {
-            Some(PinSource::Env(name)) => Some(name),
-            _ => None,
-        }
+        self.pin.as_ref()?.variable()
+    }
+
+    /// The descriptor that holds the PIN, if one does.
+    pub fn pin_descriptor(&self) -> Option<i32> {
+        self.pin.as_ref()?.descriptor()
     }
 }
 
@@ -106,6 +105,8 @@ pub fn run() -> io::Result<()> {
     sandbox::confine_spawner(switches).map_err(io::Error::other)?;
     let plans: Vec<Plan> = read_json(&mut control)?;
     let secret: Arc<[String]> = plans.iter().filter_map(Plan::pin_variable).map(str::to_owned).collect();
+    // The children must not have what this process was started with, for it to read PINs from.
+    descriptors::close_on_exec(plans.iter().filter_map(Plan::pin_descriptor));
     let token = |plan| Token::new(plan, switches, Arc::clone(&secret));
     let mut tokens: Vec<Token> = plans.into_iter().map(token).collect();
     environment::forget(secret.iter().map(String::as_str))?;
@@ -134,7 +135,7 @@ struct Token {
     switches: Switches,
     pin: Result<Option<Locked>, String>,
     /// Where a PIN that could not be read is looked for again: its file may come late.
-    source: Option<PinSource>,
+    source: Option<SecretSource>,
     /// Variables that held the PIN of any token.
     secret: Arc<[String]>,
     child: Option<Child>,
@@ -160,7 +161,7 @@ impl Token {
         let (mut ours, theirs) = UnixStream::pair().map_err(cannot)?;
         let mut command = own_program(CHILD_COMMAND, theirs);
         command.env_clear();
-        command.envs(reach::variables(&self.spec, &self.secret).filter_map(|name| Some((name, env::var_os(name)?))));
+        command.envs(self.spec.variables(&self.secret).filter_map(|name| Some((name, env::var_os(name)?))));
         // A module that logs into a full pipe would hang.
         self.child = Some(command.stderr(Stdio::null()).spawn().map_err(cannot)?);
         let mut tell = || {
@@ -185,7 +186,7 @@ impl Token {
 }
 
 /// No attempt is made with a PIN here, so reading it again costs none.
-fn read_pin(source: Option<&PinSource>) -> Result<Option<Locked>, String> {
+fn read_pin(source: Option<&SecretSource>) -> Result<Option<Locked>, String> {
     match source.map(pin::read).transpose()? {
         None => Ok(None),
         Some(pin) => Locked::new(&pin).map(Some).ok_or_else(|| "the PIN is too long".to_owned()),

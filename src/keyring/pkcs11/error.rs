@@ -1,6 +1,6 @@
 //! Why a token did not do what it was asked, and whether to ask again.
 
-use super::module::PinState;
+use super::token_info::PinState;
 use crate::{
     config::pkcs11::spec::{ObjectSelector, TokenSelector},
     record::foreign::ForeignText,

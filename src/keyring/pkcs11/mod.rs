@@ -3,12 +3,47 @@
 //! | file | what |
 //! | --- | --- |
 //! | `served` | the program of the child process that signs with one token |
-//! | `module`, `token`, `attributes`, `error` | the calls themselves |
+//! | `module`, `token`, `token_info`, `attributes`, `error` | the calls themselves |
+//! | `reach` | which files and sockets a module gets, and what to say when they are not enough |
 //!
 //! A device's module is somebody else's C code, so it runs on one thread of a process that can be thrown away.
 
 pub(crate) mod attributes;
 pub mod error;
 pub mod module;
+mod reach;
 pub mod served;
 pub mod token;
+pub mod token_info;
+
+use super::{Note, Sight};
+use crate::config::{Pkcs11Config, pkcs11::profile::Evidence};
+use std::env;
+
+/// Whether the module and what it needs are on this machine. Does not load it.
+pub(super) fn look_at(section: &Pkcs11Config) -> Sight {
+    let Pkcs11Config { profile, module, token, .. } = section;
+    let mut notes = Vec::new();
+    // Of any lower level the configuration itself warns, with the line.
+    if profile.evidence == Evidence::Tested {
+        let of = match profile.tested_with.as_slice() {
+            [] => String::new(),
+            with => format!(" with {}", with.join(", ")),
+        };
+        notes.push(Note::Ok(format!("{token}: the profile {} {}{of}", profile.name, profile.evidence)));
+    }
+    let there = module.is_file();
+    if !there {
+        let (path, install) = (module.display(), &profile.module.install);
+        notes.push(Note::Fail(format!(
+            "{token}: there is no {path}: install {install}, or name the file with `module`"
+        )));
+    }
+    if let Some(variable) = profile.missing_variable(|name| env::var_os(name).is_some()) {
+        let (name, meaning) = (&variable.name, &variable.meaning);
+        notes.push(Note::Warn(format!(
+            "{token}: its module may need the environment variable {name}: set it to {meaning}"
+        )));
+    }
+    Sight { complete: there, notes }
+}

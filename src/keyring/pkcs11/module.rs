@@ -1,13 +1,13 @@
 //! A loaded PKCS#11 module and the tokens that it shows.
 
-use super::error::TokenError;
+use super::{error::TokenError, token_info::TokenInfo};
 use crate::config::pkcs11::spec::TokenSelector;
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     error::{Error, RvError},
     slot::Slot,
 };
-use std::{fmt, mem::ManuallyDrop, path::Path};
+use std::{mem::ManuallyDrop, path::Path};
 
 /// A loaded and initialised module. Finalised when dropped, so that a fresh start in the same process is possible.
 pub(crate) struct Module {
@@ -97,105 +97,4 @@ fn unloadable(path: &Path, error: Error) -> TokenError {
 pub fn tokens(module: &Path) -> Result<Vec<TokenInfo>, TokenError> {
     let scan = Module::load(module)?.scan()?;
     Ok(scan.tokens.into_iter().map(|(_, info)| info).collect())
-}
-
-/// What a token says about itself before anybody logs in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenInfo {
-    /// Its label, without the blanks that pad it.
-    pub label: String,
-    /// Its serial number, without the blanks that pad it.
-    pub serial: String,
-    /// The model of the device.
-    pub model: String,
-    /// Who made the device.
-    pub manufacturer: String,
-    /// Whether it has been initialised, and so can hold keys.
-    pub initialised: bool,
-    /// How many attempts at its PIN are left.
-    pub pin: PinState,
-    /// Whether the PIN is entered at the device itself.
-    pub protected_path: bool,
-    /// Whether keys are used only after a login.
-    pub login_required: bool,
-}
-
-impl TokenInfo {
-    fn is(&self, selector: &TokenSelector) -> bool {
-        match selector {
-            TokenSelector::Label(label) => self.label == *label,
-            TokenSelector::Serial(serial) => self.serial == *serial,
-        }
-    }
-}
-
-impl From<&cryptoki::slot::TokenInfo> for TokenInfo {
-    fn from(info: &cryptoki::slot::TokenInfo) -> Self {
-        // Padded with blanks by the standard, with zeros by some.
-        let text = |padded: &str| padded.trim_end_matches([' ', '\0']).to_owned();
-        Self {
-            label: text(info.label()),
-            serial: text(info.serial_number()),
-            model: text(info.model()),
-            manufacturer: text(info.manufacturer_id()),
-            initialised: info.token_initialized(),
-            pin: PinState::of(info),
-            protected_path: info.protected_authentication_path(),
-            login_required: info.login_required(),
-        }
-    }
-}
-
-/// `"validator" (serial 8e6a…)`
-impl fmt::Display for TokenInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.initialised {
-            true => write!(f, "{:?} (serial {})", self.label, self.serial),
-            false => write!(f, "one not initialised ({})", self.model),
-        }
-    }
-}
-
-/// How many attempts at the user's PIN a token has left, as far as it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PinState {
-    /// One more wrong PIN locks the token (`CKF_USER_PIN_FINAL_TRY`).
-    FinalTry,
-    /// No more attempts (`CKF_USER_PIN_LOCKED`).
-    Locked,
-    /// A wrong PIN was sent since the last right one (`CKF_USER_PIN_COUNT_LOW`).
-    Low,
-    /// As many as ever.
-    Ok,
-}
-
-impl PinState {
-    fn of(info: &cryptoki::slot::TokenInfo) -> Self {
-        match () {
-            () if info.user_pin_locked() => Self::Locked,
-            () if info.user_pin_final_try() => Self::FinalTry,
-            () if info.user_pin_count_low() => Self::Low,
-            () => Self::Ok,
-        }
-    }
-}
-
-impl fmt::Display for PinState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::FinalTry => {
-                "one more wrong PIN locks it (CKF_USER_PIN_FINAL_TRY): no PIN was sent; \
-                 log in once with the right PIN by the device's own tool, which resets the count"
-            }
-            Self::Locked => {
-                "its PIN is locked (CKF_USER_PIN_LOCKED): no PIN was sent; \
-                 unlock it with the security officer's PIN by the device's own tool"
-            }
-            Self::Low => {
-                "a wrong PIN was sent to it (CKF_USER_PIN_COUNT_LOW): no further one was sent; \
-                 log in once with the right PIN by the device's own tool, which resets the count"
-            }
-            Self::Ok => "its PIN is well",
-        })
-    }
 }

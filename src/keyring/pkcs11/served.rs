@@ -2,12 +2,12 @@
 
 use super::{
     error::{ErrorClass, TokenError},
+    reach::Reach,
     token::{Key, Pin, Token},
 };
 use crate::{
     config::pkcs11::{
         profile::Profile,
-        reach::Reach,
         spec::{KeySpec, TokenSpec},
     },
     keyring::{
@@ -19,7 +19,6 @@ use crate::{
         sandbox::{self, memory},
     },
 };
-use highwater_core::consensus::KeyType;
 use std::{env, io};
 
 /// The program of the hidden command `hsm-child`: its stream is standard input. Ends with the stream.
@@ -60,7 +59,7 @@ fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenEr
     let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
     // Logged in once: the PIN has done its work here.
     drop(pin);
-    let find = |key: &KeySpec| token.find_key(&key.object, KeyType::from(key.key_type));
+    let find = |key: &KeySpec| token.find_key(&key.object, key.key_type);
     let keys = spec.keys.iter().map(find).collect::<Result<_, _>>()?;
     Ok((token, keys))
 }

@@ -7,7 +7,8 @@
 use super::{
     attributes,
     error::TokenError,
-    module::{Module, PinState, TokenInfo},
+    module::Module,
+    token_info::{PinState, TokenInfo},
 };
 use crate::config::pkcs11::{
     profile::{Ed25519Numbers, Login, Profile, SessionMode},

@@ -6,11 +6,16 @@ use super::{
     lane::{Lane, Threads},
 };
 use crate::{
-    config::{PasswordSource, YubiHsmAdapter, YubiHsmConfig},
-    keyring::{device::Trouble, key_file},
-    process::names::Names,
+    config::{Config, Provider, Secret, SecretSource, YubiHsmAdapter, YubiHsmConfig},
+    keyring::{
+        device::Trouble,
+        secret_source::{self, SECRET_MAX_BYTES},
+    },
+    process::{descriptors, environment, names::Names},
 };
 use std::{
+    collections::BTreeMap,
+    io,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -129,21 +134,39 @@ impl Access {
     }
 }
 
-/// The password. A file's without the white space at its end, as tmkms reads it. The error shows nothing of it.
-pub fn read_password(source: &PasswordSource) -> Result<Zeroizing<String>, String> {
-    let password = match source {
-        PasswordSource::File(path) => {
-            let content = key_file::read(path).map_err(|error| format!("password file: {error}"))?;
-            let text = std::str::from_utf8(&content);
-            let text = text.map_err(|_| format!("password file: {} is not UTF-8 text", path.display()))?;
-            Zeroizing::new(text.trim_end().to_owned())
-        }
-        PasswordSource::Inline(secret) => Zeroizing::new(secret.expose().to_owned()),
-    };
-    if password.is_empty() {
-        return Err(format!("the password in {source:?} is empty"));
+/// The password. One that does not stand in the configuration is taken without the white space at its end, as tmkms reads
+/// its file. The error shows nothing of it.
+pub fn read_password(source: &SecretSource) -> Result<Zeroizing<String>, String> {
+    let content = secret_source::read(source, "password")?;
+    let text = std::str::from_utf8(&content).map_err(|_| format!("the password in {source} is not UTF-8 text"))?;
+    let text = if matches!(source, SecretSource::Inline(_)) { text } else { text.trim_end() };
+    match text.len() {
+        0 => Err(format!("the password in {source} is empty")),
+        1..=SECRET_MAX_BYTES => Ok(Zeroizing::new(text.to_owned())),
+        _ => Err(format!("the password in {source} has more than {SECRET_MAX_BYTES} bytes")),
     }
-    Ok(password)
+}
+
+/// Reads the passwords that are there only at the start: those of descriptors, which can be read once, and of the
+/// environment, which nothing that is started from here shall have. From then on they are in `config`. One that cannot be
+/// read stays where it is; its device says so.
+pub fn take_passwords(config: &mut Config) -> io::Result<()> {
+    let mut taken: BTreeMap<String, Option<Zeroizing<String>>> = BTreeMap::new();
+    let (mut variables, mut descriptors) = (Vec::new(), Vec::new());
+    for provider in &mut config.providers {
+        let Provider::YubiHsm(section) = provider else { continue };
+        variables.extend(section.password.variable().map(str::to_owned));
+        descriptors.extend(section.password.descriptor());
+        if let source @ (SecretSource::Env(_) | SecretSource::Fd(_)) = &section.password {
+            // Several sections may have one password.
+            let password = taken.entry(source.to_string()).or_insert_with(|| read_password(source).ok());
+            if let Some(password) = password {
+                section.password = SecretSource::Inline(Secret::new(password.as_str()));
+            }
+        }
+    }
+    descriptors::close_on_exec(descriptors);
+    environment::forget(variables.iter().map(String::as_str))
 }
 
 /// How many sessions may be asked for: a bucket that holds a few and gets another one every few seconds.
@@ -191,14 +214,18 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
-    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+    use std::{
+        fs,
+        io::Write as _,
+        os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
+        path::Path,
+    };
 
-    fn file(directory: &Path, content: &[u8], mode: u32) -> PasswordSource {
+    fn file(directory: &Path, content: &[u8], mode: u32) -> SecretSource {
         let path = directory.join("password");
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        PasswordSource::File(path)
+        SecretSource::File(path)
     }
 
     #[test]
@@ -210,7 +237,41 @@ mod tests {
             let read = read_password(&file(directory.path(), content.as_bytes(), 0o600)).unwrap();
             assert_eq!(*read, password);
         }
-        assert_eq!(*read_password(&PasswordSource::Inline(Secret::new("password\n"))).unwrap(), "password\n");
+        assert_eq!(*read_password(&SecretSource::Inline(Secret::new("password\n"))).unwrap(), "password\n");
+    }
+
+    #[test]
+    fn a_password_of_a_descriptor_is_read_once_for_all_sections_that_name_it_and_handed_to_nobody() {
+        // What a shell hands on: a descriptor that stays open in what is started.
+        let handed = |text: &str| {
+            let (reader, mut writer) = io::pipe().unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            rustix::io::dup(reader).unwrap()
+        };
+        let (both, none) = (handed("pass word\n"), handed("\n"));
+        let device = |port: u16, number: i32| {
+            format!(
+                "[[providers.yubihsm]]\nadapter = {{ type = \"http\", addr = \"h:{port}\" }}\n\
+                 auth = {{ key = 1, password = {{ fd = {number} }} }}\nkeys = [{{ chain_ids = [\"a-1\"], key = 1 }}]\n"
+            )
+        };
+        let text = format!(
+            "[[chain]]\nid = \"a-1\"\nkey_format = {{ type = \"hex\" }}\n\
+             [[validator]]\naddr = \"unix:///a\"\nchain_id = \"a-1\"\n{}{}{}",
+            device(1, both.as_raw_fd()),
+            device(2, both.as_raw_fd()),
+            device(3, none.as_raw_fd())
+        );
+        let (mut config, _) = Config::parse(Path::new("tmkms.toml"), &text).unwrap();
+        take_passwords(&mut config).unwrap();
+        let read: Vec<_> = config.yubihsm().iter().map(|section| section.password.clone()).collect();
+        for source in &read[..2] {
+            assert_eq!(*read_password(source).unwrap(), "pass word");
+        }
+        assert_eq!(read[2].to_string(), format!("the file descriptor {}", none.as_raw_fd()), "and its device says why");
+        for descriptor in [both, none] {
+            assert!(rustix::io::fcntl_getfd(&descriptor).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        }
     }
 
     #[test]

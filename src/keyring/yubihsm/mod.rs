@@ -21,30 +21,23 @@ pub mod public_keys;
 mod session;
 
 use super::{
-    KeyError,
+    KeyError, KeyInStateFile, Note, Sight,
     device::{
         Device, Equipment,
         failover::{DeviceKey, Place},
     },
 };
 use crate::{
-    config::{Config, KeyConfig, KeyRole, YubiHsmConfig},
+    config::{Config, KeyConfig, Provider, YubiHsmAdapter, YubiHsmConfig},
     process::names::Names,
 };
-use highwater_core::consensus::{ChainId, PublicKey};
+use highwater_core::consensus::{ChainId, KeyType, PublicKey};
 use public_keys::Finder;
 use session::{Key, YubiHsmOpener};
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The longest message that a YubiHSM 2 signs with Ed25519, in bytes (Yubico, Sign EdDSA).
 pub const MESSAGE_MAX_BYTES: usize = 2019;
-
-/// The YubiHSMs of a configuration, each with its thread.
-pub struct YubiHsms {
-    plan: Plan,
-    /// In the order of [`Config::yubihsm`]. None without a key.
-    devices: Vec<Option<Arc<Device>>>,
-}
 
 /// Which key on which device signs for which chain.
 pub(super) struct Plan {
@@ -52,7 +45,7 @@ pub(super) struct Plan {
     chains: BTreeMap<ChainId, Result<PublicKey, String>>,
     /// The same, and which keys sign for it: provider and object id, in file order.
     places: BTreeMap<ChainId, Vec<(usize, u16)>>,
-    /// The keys that sign, of each device in the order of [`Config::yubihsm`].
+    /// The keys that sign, of each device in the order of [`Config::providers`].
     keys: Vec<Vec<Key>>,
     /// Who the connectors are.
     names: Names,
@@ -60,19 +53,19 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Finds out the public key of every served chain. Asks the devices of those whose key is not recorded.
-    pub(super) fn of(config: &Config, names: &Names) -> Self {
-        let mut finder = Finder::new(names.clone());
+    pub(super) fn of(config: &Config, names: &Names, in_state_file: KeyInStateFile) -> Self {
+        let mut finder = Finder::new(names.clone(), in_state_file);
         let mut chains: BTreeMap<ChainId, Result<PublicKey, String>> = BTreeMap::new();
         let mut places: BTreeMap<ChainId, Vec<(usize, u16)>> = BTreeMap::new();
         for chain in config.served_chains() {
-            if let Some(key @ KeyConfig::YubiHsm { .. }) = config.consensus_key(&chain.id) {
-                let public_key = finder.find(config, chain, key.role()).map_err(|error| error.to_string());
+            if let Some(key @ KeyConfig { provider: Provider::YubiHsm(_), .. }) = config.consensus_key(&chain.id) {
+                let public_key = finder.find(config, chain, key.key_type()).map_err(|error| error.to_string());
                 chains.insert(chain.id.clone(), public_key);
-                let on_devices = keys_of(config, &chain.id, key.role()).map(|(index, _, id)| (index, id)).collect();
+                let on_devices = keys_of(config, &chain.id, key.key_type()).map(|(index, _, id)| (index, id)).collect();
                 places.insert(chain.id.clone(), on_devices);
             }
         }
-        let mut keys: Vec<Vec<Key>> = vec![Vec::new(); config.yubihsm.len()];
+        let mut keys: Vec<Vec<Key>> = vec![Vec::new(); config.providers.len()];
         for (chain, on_devices) in &places {
             let Some(Ok(public_key)) = chains.get(chain) else { continue };
             for (index, id) in on_devices {
@@ -86,66 +79,72 @@ impl Plan {
         Self { chains, places, keys, names: names.clone() }
     }
 
-    /// Every device, in the order of [`Config::yubihsm`]. None without a key.
-    pub(super) fn equipment(&self, config: &Config) -> Vec<Option<Equipment>> {
-        let of = |(index, provider): (usize, &YubiHsmConfig)| {
-            let keys = &self.keys[index];
-            let is_here = |places: &[(usize, u16)]| places.iter().any(|(place, _)| *place == index);
-            let chains = self.places.iter().filter(|(_, places)| is_here(places));
-            (!keys.is_empty()).then(|| Equipment {
-                name: provider.to_string(),
-                opener: Box::new(YubiHsmOpener::new(provider.clone(), keys.clone(), self.names.clone())),
-                keys: keys.iter().map(|key| key.public_key).collect(),
-                message_max_bytes: Some(MESSAGE_MAX_BYTES),
-                chains: chains.map(|(chain, _)| chain.clone()).collect(),
-            })
-        };
-        config.yubihsm.iter().enumerate().map(of).collect()
-    }
-}
-
-impl YubiHsms {
-    /// Starts a thread for every device that has a key.
-    pub(super) fn start(config: &Config, names: &Names) -> io::Result<Self> {
-        let plan = Plan::of(config, names);
-        let start = |equipment: Option<Equipment>| equipment.map(Device::start).transpose();
-        let devices = plan.equipment(config).into_iter().map(start).collect::<io::Result<_>>()?;
-        Ok(Self { plan, devices })
+    /// The device of that provider. None without a key.
+    pub(super) fn equipment(&self, number: usize, section: &YubiHsmConfig) -> Option<Equipment> {
+        let keys = &self.keys[number];
+        if keys.is_empty() {
+            return None;
+        }
+        let mut chains = Vec::new();
+        for (chain, places) in &self.places {
+            if places.iter().any(|(place, _)| *place == number) {
+                chains.push(chain.clone());
+            }
+        }
+        Some(Equipment {
+            name: section.to_string(),
+            opener: Box::new(YubiHsmOpener::new(section.clone(), keys.clone(), self.names.clone())),
+            keys: keys.iter().map(|key| key.public_key).collect(),
+            message_max_bytes: Some(MESSAGE_MAX_BYTES),
+            chains,
+        })
     }
 
-    /// Those that have a key.
-    pub(super) fn devices(&self) -> impl Iterator<Item = &Arc<Device>> {
-        self.devices.iter().flatten()
-    }
-
-    /// What signs for `chain`, whose key is on one of these devices or on several.
-    pub(super) fn signer(&self, chain: &ChainId) -> Result<DeviceKey, KeyError> {
-        let Plan { chains, places, keys, .. } = &self.plan;
+    /// What signs for `chain`, whose key is on one of these devices or on several. `devices` are those of all providers.
+    pub(super) fn signer(&self, chain: &ChainId, devices: &[Option<Arc<Device>>]) -> Result<DeviceKey, KeyError> {
         let unknown = || Err(format!("no [[validator]] serves {chain}, so its YubiHSM was not opened"));
-        let public_key = chains.get(chain).cloned().unwrap_or_else(unknown);
+        let public_key = self.chains.get(chain).cloned().unwrap_or_else(unknown);
         let public_key = public_key.map_err(|reason| KeyError::PublicKey { reason })?;
-        let on_devices = places.get(chain).map(Vec::as_slice).unwrap_or_default();
-        let place = |(device, id): &(usize, u16)| {
+        let mut places = Vec::new();
+        for (number, id) in self.places.get(chain).map(Vec::as_slice).unwrap_or_default() {
             let key = Key { id: *id, public_key };
-            let index = keys[*device].iter().position(|held| *held == key)?;
-            Some(Place { device: Arc::clone(self.devices[*device].as_ref()?), index })
-        };
-        Ok(DeviceKey::new(on_devices.iter().filter_map(place).collect(), public_key))
+            let index = self.keys[*number].iter().position(|held| *held == key);
+            if let (Some(index), Some(device)) = (index, &devices[*number]) {
+                places.push(Place { device: Arc::clone(device), index });
+            }
+        }
+        Ok(DeviceKey::new(places, public_key))
     }
 }
 
-/// Every key of that role for `chain` on a YubiHSM, in file order: which provider, and the object id.
+/// Every key of that type for `chain` on a YubiHSM, in file order: which provider, and the object id.
 fn keys_of<'a>(
     config: &'a Config,
     chain: &'a ChainId,
-    role: KeyRole,
+    key_type: KeyType,
 ) -> impl Iterator<Item = (usize, &'a YubiHsmConfig, u16)> {
-    config.keys().filter_map(move |key| match key {
-        KeyConfig::YubiHsm { provider_index, provider, key, .. }
-            if key.role == role && key.chain_ids.contains(chain) =>
-        {
-            Some((provider_index, provider, key.id))
+    config.keys().filter_map(move |key| match key.provider {
+        Provider::YubiHsm(device) if key.key_type() == key_type && key.chain_ids().contains(chain) => {
+            Some((key.provider_number, device, device.keys[key.number].id))
         }
         _ => None,
     })
+}
+
+/// Whether the password can be read and the connector is there. Opens no session.
+pub(super) fn look_at(section: &YubiHsmConfig) -> Sight {
+    let mut notes = Vec::new();
+    let serial_number = section.serial_number.as_deref();
+    let reached = client::Reached::look_for(&section.adapter, serial_number, &Names::default());
+    let there = reached.is_ok();
+    match (&section.adapter, reached) {
+        (_, Err(trouble)) => notes.push(Note::Fail(format!("{section}: {}", trouble.text()))),
+        (YubiHsmAdapter::Http { .. }, Ok(_)) => notes.push(Note::Ok(format!("{section}: its connector is there"))),
+        (YubiHsmAdapter::Usb { .. }, Ok(_)) => {}
+    }
+    let password = access::read_password(&section.password);
+    if let Err(why) = &password {
+        notes.push(Note::Fail(format!("{section}: {why}")));
+    }
+    Sight { complete: there && password.is_ok(), notes }
 }

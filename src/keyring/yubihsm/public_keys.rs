@@ -6,14 +6,11 @@
 
 use super::{access::Access, keys_of, lane::Lane};
 use crate::{
-    config::{ChainConfig, Config, KeyRole, YubiHsmConfig},
-    keyring::{KeyError, device::Trouble},
+    config::{ChainConfig, Config, YubiHsmConfig},
+    keyring::{KeyError, KeyInStateFile, device::Trouble},
     process::names::Names,
 };
-use highwater_core::{
-    consensus::{KeyType, PublicKey},
-    watermark,
-};
+use highwater_core::consensus::{KeyType, PublicKey};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -22,34 +19,27 @@ use std::{
 /// How long each device has to tell its key.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The public key that the state file of `chain` is bound to.
-pub fn recorded(chain: &ChainConfig, role: KeyRole) -> Option<PublicKey> {
-    let (record, _) = watermark::read_unlocked(&chain.watermark()).ok()?;
-    let identity = record.header.identity();
-    (identity.chain == chain.id && identity.key.key_type() == role.key_type()).then_some(identity.key)
-}
-
 /// Finds public keys. Opens one session with each device at most, and none if all is recorded.
-#[derive(Default)]
 pub struct Finder {
-    /// By their place in [`Config::yubihsm`].
+    /// By their place in [`Config::providers`].
     lanes: BTreeMap<usize, Result<Lane, Trouble>>,
     names: Names,
+    in_state_file: KeyInStateFile,
 }
 
 impl Finder {
     /// Finds connectors through `names`.
-    pub fn new(names: Names) -> Self {
-        Self { lanes: BTreeMap::new(), names }
+    pub(crate) fn new(names: Names, in_state_file: KeyInStateFile) -> Self {
+        Self { lanes: BTreeMap::new(), names, in_state_file }
     }
 
     /// The public key of `chain`: that of its state file, else the one that its YubiHSMs tell.
-    pub fn find(&mut self, config: &Config, chain: &ChainConfig, role: KeyRole) -> Result<PublicKey, KeyError> {
-        if let Some(key) = recorded(chain, role) {
+    pub fn find(&mut self, config: &Config, chain: &ChainConfig, key_type: KeyType) -> Result<PublicKey, KeyError> {
+        if let Some(key) = (self.in_state_file)(chain, key_type) {
             return Ok(key);
         }
-        let ask = |(index, provider, id)| (format!("{provider}"), self.ask(index, provider, id, role.key_type()));
-        let answers = Answers(keys_of(config, &chain.id, role).map(ask).collect());
+        let ask = |(index, provider, id)| (format!("{provider}"), self.ask(index, provider, id, key_type));
+        let answers = Answers(keys_of(config, &chain.id, key_type).map(ask).collect());
         answers.agree(chain).map_err(|reason| KeyError::PublicKey { reason })
     }
 
@@ -98,10 +88,7 @@ impl Answers {
 mod tests {
     use super::*;
     use crate::{config::KeyFormat, keyring::softsign::SecretKey};
-    use highwater_core::{
-        consensus::ChainId,
-        watermark::{HostId, Identity, Mark, create},
-    };
+    use highwater_core::consensus::ChainId;
     use std::path::Path;
     use zeroize::Zeroizing;
 
@@ -118,19 +105,6 @@ mod tests {
             allow_raw_bytes: false,
             line: 1,
         }
-    }
-
-    #[test]
-    fn a_state_file_pins_the_key_of_its_own_chain_and_kind() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state");
-        assert_eq!(recorded(&chain("test-1", &path), KeyRole::Consensus), None);
-        let identity = Identity { chain: ChainId::new("test-1").unwrap(), key: key(1) };
-        let host = HostId::of_this_machine().unwrap();
-        create(&chain("test-1", &path).watermark(), host, &identity, Mark::NEVER_SIGNED).unwrap();
-        assert_eq!(recorded(&chain("test-1", &path), KeyRole::Consensus), Some(key(1)));
-        assert_eq!(recorded(&chain("test-1", &path), KeyRole::Account), None);
-        assert_eq!(recorded(&chain("test-2", &path), KeyRole::Consensus), None);
     }
 
     #[test]

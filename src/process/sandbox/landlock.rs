@@ -2,15 +2,12 @@
 //!
 //! The limits are those of the calling thread and of all that it starts, so they come before the first thread.
 
-use crate::config::{Config, NodeAddress, PasswordSource, YubiHsmAdapter};
+use crate::config::{Config, FileReader, paths};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, Compatible as _, LandlockStatus, NetPort, PathBeneath, PathFd,
     Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope, make_bitflags,
 };
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// What is limited, on kernels that can: files and devices, TCP ports, abstract unix sockets, signals. Tested with it.
 const NEWEST: ABI = ABI::V6;
@@ -133,8 +130,7 @@ pub struct ModuleLimits<'a> {
 
 impl Policy {
     /// Of the signer: its state directories, what it still reads at start, and the ports of its nodes and connectors.
-    /// `socket` is where its control socket will be.
-    pub(super) fn of_signer(config: &Config, socket: &Path) -> Self {
+    pub(super) fn of_signer(config: &Config) -> Self {
         /// The state file is open already; its directory is flushed once more. It pins the key of a YubiHSM, and for that is
         /// read beside whoever has it open.
         const STATE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadDir});
@@ -144,28 +140,21 @@ impl Policy {
             policy.allow_directory_of(&chain.watermark(), STATE);
             policy.allow(&chain.watermark(), AccessFs::ReadFile.into());
         }
-        policy.allow_directory_of(socket, SOCKET);
+        policy.allow_directory_of(&config.control_socket(), SOCKET);
         for path in ["/etc/machine-id", "/var/lib/dbus/machine-id"] {
             policy.allow(Path::new(path), AccessFs::ReadFile.into());
         }
-        for key in &config.softsign {
-            policy.allow(&key.path, AccessFs::ReadFile.into());
-        }
-        for validator in &config.validators {
-            if let NodeAddress::Tcp { identity_key, port, .. } = &validator.address {
-                policy.allow(identity_key, AccessFs::ReadFile.into());
-                policy.connect.push(*port);
+        let needs = config.needs();
+        for file in &needs.files {
+            match file.reader {
+                FileReader::Helper => {}
+                FileReader::Signer => policy.allow(&file.path, AccessFs::ReadFile.into()),
+                FileReader::SignerAgain => policy.allow_directory_of(&file.path, AccessFs::ReadFile.into()),
             }
         }
-        for provider in &config.yubihsm {
-            // Looked for again until it can be read, and an editor puts a new file in its place.
-            if let PasswordSource::File(path) = &provider.password {
-                policy.allow_directory_of(path, AccessFs::ReadFile.into());
-            }
-            match provider.adapter {
-                YubiHsmAdapter::Http { port, .. } => policy.connect.push(port),
-                YubiHsmAdapter::Usb { .. } => policy.allow_usb(),
-            }
+        policy.connect.extend(needs.ports);
+        if needs.usb {
+            policy.allow_usb();
         }
         policy
     }
@@ -190,7 +179,7 @@ impl Policy {
         let devices = ["/dev/full", "/dev/null", "/dev/zero"].map(|path| (Path::new(path), READ_WRITE));
         let named = limits.files.iter().map(|(path, write)| (*path, if *write { READ_WRITE } else { READ }));
         for (path, access) in system.chain(devices).chain(named) {
-            if !limits.never.iter().any(|never| overlap(path, never)) {
+            if !limits.never.iter().any(|never| paths::overlap(path, never)) {
                 policy.allow(path, access);
             }
         }
@@ -259,26 +248,6 @@ pub(super) fn confine_spawner() -> Result<(), String> {
     enforce().map_err(|error| format!("Landlock: {error}"))?.map_or(Ok(()), Err)
 }
 
-/// Whether one of the paths is, or lies in, the other: what is allowed of the one is allowed of the other.
-pub(super) fn overlap(a: &Path, b: &Path) -> bool {
-    let (a, b) = (resolved(a), resolved(b));
-    a.starts_with(&b) || b.starts_with(&a)
-}
-
-/// The path without links, as far as it exists.
-fn resolved(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
-    let mut rest = PathBuf::new();
-    for ancestor in absolute.ancestors() {
-        if let Ok(there) = ancestor.canonicalize() {
-            return if rest.as_os_str().is_empty() { there } else { there.join(rest) };
-        }
-        let name = ancestor.file_name().map(Path::new).unwrap_or(Path::new(""));
-        rest = if rest.as_os_str().is_empty() { name.into() } else { name.join(rest) };
-    }
-    absolute
-}
-
 fn missing(status: &LandlockStatus) -> Option<String> {
     match status {
         LandlockStatus::Available { effective_abi, .. } if *effective_abi >= WHOLE => None,
@@ -290,10 +259,4 @@ fn missing(status: &LandlockStatus) -> Option<String> {
         }
         LandlockStatus::NotImplemented => Some("this kernel has no Landlock, which takes Linux 5.13".into()),
     }
-}
-
-/// Where the control socket will be.
-pub(super) fn control_socket(config: &Config) -> PathBuf {
-    use crate::show::web;
-    web::control_socket(env::var_os(web::RUNTIME_VARIABLE), &config.path)
 }

@@ -16,7 +16,7 @@ mod limits;
 pub mod memory;
 mod seccomp;
 
-use crate::config::{Config, YubiHsmAdapter};
+use crate::config::Config;
 pub use landlock::ModuleLimits;
 use serde::{Deserialize, Serialize};
 use std::{fmt, fs, path::Path};
@@ -37,12 +37,12 @@ pub struct Switches {
 impl Switches {
     /// Those of `config`.
     pub fn of(config: &Config) -> Self {
-        let own = &config.own;
+        let highwater = &config.highwater;
         Self {
-            core_dumps: own.danger_core_dumps,
-            no_landlock: own.danger_no_landlock,
-            no_seccomp: own.danger_no_seccomp,
-            required: own.require_sandbox,
+            core_dumps: highwater.danger_core_dumps,
+            no_landlock: highwater.danger_no_landlock,
+            no_seccomp: highwater.danger_no_seccomp,
+            required: highwater.require_sandbox,
         }
     }
 }
@@ -131,11 +131,11 @@ impl Sandbox {
             // Threads that are there already would stay outside.
             match threads() {
                 Some(now) if now > threads_before => Err("a thread was started too early: this is a bug".into()),
-                _ => landlock::Policy::of_signer(config, &landlock::control_socket(config)).enforce(),
+                _ => landlock::Policy::of_signer(config).enforce(),
             }
         })?;
         self.put(Feature::Seccomp, no_seccomp.then_some("danger_no_seccomp"), || {
-            seccomp::forbid_to_signer(has_usb(config))
+            seccomp::forbid_to_signer(config.needs().usb)
         })
     }
 
@@ -148,7 +148,7 @@ impl Sandbox {
         let has_first = self.report.0.contains(&(Feature::Seccomp, Ok(())));
         if has_first {
             self.report.0.retain(|(feature, _)| *feature != Feature::Seccomp);
-            self.put(Feature::Seccomp, None, || seccomp::allow_signer(has_usb(config)))?;
+            self.put(Feature::Seccomp, None, || seccomp::allow_signer(config.needs().usb))?;
         }
         self.report.0.sort();
         Ok(self.report.clone())
@@ -208,15 +208,6 @@ pub fn confine_resolver(switches: Switches, udp: bool) -> Result<(), String> {
     harden(switches)?;
     switches.demand(switches.no_landlock, || landlock::Policy::of_resolver().enforce())?;
     switches.demand(switches.no_seccomp, || seccomp::forbid_to_resolver(udp))
-}
-
-/// Whether one of the paths is, or lies in, the other.
-pub fn overlap(a: &Path, b: &Path) -> bool {
-    landlock::overlap(a, b)
-}
-
-fn has_usb(config: &Config) -> bool {
-    config.yubihsm.iter().any(|provider| matches!(provider.adapter, YubiHsmAdapter::Usb { .. }))
 }
 
 /// How many threads this process has.

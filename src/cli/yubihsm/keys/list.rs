@@ -58,9 +58,9 @@ fn describe(target: &Target, key: &KeyInfo) -> String {
 fn as_configured(target: &Target, id: u16, public: &PublicKey) -> String {
     let mut uses = target.provider.keys.iter().filter(|key| key.id == id);
     let chain = match (uses.next(), uses.next()) {
-        (Some(only), None) if only.chain_ids.len() == 1 => {
-            let chain = target.config.chains.iter().find(|chain| chain.id == only.chain_ids[0]);
-            chain.map(|chain| (chain, only.role))
+        (Some(only), None) if only.key.chain_ids.len() == 1 => {
+            let chain = target.config.chains.iter().find(|chain| chain.id == only.key.chain_ids[0]);
+            chain.map(|chain| (chain, only.key.role))
         }
         _ => None,
     };

@@ -3,7 +3,7 @@
 use super::{
     super::{
         ObjectId,
-        target::{Target, TargetArgs, usage},
+        target::{Target, TargetArgs},
     },
     birth, hex_of, key_json, leaves,
 };
@@ -106,7 +106,7 @@ impl NewArgs {
     /// The chain that the key is for: the named one, or the only one there is.
     pub(super) fn chain(&self, target: &Target) -> Result<Option<ChainId>, CliError> {
         let named = self.chain.as_deref().map(ChainId::new).transpose();
-        let named = named.map_err(|error| usage(error.to_string()))?;
+        let named = named.map_err(|error| CliError::usage(error.to_string()))?;
         let known = target.chain(named.as_ref())?.map(|chain| chain.id.clone());
         Ok(known.or(named))
     }
@@ -114,7 +114,7 @@ impl NewArgs {
     pub(super) fn new_key(&self, id: ObjectId, role: KeyRole, prefix: Option<&str>) -> Result<NewKey, CliError> {
         let label = match (&self.label, prefix) {
             (Some(label), _) => label.clone(),
-            (None, Some(prefix)) => format!("{prefix}:{}", utc::now()).parse().map_err(usage)?,
+            (None, Some(prefix)) => format!("{prefix}:{}", utc::now()).parse().map_err(CliError::usage)?,
             (None, None) => Label(format!("{role}:{}", utc::now())),
         };
         Ok(NewKey { id: id.0, label: label.0, role, exportable: !self.non_exportable })
@@ -236,8 +236,8 @@ mod tests {
                 entry(Some(&chain), 258, role)
             );
             let (config, _) = Config::parse(Path::new("tmkms.toml"), &text).unwrap();
-            let key = &config.yubihsm[0].keys[0];
-            assert_eq!((key.id, key.role, key.chain_ids.as_slice()), (258, role, std::slice::from_ref(&chain)));
+            let key = &config.yubihsm()[0].keys[0];
+            assert_eq!((key.id, key.key.role, key.key.chain_ids.as_slice()), (258, role, std::slice::from_ref(&chain)));
         }
     }
 

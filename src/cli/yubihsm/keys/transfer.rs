@@ -3,7 +3,7 @@
 use super::{
     super::{
         ObjectId,
-        target::{Target, TargetArgs, usage},
+        target::{Target, TargetArgs},
     },
     new_key::{NewArgs, Report, back_up, refuse_existing},
 };
@@ -126,7 +126,7 @@ impl Import {
     }
 
     fn import_seed(&self, target: &Target, format: Format) -> Result<Made, CliError> {
-        let Some(id) = self.id else { return Err(usage("name the new key's id with -i ID")) };
+        let Some(id) = self.id else { return Err(CliError::usage("name the new key's id with -i ID")) };
         let secret = softsign::load(&self.path, KeyRole::Consensus, Some(format))?;
         // Found before the device is asked for anything.
         if let SecretKey::Ed25519Expanded(_) = secret {
@@ -141,7 +141,7 @@ impl Import {
 
     fn import_backup(&self, target: &Target) -> Result<Made, CliError> {
         if self.new.label.is_some() || self.new.non_exportable {
-            return Err(usage(
+            return Err(CliError::usage(
                 "a backup has its label and its capabilities in it: leave out --label and --non-exportable",
             ));
         }
@@ -151,7 +151,7 @@ impl Import {
         })?;
         let console = target.open()?;
         let id = self.id.map(|id| id.0);
-        let made = console.import_wrapped(wrapped, self.wrapkey.0, id, |id| target.recorded(id));
+        let made = console.import_wrapped(wrapped, self.wrapkey.0, id, |id| target.key_in_state_file(id));
         made.map_err(|error| target.error(&error))
     }
 }

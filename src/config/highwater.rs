@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 /// Settings of the whole signer. All have a default, and a name that begins with `danger_` gives protection away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnConfig {
+pub struct HighwaterConfig {
     /// `metrics.laddr`: where Prometheus finds the metrics. Off by default.
     pub metrics: Option<SocketAddr>,
     /// `audit.file`: gets a line for every decision. Off by default.
@@ -42,7 +42,7 @@ const AUDIT_MIB_MAX: u32 = 1 << 20;
 /// Older files.
 const AUDIT_KEEP_MAX: u32 = 1000;
 
-impl OwnConfig {
+impl HighwaterConfig {
     pub(super) fn read(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) {
         if let Some(metrics) = table.get("metrics", findings) {
             metrics.table("[highwater.metrics]", findings, |table, findings| {
@@ -134,9 +134,9 @@ path = "a.key"
 "#;
 
     /// The settings and how many warnings they come with, or the only error.
-    fn read(own: &str) -> Result<(OwnConfig, usize), String> {
-        match Config::parse(Path::new("tmkms.toml"), &format!("{REST}[highwater]\n{own}")) {
-            Ok((config, warnings)) => Ok((config.own, warnings.len())),
+    fn read(highwater: &str) -> Result<(HighwaterConfig, usize), String> {
+        match Config::parse(Path::new("tmkms.toml"), &format!("{REST}[highwater]\n{highwater}")) {
+            Ok((config, warnings)) => Ok((config.highwater, warnings.len())),
             Err(ConfigError::Invalid { findings, .. }) if findings.len() == 1 => Err(findings[0].text.clone()),
             Err(error) => panic!("{error}"),
         }
@@ -144,21 +144,21 @@ path = "a.key"
 
     #[test]
     fn nothing_is_on_by_default() {
-        assert_eq!(read(""), Ok((OwnConfig::default(), 0)));
+        assert_eq!(read(""), Ok((HighwaterConfig::default(), 0)));
     }
 
     #[test]
     fn settings_are_read_and_dangerous_ones_come_with_a_warning() {
-        let default = OwnConfig::default;
-        let metrics = |text: &str| OwnConfig { metrics: text.parse().ok(), ..default() };
+        let default = HighwaterConfig::default;
+        let metrics = |text: &str| HighwaterConfig { metrics: text.parse().ok(), ..default() };
         for (text, own, warnings) in [
             ("metrics.laddr = \"127.0.0.1:1\"", metrics("127.0.0.1:1"), 0),
             ("metrics.laddr = \"tcp://[::1]:1\"", metrics("[::1]:1"), 0),
             ("metrics.laddr = \"0.0.0.0:1\"", metrics("0.0.0.0:1"), 1),
-            ("audit.file = \"a\"", OwnConfig { audit: Some("a".into()), ..default() }, 0),
+            ("audit.file = \"a\"", HighwaterConfig { audit: Some("a".into()), ..default() }, 0),
             (
                 "audit = { file = \"a\", max_mib = 2, keep = 1 }",
-                OwnConfig {
+                HighwaterConfig {
                     audit: Some("a".into()),
                     audit_limits: AuditLimits { max_bytes: Some(2 << 20), keep: 1 },
                     ..default()
@@ -167,15 +167,15 @@ path = "a.key"
             ),
             (
                 "audit = { file = \"a\", max_mib = 0 }",
-                OwnConfig {
+                HighwaterConfig {
                     audit: Some("a".into()),
                     audit_limits: AuditLimits { max_bytes: None, keep: 4 },
                     ..default()
                 },
                 0,
             ),
-            ("require_sandbox = true", OwnConfig { require_sandbox: true, ..default() }, 0),
-            ("danger_no_seccomp = true", OwnConfig { danger_no_seccomp: true, ..default() }, 1),
+            ("require_sandbox = true", HighwaterConfig { require_sandbox: true, ..default() }, 0),
+            ("danger_no_seccomp = true", HighwaterConfig { danger_no_seccomp: true, ..default() }, 1),
             ("danger_no_landlock = false", default(), 0),
         ] {
             assert_eq!(read(text), Ok((own, warnings)), "{text}");

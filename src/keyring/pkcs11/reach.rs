@@ -3,16 +3,12 @@
 //! Beside the system's libraries a module reaches what its profile, its section and its own configuration name. What is
 //! the signer's own it never reaches, whoever names it.
 
-use super::spec::TokenSpec;
+use super::error::{ErrorClass, TokenError};
 use crate::{
-    config::{Config, NodeAddress, PasswordSource, PinSource},
-    keyring::pkcs11::error::{ErrorClass, TokenError},
-    process::sandbox::{self, ModuleLimits},
-    show::web,
+    config::{paths::overlap, pkcs11::spec::TokenSpec},
+    process::sandbox::ModuleLimits,
 };
-use highwater_core::disk;
 use std::{
-    env,
     ffi::OsString,
     fmt::Write as _,
     fs::{self, File},
@@ -20,50 +16,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where systemd puts the secrets of a service.
-pub const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 /// The longest configuration of a module that is looked into.
 const CONFIGURATION_MAX_BYTES: u64 = 1024 * 1024;
 
-/// What no module may reach: state, keys, PINs and passwords, credentials, configuration, audit, control socket.
-pub fn of_the_signer(config: &Config) -> Vec<PathBuf> {
-    let mut never = vec![config.path.clone()];
-    for chain in &config.chains {
-        never.extend([chain.state_file.clone(), chain.watermark()]);
-    }
-    never.extend(config.softsign.iter().map(|key| key.path.clone()));
-    never.extend(config.validators.iter().filter_map(|validator| match &validator.address {
-        NodeAddress::Tcp { identity_key, .. } => Some(identity_key.clone()),
-        NodeAddress::Unix { .. } => None,
-    }));
-    never.extend(config.pkcs11.iter().filter_map(|provider| match &provider.pin {
-        Some(PinSource::File(path)) => Some(path.clone()),
-        _ => None,
-    }));
-    never.extend(config.yubihsm.iter().filter_map(|provider| match &provider.password {
-        PasswordSource::File(path) => Some(path.clone()),
-        _ => None,
-    }));
-    if let Some(audit) = &config.own.audit {
-        never.push(audit.clone());
-        // What was rotated is evidence too.
-        never.extend((1..=config.own.audit_limits.keep).map(|number| disk::with_suffix(audit, &format!(".{number}"))));
-    }
-    never.push(web::control_socket(env::var_os(web::RUNTIME_VARIABLE), &config.path));
-    never.extend(env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from));
-    never
-}
-
-/// The environment variables that a module gets, if they are set. `secret` hold PINs.
-pub fn variables<'a>(spec: &'a TokenSpec, secret: &'a [String]) -> impl Iterator<Item = &'a str> {
-    let of_profile = spec.profile.module.environment.iter().map(|variable| &variable.name);
-    let names = of_profile.chain(&spec.environment);
-    names.filter(|name| *name != CREDENTIALS_VARIABLE && !secret.contains(name)).map(String::as_str)
-}
-
 /// What the child of a token may reach beside the system's libraries.
 #[derive(Debug, Default)]
-pub struct Reach {
+pub(super) struct Reach {
     places: Vec<Place>,
     /// What was named and is not reached, and why.
     refused: Vec<String>,
@@ -80,7 +38,7 @@ struct Place {
 
 impl Reach {
     /// Looks at the disk, so before the child is confined.
-    pub fn of(spec: &TokenSpec, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+    pub(super) fn of(spec: &TokenSpec, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let mut reach = Self::default();
         let module = spec.module.canonicalize().unwrap_or_else(|_| spec.module.clone());
         // Libraries of its vendor often lie beside it.
@@ -111,7 +69,7 @@ impl Reach {
     }
 
     fn add(&mut self, path: &Path, write: bool, by: &str, never: &[PathBuf]) {
-        match never.iter().find(|never| sandbox::overlap(path, never)) {
+        match never.iter().find(|never| overlap(path, never)) {
             // A module beside our files is loaded all the same; only its neighbours stay out of reach.
             Some(_) if by == "module" => {}
             Some(never) => {
@@ -123,7 +81,7 @@ impl Reach {
     }
 
     /// The same for the sandbox.
-    pub fn limits<'a>(&'a self, spec: &'a TokenSpec) -> ModuleLimits<'a> {
+    pub(super) fn limits<'a>(&'a self, spec: &'a TokenSpec) -> ModuleLimits<'a> {
         ModuleLimits {
             files: self.places.iter().map(|place| (place.path.as_path(), place.write)).collect(),
             never: &spec.never,
@@ -133,7 +91,7 @@ impl Reach {
     }
 
     /// Tries what was named. After the child was confined, this is what its module will see too.
-    pub fn probe(&mut self) {
+    pub(super) fn probe(&mut self) {
         for place in &self.places {
             // A device could be disturbed by it.
             let metadata = fs::metadata(&place.path);
@@ -155,7 +113,7 @@ impl Reach {
     }
 
     /// What to say beside an error, if it can come from a module that reaches too little. Begins with "; ".
-    pub fn explain(&self, spec: &TokenSpec, error: &TokenError) -> String {
+    pub(super) fn explain(&self, spec: &TokenSpec, error: &TokenError) -> String {
         let may_come_from_it = matches!(error.class(), ErrorClass::Absent | ErrorClass::Broken)
             || matches!(error, TokenError::Module { .. });
         if !may_come_from_it {
@@ -205,7 +163,10 @@ fn setting(line: &str, settings: &[String]) -> Option<(String, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::pkcs11::{profile::Profile, spec::TokenSelector};
+    use crate::config::{
+        CREDENTIALS_VARIABLE,
+        pkcs11::{profile::Profile, spec::TokenSelector},
+    };
 
     fn spec(profile: &str) -> TokenSpec {
         TokenSpec {
@@ -293,7 +254,7 @@ mod tests {
     fn no_pin_and_no_credential_is_passed_on() {
         let mut spec = spec("softhsm2");
         spec.environment = ["A", "PIN", CREDENTIALS_VARIABLE].map(str::to_owned).to_vec();
-        let passed: Vec<_> = variables(&spec, &["PIN".to_owned()]).map(str::to_owned).collect();
+        let passed: Vec<_> = spec.variables(&["PIN".to_owned()]).map(str::to_owned).collect();
         assert_eq!(passed, ["SOFTHSM2_CONF", "A"]);
     }
 }

@@ -1,0 +1,130 @@
+//! A row of `keys`: for which chains a key signs, and as what. Every provider has its keys in such rows.
+
+use super::reader::{Findings, Located, Table, chain_id};
+use highwater_core::consensus::{ChainId, KeyType};
+use std::fmt;
+
+const KEY_ROLES: [(&str, KeyRole); 2] = [("account", KeyRole::Account), ("consensus", KeyRole::Consensus)];
+
+/// What every key says, whichever provider has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// `chain_ids`: chains of this configuration.
+    pub chain_ids: Vec<ChainId>,
+    /// `type` (or `key_type`).
+    pub role: KeyRole,
+    /// Where the key stands in the file.
+    pub line: usize,
+}
+
+impl Key {
+    /// The algorithm that its role implies.
+    pub fn key_type(&self) -> KeyType {
+        self.role.key_type()
+    }
+}
+
+/// What tmkms calls the type of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRole {
+    /// A secp256k1 key. It signs blocks if the chain has no consensus key.
+    Account,
+    /// An Ed25519 key that signs blocks.
+    Consensus,
+}
+
+impl KeyRole {
+    /// The algorithm that the role implies, as in tmkms.
+    pub fn key_type(self) -> KeyType {
+        match self {
+            Self::Account => KeyType::Secp256k1,
+            Self::Consensus => KeyType::Ed25519,
+        }
+    }
+}
+
+/// The word that stands for it in the configuration.
+impl fmt::Display for KeyRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Account => "account",
+            Self::Consensus => "consensus",
+        })
+    }
+}
+
+/// Every chain that a key of any provider names.
+#[derive(Default)]
+pub(super) struct KeyUses {
+    pub(super) list: Vec<KeyUse>,
+    /// Some key's chains could not be read: that a chain has no key cannot be said.
+    pub(super) incomplete: bool,
+}
+
+/// One chain of one key.
+pub(super) struct KeyUse {
+    pub(super) chain: ChainId,
+    /// `None` if it could not be read.
+    pub(super) role: Option<KeyRole>,
+    pub(super) line: usize,
+    pub(super) home: KeyHome,
+}
+
+/// Where a key is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyHome {
+    /// In a place that no other can stand in for.
+    Only,
+    /// On a device, whose section begins on this line. Another device of its kind can have it too.
+    OneOfSeveral { section: usize },
+}
+
+impl KeyUses {
+    /// Reads what every key says, and notes which chains it is for. The role is also given by itself, for what can be said
+    /// of the rest of a key without readable chains.
+    pub(super) fn read(
+        &mut self,
+        table: &mut Table<'_>,
+        home: KeyHome,
+        findings: &mut Findings<'_>,
+    ) -> (Option<KeyRole>, Option<Key>) {
+        let role = read_role(table, findings);
+        let Some(ids) = read_chain_ids(table, findings) else {
+            self.incomplete = true;
+            return (role, None);
+        };
+        for id in &ids {
+            self.list.push(KeyUse { chain: id.value.clone(), role, line: id.line, home });
+        }
+        let chain_ids = ids.into_iter().map(|id| id.value).collect();
+        (role, role.map(|role| Key { chain_ids, role, line: table.line() }))
+    }
+}
+
+/// Softsign calls it `key_type`, the other providers `type`; either name is understood in both.
+fn read_role(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<KeyRole> {
+    match table.get_either(["key_type", "type"], findings) {
+        Some(value) => value.one_of(&KEY_ROLES, findings),
+        None => Some(KeyRole::Consensus),
+    }
+}
+
+fn read_chain_ids(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Vec<Located<ChainId>>> {
+    let value = table.require("chain_ids", "the ids of the chains that the key signs for", findings)?;
+    let entries = value.array(findings)?;
+    if entries.is_empty() {
+        value.caution("it is empty, so the key signs for no chain", findings);
+    }
+    let mut ids: Vec<Located<ChainId>> = Vec::new();
+    let mut complete = true;
+    for entry in entries {
+        match chain_id(entry, findings) {
+            Some(id) if ids.iter().any(|other| other.value == id.value) => {
+                entry.reject(format_args!("it names the chain {} twice: remove one", id.value), findings);
+            }
+            Some(id) => ids.push(id),
+            None => complete = false,
+        }
+    }
+    complete.then_some(ids)
+}

@@ -1,0 +1,87 @@
+//! What two paths have to do with each other.
+
+use std::{
+    fs,
+    path::{Component, Path, PathBuf},
+};
+
+/// Whether one of the paths is, or lies in, the other: what is allowed of the one is allowed of the other.
+pub(crate) fn overlap(a: &Path, b: &Path) -> bool {
+    let (a, b) = (as_far_as_it_exists(a), as_far_as_it_exists(b));
+    a.starts_with(&b) || b.starts_with(&a)
+}
+
+/// The path without links, as far as it exists.
+fn as_far_as_it_exists(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let mut rest = PathBuf::new();
+    for ancestor in absolute.ancestors() {
+        if let Ok(there) = ancestor.canonicalize() {
+            return if rest.as_os_str().is_empty() { there } else { there.join(rest) };
+        }
+        let name = ancestor.file_name().map(Path::new).unwrap_or(Path::new(""));
+        rest = if rest.as_os_str().is_empty() { name.into() } else { name.join(rest) };
+    }
+    absolute
+}
+
+/// Whether both paths lead to one file.
+pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    a == b || real(a) == real(b)
+}
+
+/// The path without `.` and `..`, as far as the text alone can tell.
+pub(super) fn normalised(path: &Path) -> PathBuf {
+    let mut result = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => (),
+            Component::ParentDir => match result.components().next_back() {
+                Some(Component::Normal(_)) => drop(result.pop()),
+                Some(Component::RootDir) => (),
+                _ => result.push(component),
+            },
+            _ => result.push(component),
+        }
+    }
+    result
+}
+
+/// The path without symbolic links. A file that is not there yet is named by its directory.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    if let Ok(file) = fs::canonicalize(path) {
+        return file;
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (fs::canonicalize(directory), path.file_name()) {
+        (Ok(directory), Some(name)) => directory.join(name),
+        _ => normalised(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lose_their_dots() {
+        for (path, expected) in
+            [("./a", "a"), ("a/./b/../c", "a/c"), ("../a", "../a"), ("a/../../b", "../b"), ("/../a", "/a")]
+        {
+            assert_eq!(normalised(Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_that_contain_each_other_overlap_also_through_links_and_where_nothing_is_yet() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir(at("a")).unwrap();
+        std::os::unix::fs::symlink(at("a"), at("link")).unwrap();
+        assert!(
+            overlap(&at("a"), &at("a/b/c")) && overlap(&at("link/b"), &at("a")) && overlap(&at("a/b"), &at("link/b"))
+        );
+        assert!(!overlap(&at("a"), &at("ab")) && !overlap(&at("a/b"), &at("link/c")));
+    }
+}

@@ -1,0 +1,170 @@
+//! `[[validator]]`: a node to dial and serve.
+
+use super::{
+    address::Address,
+    needs::{FileKind, FileReader, Needs},
+    reader::{Findings, Located, Table, Value, chain_id},
+};
+use highwater_core::consensus::{ChainId, HEIGHT_MAX, PeerId};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long a silent node is waited for, unless `timeout` says longer. CometBFT pings every 3.33 s, so a shorter
+/// time would cut links that are well (`privval/signer_listener_endpoint.go`).
+const NODE_TIMEOUT_SECONDS: u16 = 10;
+/// Values of `protocol_version` that tmkms 0.15 knows. They have no effect there either.
+const PROTOCOL_VERSIONS: [&str; 2] = ["v0.34", "v0.38"];
+
+/// A `[[validator]]`: one node to dial and serve.
+#[derive(Clone, Debug)]
+pub struct ValidatorConfig {
+    /// `addr`
+    pub address: NodeAddress,
+    /// `chain_id`: a chain of this configuration.
+    pub chain_id: ChainId,
+    /// `reconnect`: false ends the node's thread at its first lost link.
+    pub reconnect: bool,
+    /// `timeout`: how long a silent or stuck node is waited for. At least 10 s: three of CometBFT's pings.
+    pub timeout: Duration,
+    /// `max_height`: nothing above this height is signed for this node.
+    pub max_height: Option<u64>,
+    /// Where the validator stands in the file.
+    pub line: usize,
+}
+
+/// How to reach a validator node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeAddress {
+    /// `tcp://[peerid@]host:port`
+    Tcp {
+        /// The node's peer id, if pinned.
+        peer_id: Option<PeerId>,
+        /// Host name, IPv4 address, or IPv6 address without brackets.
+        host: String,
+        /// Port, not 0.
+        port: u16,
+        /// `secret_key`: the file with the identity key for SecretConnection.
+        identity_key: PathBuf,
+    },
+    /// `unix:///path`
+    Unix {
+        /// The socket's path.
+        path: PathBuf,
+    },
+}
+
+impl NodeAddress {
+    /// The file with the identity key, where the link proves who the signer is.
+    pub fn identity_key(&self) -> Option<&Path> {
+        match self {
+            Self::Tcp { identity_key, .. } => Some(identity_key),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// What it needs of this machine.
+    pub fn needs(&self) -> Needs {
+        let mut needs = Needs::default();
+        match self {
+            Self::Tcp { host, port, identity_key, .. } => {
+                needs.file(identity_key, "identity key", FileKind::Secret, FileReader::Signer);
+                needs.dial(host, *port);
+            }
+            Self::Unix { .. } => {}
+        }
+        needs
+    }
+}
+
+/// The address as it stands in a log line.
+impl fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => write!(f, "tcp://{host}:{port}"),
+            Self::Unix { path } => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+impl ValidatorConfig {
+    /// Reads a `[[validator]]`. Its chain is also given by itself, for what can be said of a node with a mistake elsewhere.
+    pub(super) fn read(table: &mut Table<'_>, findings: &mut Findings<'_>) -> (Option<Located<ChainId>>, Option<Self>) {
+        let address = node_address(table, findings);
+        let chain = table.require("chain_id", "the id of the [[chain]] that the node belongs to", findings);
+        let chain = chain.and_then(|value| chain_id(value, findings));
+        let reconnect = table.get("reconnect", findings).and_then(|value| value.bool(findings));
+        let timeout = table.get("timeout", findings).and_then(|value| node_timeout(value, findings));
+        let max_height = table.get("max_height", findings).map(|value| max_height(value, findings));
+        if let Some(value) = table.get("protocol_version", findings) {
+            warn_of_protocol_version(value, findings);
+        }
+
+        let chain_id = chain.as_ref().map(|chain| chain.value.clone());
+        let validator = address.zip(chain_id).map(|(address, chain_id)| Self {
+            address,
+            chain_id,
+            reconnect: reconnect.unwrap_or(true),
+            timeout: Duration::from_secs(timeout.unwrap_or(NODE_TIMEOUT_SECONDS).into()),
+            max_height: max_height.flatten(),
+            line: table.line(),
+        });
+        (chain, validator)
+    }
+}
+
+fn node_address(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<NodeAddress> {
+    let secret_key = table.get("secret_key", findings).map(|value| value.path(findings));
+    let value = table.require("addr", "the node's address, for example \"tcp://10.0.0.1:26658\"", findings)?;
+    match Address::parse(value.string(findings)?) {
+        Ok(Address::Tcp { peer_id, host, port }) => {
+            if secret_key.is_none() {
+                let text = "a tcp address needs `secret_key`, the file with the identity key of this signer: make one with \
+                            `highwater init`, for example secrets/kms-identity.key, and name it here";
+                value.reject(text, findings);
+            }
+            Some(NodeAddress::Tcp { peer_id, host, port, identity_key: secret_key.flatten()? })
+        }
+        Ok(Address::Unix { path }) => Some(NodeAddress::Unix { path }),
+        Err(error) => {
+            value.reject(error, findings);
+            None
+        }
+    }
+}
+
+fn node_timeout(value: Value<'_>, findings: &mut Findings<'_>) -> Option<u16> {
+    let seconds = value.u16(findings)?;
+    if seconds < NODE_TIMEOUT_SECONDS {
+        let text = format!(
+            "{seconds} s is raised to {NODE_TIMEOUT_SECONDS} s: a node pings every 3.33 s, and a shorter time would cut \
+             links that are well"
+        );
+        value.caution(text, findings);
+    }
+    Some(seconds.max(NODE_TIMEOUT_SECONDS))
+}
+
+/// A height in a string, as tmkms wants it, or as an integer.
+fn max_height(value: Value<'_>, findings: &mut Findings<'_>) -> Option<u64> {
+    if value.is_integer() {
+        let height = value.u64(findings)?;
+        value.caution(format_args!("tmkms would refuse the integer: write \"{height}\" to go back to it"), findings);
+        return Some(height);
+    }
+    let height = value.string(findings)?.parse().ok().filter(|height| *height <= HEIGHT_MAX);
+    if height.is_none() {
+        value.reject(format_args!("expected a height from 0 to {HEIGHT_MAX} in quotes"), findings);
+    }
+    height
+}
+
+fn warn_of_protocol_version(value: Value<'_>, findings: &mut Findings<'_>) {
+    let version = value.string(findings);
+    if version.is_some_and(|version| !PROTOCOL_VERSIONS.contains(&version)) {
+        value.caution("it has no effect: the node's version is recognised from its messages", findings);
+    }
+}
