@@ -9,10 +9,12 @@
 //! | `helper` | starts a process of ours, and talks to it |
 //! | `names` | looks up host names |
 //! | `hook`, `hooks` | runs a state hook: the program that says at start how far a chain has come |
+//! | `backoff` | waits between one try and the next |
 //! | `environment` | removes secrets from the environment |
 //! | `panic` | what a panic ends |
 //! | `signals` | signals that end no process of ours |
 
+pub mod backoff;
 pub mod environment;
 pub mod helper;
 pub mod hook;

@@ -7,12 +7,14 @@
 
 pub mod failover;
 
-use crate::record::{foreign::ForeignText, histogram::Histogram, quiet::Rate};
+use crate::{
+    process::backoff::Backoff,
+    record::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
+};
 use highwater_core::{
     consensus::{ChainId, PublicKey, Signature},
     signer::{SELF_TEST, SignError},
 };
-use rand_core::{OsRng, RngCore as _};
 use std::{
     io,
     sync::{
@@ -38,6 +40,10 @@ const QUEUE_REQUESTS: usize = 8;
 /// How long an idle session is trusted before a self-test looks whether it still lives; some devices drop one that
 /// is silent for 30 s.
 const IDLE_BEFORE_SELF_TEST: Duration = Duration::from_secs(15);
+
+/// Waits between self-tests of a device that failed.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Failures in a row after which a device is asked nothing but self-tests. One missed deadline is enough.
 const FAILURES_TO_TRIP: u32 = 3;
@@ -182,7 +188,7 @@ impl Device {
             usual: Duration::ZERO,
             pulse: 0,
             failures: 0,
-            waits: 0,
+            waits: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             fatal: false,
             told: Rate::new(30, Duration::from_secs(1)),
             stats: Arc::clone(&stats),
@@ -275,8 +281,8 @@ struct Worker {
     /// The key whose self-test was the last pulse.
     pulse: usize,
     failures: u32,
-    /// How often a self-test was waited for since the device went down.
-    waits: u32,
+    /// Waits between self-tests since the device went down.
+    waits: Backoff,
     fatal: bool,
     /// How often its troubles are told: a node can ask as often as it likes.
     told: Rate,
@@ -296,20 +302,16 @@ impl Worker {
         }
     }
 
-    /// How long to wait for work before a self-test: long for a device that signs; 50 ms to 5 s, with jitter, for one
-    /// that failed; for ever where only an operator can help.
+    /// How long to wait for work before a self-test: long for a device that signs, short for one that failed, for ever
+    /// where only an operator can help.
     fn patience(&mut self) -> Duration {
-        const FIRST_MS: u64 = 50;
-        const LONGEST_MS: u64 = 5000;
         if self.fatal {
             return Duration::MAX;
         }
         if self.failures == 0 && *lock(&self.health) == Health::Up {
             return IDLE_BEFORE_SELF_TEST;
         }
-        let full = LONGEST_MS.min(FIRST_MS << self.waits.min(10));
-        self.waits = self.waits.saturating_add(1);
-        Duration::from_millis(full - u64::from(OsRng.next_u32()) % (full / 2 + 1))
+        self.waits.next_wait_with_jitter()
     }
 
     fn serve(&mut self, job: &Job) {
@@ -412,7 +414,7 @@ impl Worker {
     fn note(&mut self, trouble: Option<&Trouble>) {
         let Some(trouble) = trouble else {
             self.failures = 0;
-            self.waits = 0;
+            self.waits.reset();
             let was = std::mem::replace(&mut *lock(&self.health), Health::Up);
             if was != Health::Up {
                 info!(device = %self.name, "device up");
