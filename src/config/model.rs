@@ -5,7 +5,10 @@ use crate::config::pkcs11::{
     profile::Profile,
     spec::{ObjectSelector, TokenSelector},
 };
-use highwater_core::consensus::{ChainId, KeyType, PublicKey};
+use highwater_core::{
+    consensus::{ChainId, KeyType, PublicKey},
+    hex::Hex,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
     fmt,
@@ -235,7 +238,7 @@ pub struct PeerId(pub [u8; 20]);
 
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}", Hex(&self.0))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
 };
 use highwater_core::{
     consensus::ChainId,
+    hex::Hex,
     watermark::{FileError, Identity, StateFile},
 };
 use rustix::{
@@ -126,8 +127,7 @@ fn name_of(identity: &Identity) -> Vec<u8> {
         .chain_update(b" with ")
         .chain_update(identity.key.to_string())
         .finalize();
-    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("highwater/{hex}").into_bytes()
+    format!("highwater/{}", Hex(&digest[..16])).into_bytes()
 }
 
 /// Who holds a name.

@@ -4,6 +4,7 @@
 //! of them long: whatever comes in here, no signature waits for it.
 
 use super::{metrics, status::Status, telemetry::Telemetry};
+use highwater_core::hex::Hex;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -61,8 +62,7 @@ fn socket_name(configuration: &Path) -> String {
         absolute.parent().map(|directory| directory.canonicalize().unwrap_or_else(|_| directory.to_owned()));
     let path = directory.unwrap_or_default().join(absolute.file_name().unwrap_or_default());
     let digest = Sha256::digest(path.as_os_str().as_bytes());
-    let digits: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("control-{digits}.sock")
+    format!("control-{}.sock", Hex(&digest[..4]))
 }
 
 /// Where the signer listens: in the directory that systemd gave it, else beside its configuration.
