@@ -4,7 +4,7 @@
 #[path = "support/sample.rs"]
 mod sample;
 
-use highwater::{config::{KeyEncoding, pkcs11::{profile::Profile, spec::{AlgorithmSpec, KeySpec, ObjectSelector, TokenSelector, TokenSpec}}}, keyring::{device::Trouble, child::protocol::{SignRequest, encode_answer, write_frame, write_json}, softsign::encoding}, state::foreign::{self, Program}};
+use highwater::{config::{KeyEncoding, pkcs11::{profile::Profile, spec::{AlgorithmSpec, KeySpec, ObjectSelector, TokenSelector, TokenSpec}}}, keyring::{device::Trouble, child::protocol::{SignRequest, encode_answer}, softsign::encoding}, process::frames::{write_frame, write_json}, state::foreign::{self, Program}};
 use highwater_core::{consensus::{Digest, Hrs, Step, Target, Timestamp}, watermark::{BLOCK_BYTES, Mark, Mode, Record, Signed, image}};
 use serde_json::{Value, json};
 use std::{

@@ -6,7 +6,7 @@ use crate::{
     config::{NodeAddress, ValidatorConfig},
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    process::{backoff::Backoff, names::Names},
+    process::{backoff::Backoff, lock::lock, names::Names},
     record::{
         event,
         quiet::Rate,
@@ -220,7 +220,7 @@ impl Stop {
     }
 
     fn state(&self) -> MutexGuard<'_, StopState> {
-        self.state.lock().expect("nobody panics with this lock")
+        lock(&self.state)
     }
 }
 

@@ -10,15 +10,19 @@
 //! | `names` | looks up host names |
 //! | `hook`, `hooks` | runs a state hook: the program that says at start how far a chain has come |
 //! | `backoff` | waits between one try and the next |
+//! | `frames` | how two processes of ours talk |
+//! | `lock` | locks a mutex |
 //! | `environment` | removes secrets from the environment |
 //! | `panic` | what a panic ends |
 //! | `signals` | signals that end no process of ours |
 
 pub mod backoff;
 pub mod environment;
+pub mod frames;
 pub mod helper;
 pub mod hook;
 pub mod hooks;
+pub mod lock;
 pub mod names;
 pub mod panic;
 pub mod sandbox;

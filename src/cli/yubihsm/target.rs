@@ -11,7 +11,6 @@ use crate::{
         device::Trouble,
         yubihsm::{
             access::{Access, read_password},
-            client::is_wrong_password,
             public_keys,
         },
     },
@@ -196,7 +195,7 @@ impl Target {
 
 /// An error with the name of the device in front.
 pub(super) fn device_error(provider: &YubiHsmConfig, trouble: &Trouble) -> CliError {
-    let exit = if is_wrong_password(trouble) { Exit::NoPermission } else { Exit::Io };
+    let exit = if matches!(trouble, Trouble::WrongPassword(_)) { Exit::NoPermission } else { Exit::Io };
     let hint = match trouble {
         Trouble::Late => "; whether it did what it was asked is not known: look with `highwater yubihsm keys list`",
         _ => "",

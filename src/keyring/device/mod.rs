@@ -8,7 +8,7 @@
 pub mod failover;
 
 use crate::{
-    process::backoff::Backoff,
+    process::{backoff::Backoff, lock::lock},
     record::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
 };
 use highwater_core::{
@@ -18,7 +18,7 @@ use highwater_core::{
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
@@ -93,16 +93,23 @@ pub enum Trouble {
     Late,
     /// It gave a clear answer, and would give it again.
     Rejected(ForeignText),
+    /// It was reached and did not accept the password. Trying again does no harm here: the device counts no attempts.
+    WrongPassword(ForeignText),
 }
 
 impl Trouble {
     /// In words that follow the name of the device.
     pub fn text(&self) -> &str {
         match self {
-            Self::Broken(text) | Self::Fatal(text) | Self::Rejected(text) => text,
+            Self::Broken(text) | Self::Fatal(text) | Self::Rejected(text) | Self::WrongPassword(text) => text,
             Self::Busy => "too many requests wait for it",
             Self::Late => "it did not answer in time",
         }
+    }
+
+    /// Whether a new session may help at once.
+    fn is_of_the_session(&self) -> bool {
+        matches!(self, Self::Broken(_) | Self::WrongPassword(_))
     }
 }
 
@@ -328,7 +335,7 @@ impl Worker {
     /// Signs, and once more with a new session if the first try broke the old one.
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         match self.try_sign(key, message, deadline) {
-            Err(broken @ Trouble::Broken(_)) => match self.try_sign(key, message, deadline) {
+            Err(broken) if broken.is_of_the_session() => match self.try_sign(key, message, deadline) {
                 Err(Trouble::Busy) => Err(broken),
                 other => other,
             },
@@ -424,7 +431,7 @@ impl Worker {
         let was_up = *lock(&self.health) == Health::Up;
         let trips = match trouble {
             Trouble::Busy => false,
-            Trouble::Broken(_) => {
+            Trouble::Broken(_) | Trouble::WrongPassword(_) => {
                 self.failures += 1;
                 !was_up || self.failures >= FAILURES_TO_TRIP
             }
@@ -455,10 +462,6 @@ impl Worker {
             Health::Up => "it is closed".into(),
         }
     }
-}
-
-fn lock(health: &Mutex<Health>) -> MutexGuard<'_, Health> {
-    health.lock().expect("nobody panics with this lock")
 }
 
 #[cfg(test)]
