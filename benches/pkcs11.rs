@@ -17,7 +17,7 @@ use highwater::{
     keyring::pkcs11::token::{Key, Pin, Token},
     provision::pkcs11::KeyName,
 };
-use highwater_core::consensus::KeyType;
+use highwater_core::{consensus::KeyType, hex::hex_of};
 use mock_node::{MockNode, Session, prevote};
 use std::{
     env,
@@ -167,7 +167,7 @@ fn write_config(home: &Path, key: &Key) -> PathBuf {
     let pin = home.join("pin");
     fs::write(&pin, PIN).unwrap();
     fs::set_permissions(&pin, fs::Permissions::from_mode(0o600)).unwrap();
-    let public: String = key.public_key().unwrap().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let public = hex_of(&key.public_key().unwrap().to_bytes());
     let text = format!(
         r#"
 [[chain]]

@@ -8,7 +8,7 @@ mod mock_node;
 
 use highwater::{
     config::{self, Config, KeyRole},
-    daemon::{self, Daemon},
+    daemon::{self, chains::Chains, nodes::Nodes},
     inspect,
     keyring::{IdentityKey, Keyring, softsign},
     process::{hooks::Hooks, names::Names},
@@ -39,10 +39,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("node       {}, a mock in this process", node.address());
 
     let keyring = Keyring::open(&config, None, &Names::default(), state::key_in_state_file)?;
-    let claims = daemon::claim(&config)?;
+    let mut claims = daemon::claim(&config)?;
     let findings = inspect::look(&config, &[]);
-    let daemon = Daemon::open(&config, claims, &keyring, (&findings, Hooks::default()), &Names::default())?;
-    let running = daemon.start(|| {}, || {})?;
+    let chains = Chains::open(&config, &mut claims, &keyring, &findings, Hooks::default())?;
+    let running = Nodes::open(&config, &chains, &findings, &Names::default())?.start(|| {})?;
     let mut session = node.accept()?;
     println!("link up    the signer is {}", session.signer().unwrap_or("unknown"));
     let key = consensus_key(&mut session)?;

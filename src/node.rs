@@ -6,7 +6,7 @@ use crate::{
     config::{NodeAddress, ValidatorConfig},
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    process::names::Names,
+    process::{backoff::Backoff, lock::lock, names::Names},
     record::{
         event,
         quiet::Rate,
@@ -19,7 +19,6 @@ use highwater_core::{
     answer::{Unanswerable, answer},
     privval::response,
 };
-use rand_core::{OsRng, RngCore as _};
 use std::{
     convert::Infallible,
     sync::{Arc, Condvar, Mutex, MutexGuard},
@@ -91,7 +90,7 @@ impl Node {
 
     /// Serves the node until told to stop, or until its first lost link if `reconnect = false`.
     pub fn run(&self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut quiet = Quiet::default();
         // A node that takes each call and hangs up is dialled twenty times a second.
         let mut ups = Rate::new(10, Duration::from_secs(10));
@@ -110,7 +109,7 @@ impl Node {
                 warn!(chain = %self.chain.id(), node = %self.name, "not dialling again: reconnect = false");
                 return;
             }
-            if self.stop.sleep(backoff.next()) {
+            if self.stop.sleep(backoff.next_wait_with_jitter()) {
                 return;
             }
         }
@@ -221,32 +220,15 @@ impl Stop {
     }
 
     fn state(&self) -> MutexGuard<'_, StopState> {
-        self.state.lock().expect("nobody panics with this lock")
+        lock(&self.state)
     }
 }
 
-/// How long to wait before dialling again: 50 ms at first, at most 1 s, because a booting node waits three seconds
-/// for its signer and exits without one. Each wait is shortened by up to half, so that signers spread out. It begins
-/// anew once a node has been answered: one that only shakes hands and hangs up is not worth a quick redial.
-#[derive(Default)]
-struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    const FIRST_MS: u64 = 50;
-    const LONGEST_MS: u64 = 1000;
-
-    fn next(&mut self) -> Duration {
-        let full = Self::LONGEST_MS.min(Self::FIRST_MS << self.failures.min(10));
-        self.failures = self.failures.saturating_add(1);
-        Duration::from_millis(full - u64::from(OsRng.next_u32()) % (full / 2 + 1))
-    }
-
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
+/// Waits before dialling again: short, because a booting node waits three seconds for its signer and exits without one,
+/// and with jitter, so that signers spread out. They begin anew once a node has been answered: one that only shakes hands
+/// and hangs up is not worth a quick redial.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Keeps a node that is down from filling the log: a reason is told when it is new, and again every half minute. How
 /// often it came up in between is counted for each reason alone.
@@ -287,19 +269,6 @@ impl Quiet {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_grow_from_50_ms_to_1_s_and_begin_anew_after_a_link() {
-        let mut backoff = Backoff::default();
-        for full in [50, 100, 200, 400, 800, 1000, 1000, 1000] {
-            let wait = u64::try_from(backoff.next().as_millis()).unwrap();
-            assert!((full / 2..=full).contains(&wait), "{wait} of {full}");
-        }
-        backoff.reset();
-        assert!(backoff.next() <= Duration::from_millis(50));
-        backoff.failures = u32::MAX;
-        assert!(backoff.next() <= Duration::from_secs(1));
-    }
 
     #[test]
     fn a_reason_is_told_once_in_half_a_minute_with_its_own_count() {

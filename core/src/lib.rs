@@ -126,6 +126,7 @@ pub mod answer;
 pub mod chain;
 pub mod consensus;
 pub mod disk;
+pub mod hex;
 pub mod privval;
 pub mod signer;
 pub mod watermark;

@@ -2,7 +2,7 @@
 //! written, and a stream that ends early is an error.
 #![no_main]
 
-use highwater::{keyring::{device::Trouble, child::protocol::{BODY_MAX_BYTES, SignRequest, decode_answer, encode_answer, read_frame, read_json, write_frame, write_json}}, config::pkcs11::spec::TokenSpec};
+use highwater::{keyring::{device::Trouble, child::protocol::{SignRequest, decode_answer, encode_answer}}, process::frames::{BODY_MAX_BYTES, read_frame, read_json, write_frame, write_json}, config::pkcs11::spec::TokenSpec};
 use libfuzzer_sys::fuzz_target;
 use std::io;
 

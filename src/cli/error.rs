@@ -2,13 +2,13 @@
 
 use crate::{
     config::ConfigError,
-    daemon::{DaemonError, claim::ClaimError},
+    daemon::{StartError, claim::ClaimError},
+    inspect::Topic,
     keyring::{
         KeyError,
         pkcs11::error::{ErrorClass, TokenError},
     },
     passing,
-    process::sandbox::SandboxError,
     state::{StateError, foreign::MigrationError},
 };
 use highwater_core::{
@@ -75,12 +75,6 @@ impl CliError {
         Self::new(Exit::Usage, message)
     }
 
-    /// A failure of the system at the start, which most often passes: it was busy, or not all there yet.
-    pub fn system(what: &str, error: &io::Error) -> Self {
-        let exit = if disk::may_pass(error) { Exit::Io } else { Exit::NoPermission };
-        Self::new(exit, format!("{what}: {error}"))
-    }
-
     /// A failure of the file system.
     pub fn io(what: &str, error: &io::Error) -> Self {
         let exit = match error.kind() {
@@ -113,19 +107,36 @@ impl From<ConfigError> for CliError {
     }
 }
 
-impl From<DaemonError> for CliError {
-    fn from(error: DaemonError) -> Self {
+impl From<StartError> for CliError {
+    fn from(error: StartError) -> Self {
         let exit = match &error {
-            DaemonError::Claimed { error, .. } => exit_of_claim(error),
-            DaemonError::Dying { .. } | DaemonError::Host(_) | DaemonError::Thread(_) => Exit::Io,
-            DaemonError::Identity(error) if passing::key(error) => Exit::Io,
-            DaemonError::Identity(error) => exit_of_key(error),
-            DaemonError::Locked(_) => Exit::TempFail,
-            DaemonError::NoChain { passes: true, .. } => Exit::Io,
-            DaemonError::NoChain { passes: false, .. } => Exit::Data,
-            DaemonError::Untrusted(_) => Exit::NoPermission,
+            StartError::Audit { error, .. } => exit_of_audit(error),
+            StartError::Claimed { error, .. } => exit_of_claim(error),
+            StartError::Dying { .. } | StartError::Host(_) | StartError::Restart(_) | StartError::Thread(_) => Exit::Io,
+            StartError::HelperEnded(_) => Exit::Software,
+            StartError::Identity(error) if passing::key(error) => Exit::Io,
+            StartError::Identity(error) => exit_of_key(error),
+            StartError::Locked(_) => Exit::TempFail,
+            StartError::NoChain { passes: true, .. } => Exit::Io,
+            StartError::NoChain { passes: false, .. } => Exit::Data,
+            StartError::NodesGone => Exit::Unavailable,
+            StartError::Refused { topic: Topic::Machine, .. } => Exit::Io,
+            StartError::Refused { .. } | StartError::Untrusted(_) => Exit::NoPermission,
+            // The kernel does not come by it while the configuration asks for it.
+            StartError::Sandbox(_) => Exit::Config,
+            StartError::System { error, .. } if disk::may_pass(error) => Exit::Io,
+            StartError::System { .. } => Exit::NoPermission,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+fn exit_of_audit(error: &io::Error) -> Exit {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        io::ErrorKind::AlreadyExists => Exit::CantCreate,
+        _ if disk::may_pass(error) => Exit::Io,
+        _ => Exit::CantCreate,
     }
 }
 
@@ -212,13 +223,6 @@ fn exit_of_io(error: &io::Error) -> Exit {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Exit::NoPermission,
         _ => Exit::Io,
-    }
-}
-
-impl From<SandboxError> for CliError {
-    fn from(error: SandboxError) -> Self {
-        // The kernel does not come by it while the configuration asks for it.
-        Self::new(Exit::Config, error.to_string())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where the signer of a configuration is at home: where its control socket is.
 
+use highwater_core::hex::Hex;
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeSet,
@@ -25,7 +26,7 @@ fn socket_name(configuration: &Path) -> String {
         absolute.parent().map(|directory| directory.canonicalize().unwrap_or_else(|_| directory.to_owned()));
     let path = directory.unwrap_or_default().join(absolute.file_name().unwrap_or_default());
     let digest = Sha256::digest(path.as_os_str().as_bytes());
-    let digits: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let digits = Hex(&digest[..4]);
     format!("control-{digits}.sock")
 }
 

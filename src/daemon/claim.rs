@@ -8,7 +8,16 @@
 //! and its user, so that an operator can end it: a name that somebody else holds may be a second signer, and two signers
 //! are worse than none. A name belongs to a network namespace: signers in two of them do not see each other.
 
-use highwater_core::watermark::Identity;
+use crate::{
+    config::Config,
+    daemon::StartError,
+    state::{self, StateError, Theirs},
+};
+use highwater_core::{
+    consensus::ChainId,
+    hex::Hex,
+    watermark::{FileError, Identity, StateFile},
+};
 use rustix::{
     io::Errno,
     net::{
@@ -17,9 +26,54 @@ use rustix::{
     },
 };
 use sha2::{Digest as _, Sha256};
-use std::{fmt, io, os::fd::OwnedFd, thread, time::Duration};
+use std::{collections::BTreeMap, fmt, io, os::fd::OwnedFd, thread, time::Duration};
 
-/// Held for as long as this lives.
+/// What a signer has to itself before it starts or asks anything: the state files of its chains, and the machine-wide
+/// names of their chains and keys. The names are held for as long as this lives.
+pub struct Claims {
+    states: BTreeMap<ChainId, Result<StateFile, StateError>>,
+    names: Vec<Claim>,
+}
+
+/// Locks the state of every served chain. Fails if another signer is at work on one of them, or with the same chain and
+/// key: the devices, ports and sockets of a working signer must not notice that a second one was started by mistake. And
+/// before anything else that two of them would dispute: only this trouble has this exit code.
+pub fn claim(config: &Config) -> Result<Claims, StartError> {
+    let mut claims = Claims { states: BTreeMap::new(), names: Vec::new() };
+    for chain in config.served_chains() {
+        let state = match state::lock(&chain.watermark(), &Theirs::new(&chain.state_file)) {
+            Err(StateError::File(error @ FileError::Locked { .. })) => return Err(StartError::locked(error)),
+            // Whatever else is wrong with it concerns its own chain, and is reported when that is opened.
+            Err(error) => Err(error),
+            Ok(mut file) => match file.newest() {
+                Ok(record) => {
+                    let identity = record.header.identity();
+                    // A file of another chain closes this one, and is claimed by its own.
+                    if identity.chain == chain.id {
+                        match Claim::take(identity) {
+                            Ok(name) => claims.names.push(name),
+                            Err(error) => return Err(StartError::claimed(&chain.id, error)),
+                        }
+                    }
+                    Ok(file)
+                }
+                // Without a name it does not sign, even if it could be read in a moment.
+                Err(error) => Err(StateError::Store { path: chain.watermark(), error }),
+            },
+        };
+        claims.states.insert(chain.id.clone(), state);
+    }
+    Ok(claims)
+}
+
+impl Claims {
+    /// The state file of that chain, which is opened once.
+    pub(super) fn state(&mut self, chain: &ChainId) -> Result<StateFile, StateError> {
+        self.states.remove(chain).expect("every served chain was claimed, and is opened once")
+    }
+}
+
+/// The machine-wide name of a chain and key, held for as long as this lives.
 #[derive(Debug)]
 pub struct Claim(#[expect(dead_code, reason = "held, never used")] OwnedFd);
 
@@ -73,8 +127,7 @@ fn name_of(identity: &Identity) -> Vec<u8> {
         .chain_update(b" with ")
         .chain_update(identity.key.to_string())
         .finalize();
-    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("highwater/{hex}").into_bytes()
+    format!("highwater/{}", Hex(&digest[..16])).into_bytes()
 }
 
 /// Who holds a name.

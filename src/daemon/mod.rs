@@ -1,468 +1,182 @@
-//! The whole signer: opens every chain, then serves every validator node from a thread of its own.
+//! The whole signer: the order of a start and of an end. [`run`] is that order on one page.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `claim` | state files and machine-wide names: one signer for a chain and key |
+//! | `confinement` | the three steps of the sandbox |
+//! | `doors` | metrics port, control socket, audit file |
+//! | `control` | signals, helper processes, the wait for the end, the end |
+//! | `chains` | opens every chain |
+//! | `waiting` | chains whose state hook has named no height yet |
+//! | `nodes` | opens every validator node, and serves each from a thread of its own |
+//! | `error` | why a signer does not start, or ends |
 
+pub mod chains;
 pub mod claim;
+pub(crate) mod confinement;
+mod control;
+mod doors;
 mod error;
+pub mod nodes;
+mod waiting;
 
-pub use error::DaemonError;
+pub use claim::claim;
+pub use error::StartError;
 
+use self::{
+    chains::Chains,
+    control::{AtWork, Control, ControlEvent},
+    nodes::Nodes,
+};
 use crate::{
-    config::{ChainConfig, Config, KeyConfig, NodeAddress},
-    daemon::claim::Claim,
-    inspect::Findings,
-    keyring::{self, IdentityKey, Keyring, device::Device},
-    node::{Node, Stop},
-    passing,
-    process::{
-        hook::{self, HookError},
-        hooks::{Hook, Hooks},
-        names::Names,
+    config::{self, Config},
+    inspect::{self, Findings},
+    keyring::{self, Keyring},
+    process::{hooks::Hooks, names::Names, sandbox::Sandbox, signals},
+    record::{
+        audit::{Audit, AuditFile},
+        keeper::Keeper,
+        log::{Log, LogFormat},
+        recorder::Recorder,
     },
-    record::{audit::Audit, recorder::Recorder, served::ServedChain},
-    show::telemetry::{NodeView, Telemetry},
-    state::{self, Place, StateError, Theirs},
-};
-use highwater_core::{
-    chain::{Chain, NotReady, state_unusable},
-    consensus::{ChainId, PublicKey},
-    privval::Refusal,
-    signer::{Signer, prove},
-    watermark::{FileError, HostId, Identity, StateFile, Store},
-};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
-use tracing::{error, info, warn};
-
-/// A signer with its chains open and its nodes not yet dialled.
-pub struct Daemon {
-    chains: Vec<Arc<ServedChain>>,
-    nodes: Vec<Node>,
-    waiting: Vec<Waiting>,
-    awaited: Vec<PathBuf>,
-    names: Vec<Claim>,
-}
-
-/// What a signer has to itself before it starts or asks anything: the state files of its chains, and the machine-wide
-/// names of their chains and keys.
-pub struct Claims {
-    states: BTreeMap<ChainId, Result<StateFile, StateError>>,
-    names: Vec<Claim>,
-}
-
-/// Locks the state of every served chain. Fails if another signer is at work on one of them, or with the same chain and
-/// key: the devices, ports and sockets of a working signer must not notice that a second one was started by mistake. And
-/// before anything else that two of them would dispute: only this trouble is told with this exit code.
-pub fn claim(config: &Config) -> Result<Claims, DaemonError> {
-    let mut claims = Claims { states: BTreeMap::new(), names: Vec::new() };
-    for chain in config.served_chains() {
-        let state = match state::lock(&chain.watermark(), &Theirs::new(&chain.state_file)) {
-            Err(StateError::File(error @ FileError::Locked { .. })) => return Err(DaemonError::locked(error)),
-            // Whatever else is wrong with it concerns its own chain, and is told when that is opened.
-            Err(error) => Err(error),
-            Ok(mut file) => match file.newest() {
-                Ok(record) => {
-                    // A file of another chain closes this one, and is claimed by its own.
-                    if record.header.identity().chain == chain.id {
-                        let claimed = |error| DaemonError::claimed(&chain.id, error);
-                        claims.names.push(Claim::take(record.header.identity()).map_err(claimed)?);
-                    }
-                    Ok(file)
-                }
-                // Without a name it does not sign, even if it could be read in a moment.
-                Err(error) => Err(StateError::Store { path: chain.watermark(), error }),
-            },
-        };
-        claims.states.insert(chain.id.clone(), state);
-    }
-    Ok(claims)
-}
-
-impl Claims {
-    fn state(&mut self, chain: &ChainId) -> Result<StateFile, StateError> {
-        self.states.remove(chain).expect("every served chain was claimed, and is opened once")
-    }
-}
-
-/// A chain that waits for its state hook.
-struct Waiting {
-    chain: Arc<ServedChain>,
-    state_file: PathBuf,
-    hook: Hook,
-}
-
-/// A signer at work.
-pub struct Running {
-    stops: Vec<Arc<Stop>>,
-    #[expect(dead_code, reason = "held until the end, never used")]
-    names: Vec<Claim>,
-}
-
-impl Daemon {
-    /// Opens every chain that has a validator node. A chain whose state or key is bad is open for errors only; the
-    /// others sign. One whose hook fails is open for errors until the hook succeeds.
-    pub fn open(
-        config: &Config,
-        mut claims: Claims,
-        keyring: &Keyring,
-        (findings, mut hooks): (&Findings, Hooks),
-        names: &Names,
-    ) -> Result<Self, DaemonError> {
-        let host = HostId::of_this_machine().map_err(DaemonError::Host)?;
-        let mut chains: BTreeMap<ChainId, Arc<ServedChain>> = BTreeMap::new();
-        let (mut reasons, mut passes) = (Vec::new(), false);
-        let (mut waiting, mut awaited) = (Vec::new(), Vec::new());
-        for chain_config in &config.chains {
-            let id = &chain_config.id;
-            // That nobody serves a chain is a finding.
-            if !config.validators.iter().any(|validator| validator.chain_id == *id) {
-                continue;
-            }
-            let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
-            let hook = hooks.take(id);
-            let opened = match findings.closed(id) {
-                Some((why, passes)) => closed_by_look(chain_config, keyring, key, &claims.state(id), (why, passes)),
-                None => open_chain(chain_config, keyring, key, claims.state(id), (host, hook)),
-            };
-            let chain = match opened {
-                Opened::Signs(chain) => Arc::new(ServedChain::new(chain)),
-                Opened::Waits(chain, hook) => {
-                    let chain = Arc::new(ServedChain::new(chain));
-                    let state_file = chain_config.watermark();
-                    waiting.push(Waiting { chain: Arc::clone(&chain), state_file, hook });
-                    chain
-                }
-                Opened::Closed { public_key, why, passes: this_passes, awaits } => {
-                    awaited.extend(awaits);
-                    error!(chain = %id, "this chain signs nothing: {why}");
-                    reasons.push((id.clone(), why.clone()));
-                    passes |= this_passes;
-                    Arc::new(ServedChain::new(Chain::closed(id.clone(), public_key, why)))
-                }
-            };
-            chains.insert(id.clone(), chain);
-        }
-        if reasons.len() == chains.len() {
-            return Err(DaemonError::NoChain { reasons, passes });
-        }
-        let nodes = open_nodes(config, &chains, findings, names, &mut awaited)?;
-        Ok(Self { chains: chains.into_values().collect(), nodes, waiting, awaited, names: claims.names })
-    }
-
-    /// Files without which a chain does not sign or a node is not served, and that may come late. Once one is there, only
-    /// another start can open it: a sealed signer opens nothing new.
-    pub fn awaited(&self) -> &[PathBuf] {
-        &self.awaited
-    }
-
-    /// All that can be seen of it. `devices` are those of its keyring.
-    pub fn telemetry(&self, devices: Vec<Arc<Device>>) -> Telemetry {
-        let view = |node: &Node| NodeView {
-            chain: node.chain().id().clone(),
-            name: node.name().to_owned(),
-            stats: node.stats(),
-        };
-        Telemetry::new(self.chains.clone(), self.nodes.iter().map(view).collect(), devices)
-    }
-
-    /// Says if the audit file has a gap.
-    pub fn look_for_gap(&self, audit: &Audit) {
-        for chain in &self.chains {
-            if let Ok(sequence) = chain.chain().sequence() {
-                audit.look_for_gap(chain.id(), sequence);
-            }
-        }
-    }
-
-    /// Has everything that becomes of requests told by that recorder.
-    pub fn record(&mut self, recorder: &Recorder) {
-        self.nodes.iter_mut().for_each(|node| node.record(recorder));
-    }
-
-    /// Keeps all keys in our memory out of swap and core dumps. Whether they all are.
-    pub fn lock_secrets(&self) -> bool {
-        let chains = self.chains.iter().map(|chain| chain.chain().lock_secrets());
-        // Each is tried, whatever became of the others.
-        chains.chain(self.nodes.iter().map(Node::lock_secrets)).fold(true, |all, locked| all & locked)
-    }
-
-    /// Starts a thread for each node, and for each chain that waits. `on_node_end` is called from the first when that
-    /// node will not be dialled again, `on_hook_end` from the second when its hook can never be run again.
-    pub fn start(
-        self,
-        on_node_end: impl Fn() + Clone + Send + 'static,
-        on_hook_end: impl Fn() + Clone + Send + 'static,
-    ) -> Result<Running, DaemonError> {
-        for waiting in self.waiting {
-            let on_end = on_hook_end.clone();
-            let run = move || {
-                if waiting.run().is_err() {
-                    on_end();
-                }
-            };
-            thread::Builder::new().name("state-hook".into()).spawn(run).map_err(DaemonError::Thread)?;
-        }
-        let mut stops = Vec::new();
-        for node in self.nodes {
-            stops.push(node.stop_handle());
-            let on_end = on_node_end.clone();
-            let run = move || {
-                node.run();
-                on_end();
-            };
-            thread::Builder::new().name("node".into()).spawn(run).map_err(DaemonError::Thread)?;
-        }
-        Ok(Running { stops, names: self.names })
-    }
-}
-
-impl Running {
-    /// How many nodes were started.
-    pub fn node_count(&self) -> usize {
-        self.stops.len()
-    }
-
-    /// Lets every request in hand be answered and begins none after it. Does not wait.
-    pub fn stop(&self) {
-        self.stops.iter().for_each(|stop| stop.stop());
-    }
-}
-
-/// Waits between one run of a hook and the next: a second at first, in the end a minute.
-struct Waits(Duration);
-
-impl Waits {
-    const FIRST: Duration = Duration::from_secs(1);
-    const LONGEST: Duration = Duration::from_secs(60);
-
-    fn next(&mut self) -> Duration {
-        let wait = self.0;
-        self.0 = (wait * 2).min(Self::LONGEST);
-        wait
-    }
-}
-
-impl Waiting {
-    /// Runs the hook again and again until the chain is open, or closed for good. Fails if the hook cannot be run any
-    /// more.
-    fn run(mut self) -> Result<(), HookError> {
-        let mut waits = Waits(Waits::FIRST);
-        loop {
-            thread::sleep(waits.next());
-            let height = match self.hook.height() {
-                Err(gone @ HookError::Gone(_)) => return Err(gone),
-                other => other,
-            };
-            let id = self.chain.id();
-            match self.chain.try_to_open(|store| raise((id, &self.state_file), store, height)) {
-                Ok(()) => {
-                    info!(chain = %id, "chain open");
-                    return Ok(());
-                }
-                Err(NotReady::Yet(why)) => warn!(chain = %id, "{why}"),
-                Err(NotReady::Ever { why, .. }) => {
-                    error!(chain = %id, "this chain signs nothing: {why}");
-                    return Ok(());
-                }
-            }
-        }
-    }
-}
-
-/// Every node whose identity key can be read. One whose key cannot is left out; it must not keep the others from
-/// being served.
-fn open_nodes(
-    config: &Config,
-    chains: &BTreeMap<ChainId, Arc<ServedChain>>,
-    findings: &Findings,
-    names: &Names,
-    awaited: &mut Vec<PathBuf>,
-) -> Result<Vec<Node>, DaemonError> {
-    let mut nodes = Vec::new();
-    let mut unusable = None;
-    for validator in &config.validators {
-        let identity = match &validator.address {
-            NodeAddress::Unix { .. } => None,
-            NodeAddress::Tcp { identity_key, .. } => match open_identity(identity_key, findings) {
-                Ok(key) => Some(Arc::new(key)),
-                Err(why) => {
-                    error!(chain = %validator.chain_id, node = %validator.address, "not serving this node: {why}");
-                    if let DaemonError::Identity(error) = &why {
-                        awaited.extend(passing::awaited_key(error));
-                    }
-                    unusable = Some(why);
-                    continue;
-                }
-            },
-        };
-        let chain = chains.get(&validator.chain_id).expect("every validator has its chain");
-        nodes.push(Node::new(validator.clone(), identity, Arc::clone(chain), names.clone()));
-    }
-    match unusable {
-        Some(why) if nodes.is_empty() => Err(why),
-        _ => Ok(nodes),
-    }
-}
-
-fn open_identity(path: &Path, findings: &Findings) -> Result<IdentityKey, DaemonError> {
-    let key = IdentityKey::load(path).map_err(DaemonError::Identity)?;
-    match findings.unfit_identity(path) {
-        Some(why) => Err(DaemonError::Untrusted(why)),
-        None => Ok(key),
-    }
-}
-
-/// A chain that stays closed for what was found before anything was opened. Its public key is told all the same, if it can
-/// be had.
-fn closed_by_look(
-    config: &ChainConfig,
-    keyring: &Keyring,
-    key: KeyConfig<'_>,
-    state: &Result<StateFile, StateError>,
-    (why, passes): (Refusal, bool),
-) -> Opened {
-    let signer = keyring.signer(config, key);
-    let awaits = match (&signer, state) {
-        _ if !passes => None,
-        (Err(error), _) => passing::awaited_key(error),
-        (Ok(_), Err(error)) => passing::awaited_state(error),
-        (Ok(_), Ok(_)) => None,
-    };
-    Opened::Closed { public_key: signer.ok().map(|signer| signer.public_key()), why, passes, awaits }
-}
-
-/// A chain that was opened, or why it was not.
-enum Opened {
-    Signs(Chain),
-    Waits(Chain, Hook),
-    Closed {
-        public_key: Option<PublicKey>,
-        why: Refusal,
-        /// Whether a later start may find it well, with nobody doing anything.
-        passes: bool,
-        /// The file that may come late.
-        awaits: Option<PathBuf>,
+    show::{
+        systemd::{self, Systemd},
+        telemetry::Telemetry,
+        web::Web,
     },
+    state,
+};
+use std::sync::Arc;
+use tracing::{info, warn};
+
+/// How the log of a signer looks.
+pub(crate) struct Options {
+    pub(crate) format: LogFormat,
+    /// Whether connection attempts and pings are logged too.
+    pub(crate) verbose: bool,
 }
 
-/// Opens a chain, in the state file that was locked for it.
-fn open_chain(
-    config: &ChainConfig,
-    keyring: &Keyring,
-    key: KeyConfig<'_>,
-    state: Result<StateFile, StateError>,
-    (host, hook): (HostId, Option<Hook>),
-) -> Opened {
-    let id = || config.id.clone();
-    let signer = match open_key(keyring, config, key) {
-        Ok(signer) => signer,
-        Err((why, passes, awaits)) => {
-            return Opened::Closed { public_key: None, why: Refusal::KeyUnavailable(why), passes, awaits };
-        }
-    };
-    let public_key = signer.public_key();
-    let identity = Identity { chain: id(), key: public_key };
-    let path = config.watermark();
-    let place = Place { path: path.clone(), theirs: Theirs::new(&config.state_file), identity, host };
-    let closed = |error: StateError| {
-        let (passes, awaits) = (passing::state(&error), passing::awaited_state(&error));
-        Opened::Closed { public_key: Some(public_key), why: Refusal::StateUnusable(error.to_string()), passes, awaits }
-    };
-    let mut store = match state.and_then(|file| place.open(file)) {
-        Ok(store) => store,
-        Err(why) => return closed(why),
-    };
-    let waits = match hook {
-        None => None,
-        Some(mut hook) => match ask_hook(config, &mut hook, &mut store) {
-            Ok(()) => None,
-            Err(NotReady::Yet(why)) => Some((why, hook)),
-            Err(NotReady::Ever { why, passes }) => {
-                return Opened::Closed { public_key: Some(public_key), why, passes, awaits: None };
-            }
-        },
-    };
-    let mark = store.mark().hrs;
-    let chain = Chain::open(id(), signer, store, &path, config.allow_raw_bytes);
-    let Some((why, hook)) = waits else {
-        info!(
-            chain = %config.id,
-            key = keyring::format::show(&config.key_format, &public_key, key.role()),
-            state = %path.display(),
-            %mark,
-            "chain open"
-        );
-        return Opened::Signs(chain);
-    };
-    error!(chain = %config.id, "this chain signs nothing yet: {why}");
-    Opened::Waits(chain.waiting(why), hook)
-}
+/// Signs until a signal ends it, or until nothing is left to do. `warnings` are those of the configuration.
+pub(crate) fn run(mut config: Config, warnings: &[config::Finding], options: &Options) -> Result<(), StartError> {
+    // Before there is any other process: it would inherit what this one ignores.
+    signals::outlive();
+    // Before anything else that two signers would dispute. Held until the end.
+    let mut claims = claim(&config)?;
+    // What concerns the whole signer ends the start here, before anything is started.
+    let mut findings = look(&config, warnings)?;
 
-/// What an error says besides is whether a later start may find the key usable, and which file may come late.
-fn open_key(
-    keyring: &Keyring,
-    config: &ChainConfig,
-    key: KeyConfig<'_>,
-) -> Result<Box<dyn Signer>, (String, bool, Option<PathBuf>)> {
-    let signer = keyring
-        .signer(config, key)
-        .map_err(|error| (error.to_string(), passing::key(&error), passing::awaited_key(&error)))?;
-    if !key.provider.is_device() {
-        // A device proves itself on its own thread, whenever it is there.
-        prove(signer.as_ref()).map_err(|why| (why, false, None))?;
+    // Before the helpers, so that they make no core dumps either.
+    let mut sandbox = Sandbox::begin(&config)?;
+    // Programs are started before the sandbox closes: the confined process starts none. And before there are threads,
+    // sockets and secrets, which they would inherit.
+    // First of them passwords leave the environment and the descriptors, which whatever is started would inherit.
+    keyring::take_secrets(&mut config).map_err(StartError::system("cannot take passwords out of the environment"))?;
+    let spawner =
+        keyring::start_spawner(&config).map_err(StartError::system("cannot start the process that starts children"))?;
+    let names =
+        Names::start(&config).map_err(StartError::system("cannot start a process that resolves a host name"))?;
+    let keeper =
+        Keeper::start(&config).map_err(StartError::system("cannot start the process that makes audit files"))?;
+    // The hook of a chain that stays closed is not run: it may be somebody else's program.
+    let hooks = Hooks::start(&config, |chain| findings.closed(chain).is_none())
+        .map_err(StartError::system("cannot start a process that runs a state hook"))?;
+    // What listens, opens or connects comes before the sandbox closes too.
+    let control = Control::start()?;
+    let metrics_port = doors::bind_metrics(&control, &config);
+    let audit_file = doors::open_audit(&config, keeper, findings.take_evidence())?;
+    let systemd = Systemd::connect().map_err(StartError::system("cannot reach systemd at $NOTIFY_SOCKET"))?;
+    // Before the first thread: Landlock does not reach one that is there. And before any device or key.
+    sandbox.close(&config)?;
+
+    // The log is the first thread, so that it has all lines from here on.
+    let log = Log::start(options.format, options.verbose);
+    info!(version = env!("CARGO_PKG_VERSION"), config = %config.path.display(), "highwater starts");
+    findings.warnings().for_each(|warning| warn!("{warning}"));
+    if let (Some(address), Ok(Some(_))) = (config.highwater.metrics, &metrics_port) {
+        info!(%address, "metrics at http://{address}/metrics");
     }
-    Ok(signer)
-}
-
-/// Has the hook raise the mark before the first request. Without a height the chain waits for one, or goes on as
-/// configured.
-fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store) -> Result<(), NotReady> {
-    let fail_closed = config.state_hook.as_ref().is_none_or(|hook| hook.fail_closed);
-    match raise((&config.id, &config.state_file), store, hook.height()) {
-        Err(NotReady::Yet(why)) if !fail_closed => {
-            warn!(chain = %config.id, "going on without the state hook: {why}");
-            Ok(())
-        }
-        other => other,
+    // The signer does not outlive a process that it needs.
+    let cannot_watch = "cannot watch a process that was started";
+    if let Some(spawner) = &spawner {
+        let ended = control.sends(ControlEvent::HelperEnded("starts the children of HSMs"));
+        spawner.watch(ended).map_err(StartError::system(cannot_watch))?;
     }
-}
+    let ended = control.sends(ControlEvent::HelperEnded("resolves a host name"));
+    names.watch(ended).map_err(StartError::system(cannot_watch))?;
 
-/// Raises the mark to the height that a hook has named, if that is above it.
-fn raise(
-    (id, state_file): (&ChainId, &Path),
-    store: &mut Store,
-    height: Result<u64, HookError>,
-) -> Result<(), NotReady> {
-    let raised = height.and_then(|height| hook::raised(height, store.mark())).map_err(|error| {
-        NotReady::Yet(Refusal::NotYet(format!(
-            "{error}. It is run again, at least every minute, until it names a height; without `fail_closed` the chain \
-             would sign without it"
-        )))
+    // Devices before chains, whose keys they hold; chains before nodes, which they are served to.
+    let keyring = Keyring::open(&config, spawner.as_ref(), &names, state::key_in_state_file)
+        .map_err(StartError::system("cannot start a thread for a device"))?;
+    let chains = Chains::open(&config, &mut claims, &keyring, &findings, hooks)?;
+    let mut nodes = Nodes::open(&config, &chains, &findings, &names)?;
+    // The recorder before the first request, which it logs; the audit file before the recorder, which writes to it.
+    let audit = audit_file
+        .map(AuditFile::start)
+        .transpose()
+        .map_err(StartError::system("cannot start a thread for the audit file"))?;
+    if let Some(audit) = &audit {
+        chains.look_for_gaps(audit);
+    }
+    let recorder = Recorder::start(audit.clone())
+        .map_err(StartError::system("cannot start the thread that tells what was signed"))?;
+    nodes.report_to(&recorder);
+    let mut telemetry = Telemetry::new(chains.all().cloned().collect(), nodes.views(), keyring.devices());
+    telemetry.dropped_lines = Some(log.dropped());
+    telemetry.recorder = Some(recorder.clone());
+    telemetry.audit = audit.clone();
+    // The last door: a sealed signer makes no socket.
+    let control_socket = doors::bind_control_socket(&control, &config);
+
+    // After every key was read, because they are locked into memory here, and before the first node is dialled: what a
+    // node sends reaches a sealed process.
+    let report = confinement::seal(sandbox, &config, || {
+        let (consensus, identity) = (chains.lock_secrets(), nodes.lock_secrets());
+        consensus && identity
     })?;
-    match raised {
-        None => info!(chain = %id, mark = %store.mark().hrs, "the state hook is not above the mark"),
-        Some(mark) => {
-            let raised = store.advance(mark).map_err(|error| NotReady::Ever {
-                why: state_unusable(state_file, &error),
-                passes: error.may_pass(),
-            })?;
-            info!(chain = %id, mark = %raised.spend().hrs, "the state hook raised the mark");
-        }
+    let mut late_warnings = report.warnings();
+    let metrics_port = metrics_port.unwrap_or_else(|why| {
+        late_warnings.push(why);
+        None
+    });
+    late_warnings.iter().for_each(|warning| warn!("{warning}"));
+    telemetry.sandbox = report.features().collect();
+    telemetry.warnings = findings.warnings().chain(late_warnings).collect();
+
+    // Complete, and shown before the first node is dialled.
+    let telemetry = Arc::new(telemetry);
+    let web = Web::new(Arc::clone(&telemetry));
+    if let Some(listener) = metrics_port {
+        control.spawn(web.clone().serve_metrics(listener));
     }
-    Ok(())
+    if let Some(socket) = control_socket {
+        control.spawn(web.serve_control(socket));
+    }
+    let awaited = [chains.awaited(), nodes.awaited()].concat();
+    chains.start_waiting(control.sends(ControlEvent::HelperEnded("runs a state hook")))?;
+    let running = nodes.start(control.sends(ControlEvent::NodeEnded))?;
+    // After the nodes' threads: what depends on this service may rely on them.
+    if let Some(systemd) = &systemd {
+        systemd.ready(&telemetry);
+        control.spawn(systemd::keep_telling(Arc::clone(systemd), Arc::clone(&telemetry)));
+    }
+
+    let mut at_work = AtWork::new(control, running, systemd, telemetry, awaited, &log);
+    let end = at_work.wait();
+    // Nodes that are all gone have nothing in hand.
+    if !matches!(end, Err(StartError::NodesGone)) {
+        at_work.drain();
+    }
+    // After the last answer, and before the process ends: what has been answered is in the log and in the audit file.
+    recorder.finish();
+    audit.iter().for_each(Audit::finish);
+    end
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_waits_between_runs_of_a_hook_grow_to_a_minute() {
-        let mut waits = Waits(Waits::FIRST);
-        let seconds: Vec<_> = (0..9).map(|_| waits.next().as_secs()).collect();
-        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+/// The look that `check` prints.
+fn look(config: &Config, warnings: &[config::Finding]) -> Result<Findings, StartError> {
+    let findings = inspect::look(config, warnings);
+    match findings.refusal() {
+        Some((topic, why)) => Err(StartError::Refused { topic, why }),
+        None => Ok(findings),
     }
 }

@@ -1,6 +1,7 @@
 //! A second process of this program, started before there are threads, sockets and secrets, for what the confined
 //! signer must not do itself.
 
+use super::lock::lock;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -37,12 +38,12 @@ impl Helper {
 
     /// The socket to it.
     pub fn control(&self) -> MutexGuard<'_, UnixStream> {
-        self.control.lock().expect("nobody panics with this lock")
+        lock(&self.control)
     }
 
     /// Calls `on_end` from another thread when it has ended.
     pub fn watch(&self, on_end: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let Some(mut process) = self.process.lock().expect("nobody panics with this lock").take() else {
+        let Some(mut process) = lock(&self.process).take() else {
             return Ok(());
         };
         let wait = move || {
@@ -57,7 +58,7 @@ impl Drop for Helper {
     fn drop(&mut self) {
         // It ends by itself at the end of its control stream; this only makes sure.
         let _ = self.control().shutdown(Shutdown::Both);
-        if let Some(process) = self.process.get_mut().expect("nobody panics with this lock") {
+        if let Some(process) = &mut *lock(&self.process) {
             let _ = process.wait();
         }
     }

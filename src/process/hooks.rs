@@ -2,27 +2,21 @@
 //!
 //! The confined signer starts no program, and a hook whose node is not up yet has to be started again. So each hook has
 //! a process that was started before the signer confined itself, that can run this one command and nothing else, and
-//! that ends as soon as the hook has named a height. The signer sends it an empty line and gets back a line; the
-//! command itself it never names.
+//! that ends as soon as the hook has named a height. The signer sends it a question without words and gets back a
+//! height; the command itself it never names.
 
 use crate::{
     config::{Config, HookConfig},
     process::{
+        frames::{self, read_json, read_short_json, write_json},
         helper::{self, Helper},
         hook::{self, HookError},
-        names::{read_line, write_line},
     },
 };
 use highwater_core::consensus::ChainId;
 use rustix::process::{Signal, getpgrp, getpid, kill_process_group};
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    io::{self, BufRead as _, BufReader, Write as _},
-    sync::mpsc::channel,
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, sync::mpsc::channel, thread, time::Duration};
 
 /// The hidden command that becomes the process of a hook.
 pub const HOOK_COMMAND: &str = "state-hook";
@@ -66,7 +60,7 @@ impl Hook {
     fn start(config: &HookConfig) -> io::Result<Self> {
         let helper = Helper::start(HOOK_COMMAND)?;
         let task = Task { command: config.command.clone(), timeout: config.timeout };
-        write_line(&mut helper.control(), &task)?;
+        write_json(&mut *helper.control(), &task)?;
         helper.control().set_read_timeout(Some(config.timeout + GRACE))?;
         let mut hook = Self { helper, asked: false };
         hook.ask()?;
@@ -76,7 +70,7 @@ impl Hook {
     /// Has the hook run, unless it does already.
     fn ask(&mut self) -> io::Result<()> {
         if !self.asked {
-            self.helper.control().write_all(b"\n")?;
+            frames::ask(&mut *self.helper.control())?;
             self.asked = true;
         }
         Ok(())
@@ -85,8 +79,7 @@ impl Hook {
     /// The height that the hook names.
     pub fn height(&mut self) -> Result<u64, HookError> {
         self.ask().map_err(HookError::Gone)?;
-        // One line, and nothing follows it before the next question.
-        let answer: Result<u64, String> = match read_line(&mut BufReader::new(&*self.helper.control())) {
+        let answer: Result<u64, String> = match read_short_json(&mut *self.helper.control()) {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 return Err(HookError::Told("the state hook does not end".into()));
             }
@@ -97,25 +90,23 @@ impl Hook {
     }
 }
 
-/// The program of the hidden command `state-hook`: for each empty line on its control stream it runs the hook. Ends with
+/// The program of the hidden command `state-hook`: for each question on its control stream it runs the hook. Ends with
 /// the stream, and so does a hook that still runs.
 pub fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
-    let mut questions = BufReader::new(control.try_clone()?);
-    let Task { command, timeout } = read_line(&mut questions)?;
+    let mut questions = control.try_clone()?;
+    let Task { command, timeout } = read_json(&mut questions)?;
     let config = HookConfig { command, timeout, fail_closed: true };
     let (ask, asked) = channel();
     thread::Builder::new().name("hook".into()).spawn(move || {
         for () in asked {
             let answer = hook::ask(&config).map_err(|error| error.to_string());
-            if write_line(&mut control, &answer).is_err() {
+            if write_json(&mut control, &answer).is_err() {
                 return;
             }
         }
     })?;
-    let mut question = String::new();
-    while questions.read_line(&mut question)? > 0 {
-        question.clear();
+    while frames::is_asked(&mut questions)? {
         if ask.send(()).is_err() {
             break;
         }

@@ -10,14 +10,20 @@
 //! | `names` | looks up host names |
 //! | `hook`, `hooks` | runs a state hook: the program that says at start how far a chain has come |
 //! | `environment`, `descriptors` | keep secrets of the environment and of descriptors from what is started |
+//! | `backoff` | waits between one try and the next |
+//! | `frames` | how two processes of ours talk |
+//! | `lock` | locks a mutex |
 //! | `panic` | what a panic ends |
 //! | `signals` | signals that end no process of ours |
 
+pub mod backoff;
 pub mod descriptors;
 pub mod environment;
+pub mod frames;
 pub mod helper;
 pub mod hook;
 pub mod hooks;
+pub mod lock;
 pub mod names;
 pub mod panic;
 pub mod sandbox;

@@ -5,15 +5,16 @@
 //! that can look up this one name and nothing else. A configuration of addresses alone has none.
 
 use super::{
+    frames::{self, read_json, read_short_json, write_json},
     helper::{self, Helper, own_program},
+    lock::lock,
     sandbox::{self, Switches},
 };
 use crate::config::Config;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _},
     os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::Path,
@@ -35,8 +36,6 @@ const DNS_PORT: u16 = 53;
 
 /// How long a caller waits for an answer; longer than one try of a name server. A later answer serves the next caller.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest line of either side.
-const LINE_MAX_BYTES: u64 = 64 * 1024;
 
 /// The names of a configuration. By default there are none, and each name is looked up by this process itself.
 #[derive(Clone, Default)]
@@ -76,7 +75,7 @@ impl Names {
         let switches = Switches::of(config);
         let start = |name: String| {
             let helper = Helper::start(RESOLVER_COMMAND)?;
-            write_line(&mut helper.control(), &Task { name: name.clone(), switches, udp: false })?;
+            write_json(&mut *helper.control(), &Task { name: name.clone(), switches, udp: false })?;
             helper.control().set_read_timeout(Some(PATIENCE))?;
             Ok((name, Mutex::new(Name { helper, asked: false, told: false })))
         };
@@ -104,11 +103,10 @@ impl Name {
     fn ask(&mut self, host: &str) -> io::Result<Vec<IpAddr>> {
         let mut control = self.helper.control();
         if !self.asked {
-            control.write_all(b"\n")?;
+            frames::ask(&mut *control)?;
             self.asked = true;
         }
-        // The answer is one line, and nothing follows it before the next question.
-        let answer: Answer = match read_line(&mut BufReader::new(&*control)) {
+        let answer: Answer = match read_short_json(&mut *control) {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answers in time"));
             }
@@ -126,24 +124,17 @@ impl Name {
     }
 }
 
-fn lock(name: &Mutex<Name>) -> std::sync::MutexGuard<'_, Name> {
-    name.lock().expect("nobody panics with this lock")
-}
-
-/// The program of the hidden command `name-resolver`: each empty line on its control stream is answered with the
+/// The program of the hidden command `name-resolver`: each question on its control stream is answered with the
 /// addresses of its name. Ends with the stream.
 ///
 /// It reads nothing from the network itself. That does a process of its own, which reads no file but those that are there
 /// when it is confined: it is replaced when one of them has been, and when it could not answer.
 pub fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
-    let mut questions = BufReader::new(control.try_clone()?);
-    let Task { name, switches, .. } = read_line(&mut questions)?;
+    let Task { name, switches, .. } = read_json(&mut control)?;
     sandbox::confine_name_keeper(switches).map_err(io::Error::other)?;
     let mut worker: Option<Worker> = None;
-    let mut question = String::new();
-    while questions.read_line(&mut question)? > 0 {
-        question.clear();
+    while frames::is_asked(&mut control)? {
         let kept = worker.take().filter(|worker| worker.files == files_now());
         let mut at_work = match kept {
             Some(worker) => worker,
@@ -152,7 +143,7 @@ pub fn run() -> io::Result<()> {
         let addresses = at_work.ask();
         let answer = Answer { udp: at_work.udp, addresses };
         worker = answer.addresses.is_ok().then_some(at_work);
-        write_line(&mut control, &answer)?;
+        write_json(&mut control, &answer)?;
     }
     Ok(())
 }
@@ -160,15 +151,12 @@ pub fn run() -> io::Result<()> {
 /// The program of the hidden command `name-lookup`, which looks up what `name-resolver` is asked for.
 pub fn run_lookup() -> io::Result<()> {
     let mut control = helper::standard_input()?;
-    let mut questions = BufReader::new(control.try_clone()?);
-    let Task { name, switches, udp } = read_line(&mut questions)?;
+    let Task { name, switches, udp } = read_json(&mut control)?;
     sandbox::confine_resolver(switches, udp).map_err(io::Error::other)?;
-    let mut question = String::new();
-    while questions.read_line(&mut question)? > 0 {
-        question.clear();
+    while frames::is_asked(&mut control)? {
         let addresses = (name.as_str(), 0).to_socket_addrs().map_err(|error| error.to_string());
         let addresses: Found = addresses.map(|found| found.map(|address| address.ip()).collect());
-        write_line(&mut control, &addresses)?;
+        write_json(&mut control, &addresses)?;
     }
     Ok(())
 }
@@ -195,12 +183,12 @@ impl Worker {
         let process = command.stderr(Stdio::inherit()).spawn()?;
         let worker = Self { process, udp, files, control: control.try_clone()? };
         // One that has ended already is told by the question to it.
-        let _ = write_line(&mut control, &Task { name: name.into(), switches, udp });
+        let _ = write_json(&mut control, &Task { name: name.into(), switches, udp });
         Ok(worker)
     }
 
     fn ask(&mut self) -> Found {
-        let asked = self.control.write_all(b"\n").and_then(|()| read_line(&mut BufReader::new(&self.control)));
+        let asked = frames::ask(&mut self.control).and_then(|()| read_short_json(&mut self.control));
         asked.unwrap_or_else(|error| Err(format!("the process that looks it up has failed: {error}")))
     }
 }
@@ -234,20 +222,6 @@ fn name_servers(text: &str) -> Vec<IpAddr> {
     let server = |line: &str| line.strip_prefix("nameserver")?.split_whitespace().next()?.parse().ok();
     let servers: Vec<_> = text.lines().filter_map(server).collect();
     if servers.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { servers }
-}
-
-pub(super) fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    stream.write_all(&line)
-}
-
-pub(super) fn read_line<T: DeserializeOwned>(stream: &mut impl io::BufRead) -> io::Result<T> {
-    let mut line = String::new();
-    match stream.take(LINE_MAX_BYTES).read_line(&mut line)? {
-        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the process at the other end has ended")),
-        _ => Ok(serde_json::from_str(&line)?),
-    }
 }
 
 #[cfg(test)]
@@ -296,12 +270,5 @@ keys = [{ chain_ids = ["a-1"], key = 1 }]
     fn an_address_needs_no_process_and_no_lookup() {
         let found = Names::default().resolve("::1", 7).unwrap();
         assert_eq!(found, ["[::1]:7".parse().unwrap()]);
-    }
-
-    #[test]
-    fn a_line_that_has_no_end_is_cut_off() {
-        let endless = vec![b'1'; 2 * 64 * 1024];
-        assert!(read_line::<Vec<IpAddr>>(&mut endless.as_slice()).is_err());
-        assert!(read_line::<Vec<IpAddr>>(&mut &b""[..]).is_err());
     }
 }

@@ -7,6 +7,7 @@
 use crate::{
     config::{AuditLimits, Config},
     process::{
+        frames::{read_json, read_short_json, write_json},
         helper::{self, Helper, receive_descriptor, send_descriptor},
         sandbox::{self, Switches},
     },
@@ -15,7 +16,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::{fs::OpenOptionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     time::Duration,
@@ -25,8 +26,6 @@ use std::{
 pub const KEEPER_COMMAND: &str = "audit-keeper";
 /// How long a new file may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest line that the keeper is told or answers.
-const LINE_MAX_BYTES: u64 = 64 * 1024;
 
 /// What the keeper is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +67,7 @@ impl Keeper {
         let AuditLimits { keep, .. } = config.highwater.audit_limits;
         let task = Task { files: Files { path: path.clone(), keep }, switches: Switches::of(config) };
         let helper = Helper::start(KEEPER_COMMAND)?;
-        let mut line = serde_json::to_vec(&task)?;
-        line.push(b'\n');
-        helper.control().write_all(&line)?;
+        write_json(&mut *helper.control(), &task)?;
         helper.control().set_read_timeout(Some(PATIENCE))?;
         helper.control().set_write_timeout(Some(PATIENCE))?;
         Ok(Some(Self::Process(helper)))
@@ -110,23 +107,15 @@ fn ask(mut control: &UnixStream, order: Order) -> io::Result<File> {
     if let Some(file) = receive_descriptor(control)? {
         return Ok(file.into());
     }
-    let mut why = String::new();
-    BufReader::new(control.take(LINE_MAX_BYTES)).read_line(&mut why)?;
-    Err(io::Error::other(serde_json::from_str::<String>(&why)?))
+    Err(io::Error::other(read_short_json::<String>(&mut control)?))
 }
 
 /// The program of the hidden command `audit-keeper`: its control stream is standard input. Ends with the stream.
 pub fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
-    let mut line = Vec::new();
-    // By the byte: an order that follows is no part of it.
-    let mut byte = [0];
-    while byte != *b"\n" {
-        control.read_exact(&mut byte)?;
-        line.push(byte[0]);
-    }
-    let Task { files, switches } = serde_json::from_slice(&line)?;
+    let Task { files, switches } = read_json(&mut control)?;
     sandbox::confine_audit_keeper(switches, &files.path).map_err(io::Error::other)?;
+    let mut byte = [0];
     while control.read(&mut byte)? > 0 {
         let order = match byte[0] {
             REOPEN => Order::Reopen,
@@ -136,10 +125,8 @@ pub fn run() -> io::Result<()> {
         match files.follow(order) {
             Ok(file) => send_descriptor(&control, &file)?,
             Err(why) => {
-                let mut answer = vec![helper::REFUSED];
-                serde_json::to_writer(&mut answer, &why.to_string())?;
-                answer.push(b'\n');
-                control.write_all(&answer)?;
+                control.write_all(&[helper::REFUSED])?;
+                write_json(&mut control, &why.to_string())?;
             }
         }
     }

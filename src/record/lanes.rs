@@ -3,6 +3,7 @@
 //! Putting something in never waits for whoever takes it out, so a lane can fill up. What floods one chain then costs
 //! the others nothing, and refusals cost no signature its line. Whatever does not fit is counted in its lane.
 
+use crate::process::lock::lock;
 use highwater_core::consensus::ChainId;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -126,7 +127,7 @@ impl<T> Lane<T> {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
-        self.waiting.lock().expect("nobody panics with this lock")
+        lock(&self.waiting)
     }
 }
 
@@ -204,11 +205,11 @@ impl<T> Lanes<T> {
     }
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<ChainId, Arc<Lane<T>>>> {
-        self.0.lanes.lock().expect("nobody panics with this lock")
+        lock(&self.0.lanes)
     }
 
     fn flushes(&self) -> MutexGuard<'_, Vec<SyncSender<()>>> {
-        self.0.flushes.lock().expect("nobody panics with this lock")
+        lock(&self.0.flushes)
     }
 }
 

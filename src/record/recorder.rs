@@ -10,6 +10,7 @@ use super::{
     lanes::{Kind, Lane, Lanes, Lost, Room, answer},
     quiet::Quiet,
 };
+use crate::process::lock::lock;
 use highwater_core::{
     answer::{Event, Outcome},
     consensus::ChainId,
@@ -87,7 +88,7 @@ impl Tape {
     }
 
     fn quiet(&self) -> MutexGuard<'_, Quiet> {
-        self.quiet.lock().expect("nobody panics with this lock")
+        lock(&self.quiet)
     }
 }
 
@@ -120,7 +121,7 @@ impl Recorder {
 
     /// Every node's, for what they did not have told.
     pub fn tapes(&self) -> MutexGuard<'_, Vec<Arc<Tape>>> {
-        self.tapes.lock().expect("nobody panics with this lock")
+        lock(&self.tapes)
     }
 
     /// Waits until all events have been told, but not for long.

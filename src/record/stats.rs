@@ -4,6 +4,7 @@
 //! own node or chain shares with a reader. Nothing here is ever waited for on the way to a signature.
 
 use super::histogram::Histogram;
+use crate::process::lock::lock;
 use highwater_core::{
     answer::{Event, Outcome},
     consensus::{Hrs, Step},
@@ -167,7 +168,7 @@ impl NodeStats {
 
     /// What a person wants to read.
     pub fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().expect("nobody panics with this lock")
+        lock(&self.told)
     }
 }
 
@@ -243,7 +244,7 @@ impl ChainStats {
     }
 
     fn why(&self) -> MutexGuard<'_, Option<String>> {
-        self.why_closed.lock().expect("nobody panics with this lock")
+        lock(&self.why_closed)
     }
 }
 

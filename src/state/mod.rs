@@ -22,7 +22,7 @@ use highwater_core::{
     },
 };
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -43,11 +43,29 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
     /// What that file was.
-    pub source: &'static str,
+    pub source: ImportSource,
     /// The mark of the state file from now on.
     pub mark: Mark,
     /// Where a file is kept that another one has taken the place of.
     pub kept: Option<PathBuf>,
+}
+
+/// Whose file a mark was taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportSource {
+    /// Another program's.
+    Foreign(Program),
+    /// A state file of Highwater.
+    Highwater,
+}
+
+impl fmt::Display for ImportSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign(program) => f.write_str(program.name()),
+            Self::Highwater => f.write_str("Highwater"),
+        }
+    }
 }
 
 /// What the operator says of a file whose program may have written more than has reached the disk.
@@ -101,7 +119,7 @@ impl Place {
         };
         let in_place = is_same_file(self.theirs.path(), from);
         let (source, mark) = self.read_source(from, age)?;
-        if in_place && source == Program::CometBft.name() {
+        if in_place && source == ImportSource::Foreign(Program::CometBft) {
             return Err(StateError::CometBftInPlace { path: from.into() });
         }
         let standing = if in_place {
@@ -173,18 +191,22 @@ impl Place {
         let mut file = StateFile::open(&self.path)?;
         let ours = file.newest().map_err(self.store_error())?;
         let id = self.id_of(&mut file)?;
-        match ours.check(&self.identity, self.host, &id) {
-            Ok(()) => Err(StateError::ActiveSource { path: from.into(), ours: self.path.clone() }),
+        // By itself a retired file cannot say what the other program has signed since.
+        let mark = self.mark_of_another(&ours, &id, from, age)?;
+        let kept = watermark::replace(&file, self.host, &self.identity, mark)?;
+        Ok(Imported { source: ImportSource::Highwater, mark, kept: Some(kept) })
+    }
+
+    /// The mark of a Highwater state file at `from` that is of another machine or a copy. Refuses every other.
+    fn mark_of_another(&self, record: &Record, id: &FileId, from: &Path, age: Age) -> Result<Mark, StateError> {
+        match record.check(&self.identity, self.host, id) {
             Err(StoreError::Copy { mark }) if age == Age::Unknown => {
                 Err(StateError::CopyUnchecked { path: from.into(), mark: mark.hrs })
             }
-            Err(StoreError::ForeignHost { .. } | StoreError::Copy { .. }) => {
-                let mark = Mark::floor(ours.mark.hrs);
-                let kept = watermark::replace(&file, self.host, &self.identity, mark)?;
-                Ok(Imported { source: "Highwater", mark, kept: Some(kept) })
-            }
-            // By itself a retired file cannot say what the other program has signed since.
-            Err(error) => Err(self.store_error()(error)),
+            Err(StoreError::ForeignHost { .. } | StoreError::Copy { .. }) => Ok(Mark::floor(record.mark.hrs)),
+            // Two active files for one key on one machine would let two signers run.
+            Ok(()) => Err(StateError::ActiveSource { path: from.into(), ours: self.path.clone() }),
+            Err(error) => Err(StateError::Store { path: from.into(), error }),
         }
     }
 
@@ -201,7 +223,7 @@ impl Place {
     fn finish_tombstone(&self) -> Result<Imported, StateError> {
         let mark = *self.open(StateFile::open(&self.path)?)?.mark();
         let kept = self.theirs.bury(&self.theirs.look(&self.identity), &self.identity)?;
-        Ok(Imported { source: "Highwater", mark, kept })
+        Ok(Imported { source: ImportSource::Highwater, mark, kept })
     }
 
     fn must_be_above(&self, ours: &Record, theirs: Mark) -> Result<(), StateError> {
@@ -213,7 +235,7 @@ impl Place {
     }
 
     /// What the file at `from` brings.
-    fn read_source(&self, from: &Path, age: Age) -> Result<(&'static str, Mark), StateError> {
+    fn read_source(&self, from: &Path, age: Age) -> Result<(ImportSource, Mark), StateError> {
         let is_ours = watermark::is_state_file(from).map_err(|error| match error {
             // What helps a signer that misses its own state would mislead here.
             FileError::Missing { .. } => StateError::Migration { path: from.into(), error: MigrationError::Missing },
@@ -224,24 +246,14 @@ impl Place {
             if age == Age::Unknown && theirs::is_older_than_boot(from) {
                 return Err(StateError::OlderThanBoot { path: from.into(), program, mark: mark.hrs });
             }
-            return Ok((program.name(), mark));
+            return Ok((ImportSource::Foreign(program), mark));
         }
         // Locked, so that it is nobody's working file.
         let there = Self { path: from.into(), ..self.clone() };
         let mut file = StateFile::open(from)?;
         let record = file.newest().map_err(there.store_error())?;
         let id = there.id_of(&mut file)?;
-        match record.check(&self.identity, self.host, &id) {
-            Err(StoreError::Copy { mark }) if age == Age::Unknown => {
-                Err(StateError::CopyUnchecked { path: from.into(), mark: mark.hrs })
-            }
-            Err(StoreError::ForeignHost { .. } | StoreError::Copy { .. }) => {
-                Ok(("Highwater", Mark::floor(record.mark.hrs)))
-            }
-            // Two active files for one key on one machine would let two signers run.
-            Ok(()) => Err(StateError::ActiveSource { path: from.into(), ours: self.path.clone() }),
-            Err(error) => Err(there.store_error()(error)),
-        }
+        Ok((ImportSource::Highwater, self.mark_of_another(&record, &id, from, age)?))
     }
 
     fn id_of(&self, file: &mut StateFile) -> Result<FileId, StateError> {

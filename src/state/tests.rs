@@ -98,7 +98,10 @@ fn an_import_leaves_a_tombstone_and_keeps_what_stood_there() {
     with_home(|home, path| {
         write_private(path, &tmkms_text(10));
         let imported = place(path).import(None, Age::Unknown).unwrap();
-        assert_eq!((imported.source, imported.mark), ("tmkms", Mark::floor(at(10, Step::Prevote))));
+        assert_eq!(
+            (imported.source, imported.mark),
+            (ImportSource::Foreign(Program::Tmkms), Mark::floor(at(10, Step::Prevote)))
+        );
         assert_eq!(fs::read_to_string(imported.kept.unwrap()).unwrap(), tmkms_text(10));
         assert!(is_tombstone(path));
         assert_eq!(names(home), ["state.json", "state.json.highwater", "state.json.imported"]);
@@ -289,7 +292,10 @@ fn import_makes_a_file_where_there_is_none_and_remembers_where_the_mark_came_fro
         let tmkms = home.join("tmkms.json");
         write_private(&tmkms, &tmkms_text(10));
         let imported = import(&place(path), &tmkms).unwrap();
-        assert_eq!((imported.source, imported.mark), ("tmkms", Mark::floor(at(10, Step::Prevote))));
+        assert_eq!(
+            (imported.source, imported.mark),
+            (ImportSource::Foreign(Program::Tmkms), Mark::floor(at(10, Step::Prevote)))
+        );
         assert_eq!(open(&place(path)).unwrap().mark(), &imported.mark);
         assert_eq!(fs::read_to_string(&tmkms).unwrap(), tmkms_text(10), "the source is left alone");
         assert!(is_tombstone(path));
@@ -327,7 +333,7 @@ fn a_file_of_another_host_is_refused_until_it_is_imported() {
         let error = open(&place(path)).err().unwrap();
         assert!(matches!(error, StateError::Store { error: StoreError::ForeignHost { .. }, .. }), "{error}");
         let imported = import(&place(path), &watermark_beside(path)).unwrap();
-        assert_eq!((imported.source, imported.mark.hrs), ("Highwater", at(10, Step::Prevote)));
+        assert_eq!((imported.source, imported.mark.hrs), (ImportSource::Highwater, at(10, Step::Prevote)));
         assert_eq!(open(&place(path)).unwrap().mark().hrs, at(10, Step::Prevote));
         assert!(open(&elsewhere(path)).is_err(), "and now it is ours");
     });

@@ -369,7 +369,7 @@ fn a_setup_from_words_of_tmkms_gives_what_tmkms_gives() {
     desk.run("yubihsm test 1").assert(0, "signed   20, and all signatures verify", INCOMPLETE);
     desk.run_in_shell("yubihsm keys list --auth-key 2 --password-fd 3", "3<operator").assert(0, "0x0001", INCOMPLETE);
     desk.write_config(0xfffe, "whatever", "");
-    desk.run("yubihsm keys list").assert(77, "", "does not let authentication key 65534 in");
+    desk.run("yubihsm keys list").assert(77, "", "the device rejected authentication key 65534");
 }
 
 #[test]
@@ -461,7 +461,7 @@ fn a_device_that_fails_is_named_and_costs_no_more_than_a_deadline() {
     let Some(desk) = desk(&[]) else { return };
     desk.write_config(1, "incorrect horse", "");
     let answer = desk.run("yubihsm keys list");
-    answer.assert(77, "", "YubiHSM at tcp|does not let authentication key 1 in: the password or the key's id is wrong");
+    answer.assert(77, "", "YubiHSM at tcp|the device rejected authentication key 1: wrong password or key id");
     assert!(!answer.stderr.contains("incorrect"), "{answer:?}");
     desk.home.write("password", "\n");
     desk.run("yubihsm keys list").assert(66, "", "the password in the file|is empty");

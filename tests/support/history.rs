@@ -6,6 +6,7 @@
 
 use highwater_core::{
     consensus::{PublicKey, Signature},
+    hex::Hex,
     privval::message::{self, Message, Sum},
 };
 use prost::Message as _;
@@ -193,10 +194,7 @@ impl fmt::Display for Offence {
             Self::Backwards { before, now } => write!(f, "{now:?} left after {before:?}"),
             Self::Garbled(what) => write!(f, "an answer is garbled: {what}"),
             Self::Two { place, first, second } => {
-                write!(f, "two messages left from {place:?}:\n  ")?;
-                first.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-                f.write_str("\n  ")?;
-                second.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                write!(f, "two messages left from {place:?}:\n  {}\n  {}", Hex(first), Hex(second))
             }
             Self::Unverified { place, what } => write!(f, "the signature of the {what} at {place:?} does not verify"),
         }

@@ -16,6 +16,7 @@ pub use messages::*;
 use ed25519_consensus::SigningKey;
 use highwater_core::{
     consensus::{KeyType, PublicKey},
+    hex::hex_of,
     privval::{
         frame::LengthPrefix,
         message::{
@@ -101,7 +102,7 @@ impl MockNode {
     pub fn peer_id(&self) -> String {
         let key = SigningKey::from(self.identity).verification_key();
         let key = PublicKey::from_bytes(KeyType::Ed25519, key.as_ref()).expect("an Ed25519 key is one");
-        key.address().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex_of(&key.address())
     }
 
     /// Waits for a signer and completes the handshake with it. Connections whose signer is gone are passed over, as

@@ -8,6 +8,7 @@ mod public_key;
 pub use peer_id::PeerId;
 pub use public_key::{KeyType, PublicKey, PublicKeyError, Signature};
 
+use crate::hex::Hex;
 use std::fmt;
 
 /// Longest chain id in bytes (CometBFT `types.MaxChainIDLen`).
@@ -220,7 +221,7 @@ pub struct Digest(pub [u8; 32]);
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}", Hex(&self.0))
     }
 }
 

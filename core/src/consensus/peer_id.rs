@@ -1,5 +1,6 @@
 //! Who a node is: the id of its identity key.
 
+use crate::hex::Hex;
 use std::fmt;
 
 /// A peer id: the first 20 bytes of SHA-256 of an Ed25519 identity key (CometBFT `p2p/key.go`).
@@ -8,7 +9,7 @@ pub struct PeerId(pub [u8; 20]);
 
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Public consensus keys: what verifies a signature and names a validator.
 
+use crate::hex::{Hex, hex_of};
 use ripemd::Ripemd160;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -90,7 +91,7 @@ impl PublicKey {
 
     /// The address in upper-case hex, as CometBFT shows it.
     pub fn address_hex(&self) -> String {
-        self.address().iter().map(|byte| format!("{byte:02X}")).collect()
+        hex_of(&self.address()).to_uppercase()
     }
 
     /// Whether `signature` is this key's over `message`. Strict for Ed25519; secp256k1 must have low S.
@@ -118,8 +119,7 @@ impl fmt::Debug for PublicKey {
 /// `ed25519:2152…` in lower-case hex, for log lines and error texts.
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.key_type())?;
-        self.to_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}:{}", self.key_type(), Hex(&self.to_bytes()))
     }
 }
 

@@ -5,7 +5,10 @@
 //! a fixed buffer, and reading back what was written is how the release of a signature checks itself.
 
 use super::frame::REQUEST_MAX_BYTES;
-use crate::consensus::{ChainId, Digest, HEIGHT_MAX, Hrs, ROUND_MAX, Step, Target, Timestamp};
+use crate::{
+    consensus::{ChainId, Digest, HEIGHT_MAX, Hrs, ROUND_MAX, Step, Target, Timestamp},
+    hex::Hex,
+};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 
@@ -261,7 +264,7 @@ impl Default for SignBytes {
 
 impl fmt::Debug for SignBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_slice().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}", Hex(self.as_slice()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which machine this is, so that a state file copied elsewhere is noticed.
 
+use crate::hex::Hex;
 use sha2::{Digest as _, Sha256};
 use std::{fmt, fs, io};
 
@@ -41,7 +42,7 @@ fn is_machine_id(text: &str) -> bool {
 /// The start of the hash, enough to tell hosts apart in an error text.
 impl fmt::Display for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}", Hex(&self.0[..4]))
     }
 }
 

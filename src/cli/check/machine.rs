@@ -4,7 +4,7 @@ use super::{devices::milliseconds, report::Report};
 use crate::{
     cli::timing::percentile,
     config::{ChainConfig, Config},
-    process::sandbox::{Sandbox, memory},
+    daemon::confinement,
 };
 use rustix::{
     fs::{Mode, OFlags, fdatasync, open},
@@ -85,13 +85,7 @@ fn flushes(directory: &Path) -> Result<Vec<Duration>, Errno> {
 
 /// What of the confinement this kernel has: found out by confining this process.
 pub(super) fn check_sandbox(config: &Config, report: &mut Report) {
-    let confine = || {
-        let mut sandbox = Sandbox::begin(config)?;
-        sandbox.close(config)?;
-        let locks = sandbox.locks_secrets() && memory::lock(&Box::new([0_u8; 64]));
-        sandbox.seal(config, locks)
-    };
-    match confine() {
+    match confinement::rehearse(config) {
         Err(error) => report.fail(error.to_string()),
         Ok(found) => {
             let warnings = found.warnings();

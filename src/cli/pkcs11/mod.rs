@@ -13,6 +13,7 @@ mod test;
 use super::CliError;
 use crate::config::pkcs11::spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector};
 use clap::{Args, Subcommand};
+use highwater_core::hex::hex_of;
 use std::str::FromStr;
 use subtle_encoding::hex;
 
@@ -100,11 +101,6 @@ impl FromStr for KeyLabel {
         let fits = (1..=OBJECT_NAME_MAX_BYTES).contains(&text.len()) && !text.contains(char::is_control);
         fits.then(|| Self(text.to_owned())).ok_or("expected 1 to 255 bytes of text without control characters")
     }
-}
-
-/// Bytes in lower-case hex.
-fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

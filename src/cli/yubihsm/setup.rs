@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cli::{CliError, Exit, output},
-    keyring::yubihsm::client::is_wrong_password,
+    keyring::device::Trouble,
     provision::yubihsm::{
         setup::{self, Setup as DeviceSetup},
         words::{Role, WORDS, WRAP_KEY, Words},
@@ -94,7 +94,7 @@ impl Setup {
         let report = report(&serial);
         let run = DeviceSetup { words: &words, time: utc::now(), report: report.clone() };
         run.run(&mut access, output::note).map_err(|error| {
-            let exit = if is_wrong_password(&error.trouble) { Exit::NoPermission } else { Exit::Io };
+            let exit = if matches!(error.trouble, Trouble::WrongPassword(_)) { Exit::NoPermission } else { Exit::Io };
             CliError::new(exit, format!("{}: {error}", target.provider))
         })?;
         self.print_done(Some(&serial))?;

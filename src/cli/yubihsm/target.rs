@@ -8,10 +8,7 @@ use crate::{
     },
     keyring::{
         device::Trouble,
-        yubihsm::{
-            access::{Access, read_password},
-            client::is_wrong_password,
-        },
+        yubihsm::access::{Access, read_password},
     },
     process::names::Names,
     provision::yubihsm::console::{Console, ConsoleError},
@@ -196,7 +193,7 @@ impl Target {
 
 /// An error with the name of the device in front.
 pub(super) fn device_error(provider: &YubiHsmConfig, trouble: &Trouble) -> CliError {
-    let exit = if is_wrong_password(trouble) { Exit::NoPermission } else { Exit::Io };
+    let exit = if matches!(trouble, Trouble::WrongPassword(_)) { Exit::NoPermission } else { Exit::Io };
     let hint = match trouble {
         Trouble::Late => "; whether it did what it was asked is not known: look with `highwater yubihsm keys list`",
         _ => "",

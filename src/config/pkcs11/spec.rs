@@ -2,7 +2,7 @@
 
 use super::profile::Profile;
 use crate::config::secret::CREDENTIALS_VARIABLE;
-use highwater_core::consensus::KeyType;
+use highwater_core::{consensus::KeyType, hex::Hex};
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
 
@@ -97,10 +97,7 @@ pub enum ObjectSelector {
 impl fmt::Display for ObjectSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Id(id) => {
-                f.write_str("id ")?;
-                id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
+            Self::Id(id) => write!(f, "id {}", Hex(id)),
             Self::Label(label) => write!(f, "label {label:?}"),
         }
     }

@@ -16,11 +16,15 @@ pub mod protocol;
 pub mod spawner;
 
 use self::{
-    protocol::{SignRequest, decode_answer, read_frame, write_frame},
+    protocol::{SignRequest, decode_answer},
     spawner::Spawner,
 };
 use super::device::{Opener, Session, Trouble};
-use highwater_core::consensus::{PublicKey, Signature};
+use crate::process::frames::{read_frame, write_frame};
+use highwater_core::{
+    consensus::{PublicKey, Signature},
+    hex::Hex,
+};
 use std::{
     io,
     os::unix::net::UnixStream,
@@ -53,23 +57,25 @@ impl Opener for ChildOpener {
             None => (self.spawner.child(self.number)?, Instant::now()),
         };
         set_deadline(&stream, deadline)?;
-        let ready = answer(&mut stream);
-        if ready == Err(Trouble::Late) && since.elapsed() < PATIENCE {
-            // Waited for again, not replaced: a login that is cut off can cost an attempt at the PIN, or destroy a
-            // token that is written meanwhile.
-            self.late = Some((stream, since));
-            return Err(Trouble::Late);
-        }
-        let ready = ready.map_err(|trouble| match trouble {
-            Trouble::Broken(text) if *text == *DIED => Trouble::Broken(
-                format!(
-                    "{DIED}; if it does so at every start, it may miss a file that it does not reach: `files` of its \
-                     section adds one"
-                )
-                .into(),
-            ),
-            other => other,
-        })?;
+        let ready = match answer(&mut stream) {
+            Ok(ready) => ready,
+            Err(NoAnswer::Died) => {
+                return Err(Trouble::Broken(
+                    format!(
+                        "{DIED}; if it does so at every start, it may miss a file that it does not reach: `files` of its \
+                         section adds one"
+                    )
+                    .into(),
+                ));
+            }
+            Err(NoAnswer::Trouble(Trouble::Late)) if since.elapsed() < PATIENCE => {
+                // Waited for again, not replaced: a login that is cut off can cost an attempt at the PIN, or destroy a
+                // token that is written meanwhile.
+                self.late = Some((stream, since));
+                return Err(Trouble::Late);
+            }
+            Err(NoAnswer::Trouble(trouble)) => return Err(trouble),
+        };
         let found: Vec<Option<Vec<u8>>> = serde_json::from_slice(&ready)
             .map_err(|error| Trouble::Broken(format!("the child process sent no list of keys: {error}").into()))?;
         for (found, pinned) in found.iter().zip(&self.keys) {
@@ -77,9 +83,8 @@ impl Opener for ChildOpener {
             if let Some(found) = found
                 && *found != pinned.to_bytes()
             {
-                let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
                 return Err(Trouble::Fatal(
-                    format!("the token holds key {found}, the configuration pins {pinned}").into(),
+                    format!("the token holds key {}, the configuration pins {pinned}", Hex(found)).into(),
                 ));
             }
         }
@@ -95,34 +100,48 @@ struct ChildSession {
 impl Session for ChildSession {
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         set_deadline(&self.stream, deadline)?;
-        write_frame(&mut self.stream, &SignRequest::encode(key, message)).map_err(trouble)?;
+        write_frame(&mut self.stream, &SignRequest::encode(key, message)).map_err(no_answer)?;
         let signature = answer(&mut self.stream)?;
         let signature = signature.try_into().map_err(|_| Trouble::Broken("the signature has no 64 bytes".into()))?;
         Ok(Signature(signature))
     }
 }
 
-fn answer(stream: &mut UnixStream) -> Result<Vec<u8>, Trouble> {
-    decode_answer(&read_frame(stream).map_err(trouble)?)
+/// Why a child has not done what it was asked.
+enum NoAnswer {
+    /// Its process has ended.
+    Died,
+    Trouble(Trouble),
 }
 
-fn set_deadline(stream: &UnixStream, deadline: Instant) -> Result<(), Trouble> {
+impl From<NoAnswer> for Trouble {
+    fn from(error: NoAnswer) -> Self {
+        match error {
+            NoAnswer::Died => Self::Broken(DIED.into()),
+            NoAnswer::Trouble(trouble) => trouble,
+        }
+    }
+}
+
+fn answer(stream: &mut UnixStream) -> Result<Vec<u8>, NoAnswer> {
+    decode_answer(&read_frame(stream).map_err(no_answer)?).map_err(NoAnswer::Trouble)
+}
+
+fn set_deadline(stream: &UnixStream, deadline: Instant) -> Result<(), NoAnswer> {
     // A time-out of zero would mean none.
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let set = stream.set_read_timeout(Some(left)).and_then(|()| stream.set_write_timeout(Some(left)));
-    set.map_err(trouble)
+    set.map_err(no_answer)
 }
 
 /// What is said when the child has ended.
 const DIED: &str = "its process died, perhaps inside the module";
 
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
-fn trouble(error: io::Error) -> Trouble {
+fn no_answer(error: io::Error) -> NoAnswer {
     match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Trouble::Late,
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
-            Trouble::Broken(DIED.into())
-        }
-        _ => Trouble::Broken(format!("its process cannot be reached: {error}").into()),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => NoAnswer::Trouble(Trouble::Late),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => NoAnswer::Died,
+        _ => NoAnswer::Trouble(Trouble::Broken(format!("its process cannot be reached: {error}").into())),
     }
 }

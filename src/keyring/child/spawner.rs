@@ -4,16 +4,13 @@
 //! signer asks for the child of a token by its number and gets the end of a socket pair; the child on the other end has
 //! already been told its token and its PIN. Asking again replaces the child: the old one is killed.
 
-use super::{
-    locked::Locked,
-    pin,
-    protocol::{read_json, write_frame, write_json},
-};
+use super::{locked::Locked, pin};
 use crate::{
     config::{SecretSource, pkcs11::spec::TokenSpec},
     keyring::device::Trouble,
     process::{
         descriptors, environment,
+        frames::{read_json, write_frame, write_json},
         helper::{Helper, REFUSED, own_program, receive_descriptor, send_descriptor, standard_input},
         sandbox::{self, Switches},
     },

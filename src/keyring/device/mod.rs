@@ -7,16 +7,18 @@
 
 pub mod failover;
 
-use crate::record::{foreign::ForeignText, histogram::Histogram, quiet::Rate};
+use crate::{
+    process::{backoff::Backoff, lock::lock},
+    record::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
+};
 use highwater_core::{
     consensus::{ChainId, PublicKey, Signature},
     signer::{SELF_TEST, SignError},
 };
-use rand_core::{OsRng, RngCore as _};
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
@@ -38,6 +40,10 @@ const QUEUE_REQUESTS: usize = 8;
 /// How long an idle session is trusted before a self-test looks whether it still lives; some devices drop one that
 /// is silent for 30 s.
 const IDLE_BEFORE_SELF_TEST: Duration = Duration::from_secs(15);
+
+/// Waits between self-tests of a device that failed.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Failures in a row after which a device is asked nothing but self-tests. One missed deadline is enough.
 const FAILURES_TO_TRIP: u32 = 3;
@@ -87,16 +93,23 @@ pub enum Trouble {
     Late,
     /// It gave a clear answer, and would give it again.
     Rejected(ForeignText),
+    /// It was reached and did not accept the password. Trying again does no harm here: the device counts no attempts.
+    WrongPassword(ForeignText),
 }
 
 impl Trouble {
     /// In words that follow the name of the device.
     pub fn text(&self) -> &str {
         match self {
-            Self::Broken(text) | Self::Fatal(text) | Self::Rejected(text) => text,
+            Self::Broken(text) | Self::Fatal(text) | Self::Rejected(text) | Self::WrongPassword(text) => text,
             Self::Busy => "too many requests wait for it",
             Self::Late => "it did not answer in time",
         }
+    }
+
+    /// Whether a new session may help at once.
+    fn is_of_the_session(&self) -> bool {
+        matches!(self, Self::Broken(_) | Self::WrongPassword(_))
     }
 }
 
@@ -182,7 +195,7 @@ impl Device {
             usual: Duration::ZERO,
             pulse: 0,
             failures: 0,
-            waits: 0,
+            waits: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             fatal: false,
             told: Rate::new(30, Duration::from_secs(1)),
             stats: Arc::clone(&stats),
@@ -275,8 +288,8 @@ struct Worker {
     /// The key whose self-test was the last pulse.
     pulse: usize,
     failures: u32,
-    /// How often a self-test was waited for since the device went down.
-    waits: u32,
+    /// Waits between self-tests since the device went down.
+    waits: Backoff,
     fatal: bool,
     /// How often its troubles are told: a node can ask as often as it likes.
     told: Rate,
@@ -296,20 +309,16 @@ impl Worker {
         }
     }
 
-    /// How long to wait for work before a self-test: long for a device that signs; 50 ms to 5 s, with jitter, for one
-    /// that failed; for ever where only an operator can help.
+    /// How long to wait for work before a self-test: long for a device that signs, short for one that failed, for ever
+    /// where only an operator can help.
     fn patience(&mut self) -> Duration {
-        const FIRST_MS: u64 = 50;
-        const LONGEST_MS: u64 = 5000;
         if self.fatal {
             return Duration::MAX;
         }
         if self.failures == 0 && *lock(&self.health) == Health::Up {
             return IDLE_BEFORE_SELF_TEST;
         }
-        let full = LONGEST_MS.min(FIRST_MS << self.waits.min(10));
-        self.waits = self.waits.saturating_add(1);
-        Duration::from_millis(full - u64::from(OsRng.next_u32()) % (full / 2 + 1))
+        self.waits.next_wait_with_jitter()
     }
 
     fn serve(&mut self, job: &Job) {
@@ -326,7 +335,7 @@ impl Worker {
     /// Signs, and once more with a new session if the first try broke the old one.
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         match self.try_sign(key, message, deadline) {
-            Err(broken @ Trouble::Broken(_)) => match self.try_sign(key, message, deadline) {
+            Err(broken) if broken.is_of_the_session() => match self.try_sign(key, message, deadline) {
                 Err(Trouble::Busy) => Err(broken),
                 other => other,
             },
@@ -412,7 +421,7 @@ impl Worker {
     fn note(&mut self, trouble: Option<&Trouble>) {
         let Some(trouble) = trouble else {
             self.failures = 0;
-            self.waits = 0;
+            self.waits.reset();
             let was = std::mem::replace(&mut *lock(&self.health), Health::Up);
             if was != Health::Up {
                 info!(device = %self.name, "device up");
@@ -422,7 +431,7 @@ impl Worker {
         let was_up = *lock(&self.health) == Health::Up;
         let trips = match trouble {
             Trouble::Busy => false,
-            Trouble::Broken(_) => {
+            Trouble::Broken(_) | Trouble::WrongPassword(_) => {
                 self.failures += 1;
                 !was_up || self.failures >= FAILURES_TO_TRIP
             }
@@ -453,10 +462,6 @@ impl Worker {
             Health::Up => "it is closed".into(),
         }
     }
-}
-
-fn lock(health: &Mutex<Health>) -> MutexGuard<'_, Health> {
-    health.lock().expect("nobody panics with this lock")
 }
 
 #[cfg(test)]

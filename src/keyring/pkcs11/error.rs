@@ -166,6 +166,18 @@ impl TokenError {
         }
     }
 
+    /// The return values that the module answered, by their names in the standard (`CKR_PIN_INCORRECT`). Those that have
+    /// no name there are left out.
+    pub(crate) fn codes(&self) -> Vec<String> {
+        match self {
+            Self::Call { error: Error::Pkcs11(rv, _), .. }
+            | Self::Login { error: Error::Pkcs11(rv, _), .. }
+            | Self::WrongPin { error: Error::Pkcs11(rv, _), .. } => standard_name(*rv).into_iter().collect(),
+            Self::NotRemoved { first, then } => [first.codes(), then.codes()].concat(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Makes the error of a module's function one of ours.
     pub(crate) fn call(action: &'static str) -> impl FnOnce(Error) -> Self {
         move |error| Self::Call { action, error }
@@ -317,21 +329,27 @@ fn answer(error: &Error) -> String {
     }
 }
 
-/// The name of a return value in the standard (`CKR_PIN_INCORRECT`), or the number of one that has none.
+/// The name of a return value in the standard, or the number of one that has none.
 fn rv_name(rv: RvError) -> String {
     match rv {
         RvError::UnknownErrorCode(number) | RvError::VendorDefined(number) => format!("CK_RV {number:#010x}"),
-        named => {
-            let mut name = "CKR".to_owned();
-            for letter in format!("{named:?}").chars() {
-                if letter.is_ascii_uppercase() {
-                    name.push('_');
-                }
-                name.push(letter.to_ascii_uppercase());
-            }
-            name
-        }
+        named => standard_name(named).expect("every other one has a name"),
     }
+}
+
+/// The name of a return value in the standard, if it has one there.
+fn standard_name(rv: RvError) -> Option<String> {
+    if matches!(rv, RvError::UnknownErrorCode(_) | RvError::VendorDefined(_)) {
+        return None;
+    }
+    let mut name = "CKR".to_owned();
+    for letter in format!("{rv:?}").chars() {
+        if letter.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    Some(name)
 }
 
 fn list(items: &[String]) -> String {
@@ -365,6 +383,22 @@ mod tests {
         ] {
             assert_eq!(TokenError::call("sign")(failed(rv)).to_string(), text);
         }
+    }
+
+    #[test]
+    fn an_error_knows_the_codes_that_the_module_answered() {
+        let call = |rv| TokenError::call("sign")(failed(rv));
+        assert_eq!(call(RvError::DeviceError).codes(), ["CKR_DEVICE_ERROR"]);
+        assert!(call(RvError::VendorDefined(0x8000_0001)).codes().is_empty());
+        assert_eq!(TokenError::login(&token(), failed(RvError::PinIncorrect)).codes(), ["CKR_PIN_INCORRECT"]);
+        let both = TokenError::NotRemoved {
+            first: Box::new(call(RvError::DeviceError)),
+            then: Box::new(call(RvError::DeviceRemoved)),
+        };
+        assert_eq!(both.codes(), ["CKR_DEVICE_ERROR", "CKR_DEVICE_REMOVED"]);
+        // The words of a label are no code.
+        let token = TokenSelector::Label("CKR_DEVICE_ERROR".to_owned());
+        assert!(TokenError::NoPin { token }.codes().is_empty());
     }
 
     #[test]

@@ -11,10 +11,11 @@ use crate::{
         spec::{KeySpec, TokenSpec},
     },
     keyring::{
-        child::protocol::{SignRequest, encode_answer, read_frame, read_json, write_frame},
+        child::protocol::{SignRequest, encode_answer},
         device::Trouble,
     },
     process::{
+        frames::{read_frame, read_json, write_frame},
         helper::standard_input,
         sandbox::{self, memory},
     },
@@ -76,8 +77,7 @@ fn sign(profile: &Profile, token: &Token, keys: &[Key], body: &[u8]) -> Result<V
 fn trouble_of(profile: &Profile, error: &TokenError, hint: &str) -> Trouble {
     let mut text = error.to_string();
     // Some devices use a standard code for something of their own.
-    let codes = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| word.starts_with("CKR_"));
-    if let Some(meaning) = codes.filter_map(|code| profile.error_meaning(code)).next() {
+    if let Some(meaning) = error.codes().iter().find_map(|code| profile.error_meaning(code)) {
         text = format!("{text} (on this device: {meaning})");
     }
     text += hint;

@@ -11,7 +11,7 @@ use crate::{
         device::Trouble,
         secret_source::{self, SECRET_MAX_BYTES},
     },
-    process::{descriptors, environment, names::Names},
+    process::{descriptors, environment, lock::lock, names::Names},
 };
 use std::{
     collections::BTreeMap,
@@ -50,7 +50,7 @@ impl Access {
     /// For a command: it takes several sessions one after the other, and ends. A signer that keeps asking is another matter.
     #[must_use]
     pub fn for_a_command(self) -> Self {
-        self.sessions.lock().expect("nobody panics with this lock").at_once = SESSIONS_OF_A_COMMAND;
+        lock(&self.sessions).at_once = SESSIONS_OF_A_COMMAND;
         self
     }
 
@@ -103,7 +103,7 @@ impl Access {
         let names = self.names.clone();
         Lane::open(&self.threads, deadline, move || {
             let reached = Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?;
-            let sessions = || sessions.lock().expect("nobody panics with this lock");
+            let sessions = || lock(&sessions);
             sessions().take(Instant::now())?;
             let opened = Client::open(&config, reached, credentials);
             let mut sessions = sessions();
@@ -113,7 +113,7 @@ impl Access {
                     Ok(client)
                 }
                 Err(NotOpened { trouble, takes_session }) => {
-                    sessions.last_failure = Some(trouble.text().to_owned());
+                    sessions.last_failure = Some(trouble.clone());
                     if !takes_session {
                         sessions.give_back();
                     }
@@ -178,7 +178,7 @@ struct Sessions {
     /// When that was so.
     at: Option<Instant>,
     /// Why there was none the last time.
-    last_failure: Option<String>,
+    last_failure: Option<Trouble>,
 }
 
 impl Default for Sessions {
@@ -194,12 +194,15 @@ impl Sessions {
         self.missing = self.missing.saturating_sub(passed);
         self.at = Some(now);
         if self.missing + SESSION_EVERY > SESSION_EVERY * self.at_once {
-            let why = self.last_failure.as_deref().unwrap_or("it loses one session after the other");
+            let why = self.last_failure.as_ref().map_or("it loses one session after the other", Trouble::text);
             let text = format!(
                 "{why}. Waiting for at most {} s: the device has 16 sessions, and each is its own for 30 s",
                 SESSION_EVERY.as_secs() + 1
             );
-            return Err(Trouble::Broken(text.into()));
+            return Err(match &self.last_failure {
+                Some(Trouble::WrongPassword(_)) => Trouble::WrongPassword(text.into()),
+                _ => Trouble::Broken(text.into()),
+            });
         }
         self.missing += SESSION_EVERY;
         Ok(())
@@ -297,9 +300,12 @@ mod tests {
             assert!(matches!(sessions.take(at(wait)), Err(Trouble::Broken(_))), "{wait}");
         }
         assert_eq!(sessions.take(at(3750)), Ok(()), "the next one");
-        sessions.last_failure = Some("wrong password".into());
+        sessions.last_failure = Some(Trouble::WrongPassword("wrong password".into()));
         let refused = sessions.take(at(3751)).unwrap_err();
-        assert!(refused.text().starts_with("wrong password. Waiting"), "{refused:?}");
+        assert!(
+            matches!(&refused, Trouble::WrongPassword(text) if text.starts_with("wrong password. Waiting")),
+            "{refused:?}"
+        );
         let within_a_life = (3751..30_000).filter(|moment| sessions.take(at(*moment)).is_ok()).count();
         assert_eq!(SESSIONS_AT_ONCE as usize + 1 + within_a_life, 11, "of the device's 16");
         for _ in 0..SESSIONS_AT_ONCE {

@@ -25,9 +25,6 @@ use yubihsm::{
 /// How long a connector may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Begins the text of a [`Trouble`] about an authentication key that the device does not know by its password.
-const NOT_LET_IN: &str = "it does not let authentication key";
-
 /// A device that has been reached, and no session with it yet.
 pub struct Reached {
     connector: Connector,
@@ -101,11 +98,6 @@ fn parse_device_info(answer: &[u8]) -> Option<DeviceInfo> {
 #[allow(clippy::needless_pass_by_value)]
 pub(super) fn not_reached(error: io::Error) -> Trouble {
     Trouble::Broken(format!("its connector cannot be reached ({error}): is yubihsm-connector running there?").into())
-}
-
-/// Whether a device was reached and did not accept the password.
-pub fn is_wrong_password(trouble: &Trouble) -> bool {
-    trouble.text().starts_with(NOT_LET_IN)
 }
 
 /// Connects to the first of the connector's addresses that answers.
@@ -306,12 +298,12 @@ fn not_opened(error: &Error, auth_key: u16) -> Trouble {
             "all of its 16 sessions are taken: end other programs that use it; a session that is silent for 30 s ends";
         return Trouble::Broken(text.into());
     }
-    Trouble::Broken(match error.kind() {
-        ErrorKind::AuthenticationError => {
-            format!("{NOT_LET_IN} {auth_key} in: the password or the key's id is wrong ({error})").into()
-        }
-        _ => format!("it opens no session ({error})").into(),
-    })
+    match error.kind() {
+        ErrorKind::AuthenticationError => Trouble::WrongPassword(
+            format!("the device rejected authentication key {auth_key}: wrong password or key id ({error})").into(),
+        ),
+        _ => Trouble::Broken(format!("it opens no session ({error})").into()),
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::{
     provision::yubihsm::console::{Birth, KeyInfo},
 };
 use clap::Subcommand;
+pub(super) use highwater_core::hex::hex_of;
 use serde_json::{Value, json};
 
 /// The keys on a device.
@@ -65,9 +66,4 @@ pub(super) fn key_json(key: &KeyInfo) -> Value {
         "exportable": key.exportable,
         "domains": key.domains,
     })
-}
-
-/// Bytes in lower-case hex.
-pub(super) fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,0 +1,226 @@
+//! Opens the chains. A chain whose state or key is bad is open for errors only, and keeps no other from signing.
+
+use super::{
+    StartError,
+    claim::Claims,
+    waiting::{Waiting, ask_hook},
+};
+use crate::{
+    config::{ChainConfig, Config, KeyConfig},
+    inspect::Findings,
+    keyring::{self, Keyring},
+    passing,
+    process::hooks::{Hook, Hooks},
+    record::{audit::Audit, served::ServedChain},
+    state::{Place, StateError, Theirs},
+};
+use highwater_core::{
+    chain::{Chain, NotReady},
+    consensus::{ChainId, PublicKey},
+    privval::Refusal,
+    signer::{Signer, prove},
+    watermark::{HostId, Identity, StateFile},
+};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread};
+use tracing::{error, info};
+
+/// Every chain that has a validator node, opened as far as it can be.
+pub struct Chains {
+    served: BTreeMap<ChainId, Arc<ServedChain>>,
+    /// Those whose hook has named no height yet.
+    waiting: Vec<Waiting>,
+    /// Files without which a chain does not sign, and that may come late.
+    awaited: Vec<PathBuf>,
+}
+
+/// A chain that holds its state file.
+enum Opened {
+    Signs(Chain),
+    Waits(Chain, Hook),
+}
+
+/// Why a chain signs nothing.
+struct Closed {
+    public_key: Option<PublicKey>,
+    why: Refusal,
+    /// Whether a later start may find it well, with nobody doing anything.
+    passes: bool,
+    /// The file that may come late.
+    awaits: Option<PathBuf>,
+}
+
+impl Chains {
+    /// Opens each. One whose hook fails is open for errors until the hook succeeds. Fails if none can sign.
+    pub fn open(
+        config: &Config,
+        claims: &mut Claims,
+        keyring: &Keyring,
+        findings: &Findings,
+        mut hooks: Hooks,
+    ) -> Result<Self, StartError> {
+        let host = HostId::of_this_machine().map_err(StartError::Host)?;
+        let mut chains = Self { served: BTreeMap::new(), waiting: Vec::new(), awaited: Vec::new() };
+        let (mut reasons, mut passes) = (Vec::new(), false);
+        // That nobody serves a chain is a finding.
+        for chain_config in config.served_chains() {
+            let id = &chain_config.id;
+            let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
+            let state = claims.state(id);
+            let opened = match findings.closed(id) {
+                Some((why, passes)) => Err(closed_by_look(chain_config, keyring, key, &state, why, passes)),
+                None => open_chain(chain_config, keyring, key, state, host, hooks.take(id)),
+            };
+            let chain = match opened {
+                Ok(Opened::Signs(chain)) => Arc::new(ServedChain::new(chain)),
+                Ok(Opened::Waits(chain, hook)) => {
+                    let chain = Arc::new(ServedChain::new(chain));
+                    chains.waiting.push(Waiting::new(Arc::clone(&chain), chain_config.watermark(), hook));
+                    chain
+                }
+                Err(closed) => {
+                    error!(chain = %id, "this chain signs nothing: {}", closed.why);
+                    chains.awaited.extend(closed.awaits);
+                    reasons.push((id.clone(), closed.why.clone()));
+                    passes |= closed.passes;
+                    Arc::new(ServedChain::new(Chain::closed(id.clone(), closed.public_key, closed.why)))
+                }
+            };
+            chains.served.insert(id.clone(), chain);
+        }
+        if reasons.len() == chains.served.len() {
+            return Err(StartError::NoChain { reasons, passes });
+        }
+        Ok(chains)
+    }
+
+    /// Each of them, in the order of their ids.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<ServedChain>> {
+        self.served.values()
+    }
+
+    /// The chain of a validator.
+    pub(super) fn of(&self, id: &ChainId) -> &Arc<ServedChain> {
+        self.served.get(id).expect("every validator has its chain")
+    }
+
+    /// Files without which a chain does not sign, and that may come late. Once one is there, only another start can open
+    /// it: a sealed signer opens nothing new.
+    pub(super) fn awaited(&self) -> &[PathBuf] {
+        &self.awaited
+    }
+
+    /// Says if the audit file has a gap.
+    pub(super) fn look_for_gaps(&self, audit: &Audit) {
+        for chain in self.all() {
+            if let Ok(sequence) = chain.chain().sequence() {
+                audit.look_for_gap(chain.id(), sequence);
+            }
+        }
+    }
+
+    /// Locks all consensus keys into memory. Returns whether that succeeded for each.
+    pub(super) fn lock_secrets(&self) -> bool {
+        // Each is tried, whatever became of the others.
+        self.all().map(|chain| chain.chain().lock_secrets()).fold(true, |all, locked| all & locked)
+    }
+
+    /// Starts a thread for each chain that waits for its hook. `on_hook_end` is called from it when the hook can never be
+    /// run again.
+    pub(super) fn start_waiting(self, on_hook_end: impl Fn() + Clone + Send + 'static) -> Result<(), StartError> {
+        for waiting in self.waiting {
+            let on_end = on_hook_end.clone();
+            let run = move || {
+                if waiting.run().is_err() {
+                    on_end();
+                }
+            };
+            thread::Builder::new().name("state-hook".into()).spawn(run).map_err(StartError::Thread)?;
+        }
+        Ok(())
+    }
+}
+
+/// A chain that stays closed for what was found before anything was opened. Its public key is given to nodes all the same,
+/// if it can be had.
+fn closed_by_look(
+    config: &ChainConfig,
+    keyring: &Keyring,
+    key: KeyConfig<'_>,
+    state: &Result<StateFile, StateError>,
+    why: Refusal,
+    passes: bool,
+) -> Closed {
+    let signer = keyring.signer(config, key);
+    let awaits = match (&signer, state) {
+        _ if !passes => None,
+        (Err(error), _) => passing::awaited_key(error),
+        (Ok(_), Err(error)) => passing::awaited_state(error),
+        (Ok(_), Ok(_)) => None,
+    };
+    Closed { public_key: signer.ok().map(|signer| signer.public_key()), why, passes, awaits }
+}
+
+/// Opens a chain, in the state file that was locked for it.
+fn open_chain(
+    config: &ChainConfig,
+    keyring: &Keyring,
+    key: KeyConfig<'_>,
+    state: Result<StateFile, StateError>,
+    host: HostId,
+    hook: Option<Hook>,
+) -> Result<Opened, Closed> {
+    let signer = open_key(keyring, config, key)?;
+    let public_key = signer.public_key();
+    let identity = Identity { chain: config.id.clone(), key: public_key };
+    let path = config.watermark();
+    let place = Place { path: path.clone(), theirs: Theirs::new(&config.state_file), identity, host };
+    let mut store = state.and_then(|file| place.open(file)).map_err(|error| Closed {
+        public_key: Some(public_key),
+        why: Refusal::StateUnusable(error.to_string()),
+        passes: passing::state(&error),
+        awaits: passing::awaited_state(&error),
+    })?;
+    let mut waits = None;
+    if let Some(mut hook) = hook {
+        match ask_hook(config, &mut hook, &mut store) {
+            Ok(()) => {}
+            Err(NotReady::Yet(why)) => waits = Some((why, hook)),
+            Err(NotReady::Ever { why, passes }) => {
+                return Err(Closed { public_key: Some(public_key), why, passes, awaits: None });
+            }
+        }
+    }
+    let mark = store.mark().hrs;
+    let chain = Chain::open(config.id.clone(), signer, store, &path, config.allow_raw_bytes);
+    let Some((why, hook)) = waits else {
+        info!(
+            chain = %config.id,
+            key = keyring::format::show(&config.key_format, &public_key, key.role()),
+            state = %path.display(),
+            %mark,
+            "chain open"
+        );
+        return Ok(Opened::Signs(chain));
+    };
+    error!(chain = %config.id, "this chain signs nothing yet: {why}");
+    Ok(Opened::Waits(chain.waiting(why), hook))
+}
+
+fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, Closed> {
+    let signer = keyring.signer(config, key).map_err(|error| Closed {
+        public_key: None,
+        why: Refusal::KeyUnavailable(error.to_string()),
+        passes: passing::key(&error),
+        awaits: passing::awaited_key(&error),
+    })?;
+    if !key.provider.is_device() {
+        // A device proves itself on its own thread, whenever it is there.
+        prove(signer.as_ref()).map_err(|why| Closed {
+            public_key: None,
+            why: Refusal::KeyUnavailable(why),
+            passes: false,
+            awaits: None,
+        })?;
+    }
+    Ok(signer)
+}
