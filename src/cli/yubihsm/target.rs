@@ -1,4 +1,4 @@
-//! Which device a command means, how it logs in, and whether a running signer has it.
+//! Finds the device that a command is for and how to log in, and makes sure that no running signer uses it.
 
 use super::{ObjectId, secrets};
 use crate::{
@@ -22,15 +22,15 @@ use clap::Args;
 use highwater_core::consensus::{ChainId, PublicKey};
 use std::path::PathBuf;
 
-/// Which device, how to log in, and how the answer looks.
+/// Selects the device, the login and the form of the answer.
 #[derive(Args, Debug)]
 pub(super) struct TargetArgs {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Log in with this authentication key [default: `auth.key` of the configuration]
+    /// Log in with this authentication key [default: `auth.key` in the configuration]
     #[arg(long, value_name = "ID")]
     auth_key: Option<ObjectId>,
-    /// Read its password from this file [default: `auth` of the configuration]
+    /// Read its password from this file [default: `auth` in the configuration]
     #[arg(long, value_name = "FILE", conflicts_with = "password_fd")]
     password_file: Option<PathBuf>,
     /// Read its password from this file descriptor
@@ -38,24 +38,24 @@ pub(super) struct TargetArgs {
     password_fd: Option<i32>,
 }
 
-/// Which device, and how the answer looks.
+/// Selects the device and the form of the answer.
 #[derive(Args, Debug)]
 pub(super) struct DeviceArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The device, where the configuration has several: its serial number or the `addr` of its connector
+    /// Serial number of the device, or `addr` of its connector; required if the configuration has several
     #[arg(long, value_name = "SERIAL|ADDR")]
     device: Option<String>,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// A device that no running signer has.
+/// A device that no running signer uses.
 pub(super) struct Target {
-    /// Its section, with the password that is to be used.
+    /// Its section, with the password to use.
     pub(super) provider: YubiHsmConfig,
-    /// What the configuration has, as far as it can be read.
+    /// The configuration, as far as it can be read.
     pub(super) config: Config,
 }
 
@@ -64,7 +64,7 @@ impl TargetArgs {
         self.device.json
     }
 
-    /// Finds out which device is meant, makes sure that no running signer has it, and reads the password.
+    /// Selects the device, makes sure that no running signer uses it, and reads the password.
     pub(super) fn resolve(&self) -> Result<Target, CliError> {
         let config = self.device.load()?;
         let mut provider = self.choose(&config)?;
@@ -74,14 +74,14 @@ impl TargetArgs {
             (None, Some(number)) => PasswordSource::Inline(Secret::new(secrets::read_line(number)?.as_str())),
             (None, None) => provider.password.clone(),
         };
-        let password = read_password(&source);
-        let password = password.map_err(|why| CliError::new(Exit::NoInput, format!("{provider}: {why}")))?;
-        // Read once: a descriptor has it only once.
+        let password =
+            read_password(&source).map_err(|why| CliError::new(Exit::NoInput, format!("{provider}: {why}")))?;
+        // Kept, because a descriptor can be read only once.
         provider.password = PasswordSource::Inline(Secret::new(password.as_str()));
         Ok(Target { provider, config })
     }
 
-    /// The section, with the authentication key that is meant.
+    /// The section, with the authentication key to use.
     fn choose(&self, config: &Config) -> Result<YubiHsmConfig, CliError> {
         let mut hits = self.device.providers(config)?;
         let wanted = self.auth_key.map(|id| id.0);
@@ -107,7 +107,7 @@ impl TargetArgs {
                 Ok(YubiHsmConfig { auth_key, ..provider })
             }
             Some(auth_key) => Err(usage(format!(
-                "the configuration has no password of authentication key {auth_key}: give it with --password-file or \
+                "the configuration has no password for authentication key {auth_key}: give it with --password-file or \
                  --password-fd"
             ))),
         }
@@ -115,29 +115,29 @@ impl TargetArgs {
 }
 
 impl DeviceArgs {
-    /// The configuration as far as it can be read.
+    /// Loads as much of the configuration as can be read.
     pub(super) fn load(&self) -> Result<Config, CliError> {
         let Some(Sketch { config, errors }) = self.config.sketch()? else {
             return Err(usage("there is no configuration: name one with -c"));
         };
         if config.yubihsm.is_empty() {
             let path = config.path;
-            return Err(match errors.is_empty() {
-                false => ConfigError::Invalid { path, findings: errors }.into(),
-                true => usage(format!(
-                    "{} has no [[providers.yubihsm]]: tmkms.toml.example shows how one is written",
-                    path.display()
-                )),
-            });
+            if !errors.is_empty() {
+                return Err(ConfigError::Invalid { path, findings: errors }.into());
+            }
+            return Err(usage(format!(
+                "{} has no [[providers.yubihsm]]: tmkms.toml.example shows how to write one",
+                path.display()
+            )));
         }
         if !errors.is_empty() {
             let path = config.path.display();
-            output::note(&format!("note: {path} is not complete yet; `highwater check` says what is missing"));
+            output::note(&format!("note: {path} is not complete yet; `highwater check` shows what is missing"));
         }
         Ok(config)
     }
 
-    /// The sections that are meant, one at least.
+    /// The selected sections, at least one.
     pub(super) fn providers<'a>(&self, config: &'a Config) -> Result<Vec<&'a YubiHsmConfig>, CliError> {
         let is_meant = |provider: &&YubiHsmConfig| {
             let is_it = |wanted: &String| {
@@ -156,12 +156,12 @@ impl DeviceArgs {
 }
 
 impl Target {
-    /// The way to the device.
+    /// Access to the device.
     pub(super) fn access(&self) -> Access {
         Access::new(self.provider.clone(), Names::default()).for_a_command()
     }
 
-    /// A session with the device.
+    /// Opens a session with the device.
     pub(super) fn open(&self) -> Result<Console, CliError> {
         Console::open(&mut self.access()).map_err(|trouble| device_error(&self.provider, &trouble))
     }
@@ -178,12 +178,12 @@ impl Target {
         CliError::new(exit, format!("{}: {error}", self.provider))
     }
 
-    /// The chain that was named, or else the only one there is.
+    /// The chain that was named, or the only one configured.
     pub(super) fn chain(&self, named: Option<&ChainId>) -> Result<Option<&ChainConfig>, CliError> {
         chains::named(&self.config.chains, named)
     }
 
-    /// The key that a state file is bound to, for a chain whose key has that id on this device.
+    /// The key in the state file of a chain whose key has this id on this device.
     pub(super) fn recorded(&self, id: u16) -> Option<PublicKey> {
         let Self { provider, config } = self;
         let mut keys = provider.keys.iter().filter(|key| key.id == id);
@@ -198,19 +198,19 @@ impl Target {
 pub(super) fn device_error(provider: &YubiHsmConfig, trouble: &Trouble) -> CliError {
     let exit = if is_wrong_password(trouble) { Exit::NoPermission } else { Exit::Io };
     let hint = match trouble {
-        Trouble::Late => "; whether it did what it was asked is not known: look with `highwater yubihsm keys list`",
+        Trouble::Late => "; it may or may not have done what was asked: check with `highwater yubihsm keys list`",
         _ => "",
     };
     CliError::new(exit, format!("{provider}: {}{hint}", trouble.text()))
 }
 
-/// Refuses a device that a running signer of this configuration has.
+/// Refuses a device that a running signer of this configuration uses.
 pub(super) fn refuse_running(config: &Config, provider: &YubiHsmConfig) -> Result<(), CliError> {
     let users = config.chains.iter().filter(|chain| may_use(config, &chain.id, provider));
     chains::refuse_running(users, &provider.to_string())
 }
 
-/// Whether the signer of `chain` may use this device: its key is there, or it cannot be said where its key is.
+/// Whether the signer of `chain` may use this device: its key is on it, or nobody knows where its key is.
 fn may_use(config: &Config, chain: &ChainId, provider: &YubiHsmConfig) -> bool {
     let is_here = |key: KeyConfig<'_>| match key {
         KeyConfig::YubiHsm { provider: other, .. } => may_be_one(other, provider),
@@ -221,14 +221,14 @@ fn may_use(config: &Config, chain: &ChainId, provider: &YubiHsmConfig) -> bool {
     !is_known || keys.any(is_here)
 }
 
-/// Whether two sections may be of one device. On USB every device is disturbed by whoever looks for one.
+/// Whether two sections may mean the same device. On USB, looking for one device disturbs all of them.
 fn may_be_one(a: &YubiHsmConfig, b: &YubiHsmConfig) -> bool {
     let is_usb = |provider: &YubiHsmConfig| matches!(provider.adapter, YubiHsmAdapter::Usb { .. });
     let is_same_number = a.serial_number.is_some() && a.serial_number == b.serial_number;
     a.adapter == b.adapter || is_same_number || is_usb(a) || is_usb(b)
 }
 
-/// As `--device` takes it.
+/// A name that `--device` takes.
 fn name_of(provider: &YubiHsmConfig) -> String {
     provider.serial_number.clone().unwrap_or_else(|| address_of(&provider.adapter))
 }
