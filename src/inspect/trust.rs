@@ -1,9 +1,9 @@
 //! Inspects who could replace a file that decides what is signed, or with what.
 //!
 //! Only root and the user of this process may. That holds for the file, for every directory on the way to it, and for every
-//! link. A directory with the sticky bit (`/tmp`) passes, because nobody can replace files of others in it.
+//! link. A directory with the sticky bit (`/tmp`) passes, because nobody can replace other users' files in it.
 //!
-//! Write permission for a group is a warning and not a refusal: somebody made its members members on purpose. There is no
+//! Write permission for a group is a warning and not a refusal: somebody chose its members. There is no
 //! warning about our user's private group (most systems give each user one with the user's number), nor about root's group.
 //! State files and secrets are checked more strictly when they are opened: no group at all.
 

@@ -125,7 +125,7 @@ impl Theirs {
         }
     }
 
-    /// Puts `text` here, atomically and durably, with the owner of the previous file.
+    /// Puts `text` here, whole and on the disk, with the owner of the previous file.
     fn put(&self, text: &str) -> Result<(), StateError> {
         let path = match fs::canonicalize(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.0.clone(),

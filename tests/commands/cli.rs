@@ -210,7 +210,7 @@ fn a_state_file_that_cannot_be_trusted_stops_every_command() {
 
     // The file of another key.
     fs::remove_file(home.path("watermark.highwater")).unwrap();
-    home.run("state init --never-signed").assert(66, "", "although watermark says that there was one");
+    home.run("state init --never-signed").assert(66, "", "but watermark shows that there was one");
     fs::remove_file(home.path("watermark")).unwrap();
     home.run("state init --never-signed").assert(0, "made", "");
     fs::remove_file(home.path("consensus.key")).unwrap();
@@ -348,7 +348,7 @@ fn keys_come_in_from_every_form_and_are_the_same_key() {
         home.write(&format!("{name}.in"), content);
         let answer = home.run(&format!("softsign import {name}.in {name}.key"));
         let shown = format!("made {name}.key|key      ed25519:{}|address  ", public_key_hex());
-        answer.assert(0, &shown, &format!("remove {name}.in from wherever it still is"));
+        answer.assert(0, &shown, &format!("remove {name}.in and every copy of it"));
         let written = fs::read(home.path(&format!("{name}.key"))).unwrap();
         let expected = match name {
             "expanded" => Sha512::digest(seed()).to_vec(),

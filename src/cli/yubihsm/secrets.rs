@@ -1,5 +1,5 @@
 //! How words and passwords pass between an operator and this process: over the terminal, or over a file descriptor that the
-//! operator names. Never over standard output unless it is a terminal, a file of our own, or the log.
+//! operator names. Never over the log, a file of our own, or standard output that is not a terminal.
 
 use super::target::usage;
 use crate::cli::{CliError, Exit};
