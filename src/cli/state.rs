@@ -293,7 +293,7 @@ fn describe(path: &Path, record: &Record) -> String {
     let meaning = match mark.signed {
         Some(_) => "last signed",
         None if *mark == Mark::NEVER_SIGNED => "nothing signed yet",
-        None => "never sign at or below it",
+        None => "nothing at or below it will be signed",
     };
     let Hrs { height, round, step } = mark.hrs;
     let place = if mark.hrs == Hrs::end_of(height) {

@@ -169,7 +169,7 @@ fn a_state_file_that_is_missing_damaged_or_of_another_program() {
     assert_refused(&home, "watermark.highwater is damaged: its header holds something else", 65);
     fs::remove_file(home.path("watermark.highwater")).unwrap();
     home.write("watermark", r#"{"height":"9","round":"0","step":1,"block_id":null}"#);
-    assert_refused(&home, "which `start` never takes over|run `highwater state import`", 65);
+    assert_refused(&home, "`start` never takes it over|run `highwater state import`", 65);
     home.run("state import").assert(0, "imported", "is kept as");
     fs::remove_file(home.path("watermark.highwater")).unwrap();
     assert_refused(&home, "but watermark shows that there was one: it was moved or removed", 65);
@@ -186,7 +186,7 @@ fn what_every_user_can_write() {
             "the configuration |tmkms.toml can be written by every user (mode 0666): run `chmod go-w",
             77,
         ),
-        (".", 0o777, "another file in the place of the configuration|(mode 0777): run `chmod go-w", 77),
+        (".", 0o777, "every user can replace the configuration|(mode 0777): run `chmod go-w", 77),
         ("watermark.highwater", 0o602, "state file watermark.highwater can be written by other users (mode 0602)", 65),
         ("consensus.key", 0o602, "consensus.key is open to other users", 65),
     ] {
@@ -243,7 +243,7 @@ fn what_concerns_one_chain_closes_that_one_and_the_others_sign() {
     let check = home.run("check --before-start");
     let fails = said(&check, "fail");
     let [fail] = &fails[..] else { panic!("{check:?}") };
-    assert!(fail.starts_with("chain test-2: every user can put"), "{fail}");
+    assert!(fail.starts_with("chain test-2: every user can replace the state file"), "{fail}");
 
     let mut signer = home.spawn("signer", &mut home.highwater("start"));
     let opened = signer.wait_for_line("chain open");

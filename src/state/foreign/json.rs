@@ -63,7 +63,7 @@ impl<'de> Visitor<'de> for Strict {
         let mut object = Map::new();
         while let Some((key, Unambiguous(value))) = entries.next_entry::<String, _>()? {
             if object.contains_key(&key) {
-                return Err(A::Error::custom(format!("it has {key:?} twice, and it is unclear which one counts")));
+                return Err(A::Error::custom(format!("ambiguous, because it has {key:?} twice")));
             }
             object.insert(key, value);
         }

@@ -154,7 +154,7 @@ impl fmt::Display for MigrationError {
                 "it is the tombstone that Highwater leaves so that tmkms signs nothing; it holds no mark",
             ),
             Self::NeverSigned | Self::Unproven { hrs: Hrs::GENESIS } => f.write_str(
-                "it says that nothing was ever signed, but so does the file after a loss or a reset. If the key has never \
+                "it says that nothing was ever signed, but it would also say so after a loss or a reset. If the key has never \
                  signed, run `highwater state init --never-signed`; if it may have, run `highwater state init --height H`",
             ),
             Self::Unproven { hrs } => write!(
