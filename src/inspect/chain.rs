@@ -51,10 +51,11 @@ impl Look<'_> {
             self.findings.push(Severity::Warn, about, what, "");
         }
         // A YubiHSM's key may be on several devices.
-        let alike = |other: &KeyConfig<'_>| other.role() == key.role() && other.chain_ids().contains(&chain.id);
-        for key in self.config.keys().filter(alike) {
-            for (path, what, kind) in sources(key) {
-                self.guard(about, path, what, kind);
+        for other in self.config.keys() {
+            if other.role() == key.role() && other.chain_ids().contains(&chain.id) {
+                for (path, what, kind) in sources(other) {
+                    self.guard(about, path, what, kind);
+                }
             }
         }
         known.map_err(drop)
@@ -78,7 +79,6 @@ impl Look<'_> {
             return self.findings.fail(about, what, "correct `state_file`, or make the directory", true);
         }
         self.guard(about, &path, "state file", Kind::Secret);
-        let identity = |key| Identity { chain: chain.id.clone(), key };
         let (record, file) = match newest(&path, &theirs) {
             Ok(newest) => newest,
             Err(error) => {
@@ -94,7 +94,8 @@ impl Look<'_> {
             // Already reported.
             (Err(()), _) | (_, None) => return,
             (Ok(Some(key)), Some(host)) => {
-                record.check(&identity(key), host, &file).err().map(|error| error.to_string())
+                let identity = Identity { chain: chain.id.clone(), key };
+                record.check(&identity, host, &file).err().map(|error| error.to_string())
             }
             // Needs no device: a file of another chain or with another type of key cannot be the right one.
             (Ok(None), _) => Some(format!(
@@ -202,8 +203,11 @@ fn usable(path: &Path) -> Result<(), FileError> {
     if metadata.mode() & 0o022 != 0 {
         return Err(FileError::Writable { path: file(), mode: metadata.mode() & 0o777 });
     }
-    let open = |error| FileError::Io { path: file(), action: "open", error };
-    accessible(path, Access::READ_OK | Access::WRITE_OK).map_err(open)
+    accessible(path, Access::READ_OK | Access::WRITE_OK).map_err(|error| FileError::Io {
+        path: file(),
+        action: "open",
+        error,
+    })
 }
 
 /// Finds the program of a command as the system does, or returns the error that the system would give.

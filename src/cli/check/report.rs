@@ -75,16 +75,16 @@ impl Report {
     }
 
     fn as_text(&self) -> String {
-        let line = |(level, text): &(Severity, String)| format!("{:<5} {text}", name(*level));
-        self.findings.iter().map(line).collect::<Vec<_>>().join("\n")
+        let lines = self.findings.iter().map(|(level, text)| format!("{:<5} {text}", name(*level)));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     fn as_json(&self) -> Value {
-        let finding = |(level, text): &(Severity, String)| json!({ "level": name(*level), "text": text });
+        let findings = self.findings.iter().map(|(level, text)| json!({ "level": name(*level), "text": text }));
         json!({
             "schema": 1,
             "result": name(self.worst()),
-            "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
+            "findings": findings.collect::<Vec<_>>(),
             "devices": self.devices,
             "disks": self.disks,
         })

@@ -1,7 +1,7 @@
 //! Lists the tokens of a module, and the keys on a token.
 
 use super::{
-    hex_of,
+    hex_of, is_named,
     target::{self, TargetArgs},
 };
 use crate::{
@@ -118,11 +118,8 @@ fn pin_word(state: PinState) -> &'static str {
 
 /// The only key that `selector` names, as the token lists it. `None` if there is none.
 pub(super) fn find_key(token: &Token, selector: &ObjectSelector) -> Result<Option<KeyInfo>, TokenError> {
-    let fits = |key: &KeyInfo| match selector {
-        ObjectSelector::Id(id) => key.id == *id,
-        ObjectSelector::Label(label) => key.label == *label,
-    };
-    let mut hits: Vec<_> = token.list_keys()?.into_iter().filter(fits).collect();
+    let mut hits = token.list_keys()?;
+    hits.retain(|key| is_named(selector, &key.id, &key.label));
     match hits.len() {
         0 | 1 => Ok(hits.pop()),
         _ => Err(TokenError::AmbiguousKey { object: selector.clone(), hits: hits.iter().map(name_of).collect() }),

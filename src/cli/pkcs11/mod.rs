@@ -103,6 +103,14 @@ impl FromStr for KeyLabel {
     }
 }
 
+/// Whether `selector` names the key with this id and this label.
+fn is_named(selector: &ObjectSelector, id: &[u8], label: &str) -> bool {
+    match selector {
+        ObjectSelector::Id(wanted) => wanted == id,
+        ObjectSelector::Label(wanted) => wanted == label,
+    }
+}
+
 fn hex_of(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,8 +1,8 @@
 //! The `[[providers.pkcs11]]` that an operator pastes into the configuration after making a key. Pure.
 
-use super::hex_of;
+use super::{hex_of, is_named};
 use crate::config::{
-    KeyRole, PinSource, Pkcs11Config, Pkcs11Key,
+    KeyRole, PinSource, Pkcs11Config,
     pkcs11::{
         profile::{Login, Profile},
         spec::{ObjectSelector, TokenSelector},
@@ -55,11 +55,7 @@ impl Section<'_> {
             self.reach()
         );
         let present = self.present.map_or(&[][..], |section| &section.keys);
-        let replaced = |key: &Pkcs11Key| match &key.object {
-            ObjectSelector::Id(id) => id == new.id,
-            ObjectSelector::Label(label) => label == new.label,
-        };
-        for key in present.iter().filter(|key| !replaced(key)) {
+        for key in present.iter().filter(|key| !is_named(&key.object, new.id, new.label)) {
             let chains: Vec<_> = key.chain_ids.iter().map(ChainId::as_str).collect();
             text += &entry(&chains, &key.object, key.role, &key.public_key);
         }

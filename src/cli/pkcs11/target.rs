@@ -78,10 +78,8 @@ impl TargetArgs {
         };
         if let Some(sketch) = sketch {
             refuse_running(&sketch.config, &target.module, &target.selector)?;
-            let same = |provider: &&Pkcs11Config| {
-                provider.token == target.selector && is_same_file(&provider.module, &target.module)
-            };
-            target.section = sketch.config.pkcs11.iter().find(same).cloned();
+            let mut sections = sketch.config.pkcs11.iter().filter(|section| section.token == target.selector);
+            target.section = sections.find(|section| is_same_file(&section.module, &target.module)).cloned();
             target.config = Some(sketch.config);
         }
         refuse_missing(&target.module, Some(&target.profile))?;
@@ -115,8 +113,10 @@ impl TargetArgs {
             return Err(usage(format!("there is no configuration: name one with -c, or {flags}")));
         };
         let wanted = self.selector();
-        let fits = |provider: &&Pkcs11Config| wanted.as_ref().is_none_or(|wanted| provider.token == *wanted);
-        let hits: Vec<_> = config.pkcs11.iter().filter(fits).collect();
+        let mut hits: Vec<_> = config.pkcs11.iter().collect();
+        if let Some(wanted) = &wanted {
+            hits.retain(|provider| provider.token == *wanted);
+        }
         let path = config.path.display();
         let provider = match hits[..] {
             [provider] => provider,
@@ -243,20 +243,26 @@ fn refuse_running(config: &Config, module: &Path, selector: &TokenSelector) -> R
 /// Whether the signer of `chain` may use this token: its key is on it, or nobody knows where its key is. A label and a
 /// serial number may name the same token.
 fn may_use(config: &Config, chain: &ChainId, module: &Path, selector: &TokenSelector) -> bool {
-    let may_be_this = |provider: &Pkcs11Config| {
-        let is_of_one_kind = matches!(
-            (&provider.token, selector),
-            (TokenSelector::Label(_), TokenSelector::Label(_)) | (TokenSelector::Serial(_), TokenSelector::Serial(_))
-        );
-        is_same_file(&provider.module, module) && (provider.token == *selector || !is_of_one_kind)
-    };
-    let is_here = |key: KeyConfig<'_>| match key {
-        KeyConfig::Pkcs11 { provider, .. } => may_be_this(provider),
-        KeyConfig::Softsign(_) | KeyConfig::YubiHsm { .. } => false,
-    };
-    let mut keys = config.keys().filter(|key| key.chain_ids().contains(chain)).peekable();
     let is_known = config.consensus_key(chain).is_some_and(|key| key.role() == KeyRole::Consensus);
-    !is_known || keys.any(is_here)
+    let mut keys = config.keys().filter(|key| key.chain_ids().contains(chain));
+    !is_known
+        || keys.any(|key| match key {
+            KeyConfig::Pkcs11 { provider, .. } => {
+                is_same_file(&provider.module, module) && may_be_one(&provider.token, selector)
+            }
+            KeyConfig::Softsign(_) | KeyConfig::YubiHsm { .. } => false,
+        })
+}
+
+fn may_be_one(a: &TokenSelector, b: &TokenSelector) -> bool {
+    match (a, b) {
+        (TokenSelector::Label(a), TokenSelector::Label(b)) | (TokenSelector::Serial(a), TokenSelector::Serial(b)) => {
+            a == b
+        }
+        (TokenSelector::Label(_), TokenSelector::Serial(_)) | (TokenSelector::Serial(_), TokenSelector::Label(_)) => {
+            true
+        }
+    }
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {

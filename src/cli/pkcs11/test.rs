@@ -1,7 +1,7 @@
 //! `highwater pkcs11 test`: signs with a key, and measures how long that takes.
 
 use super::{
-    KeyArgs, hex_of,
+    KeyArgs, hex_of, is_named,
     list::{birth, find_key, key_json, no_key},
     target::{Target, TargetArgs},
 };
@@ -64,21 +64,23 @@ fn sign(
 ) -> Result<Outcome, CliError> {
     let token = target.open()?;
     let Some(info) = find_key(&token, selector)? else { return Err(no_key(&token, selector)?.into()) };
-    let failed = |exit, text: String| CliError::new(exit, text);
     let pinned = pinned(target, &info);
     let Some(key_type) = info.key_type.or(pinned.map(|key| key.key_type())) else {
-        return Err(failed(Exit::Data, format!("the key with {selector} is not one that Highwater signs with")));
+        return Err(CliError::new(Exit::Data, format!("the key with {selector} is not one that Highwater signs with")));
     };
     let key = token.find_key(selector, key_type)?;
     if let (Some(shown), Some(pinned)) = (key.public_key(), pinned)
         && shown != pinned
     {
-        return Err(failed(Exit::Data, format!("the token holds key {shown}, but the configuration pins {pinned}")));
+        return Err(CliError::new(
+            Exit::Data,
+            format!("the token holds key {shown}, but the configuration pins {pinned}"),
+        ));
     }
     let public_key = pinned.or(key.public_key()).ok_or_else(|| {
         let text = "the device does not show the key's public half: pin it with `public_key` in the configuration, so \
                     that the signatures can be verified";
-        failed(Exit::Data, text.to_owned())
+        CliError::new(Exit::Data, text)
     })?;
     let mut times = Vec::with_capacity(count);
     for done in 1..=count {
@@ -86,7 +88,7 @@ fn sign(
         let signature = token.sign(&key, SELF_TEST)?;
         times.push(start.elapsed());
         if !public_key.verifies(SELF_TEST, &signature) {
-            return Err(failed(
+            return Err(CliError::new(
                 Exit::Io,
                 format!("signature {done} of {count} does not verify: do not sign with this key"),
             ));
@@ -100,11 +102,7 @@ fn sign(
 /// The public key that the configuration pins for this key.
 fn pinned(target: &Target, info: &KeyInfo) -> Option<PublicKey> {
     let keys = &target.section.as_ref()?.keys;
-    let fits = |object: &ObjectSelector| match object {
-        ObjectSelector::Id(id) => *id == info.id,
-        ObjectSelector::Label(label) => *label == info.label,
-    };
-    keys.iter().find(|key| fits(&key.object)).map(|key| key.public_key)
+    keys.iter().find(|key| is_named(&key.object, &info.id, &info.label)).map(|key| key.public_key)
 }
 
 fn as_text(profile: &Profile, outcome: &Outcome) -> String {

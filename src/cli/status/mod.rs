@@ -85,11 +85,9 @@ impl StatusCommand {
 
 /// Asks the signer behind that socket for its status. Returns it parsed, and as received.
 pub(super) fn ask(socket: &Path) -> Result<(Status, String), CliError> {
-    let failed = |error: io::Error| {
-        let text = format!("the signer at {} does not answer: {error}", socket.display());
-        CliError::new(Exit::Unavailable, text)
-    };
-    let answer = exchange(socket).map_err(failed)?;
+    let answer = exchange(socket).map_err(|error| {
+        CliError::new(Exit::Unavailable, format!("the signer at {} does not answer: {error}", socket.display()))
+    })?;
     let odd = |what: &str| {
         CliError::new(
             Exit::Software,

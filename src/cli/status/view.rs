@@ -182,11 +182,15 @@ impl History {
         if self.means.len() < 2 || slowest <= 0.0 {
             return None;
         }
-        let bar = |mean: &Option<f64>| match mean {
-            None => ' ',
-            Some(mean) => BARS.into_iter().rev().find(|bar| mean / slowest >= height(*bar, &BARS)).unwrap_or(BARS[0]),
-        };
-        let bars: String = self.means.iter().map(bar).collect();
+        let mut bars = String::new();
+        for mean in &self.means {
+            bars.push(match mean {
+                None => ' ',
+                Some(mean) => {
+                    BARS.into_iter().rev().find(|bar| mean / slowest >= height(*bar, &BARS)).unwrap_or(BARS[0])
+                }
+            });
+        }
         Some(format!("{bars}  answers, highest {}", milliseconds(slowest)))
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct TargetArgs {
 pub(super) struct DeviceArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Serial number of the device, or `addr` of its connector; required if the configuration has several
+    /// Serial number of the device, or `addr` of its connector, if the configuration has several devices
     #[arg(long, value_name = "SERIAL|ADDR")]
     device: Option<String>,
     /// Print JSON
@@ -89,10 +89,8 @@ impl TargetArgs {
         if hits.iter().any(|provider| Some(provider.auth_key) == wanted) {
             hits.retain(|provider| Some(provider.auth_key) == wanted);
         }
-        let is_one = |other: &&YubiHsmConfig| {
-            (&other.adapter, &other.serial_number) == (&hits[0].adapter, &hits[0].serial_number)
-        };
-        if !hits.iter().all(is_one) {
+        let first = hits[0];
+        if hits.iter().any(|other| other.adapter != first.adapter || other.serial_number != first.serial_number) {
             let names: Vec<_> = hits.iter().map(|provider| name_of(provider)).collect();
             return Err(usage(format!("name one device with --device: {}", names.join(", "))));
         }
@@ -100,7 +98,7 @@ impl TargetArgs {
             let keys: Vec<_> = hits.iter().map(|provider| provider.auth_key.to_string()).collect();
             return Err(usage(format!("name one authentication key with --auth-key: {}", keys.join(", "))));
         }
-        let provider = hits[0].clone();
+        let provider = first.clone();
         match wanted.filter(|wanted| *wanted != provider.auth_key) {
             None => Ok(provider),
             Some(auth_key) if self.password_file.is_some() || self.password_fd.is_some() => {
@@ -139,13 +137,12 @@ impl DeviceArgs {
 
     /// The selected sections, at least one.
     pub(super) fn providers<'a>(&self, config: &'a Config) -> Result<Vec<&'a YubiHsmConfig>, CliError> {
-        let is_meant = |provider: &&YubiHsmConfig| {
-            let is_it = |wanted: &String| {
+        let mut hits: Vec<_> = config.yubihsm.iter().collect();
+        if let Some(wanted) = &self.device {
+            hits.retain(|provider| {
                 provider.serial_number.as_ref() == Some(wanted) || address_of(&provider.adapter) == *wanted
-            };
-            self.device.as_ref().is_none_or(is_it)
-        };
-        let hits: Vec<_> = config.yubihsm.iter().filter(is_meant).collect();
+            });
+        }
         if hits.is_empty() {
             let names: Vec<_> = config.yubihsm.iter().map(name_of).collect();
             let (path, wanted) = (config.path.display(), self.device.as_deref().unwrap_or_default());
@@ -212,13 +209,13 @@ pub(super) fn refuse_running(config: &Config, provider: &YubiHsmConfig) -> Resul
 
 /// Whether the signer of `chain` may use this device: its key is on it, or nobody knows where its key is.
 fn may_use(config: &Config, chain: &ChainId, provider: &YubiHsmConfig) -> bool {
-    let is_here = |key: KeyConfig<'_>| match key {
-        KeyConfig::YubiHsm { provider: other, .. } => may_be_one(other, provider),
-        KeyConfig::Pkcs11 { .. } | KeyConfig::Softsign(_) => false,
-    };
-    let mut keys = config.keys().filter(|key| key.chain_ids().contains(chain)).peekable();
     let is_known = config.consensus_key(chain).is_some_and(|key| key.role() == KeyRole::Consensus);
-    !is_known || keys.any(is_here)
+    let mut keys = config.keys().filter(|key| key.chain_ids().contains(chain));
+    !is_known
+        || keys.any(|key| match key {
+            KeyConfig::YubiHsm { provider: other, .. } => may_be_one(other, provider),
+            KeyConfig::Pkcs11 { .. } | KeyConfig::Softsign(_) => false,
+        })
 }
 
 /// Whether two sections may mean the same device. On USB, looking for one device disturbs all of them.

@@ -207,10 +207,9 @@ impl Console {
         let (id, label, algorithm, capabilities) =
             (new.id, label(&new.label)?, algorithm(new.role), new.capabilities());
         self.ask(move |client| {
-            let make = |client: &yubihsm::Client| {
+            client.ask(&format!("make key 0x{id:04x}"), |client| {
                 client.generate_asymmetric_key(id, label, Domain::DOM1, capabilities, algorithm)
-            };
-            client.ask(&format!("make key 0x{id:04x}"), make)
+            })
         })?;
         self.prove(id, None)
     }
@@ -227,10 +226,9 @@ impl Console {
             (new.id, label(&new.label)?, algorithm(new.role), new.capabilities());
         self.ask(move |client| {
             // The crate takes the bytes by value and does not wipe its copy; the process ends soon.
-            let put = |client: &yubihsm::Client| {
+            client.ask(&format!("store key 0x{id:04x}"), |client| {
                 client.put_asymmetric_key(id, label, Domain::DOM1, capabilities, algorithm, bytes.to_vec())
-            };
-            client.ask(&format!("store key 0x{id:04x}"), put)
+            })
         })?;
         self.prove(id, Some(secret.public_key()))
     }
@@ -385,8 +383,8 @@ fn algorithm(role: KeyRole) -> Algorithm {
 }
 
 pub(super) fn label(text: &str) -> Result<Label, Trouble> {
-    let too_long = |_| Trouble::Rejected(format!("a label may have at most {LABEL_MAX_BYTES} bytes").into());
-    Label::from_bytes(text.as_bytes()).map_err(too_long)
+    Label::from_bytes(text.as_bytes())
+        .map_err(|_| Trouble::Rejected(format!("a label may have at most {LABEL_MAX_BYTES} bytes").into()))
 }
 
 #[cfg(test)]
