@@ -1,4 +1,4 @@
-//! Shows the main job: a throw-away home, a software key, and the real signer over loopback TCP with SecretConnection.
+//! Shows the main job with a temporary home, a software key, and the real signer over loopback TCP with SecretConnection.
 //! A mock validator node in the same process sends the requests. Run it with `make demo`.
 
 #![allow(clippy::print_stdout)]
@@ -96,7 +96,7 @@ fn consensus_key(session: &mut Session) -> Result<PublicKey, Box<dyn Error>> {
     Ok(PublicKey::from_bytes(KeyType::Ed25519, &answer.pub_key_bytes)?)
 }
 
-/// Asks for proposal, prevote and precommit of each height, as the node of a lone validator does.
+/// Requests proposal, prevote and precommit for each height, as the node of a lone validator does.
 fn sign_heights(session: &mut Session) -> Result<Vec<Duration>, Box<dyn Error>> {
     /// Slow enough to watch.
     const BLOCK_TIME: Duration = Duration::from_millis(400);
@@ -118,7 +118,7 @@ fn timed<T: Signature>(ask: impl FnOnce() -> io::Result<Answer<T>>) -> Result<Du
     let begin = Instant::now();
     let signed = ask()?.map_err(refusal_text)?;
     let took = begin.elapsed();
-    if signed.signature().len() == 64 { Ok(took) } else { Err("the answer holds no signature".into()) }
+    if signed.signature().len() == 64 { Ok(took) } else { Err("the answer has no signature".into()) }
 }
 
 trait Signature {
@@ -138,18 +138,18 @@ impl Signature for Proposal {
 }
 
 fn show_refusals(session: &mut Session) -> Result<(), Box<dyn Error>> {
-    println!("\nnow what it must not sign, on the same connection:");
+    println!("\nnow requests that it must refuse, on the same connection:");
     let last = || precommit(HEIGHTS, 0, Some(7));
     expect_refusal("another block at the last height", session.ask_vote(CHAIN, precommit(HEIGHTS, 0, Some(8)))?)?;
     expect_refusal("nil at the last height", session.ask_vote(CHAIN, precommit(HEIGHTS, 0, None))?)?;
-    expect_refusal("a height long past", session.ask_vote(CHAIN, prevote(1, 0, Some(7)))?)?;
+    expect_refusal("a much lower height", session.ask_vote(CHAIN, prevote(1, 0, Some(7)))?)?;
     expect_refusal("another chain", session.ask_vote("other-1", prevote(HEIGHTS + 1, 0, Some(7)))?)?;
 
     let again = session.ask_vote(CHAIN, vote_at(1_800_000_000, last()))?.map_err(refusal_text)?;
     if again.timestamp != last().timestamp || again.timestamp == Some(at(1_800_000_000)) {
-        return Err("a repeated vote must carry its old time".into());
+        return Err("a repeated vote must keep its old time".into());
     }
-    println!("  repeated  the last vote asked for again, at another time: its old time and signature");
+    println!("  repeated  the last vote, requested with another time: same old time and signature");
     Ok(())
 }
 
@@ -177,6 +177,6 @@ fn summary(mut times: Vec<Duration>, path: &Path) -> Result<(), Box<dyn Error>> 
         times[times.len() / 2].as_micros(),
         times[times.len() - 1].as_micros()
     );
-    println!("the watermark on the disk is {}; nothing at or below it will ever be signed differently", mark.hrs);
+    println!("the watermark on disk is {}; nothing at or below it will ever be signed differently", mark.hrs);
     Ok(())
 }

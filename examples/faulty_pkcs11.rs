@@ -94,7 +94,7 @@ fn load() -> Result<Functions, String> {
     Ok(Functions { real: *real, served })
 }
 
-/// The target's functions. They are set before anybody can call one of ours.
+/// The target's functions. They are set before anyone can call one of ours.
 fn real() -> &'static CK_FUNCTION_LIST {
     &FUNCTIONS.get().and_then(Option::as_ref).expect("the list was handed out").real
 }

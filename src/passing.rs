@@ -1,8 +1,8 @@
-//! Which troubles pass by themselves: a disk that is full, a mount that comes late, a device that is not plugged in yet.
+//! Which failures may pass by themselves: a full disk, a mount that comes late, a device that is not plugged in yet.
 //!
-//! A signer that fails for one of them ends with an exit code after which its supervisor starts it again; for all else it
-//! ends for good, because only a person can mend it. A missing state file is of the second kind: a signer that waits
-//! for one would begin to sign the moment that somebody puts one there, perhaps before the other signer is stopped.
+//! After such a failure a signer exits with a code that makes its supervisor start it again; after any other it stays
+//! stopped, because only a person can fix it. A missing state file is of the second kind: a signer that waits for one would
+//! begin to sign as soon as somebody puts one there, perhaps before the other signer is stopped.
 
 use crate::{keyring::KeyError, state::StateError};
 use highwater_core::{disk, watermark::FileError};
@@ -11,10 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Whether a key that cannot be used now may be usable later, with nobody doing anything.
+/// Whether a key that cannot be used now may be usable later, without anyone doing anything.
 pub fn key(error: &KeyError) -> bool {
     match error {
-        // A secrets mount comes late; a device is not there yet.
+        // A secrets mount may come late; a device may not be there yet.
         KeyError::Missing { .. } | KeyError::PublicKey { .. } | KeyError::Random { .. } => true,
         KeyError::Io { error, .. } => disk::may_pass(error),
         KeyError::Denied { .. }
@@ -27,7 +27,7 @@ pub fn key(error: &KeyError) -> bool {
     }
 }
 
-/// The file of the key that is not there yet.
+/// The key file that is not there yet.
 pub fn awaited_key(error: &KeyError) -> Option<PathBuf> {
     match error {
         KeyError::Missing { path } => Some(path.clone()),
@@ -45,7 +45,7 @@ pub fn awaited_state(error: &StateError) -> Option<PathBuf> {
     }
 }
 
-/// The same for a state file.
+/// Whether a state file that cannot be used now may be usable later, without anyone doing anything.
 pub fn state(error: &StateError) -> bool {
     match error {
         StateError::File(FileError::DeadLink { .. }) => true,
@@ -64,8 +64,8 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A signer that was killed and is not gone: it hangs in a wait for a disk, and still holds what it had locked. It will
-/// never sign again, and ends as soon as the disk answers. `proc` is where the kernel shows its processes.
+/// Finds a signer that was killed but is not gone: it is waiting for a disk, and still holds its locks. It will never sign
+/// again, and ends as soon as the disk answers. `proc` is the mount point of the proc file system.
 pub fn dying_signer(proc: &Path) -> Option<u32> {
     let own = std::process::id();
     let processes =
@@ -77,7 +77,7 @@ pub fn dying_signer(proc: &Path) -> Option<u32> {
     })
 }
 
-/// Whether the kernel's word on a process says that it is a signer with a SIGKILL before it that it has not taken yet.
+/// Whether the `status` of a process shows a signer with a pending SIGKILL.
 fn is_dying(status: &str) -> bool {
     /// SIGKILL is signal 9, and the mask begins with 1.
     const KILL: u64 = 1 << 8;
@@ -156,6 +156,6 @@ mod tests {
         }
         assert!(key(&KeyError::Missing { path: "k".into() }));
         assert!(!key(&KeyError::Permissions { path: "k".into(), mode: 0o644 }));
-        assert!(!StoreError::Replaced.may_pass(), "an older copy may stand there");
+        assert!(!StoreError::Replaced.may_pass(), "an older copy may be in its place");
     }
 }

@@ -1,4 +1,4 @@
-//! Which chain a command means, and whether its signer runs.
+//! Finds the chain that a command is for, and makes sure that its signer is not running.
 
 use super::{CliError, Exit};
 use crate::{config::ChainConfig, state::StateError};
@@ -7,7 +7,7 @@ use highwater_core::{
     watermark::{FileError, StateFile},
 };
 
-/// The chain that an operator named, or else the only one there is.
+/// The chain that an operator named, or the only one configured.
 pub(super) fn named<'a>(
     chains: &'a [ChainConfig],
     named: Option<&ChainId>,
@@ -19,24 +19,23 @@ pub(super) fn named<'a>(
             Some(chain) => Ok(Some(chain)),
             None => {
                 let ids: Vec<_> = chains.iter().map(|chain| chain.id.as_str()).collect();
-                let ids = ids.join(", ");
-                let text = format!("no chain {id} in the configuration, which has: {ids}");
+                let text = format!("the configuration has no chain {id}, only {}", ids.join(", "));
                 Err(CliError::new(Exit::Usage, text))
             }
         },
     }
 }
 
-/// Refuses a device if the signer of one of its chains runs. A running signer has the state file of its chain locked;
-/// the lock is let go at once.
+/// Refuses a device if the signer of one of its chains is running. A running signer holds the lock of its chain's state
+/// file; the lock taken here to find out is released at once.
 pub(super) fn refuse_running<'a>(chains: impl Iterator<Item = &'a ChainConfig>, device: &str) -> Result<(), CliError> {
     for chain in chains {
         match StateFile::open(&chain.watermark()) {
             Ok(_) | Err(FileError::DeadLink { .. } | FileError::Missing { .. }) => {}
             Err(FileError::Locked { path }) => {
                 let text = format!(
-                    "the signer of chain {} is running and uses the {device}, and nothing may disturb it: stop it first \
-                     ({} is locked; `fuser` names the process)",
+                    "the signer of chain {} is running and needs the {device} for itself: stop it first ({} is locked; \
+                     `fuser` shows the process)",
                     chain.id,
                     path.display()
                 );

@@ -1,4 +1,4 @@
-//! How a command fails: one message for a person, one exit code for a supervisor.
+//! How a command fails: one message for an operator, one exit code for a supervisor.
 
 use crate::{
     config::ConfigError,
@@ -21,19 +21,19 @@ use std::{io, process::ExitCode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// All is well.
+    /// Success.
     Ok = 0,
-    /// `check` found something to know.
+    /// `check` found warnings; `status` found a chain that does not sign.
     CheckWarning = 1,
-    /// `check` found something to mend.
+    /// `check` found errors.
     CheckError = 2,
     /// The command line is wrong.
     Usage = 64,
-    /// A state or key file holds something that cannot be used.
+    /// The content of a state or key file cannot be used.
     Data = 65,
     /// A file, a token or a key on it is missing.
     NoInput = 66,
-    /// Every validator node is gone and none is to be dialled again.
+    /// Every validator node is gone and none may be dialled again; or a signer or a device does not answer.
     Unavailable = 69,
     /// A broken invariant: a bug in Highwater.
     Software = 70,
@@ -41,9 +41,9 @@ pub enum Exit {
     CantCreate = 73,
     /// The disk or a device failed.
     Io = 74,
-    /// Another process uses the state, or the token.
+    /// Another process is using the state or the device.
     TempFail = 75,
-    /// A file's permissions are wrong, or a PIN is.
+    /// A file has wrong permissions, or a PIN or password is wrong.
     NoPermission = 77,
     /// The configuration is wrong.
     Config = 78,
@@ -57,28 +57,25 @@ impl From<Exit> for ExitCode {
 
 /// Why a command failed. Printed once, by `main`.
 #[derive(Debug)]
-pub struct CliError {
-    /// The exit code.
-    pub exit: Exit,
-    /// What happened, where, and what to do. Empty if the command has said it all.
-    pub message: String,
+pub(crate) struct CliError {
+    pub(crate) exit: Exit,
+    /// What happened, where, and what to do. Empty if the command has already printed it.
+    pub(crate) message: String,
 }
 
 impl CliError {
-    /// A failure with this exit code and message.
-    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into() }
     }
 
     /// A command line that cannot be carried out as it is.
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
 
-    /// A failure of the file system.
-    pub fn io(what: &str, error: &io::Error) -> Self {
+    pub(crate) fn io(what: &str, error: &io::Error) -> Self {
         let exit = match error.kind() {
-            // What is not found is the directory for something new.
+            // What is missing is the directory of a new file.
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => Exit::CantCreate,
             io::ErrorKind::PermissionDenied => Exit::NoPermission,
             _ => Exit::Io,
@@ -89,7 +86,7 @@ impl CliError {
 
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
-        // A list of findings reads better from the start of a line.
+        // A list of findings is easier to read if each begins its own line.
         let message = match &error {
             ConfigError::Invalid { findings, path } if findings.len() > 1 => {
                 format!("{} has {} errors:\n{error}", path.display(), findings.len())

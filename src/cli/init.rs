@@ -1,4 +1,4 @@
-//! `highwater init`: a new home with a configuration and an identity key. Nothing that exists is ever overwritten.
+//! `highwater init`: makes a home with a configuration and an identity key. Never overwrites an existing file.
 
 use super::{
     CliError, Exit,
@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A new home.
+/// Make a new home.
 #[derive(Args, Debug)]
 pub(super) struct Init {
     /// Networks to configure, separated by commas: core, cosmoshub, irishub, osmosis, sentinelhub
@@ -38,7 +38,10 @@ impl Init {
         let home = fs::canonicalize(&self.path)
             .map_err(|error| CliError::io(&format!("cannot resolve {}", self.path.display()), &error))?;
         if !home.to_str().is_some_and(is_plain) {
-            let text = format!("{} cannot stand in a configuration: choose a path without quotes", home.display());
+            let text = format!(
+                "{} cannot be written in a configuration: choose a path without quotes and backslashes",
+                home.display()
+            );
             return Err(CliError::new(Exit::Usage, text));
         }
         make_directory(&home.join("secrets"), 0o700)?;
@@ -56,8 +59,9 @@ impl Init {
             Some(mark) => begin_state(&config_path, mark),
             None => {
                 output::note(
-                    "no state file was made: before `highwater start`, run `highwater state init --never-signed` for a \
-                     new key, `highwater state init --height H` or `highwater state import FILE` for one that has signed",
+                    "no state file was made. Before `highwater start`, run `highwater state init --never-signed` for a \
+                     new key; run `highwater state init --height H` or `highwater state import FILE` for a key that has \
+                     signed",
                 );
                 Ok(())
             }
@@ -65,7 +69,7 @@ impl Init {
     }
 }
 
-/// Whether a path can be written between quotes in TOML as it is.
+/// Whether a path can stand between quotes in TOML without escapes.
 fn is_plain(path: &str) -> bool {
     !path.contains(|c: char| c.is_control() || matches!(c, '"' | '\\'))
 }
@@ -74,14 +78,15 @@ fn known(name: &str) -> Result<&'static Network, CliError> {
     find(name).ok_or_else(|| {
         let names: Vec<_> = NETWORKS.iter().map(|network| network.name).collect();
         let text = format!(
-            "no network {name:?} is known, only {}. For any other chain start from one of these and change the id",
+            "unknown network {name:?}; the known networks are {}. For any other chain, start from one of these and \
+             change the id",
             names.join(", ")
         );
         CliError::new(Exit::Usage, text)
     })
 }
 
-/// Makes the state file of each chain; for a key that has never signed, also the key.
+/// Makes the state file of each chain. For a key that has never signed, also makes the key.
 fn begin_state(config_path: &Path, mark: Mark) -> Result<(), CliError> {
     let (config, _) = Config::load(config_path)?;
     for chain in &config.chains {
@@ -91,7 +96,7 @@ fn begin_state(config_path: &Path, mark: Mark) -> Result<(), CliError> {
         {
             if mark != Mark::NEVER_SIGNED {
                 let text = format!(
-                    "--height is for a key that may have signed. Put it at {} with `highwater softsign import`, then \
+                    "--height is for a key that may have signed. Put that key at {} with `highwater softsign import`, then \
                      run this again",
                     file.path.display()
                 );
@@ -128,7 +133,7 @@ fn write_new(path: &Path, text: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A configuration that tmkms reads too.
+/// A configuration that tmkms can read too.
 fn configuration(home: &Path, networks: &[&Network]) -> String {
     let home = home.display();
     let mut text = String::from("# Highwater configuration; every setting is explained in tmkms.toml.example\n");

@@ -15,7 +15,8 @@ mod timing;
 mod watch;
 mod yubihsm;
 
-pub use error::{CliError, Exit};
+pub(crate) use error::CliError;
+pub use error::Exit;
 
 use crate::{
     config::{self, Config, PartialConfig},
@@ -53,16 +54,16 @@ enum Command {
     HsmSpawner,
     /// Make a configuration and an identity key in a new directory
     Init(init::Init),
-    /// Looks up what the process of a host name is asked for; started by it
+    /// Runs one lookup of a host name; started by the name resolver
     #[command(name = names::LOOKUP_COMMAND, hide = true)]
     NameLookup,
-    /// Looks up one host name; started by the signer
+    /// Resolves one host name; started by the signer
     #[command(name = names::RESOLVER_COMMAND, hide = true)]
     NameResolver,
-    /// Look at PKCS#11 tokens; make, import, test and delete the keys on them
+    /// List PKCS#11 tokens; make, import, test and delete the keys on them
     #[command(subcommand)]
     Pkcs11(pkcs11::Pkcs11),
-    /// Make or import keys that are kept in files
+    /// Make or import keys kept in files
     #[command(subcommand)]
     Softsign(softsign::Softsign),
     /// Sign for the configured validators, in the foreground
@@ -73,7 +74,7 @@ enum Command {
     /// Runs one state hook; started by the signer
     #[command(name = hooks::HOOK_COMMAND, hide = true)]
     StateHook,
-    /// Show what the running signer does; exits 0 (every chain signs) or 1 (not every chain does)
+    /// Show what the running signer is doing; exits 0 (every chain signs) or 1 (not every chain signs)
     Status(status::StatusCommand),
     /// Print the version
     Version,
@@ -82,7 +83,7 @@ enum Command {
     YubiHsm(yubihsm::YubiHsm),
 }
 
-/// Which configuration a command works with.
+/// The configuration that a command uses.
 #[derive(Args, Debug)]
 struct ConfigArgs {
     /// Configuration file [default: $TMKMS_CONFIG_FILE, then ./tmkms.toml]
@@ -95,7 +96,7 @@ impl ConfigArgs {
         config::resolve_path(self.config.as_deref(), std::env::var_os(config::PATH_VARIABLE))
     }
 
-    /// The configuration; its warnings go to standard error.
+    /// Loads the configuration. Its warnings go to standard error.
     fn load(&self) -> Result<Config, CliError> {
         let path = self.path();
         let (config, warnings) = Config::load(&path)?;
@@ -105,7 +106,7 @@ impl ConfigArgs {
         Ok(config)
     }
 
-    /// The configuration as far as it can be read, if there is one. It has to be there if it was named.
+    /// Loads as much of the configuration as can be read. `None` if there is no file and none was named.
     fn partial(&self) -> Result<Option<PartialConfig>, CliError> {
         let path = self.path();
         let is_named = path != Path::new(config::DEFAULT_PATH);
@@ -116,7 +117,7 @@ impl ConfigArgs {
     }
 }
 
-/// The command line as it is, for what describes it: completions and manual pages.
+/// The command line, for completions and manual pages.
 pub fn command() -> clap::Command {
     Cli::command()
 }
@@ -126,24 +127,24 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way too, and belong on standard output.
+            // Help and version arrive here too, and belong on standard output.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
     let result = match cli.command {
-        Command::AuditKeeper => keeper::run().map_err(|error| not_by_hand(&error)),
+        Command::AuditKeeper => keeper::run().map_err(|error| internal(&error)),
         Command::Check(command) => command.run(),
-        Command::HsmChild => served::run().map_err(|error| not_by_hand(&error)),
-        Command::HsmSpawner => spawner::run().map_err(|error| not_by_hand(&error)),
+        Command::HsmChild => served::run().map_err(|error| internal(&error)),
+        Command::HsmSpawner => spawner::run().map_err(|error| internal(&error)),
         Command::Init(command) => command.run(),
-        Command::NameLookup => names::run_lookup().map_err(|error| not_by_hand(&error)),
-        Command::NameResolver => names::run().map_err(|error| not_by_hand(&error)),
+        Command::NameLookup => names::run_lookup().map_err(|error| internal(&error)),
+        Command::NameResolver => names::run().map_err(|error| internal(&error)),
         Command::Pkcs11(command) => command.run(),
         Command::Softsign(command) => command.run(),
         Command::Start(command) => command.run(),
         Command::State(command) => command.run(),
-        Command::StateHook => hooks::run().map_err(|error| not_by_hand(&error)),
+        Command::StateHook => hooks::run().map_err(|error| internal(&error)),
         Command::Status(command) => command.run(),
         Command::YubiHsm(command) => command.run(),
         Command::Version => output::print(&format!("highwater {}", env!("CARGO_PKG_VERSION"))),
@@ -159,8 +160,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn not_by_hand(error: &std::io::Error) -> CliError {
-    CliError::new(Exit::Software, format!("this command is started by the signer, not by hand: {error}"))
+fn internal(error: &std::io::Error) -> CliError {
+    CliError::new(Exit::Software, format!("only the signer starts this command: {error}"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,8 @@
-//! The networks that `highwater init -n` knows: the names that tmkms takes, with the chain ids and prefixes of today.
+//! The networks that `highwater init -n` knows: the names that tmkms knows, with their current
+//! chain ids and prefixes.
 
-/// A network.
 pub(super) struct Network {
-    /// What `-n` takes.
     pub(super) name: &'static str,
-    /// Its current chain id.
     pub(super) chain_id: &'static str,
     /// Bech32 prefix of its account public keys.
     pub(super) account_key_prefix: &'static str,
@@ -21,7 +19,6 @@ const fn network(
     Network { name, chain_id, account_key_prefix, consensus_key_prefix }
 }
 
-/// Every known network.
 pub(super) const NETWORKS: [Network; 5] = [
     network("core", "core-1", "persistencepub", "persistencevalconspub"),
     network("cosmoshub", "cosmoshub-4", "cosmospub", "cosmosvalconspub"),
@@ -30,7 +27,6 @@ pub(super) const NETWORKS: [Network; 5] = [
     network("sentinelhub", "sentinelhub-2", "sentpub", "sentvalconspub"),
 ];
 
-/// The network with this name.
 pub(super) fn find(name: &str) -> Option<&'static Network> {
     NETWORKS.iter().find(|network| network.name == name)
 }

@@ -1,4 +1,4 @@
-//! Writing to a terminal or pipe whose reader may have gone: answers on standard output, notes on standard error.
+//! Writes answers to standard output and notes to standard error, either of which may have lost its reader.
 
 use super::{CliError, Exit};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 pub(super) fn print(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
-        // `highwater … | head` is no failure.
+        // `highwater … | head` is not a failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(CliError::new(Exit::Io, format!("cannot write the answer: {error}")))
         }
@@ -15,12 +15,12 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Writes a note and a newline to standard error. A note nobody reads is no failure.
+/// Writes a note and a newline to standard error. If nobody reads it, that is not a failure.
 pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Shows on a terminal, and nowhere else, what is being done; in place of what was shown before.
+/// Shows what is being done, in place of the previous text. Only on a terminal.
 pub(super) fn progress(text: &str) {
     let mut err = io::stderr();
     if err.is_terminal() {

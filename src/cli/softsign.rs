@@ -1,4 +1,4 @@
-//! `highwater softsign`: keys that are kept in files.
+//! `highwater softsign`: makes and imports keys kept in files.
 
 use super::{CliError, output};
 use crate::{
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub(super) enum Softsign {
     /// Make a new key
     Keygen(Keygen),
-    /// Write an existing key in the form that `path` of a [[providers.softsign]] takes
+    /// Convert an existing key file to the form that `path` of a [[providers.softsign]] takes
     Import(Import),
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Keygen {
 
 #[derive(Args, Debug)]
 pub(super) struct Import {
-    /// How the existing file is written [default: told from its content]
+    /// Format of the existing file [default: detected from its content]
     #[arg(short, long, value_enum)]
     format: Option<Format>,
     /// Ed25519 for consensus, secp256k1 for account
@@ -43,7 +43,6 @@ pub(super) struct Import {
     output: PathBuf,
 }
 
-/// Which kind of key.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum KeyKind {
     /// secp256k1
@@ -52,7 +51,6 @@ pub(super) enum KeyKind {
     Consensus,
 }
 
-/// How a key file is written.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Format {
     /// One line of base64: a seed, an expanded key, a YubiHSM export, or Go's seed and public key
@@ -93,14 +91,14 @@ impl Import {
         key.store(&self.output)?;
         output::print(&format!("made {}\n{}", self.output.display(), describe(&key)))?;
         output::note(&format!(
-            "remove {} from wherever it still is: a key that runs in two places signs twice",
+            "remove {} and every copy of it: a key that runs in two places signs twice",
             self.input.display()
         ));
         Ok(())
     }
 }
 
-/// Reads a key file, in the encoding that its content tells if no `format` does.
+/// Reads a key file. Detects the encoding from the content if no `format` is given.
 pub(super) fn load(path: &Path, role: KeyRole, format: Option<Format>) -> Result<SecretKey, CliError> {
     let key = match format {
         Some(Format::Base64) => SecretKey::load(path, role, KeyEncoding::Base64),

@@ -1,4 +1,4 @@
-//! `highwater state`: look after the watermark of a chain.
+//! `highwater state`: manages the watermark of a chain.
 
 use super::{CliError, ConfigArgs, Exit, output};
 use crate::{
@@ -23,30 +23,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Look after the watermark.
+/// Manage the watermark.
 #[derive(Debug, Subcommand)]
 pub(super) enum State {
     /// Write the mark for another program and retire the state file: `start` refuses it until `import`
     Export(Export),
-    /// Bring in the state of tmkms, of CometBFT, or of a Highwater on another machine
+    /// Import the state of tmkms, of CometBFT, or of a Highwater on another machine
     Import(Import),
     /// Make the state file of a chain that has none
     Init(InitState),
     /// Never sign at or below a height again
     Raise(Raise),
-    /// Show the mark, also while a signer uses it
+    /// Show the mark, even while a signer uses it
     Show(Show),
 }
 
-/// Which chain, and how the answer looks.
+/// Selects the chain and the form of the answer.
 #[derive(Args, Debug)]
 pub(super) struct Common {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Chain id; needed where the configuration has several
+    /// Chain id; required if the configuration has several
     #[arg(long, value_name = "ID")]
     chain: Option<String>,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -69,7 +69,7 @@ pub(super) struct InitState {
 #[derive(Args, Clone, Copy, Debug)]
 #[group(multiple = false)]
 pub(super) struct Begin {
-    /// The key may have signed up to this height: nothing at or below it is signed
+    /// The key may have signed up to this height: never sign at or below it
     #[arg(long, value_name = "H", value_parser = clap::value_parser!(u64).range(1..=HEIGHT_MAX))]
     height: Option<u64>,
     /// The key has never signed anything, anywhere
@@ -91,11 +91,11 @@ impl Begin {
 pub(super) struct Import {
     #[command(flatten)]
     common: Common,
-    /// The other program's state file, or one of a Highwater on another machine; without it the `state_file` of the
-    /// configuration, which is tmkms's
+    /// State file of the other program, or of a Highwater on another machine [default: the configured `state_file`,
+    /// which belongs to tmkms]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The file was last written before this machine booted, and its height is not behind what the chain shows
+    /// Confirm that the file is not behind what the chain shows; needed if it is a copy, or older than the last boot
     #[arg(long)]
     i_checked_the_height: bool,
 }
@@ -104,11 +104,11 @@ pub(super) struct Import {
 pub(super) struct Export {
     #[command(flatten)]
     common: Common,
-    /// Whose format to write
+    /// Format to write
     #[arg(long, value_enum)]
     format: ExportFormat,
-    /// Write to this new file instead: of tmkms's format over the tombstone at `state_file`, of CometBFT's to standard
-    /// output
+    /// Write to this new file [default: for tmkms, over the tombstone at `state_file`; for cometbft, to standard
+    /// output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -125,7 +125,7 @@ enum ExportFormat {
 pub(super) struct Raise {
     #[command(flatten)]
     common: Common,
-    /// Nothing at or below this height is ever signed again
+    /// Never sign at or below this height again
     #[arg(long, value_name = "H", value_parser = clap::value_parser!(u64).range(1..=HEIGHT_MAX))]
     height: u64,
 }
@@ -171,13 +171,14 @@ impl Import {
     fn run(self) -> Result<(), CliError> {
         let (config, chain) = self.common.chain()?;
         let place = place_of(&config, &chain)?;
-        // Whoever signs with this key elsewhere on the machine has signed past what is imported here.
+        // Another signer with this key on this machine would sign past the mark that is imported here.
         let _claim = Claim::take(&place.identity)?;
         let age = if self.i_checked_the_height { Age::Checked } else { Age::Unknown };
         let imported = place.import(self.file.as_deref(), age)?;
         note_kept(imported.kept.as_deref());
         output::note(&format!(
-            "imported the state of {}: be sure that this was its latest, and that it never signs with this key again",
+            "imported the state of {}. Make sure that this was its latest state, and that it never signs with this key \
+             again",
             imported.source
         ));
         self.common.report("imported", &chain)
@@ -186,7 +187,7 @@ impl Import {
 
 fn note_kept(kept: Option<&Path>) {
     if let Some(kept) = kept {
-        output::note(&format!("the file that was there is kept as {}", kept.display()));
+        output::note(&format!("the previous file is kept as {}", kept.display()));
     }
 }
 
@@ -198,32 +199,33 @@ impl Export {
             ExportFormat::Tmkms => Program::Tmkms,
         };
         let ours = chain.watermark();
-        // Opened first: after the file is retired there must be somewhere to put its mark.
+        // Opened first: once the file is retired, its mark needs a place to go.
         let file = self.output.as_deref().map(create_new).transpose()?;
         let exported = HostId::of_this_machine()
             .map_err(CliError::from)
             .and_then(|host| Ok(state::export(&ours, &chain.id, host)?))
             .inspect_err(|_| {
-                // Ours, and empty: in the place of a state file it would only do harm.
+                // Remove our empty file, so that nothing takes it for a state file.
                 self.output.as_deref().map(fs::remove_file);
             })?;
         let text = foreign::write(program, &exported.mark);
         match (file, &self.output, program) {
             (Some(mut file), Some(path), _) => {
-                let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-                let written = written.and_then(|()| disk::sync_parent(path));
-                written.map_err(|error| CliError::io(&format!("cannot write {}", path.display()), &error))?;
+                file.write_all(text.as_bytes())
+                    .and_then(|()| file.sync_all())
+                    .and_then(|()| disk::sync_parent(path))
+                    .map_err(|error| CliError::io(&format!("cannot write {}", path.display()), &error))?;
             }
             (_, _, Program::Tmkms) => {
                 let identity = state::show(&ours)?.header.identity().clone();
                 Theirs::new(&chain.state_file).give_back(&exported.mark, &identity)?;
-                output::note(&format!("tmkms goes on from {}", chain.state_file.display()));
+                output::note(&format!("tmkms continues from {}", chain.state_file.display()));
             }
             _ => output::print(&text)?,
         }
         output::note(&format!("{} is retired: this signer refuses it until `highwater state import`", ours.display()));
         if exported.repeated {
-            output::note("this mark was handed out before: use only one of the copies, ever");
+            output::note("this mark was exported before: never use more than one of the copies");
         }
         Ok(())
     }
@@ -238,26 +240,25 @@ impl Raise {
 }
 
 impl Common {
-    /// The configuration and the chain that is meant.
+    /// Loads the configuration and selects the chain.
     fn chain(&self) -> Result<(Config, ChainConfig), CliError> {
         let config = self.config.load()?;
-        let ids = || config.chains.iter().map(|chain| chain.id.as_str()).collect::<Vec<_>>().join(", ");
-        let usage = |text: String| CliError::new(Exit::Usage, text);
-        let chain = match &self.chain {
-            None => match config.chains.as_slice() {
-                [chain] => chain,
-                _ => return Err(usage(format!("name one of the chains with --chain: {}", ids()))),
-            },
-            Some(id) => {
-                let found = ChainId::new(id).ok().and_then(|id| config.chain(&id));
-                found.ok_or_else(|| usage(format!("no chain {id} in the configuration, which has: {}", ids())))?
-            }
+        let usage = |text: String| {
+            let ids: Vec<_> = config.chains.iter().map(|chain| chain.id.as_str()).collect();
+            CliError::new(Exit::Usage, text + &ids.join(", "))
         };
-        let chain = chain.clone();
+        let chain = match (&self.chain, config.chains.as_slice()) {
+            (None, [chain]) => chain.clone(),
+            (None, _) => return Err(usage("name one of the chains with --chain: ".to_owned())),
+            (Some(id), _) => match ChainId::new(id).ok().and_then(|id| config.chain(&id)) {
+                Some(chain) => chain.clone(),
+                None => return Err(usage(format!("the configuration has no chain {id}, only "))),
+            },
+        };
         Ok((config, chain))
     }
 
-    /// Shows the file as it now is.
+    /// Prints the file's new content.
     fn report(&self, done: &str, chain: &ChainConfig) -> Result<(), CliError> {
         let path = chain.watermark();
         let record = state::show(&path)?;
@@ -268,7 +269,7 @@ impl Common {
     }
 }
 
-/// Where the state of `chain` is and whose it has to be; this opens the key.
+/// Where the state of `chain` is, and the identity that it must have. Opens the key.
 pub(super) fn place_of(config: &Config, chain: &ChainConfig) -> Result<Place, CliError> {
     let key = config.consensus_key(&chain.id);
     let key = key.ok_or_else(|| CliError::new(Exit::Config, format!("chain {} has no consensus key", chain.id)))?;
@@ -292,12 +293,13 @@ fn describe(path: &Path, record: &Record) -> String {
     let meaning = match mark.signed {
         Some(_) => "last signed",
         None if *mark == Mark::NEVER_SIGNED => "nothing signed yet",
-        None => "nothing at or below is signed",
+        None => "nothing at or below it will be signed",
     };
     let Hrs { height, round, step } = mark.hrs;
-    let place = match mark.hrs == Hrs::end_of(height) {
-        true => format!("height {height}, all of it"),
-        false => format!("height {height} round {round} {step}"),
+    let place = if mark.hrs == Hrs::end_of(height) {
+        format!("the end of height {height}")
+    } else {
+        format!("height {height} round {round} {step}")
     };
     format!(
         "chain     {}\nkey       {}\nmark      {place} ({meaning})\nmode      {mode}\nsequence  {sequence}\n\

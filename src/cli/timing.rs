@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The smallest time that `percent` of all do not exceed. `sorted` is, and has one time at least.
+/// The smallest time that `percent` percent of all times do not exceed. `sorted` must be sorted and not empty.
 pub(super) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted[rank - 1]

@@ -1,4 +1,4 @@
-//! How far a command is, and calls into a module that may never come back.
+//! The progress of a command, and calls into a module that may never return.
 
 use super::{CliError, Exit};
 use std::{
@@ -9,22 +9,22 @@ use std::{
     time::Duration,
 };
 
-/// How long a module may be silent. Far above the slowest signature of any device, and what an operator waits.
+/// How long a module may be silent. Far longer than the slowest signature of any device; operators wait that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the module's exit handlers may take, once the command has given up on it.
 const PATIENCE_AT_EXIT: Duration = Duration::from_secs(3);
 
-/// What the worker tells.
+/// What the worker reports.
 enum Event<T> {
     Done(T),
     Step { done: usize, total: usize },
 }
 
-/// Tells that work goes on.
+/// Reports that work goes on.
 pub(super) struct Progress<'a>(&'a dyn Fn(usize, usize));
 
 impl Progress<'_> {
-    /// `done` steps of `total` are done.
+    /// Reports that `done` steps of `total` are done.
     pub(super) fn step(&self, done: usize, total: usize) {
         (self.0)(done, total);
     }
@@ -39,15 +39,15 @@ pub(super) fn watched<T: Send + 'static>(
     answer.unwrap_or_else(|| {
         end_process_for_certain();
         let text = format!(
-            "the PKCS#11 module has not answered for {} s; the device may have done what was asked or not: look with \
-             `highwater pkcs11 keys list` when it answers again",
+            "the PKCS#11 module has not answered for {} s. The device may or may not have done what was asked: check with \
+             `highwater pkcs11 keys list` once it answers again",
             PATIENCE.as_secs()
         );
         Err(CliError::new(Exit::Io, text))
     })
 }
 
-/// Runs `work`, and shows on standard error, if that is a terminal, how many of how many signatures are done.
+/// Runs `work`, and shows on standard error, if that is a terminal, how many of the signatures are done.
 pub(super) fn shown<T>(work: impl FnOnce(&mut dyn FnMut(usize, usize)) -> T) -> T {
     let terminal = io::stderr().is_terminal();
     let answer = work(&mut |done, total| {
@@ -68,8 +68,10 @@ fn watched_for<T: Send + 'static>(
     mut show: impl FnMut(usize, usize),
 ) -> Option<T> {
     let (sender, events) = channel();
-    let worker = thread::Builder::new().name("module".into()).spawn(move || run(&sender, work));
-    let worker = worker.expect("a command that has just started can start a thread");
+    let worker = thread::Builder::new()
+        .name("module".into())
+        .spawn(move || run(&sender, work))
+        .expect("a command that has just started can start a thread");
     let answer = wait(&events, patience, &mut show);
     if let Err(RecvTimeoutError::Disconnected) = answer
         && let Err(panic) = worker.join()
@@ -80,7 +82,7 @@ fn watched_for<T: Send + 'static>(
 }
 
 fn run<T>(sender: &Sender<Event<T>>, work: impl FnOnce(&Progress<'_>) -> T) {
-    // The receiver goes only when nobody waits any more.
+    // The receiver is dropped only when nobody waits any more.
     let answer = work(&Progress(&|done, total| {
         let _ = sender.send(Event::Step { done, total });
     }));
@@ -100,7 +102,7 @@ fn wait<T>(
     }
 }
 
-/// A module that hangs can hang in the exit handlers of the process too.
+/// A module that hangs can also hang in the exit handlers of the process.
 fn end_process_for_certain() {
     let _ = thread::Builder::new().spawn(|| {
         thread::sleep(PATIENCE_AT_EXIT);

@@ -1,4 +1,4 @@
-//! A chain: its key, its state and its state hook.
+//! Inspects a chain: its key, its state and its state hook.
 
 use super::{Look, Severity, Subject, Topic, accessible, directory_of};
 use crate::{
@@ -32,7 +32,7 @@ impl Look<'_> {
         }
     }
 
-    /// The public key, as far as it is known without asking a device: `None` if only its YubiHSM knows it, an error if the
+    /// The public key, as far as it is known without asking a device: `None` if only its YubiHSM has it, an error if the
     /// key is unusable.
     fn at_key(&mut self, subject: &Subject, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Option<PublicKey>, ()> {
         let about = (subject, Topic::Key);
@@ -50,7 +50,7 @@ impl Look<'_> {
             let what = "has no consensus key, so its account key signs blocks";
             self.findings.push(Severity::Warn, about, what, "");
         }
-        // A YubiHSM's key may be on several.
+        // A YubiHSM's key may be on several devices.
         let alike = |other: &KeyConfig<'_>| other.role() == key.role() && other.chain_ids().contains(&chain.id);
         for key in self.config.keys().filter(alike) {
             for file in key.provider.needs().files {
@@ -74,31 +74,31 @@ impl Look<'_> {
         let directory = directory_of(&path);
         if !directory.is_dir() && !path.is_symlink() {
             let what = format!("there is no directory {} for the state file {shown}", directory.display());
-            // It may be that of a disk which is not mounted yet.
+            // It may be on a disk that is not mounted yet.
             return self.findings.fail(about, what, "correct `state_file`, or make the directory", true);
         }
         self.guard(about, &path, "state file", FileKind::Secret);
-        let identity = |key| Identity { chain: chain.id.clone(), key };
         let (record, file) = match newest(&path, &theirs) {
             Ok(newest) => newest,
             Err(error) => {
                 let remedy = match &error {
                     StateError::File(FileError::NotAFile { .. }) => "correct `state_file`",
-                    // The others say it themselves.
+                    // The other errors say what to do.
                     _ => "",
                 };
                 return self.findings.fail(about, error.to_string(), remedy, passing::state(&error));
             }
         };
         let fails = match (public_key, host) {
-            // Said already.
+            // Already reported.
             (Err(()), _) | (_, None) => return,
             (Ok(Some(key)), Some(host)) => {
-                record.check(&identity(key), host, &file).err().map(|error| error.to_string())
+                let identity = Identity { chain: chain.id.clone(), key };
+                record.check(&identity, host, &file).err().map(|error| error.to_string())
             }
-            // The device is not asked, and the file is of a key that it cannot be of.
+            // Needs no device: a file of another chain or with another type of key cannot be the right one.
             (Ok(None), _) => Some(format!(
-                "is of chain {} and key {}: name the right `state_file`",
+                "belongs to chain {} and key {}: name the right `state_file`",
                 record.header.identity().chain,
                 record.header.identity().key
             )),
@@ -121,7 +121,7 @@ impl Look<'_> {
         }
     }
 
-    /// Whether our own audit file lists a signature above the mark: then an older state was put back.
+    /// The error if our own audit file lists a signature above the mark: then an older state was put back.
     fn below_evidence(&self, path: &Path, record: &Record) -> Option<StateError> {
         broken!("audit_unheeded" => return None);
         let (audit, evidence) = self.evidence.as_ref()?;
@@ -138,20 +138,15 @@ impl Look<'_> {
             Err(error) => {
                 let error = HookError::Spawn { program: program.clone(), error };
                 let about = (subject, Topic::HookProgram);
-                match hook.fail_closed {
-                    true => self.findings.push(Severity::Fail, about, error.to_string(), ""),
-                    false => {
-                        self.findings.push(
-                            Severity::Warn,
-                            about,
-                            format!("going on without the state hook: {error}"),
-                            "",
-                        );
-                    }
+                if hook.fail_closed {
+                    self.findings.push(Severity::Fail, about, error.to_string(), "");
+                } else {
+                    let what = format!("going on without the state hook: {error}");
+                    self.findings.push(Severity::Warn, about, what, "");
                 }
             }
         }
-        // The script of an interpreter, or any other file: what it is to the program nobody here knows.
+        // The script of an interpreter, or any other file: what the program does with it is not known here.
         for argument in arguments.iter().map(Path::new).filter(|argument| argument.is_file()) {
             for flaw in self.guards.flaws(subject, argument, "argument of the state hook", FileKind::Program) {
                 self.findings.push(Severity::Warn, (subject, Topic::Hook), flaw.what, &flaw.remedy);
@@ -160,15 +155,15 @@ impl Look<'_> {
     }
 }
 
-/// The newest record and its file, or why `start` could not go on from there, in its words. Takes nothing over: what another
-/// program left there is for `highwater state import`.
+/// The newest record and its file, or the error that `start` would report. Takes nothing over: the state of another program
+/// is for `highwater state import`.
 fn newest(path: &Path, theirs: &Theirs) -> Result<(Record, FileId), StateError> {
     usable(path).map_err(|error| theirs.explain_missing(error))?;
     state::look(path)
 }
 
-/// What `start` asks of a state file when it opens it, and in its words. It is not opened here: the signer that uses it, if
-/// one does, must not notice.
+/// Checks what `start` requires of a state file, with the same errors. Does not open the file, so that a signer that uses it
+/// does not notice.
 fn usable(path: &Path) -> Result<(), FileError> {
     let file = || path.to_owned();
     let metadata = match fs::metadata(path) {
@@ -185,11 +180,14 @@ fn usable(path: &Path) -> Result<(), FileError> {
     if metadata.mode() & 0o022 != 0 {
         return Err(FileError::Writable { path: file(), mode: metadata.mode() & 0o777 });
     }
-    let open = |error| FileError::Io { path: file(), action: "open", error };
-    accessible(path, Access::READ_OK | Access::WRITE_OK).map_err(open)
+    accessible(path, Access::READ_OK | Access::WRITE_OK).map_err(|error| FileError::Io {
+        path: file(),
+        action: "open",
+        error,
+    })
 }
 
-/// The program that a command names, found as the system finds it, or the error that the system would give.
+/// Finds the program of a command as the system does, or returns the error that the system would give.
 fn find_program(name: &str) -> io::Result<PathBuf> {
     if name.contains('/') {
         return executable(Path::new(name)).map(|()| name.into());
@@ -207,10 +205,7 @@ fn find_program(name: &str) -> io::Result<PathBuf> {
 }
 
 fn executable(path: &Path) -> io::Result<()> {
-    match fs::metadata(path)?.is_file() {
-        true => accessible(path, Access::EXEC_OK),
-        false => Err(Errno::ACCESS.into()),
-    }
+    if fs::metadata(path)?.is_file() { accessible(path, Access::EXEC_OK) } else { Err(Errno::ACCESS.into()) }
 }
 
 #[cfg(test)]

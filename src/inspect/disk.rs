@@ -1,4 +1,4 @@
-//! The directories of the states: whether something can be kept there, and for how long. And the clock that signed.
+//! Inspects the directories of the state files, whether files can be made and last there, and the clock.
 
 use super::{Look, Severity, Subject, Topic, accessible, directory_of};
 use crate::state;
@@ -14,33 +14,37 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// What has to find a place there: a state file.
+/// The size of a state file.
 const NEEDED_BYTES: u64 = FILE_BYTES as u64;
 /// How far ahead of this machine's clock the last signed message may be.
 const CLOCK_TOLERANCE_SECONDS: i64 = 10;
 
-/// What keeps nothing over a power cut, or cannot promise it, by the numbers of `statfs` (linux/magic.h).
+/// File systems that lose their files, or cannot promise to keep them, by their `statfs` numbers (linux/magic.h).
 const BAD_FILE_SYSTEMS: [(i64, &str, &str); 8] = [
-    (0x0102_1994, "tmpfs", "it is gone with the next boot"),
-    (0x8584_58f6, "ramfs", "it is gone with the next boot"),
-    (0x794c_7630, "overlay", "it is gone with its container"),
-    (0x6969, "NFS", "another machine can use the state at the same time, and its flush is a promise of that server"),
+    (0x0102_1994, "tmpfs", "the state is lost at the next boot"),
+    (0x8584_58f6, "ramfs", "the state is lost at the next boot"),
+    (0x794c_7630, "overlay", "the state is lost with its container"),
+    (
+        0x6969,
+        "NFS",
+        "another machine can use the state at the same time, and only that server can promise that a flush is durable",
+    ),
     (0xff53_4d42, "CIFS", "another machine can use the state at the same time"),
     (0xfe53_4d42, "SMB2", "another machine can use the state at the same time"),
-    (0x0102_1997, "9p", "its flush is a promise of another machine"),
-    (0x6573_5546, "FUSE", "whether it keeps what is flushed depends on its program"),
+    (0x0102_1997, "9p", "only another machine can promise that a flush is durable"),
+    (0x6573_5546, "FUSE", "whether a flush is durable depends on its program"),
 ];
 const TO_A_LOCAL_DISK: &str = "move `state_file` to a local disk";
 
 impl Look<'_> {
-    /// None of it keeps a signer from signing now. A state that is lost with its disk is missed at the next start, which
-    /// refuses then.
+    /// None of these findings keeps a signer from signing now. If a state is lost with its disk, the next start misses it and
+    /// refuses.
     pub(super) fn at_disks(&mut self) {
         let directories = self.config.served_chains().map(|chain| directory_of(&chain.watermark()).to_owned());
         let about = (&Subject::Signer, Topic::Machine);
         for directory in directories.collect::<BTreeSet<PathBuf>>() {
             let shown = directory.display();
-            // A directory that is not there is told of with its state file.
+            // A missing directory is reported with its state file.
             if !directory.is_dir() {
                 continue;
             }
@@ -48,18 +52,18 @@ impl Look<'_> {
                 self.findings.push(Severity::Warn, about, format!("{shown} is on {name}: {why}"), TO_A_LOCAL_DISK);
             }
             if let Err(error) = has_place(&directory) {
-                let what = format!("no state file can be made in {shown}: {error}");
+                let what = format!("cannot make a state file in {shown}: {error}");
                 let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
-                    Some(Errno::NOSPC | Errno::DQUOT) => "make room on that disk, before anything else needs it",
-                    Some(Errno::ROFS) => "mount it for writing",
-                    _ => "let the user that runs highwater write in it, for `highwater state init` and `import`",
+                    Some(Errno::NOSPC | Errno::DQUOT) => "free space on that disk before anything else needs it",
+                    Some(Errno::ROFS) => "mount it read-write",
+                    _ => "let the user that runs highwater write to it, for `highwater state init` and `import`",
                 };
                 self.findings.push(Severity::Warn, about, what, remedy);
             }
         }
     }
 
-    /// A clock that is behind what was signed by it is wrong, or was.
+    /// If the clock is behind the time of the last signed message, it is wrong now or was wrong then.
     pub(super) fn at_clock(&mut self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
@@ -72,9 +76,9 @@ impl Look<'_> {
                     Severity::Warn,
                     (&Subject::Chain(chain.id.clone()), Topic::Machine),
                     format!(
-                        "its last message has a time {ahead} s after this machine's clock, so one of them is wrong"
+                        "its last message has a time {ahead} s ahead of this machine's clock, so one of them is wrong"
                     ),
-                    "look at the clocks of this machine and of the node (`timedatectl`)",
+                    "check the clocks of this machine and of the node (`timedatectl`)",
                 );
             }
         }
@@ -87,8 +91,8 @@ fn bad_file_system(directory: &Path) -> Option<(&'static str, &'static str)> {
     BAD_FILE_SYSTEMS.iter().find(|(known, ..)| *known == number).map(|(_, name, why)| (*name, *why))
 }
 
-/// Whether a state file could be made: by one without a name, of which nothing remains; by asking, on a file system that
-/// has no such files.
+/// Whether a state file could be made. Makes a file without a name, which leaves nothing behind. On a file system without
+/// such files, only checks permissions and free space.
 fn has_place(directory: &Path) -> io::Result<()> {
     let nameless = open(directory, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
     let tried = nameless.and_then(|file| fallocate(&file, FallocateFlags::empty(), 0, NEEDED_BYTES));
@@ -96,10 +100,10 @@ fn has_place(directory: &Path) -> io::Result<()> {
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => {
             accessible(directory, Access::WRITE_OK | Access::EXEC_OK)?;
             let disk = statvfs(directory)?;
-            match disk.f_blocks > 0 && disk.f_bavail.saturating_mul(disk.f_frsize) < NEEDED_BYTES {
-                true => Err(Errno::NOSPC.into()),
-                false => Ok(()),
+            if disk.f_blocks > 0 && disk.f_bavail.saturating_mul(disk.f_frsize) < NEEDED_BYTES {
+                return Err(Errno::NOSPC.into());
             }
+            Ok(())
         }
         tried => Ok(tried?),
     }

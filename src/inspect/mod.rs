@@ -1,15 +1,15 @@
-//! The one look at configuration, permissions, state and machine before anything is opened: `check` prints what it finds,
-//! and `start` acts by it. What fails here `start` refuses with the same words, for one chain or for all; of what is worth
-//! a warning it warns in its log and its status.
+//! Inspects configuration, permissions, state and machine before anything is opened. `check` prints the findings, and
+//! `start` acts on them: it refuses each failure with the same text, for one chain or for all, and shows each warning in its
+//! log and its status.
 //!
-//! | file | what it looks at |
+//! | file | what it inspects |
 //! | --- | --- |
 //! | `chain` | a chain: its key, its state, its state hook |
-//! | `disk` | the directories of the states |
-//! | `trust` | who could put another file in a file's place |
+//! | `disk` | the directories of the state files, and the clock |
+//! | `trust` | who could replace a file |
 //!
-//! Opens no device, asks for no PIN, starts no program, and leaves no file behind. What has to be measured (devices, flushes)
-//! is `check`'s alone: a signer at work measures it all the time.
+//! Opens no device, asks for no PIN, starts no program, and leaves no file behind. Only `check` measures devices and flushes:
+//! a running signer measures them all the time.
 
 mod chain;
 mod disk;
@@ -31,10 +31,10 @@ use std::{
 };
 use trust::{Guards, Us};
 
-/// How something is.
+/// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// As it should be.
+pub(crate) enum Severity {
+    /// Everything is as it should be.
     Ok,
     /// Worth knowing; the signer signs.
     Warn,
@@ -42,9 +42,9 @@ pub enum Severity {
     Fail,
 }
 
-/// Whom a finding concerns.
+/// What a finding affects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
+pub(crate) enum Subject {
     /// One chain. If it fails, that chain stays closed and the others sign.
     Chain(ChainId),
     /// The nodes that are dialled with the identity key in this file.
@@ -55,14 +55,14 @@ pub enum Subject {
 
 /// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topic {
+pub(crate) enum Topic {
     /// The audit file.
     Audit,
     /// The configuration file.
     Config,
-    /// Who could put another program in the place of a state hook.
+    /// Who could replace the program of a state hook.
     Hook,
-    /// A state hook that cannot be started now. `start` learns that itself, whenever it asks the hook, in the same words.
+    /// A state hook that cannot be started now. `start` finds out itself whenever it runs the hook, with the same text.
     HookProgram,
     /// An identity key.
     Identity,
@@ -74,26 +74,22 @@ pub enum Topic {
     State,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// How it is.
-    pub severity: Severity,
-    /// Whom it concerns.
-    pub subject: Subject,
-    /// What it is about.
-    pub topic: Topic,
-    /// What is so.
-    pub what: String,
+pub(crate) struct Finding {
+    pub(crate) severity: Severity,
+    pub(crate) subject: Subject,
+    pub(crate) topic: Topic,
+    pub(crate) what: String,
     /// What to do about it. Empty if there is nothing to do, or if `what` is an error that says it.
-    pub remedy: String,
-    /// Whether it may pass with nobody doing anything.
-    pub passes: bool,
+    pub(crate) remedy: String,
+    /// Whether it may pass without anyone doing anything.
+    pub(crate) passes: bool,
 }
 
 impl Finding {
-    /// What is so and what to do, without whom it concerns.
-    pub fn text(&self) -> String {
+    /// What was found and what to do, without the subject.
+    pub(crate) fn text(&self) -> String {
         match self.remedy.as_str() {
             "" => self.what.clone(),
             remedy => format!("{}: {remedy}", self.what),
@@ -110,7 +106,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All that was found, in the order in which it was looked at.
+/// All findings, in the order of the checks.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     all: Vec<Finding>,
@@ -119,24 +115,23 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// What the audit file lists as signed, if there is one: whoever opens it need not read all of it again.
-    pub fn take_evidence(&mut self) -> Option<Evidence> {
+    /// What the audit file lists as signed, if there is one, so that opening it need not read it all again.
+    pub(crate) fn take_evidence(&mut self) -> Option<Evidence> {
         self.evidence.take()
     }
 
-    /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Finding> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Finding> {
         self.all.iter()
     }
 
     /// Each warning, as one line.
-    pub fn warnings(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
         self.all.iter().filter(|finding| finding.severity == Severity::Warn).map(ToString::to_string)
     }
 
-    /// What keeps the whole signer from starting: about what the first of it is, and all of it, a line each. But for the
-    /// audit file, which `start` opens anyway, and fails to in the same words.
-    pub fn refusal(&self) -> Option<(Topic, String)> {
+    /// What keeps the whole signer from starting: the topic of the first failure, and all failures, one line each. Leaves
+    /// out the audit file: `start` opens it anyway, and fails with the same text.
+    pub(crate) fn refusal(&self) -> Option<(Topic, String)> {
         let failed: Vec<_> = self.failed(&Subject::Signer).filter(|found| found.topic != Topic::Audit).collect();
         let first = failed.first()?.topic;
         let all: Vec<_> = failed.into_iter().map(Finding::text).collect();
@@ -144,7 +139,7 @@ impl Findings {
     }
 
     /// What keeps that chain from being opened, and whether all of it may pass.
-    pub fn closed(&self, chain: &ChainId) -> Option<(Refusal, bool)> {
+    pub(crate) fn closed(&self, chain: &ChainId) -> Option<(Refusal, bool)> {
         let subject = Subject::Chain(chain.clone());
         let failed: Vec<_> = self.failed(&subject).filter(|found| found.topic != Topic::HookProgram).collect();
         let key = failed.first()?.topic == Topic::Key;
@@ -154,7 +149,7 @@ impl Findings {
     }
 
     /// What keeps nodes from being dialled with that identity key.
-    pub fn unfit_identity(&self, path: &Path) -> Option<String> {
+    pub(crate) fn unfit_identity(&self, path: &Path) -> Option<String> {
         self.failed(&Subject::Identity(path.into())).next().map(Finding::text)
     }
 
@@ -170,7 +165,7 @@ impl Findings {
         }
     }
 
-    /// A failure that may pass by itself, or not.
+    /// Adds a failure, which may pass by itself or not.
     fn fail(&mut self, about: (&Subject, Topic), what: impl Into<String>, remedy: &str, passes: bool) {
         let (subject, topic) = (about.0.clone(), about.1);
         let severity = Severity::Fail;
@@ -178,7 +173,7 @@ impl Findings {
     }
 }
 
-/// Looks at everything. `warnings` are those of the configuration.
+/// Inspects everything. `warnings` are those of the configuration.
 pub fn look(config: &Config, warnings: &[config::Finding]) -> Findings {
     let (guards, findings) = (Guards::new(Us::now()), Findings::default());
     let mut look = Look { config, guards, evidence: None, findings };
@@ -195,7 +190,7 @@ pub fn look(config: &Config, warnings: &[config::Finding]) -> Findings {
     look.findings
 }
 
-/// A look in progress.
+/// An inspection in progress.
 struct Look<'a> {
     config: &'a Config,
     guards: Guards,
@@ -208,14 +203,14 @@ impl Look<'_> {
     fn at_config(&mut self, warnings: &[config::Finding]) {
         let about = (&Subject::Signer, Topic::Config);
         let path = &self.config.path;
-        self.findings.push(Severity::Ok, about, format!("{} is a configuration", path.display()), "");
+        self.findings.push(Severity::Ok, about, format!("{} is a valid configuration", path.display()), "");
         for warning in warnings {
             self.findings.push(Severity::Warn, about, warning.at(path), "");
         }
         self.guard(about, path, "configuration", FileKind::Program);
     }
 
-    /// Who reads an audit wants it from the first decision, so a file that cannot be had ends the start.
+    /// An audit must begin with the first decision, so `start` fails if the file cannot be opened.
     fn at_audit(&mut self) {
         let Some(path) = self.config.highwater.audit.as_deref() else { return };
         let about = (&Subject::Signer, Topic::Audit);
@@ -226,19 +221,19 @@ impl Look<'_> {
         match evidence::highest_signed(path) {
             Ok(evidence) => {
                 for part in evidence.unread() {
-                    let what =
-                        format!("what {} lists as signed is not looked at, because it is packed", part.display());
-                    self.findings.push(Severity::Warn, about, what, "unpack it, or have it rotated without packing");
+                    let what = format!("cannot check the signatures in {}, because it is compressed", part.display());
+                    let remedy = "decompress it, and rotate it without compression";
+                    self.findings.push(Severity::Warn, about, what, remedy);
                 }
                 self.evidence = Some((path.to_owned(), evidence));
             }
-            // Without it nobody can say that no older state was put back.
+            // Without it nobody can rule out that an older state was put back.
             Err(error) => {
-                let what = format!("cannot read what the audit file {} lists as signed: {error}", path.display());
+                let what = format!("cannot read the signatures in the audit file {}: {error}", path.display());
                 return self.findings.fail((&Subject::Signer, Topic::Machine), what, "", true);
             }
         }
-        // All that it can do is to keep a chain closed.
+        // A forged line can only keep a chain closed.
         for flaw in self.guards.flaws(about.0, path, "audit file", FileKind::Program) {
             self.findings.push(Severity::Warn, about, flaw.what, &flaw.remedy);
         }
@@ -270,7 +265,7 @@ impl Look<'_> {
         }
     }
 
-    /// Says who could put another file in the place of this one.
+    /// Reports who could replace this file.
     fn guard(&mut self, about: (&Subject, Topic), path: &Path, what: &'static str, kind: FileKind) {
         for flaw in self.guards.flaws(about.0, path, what, kind) {
             self.findings.push(flaw.severity, about, flaw.what, &flaw.remedy);
@@ -289,12 +284,12 @@ fn appendable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether this process may. Not by trying: opening a pipe would wait, and opening a device can do anything.
+/// Whether this process has access. Does not open the file: a pipe would wait, and a device can do anything.
 fn accessible(path: &Path, access: Access) -> io::Result<()> {
     Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
 }
 
-/// The directory of a path, as it is written.
+/// The directory of a path, as written.
 fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -1,12 +1,11 @@
-//! Who could put another file in the place of one that decides what is signed, or with what.
+//! Inspects who could replace a file that decides what is signed, or with what.
 //!
-//! Root and the user of this process may; nobody else. That holds for the file, for every directory on the way to it, and for
-//! every link. Of a directory with the sticky bit (`/tmp`) it holds as it is: in there, others can put nothing in the place
-//! of what is not theirs.
+//! Only root and the user of this process may. That holds for the file, for every directory on the way to it, and for every
+//! link. A directory with the sticky bit (`/tmp`) passes, because nobody can replace other users' files in it.
 //!
-//! Write permission of a group is a warning and not a refusal: its members are users whom somebody put there on purpose.
-//! The group with the number of our own user is the private one that most systems give each user, and root's is root's: of
-//! these nothing is said. State files and secrets are judged harder, where they are opened: no group at all.
+//! Write permission for a group is a warning and not a refusal: somebody chose its members. There is no
+//! warning about our user's private group (most systems give each user one with the user's number), nor about root's group.
+//! State files and secrets are checked more strictly when they are opened: no group at all.
 
 use super::{Severity, Subject};
 use crate::config::FileKind;
@@ -26,7 +25,7 @@ const STICKY: u32 = 0o1000;
 /// As many as Linux follows.
 const LINKS_MAX: usize = 40;
 
-/// Why a file cannot be relied upon.
+/// Why a file cannot be trusted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Flaw {
     pub(super) severity: Severity,
@@ -34,17 +33,17 @@ pub(super) struct Flaw {
     pub(super) remedy: String,
 }
 
-/// Who may own and write what decides.
+/// Who may own and write such a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Us {
     user: u32,
     group: u32,
-    /// What a user without a number here looks like, if root itself has none: then nothing can be said of its files.
+    /// The owner shown for users without a number here, if root itself has none: then its files pass.
     unknown: Option<u32>,
 }
 
 impl Us {
-    /// As this process runs now.
+    /// The user and group of this process.
     pub(super) fn now() -> Self {
         const OVERFLOW: u32 = 65_534;
         let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -57,29 +56,29 @@ impl Us {
         owner == ROOT || owner == self.user || Some(owner) == self.unknown
     }
 
-    /// Whether a group has no members but us, as far as numbers tell.
+    /// Whether a group has no members but us, as far as numbers show.
     fn is_own_group(self, group: u32) -> bool {
         group == ROOT || (group == self.group && group == self.user)
     }
 }
 
-/// Whether the root of the namespace around ours has a number in it. Without a map there are no namespaces.
+/// Whether the root of the surrounding namespace has a number in ours. Without a map there are no namespaces.
 fn knows_root(map: &str) -> bool {
     map.is_empty() || map.lines().any(|line| line.split_whitespace().nth(1) == Some("0"))
 }
 
-/// Judges files, and each directory once for each subject.
+/// Checks files, and each directory once for each subject.
 pub(super) struct Guards {
     us: Us,
-    told: BTreeSet<(Subject, PathBuf)>,
+    seen: BTreeSet<(Subject, PathBuf)>,
 }
 
 impl Guards {
     pub(super) fn new(us: Us) -> Self {
-        Self { us, told: BTreeSet::new() }
+        Self { us, seen: BTreeSet::new() }
     }
 
-    /// Everything that makes `path`, the `what` of `subject`, somebody else's too. What is not there is not judged.
+    /// Every way in which others could replace `path`, the `what` of `subject`. Does not check what is missing.
     pub(super) fn flaws(&mut self, subject: &Subject, path: &Path, what: &str, kind: FileKind) -> Vec<Flaw> {
         // Nobody but the system and the service comes to it.
         if kind == FileKind::Credential {
@@ -114,24 +113,24 @@ impl Guards {
         flaws
     }
 
-    /// What concerns the whole signer need not be said of each chain again.
+    /// What affects the whole signer is not repeated for each chain.
     fn is_new(&mut self, subject: &Subject, directory: &Path) -> bool {
         let of_all = (Subject::Signer, directory.to_owned());
-        !self.told.contains(&of_all) && self.told.insert((subject.clone(), directory.to_owned()))
+        !self.seen.contains(&of_all) && self.seen.insert((subject.clone(), directory.to_owned()))
     }
 
     fn owner_flaw(&self, path: &Path, metadata: &Metadata, named: &str) -> Option<Flaw> {
         let (owner, path, user) = (metadata.uid(), path.display(), self.us.user);
         (!self.us.trusts(owner)).then(|| Flaw {
             severity: Severity::Fail,
-            what: format!("{named} belongs to user id {owner}, and highwater runs as {user}"),
+            what: format!("{named} belongs to user id {owner}, but highwater runs as {user}"),
             remedy: format!("run highwater as that user, or run `chown {user} {path}`"),
         })
     }
 
     fn file_flaw(&self, path: &Path, metadata: &Metadata, named: &str) -> Option<Flaw> {
         let (mode, path) = (metadata.mode() & 0o7777, path.display());
-        // A pipe of a shell, or standard input, has its own ways.
+        // The permissions of a shell's pipe, or of standard input, mean nothing.
         if !metadata.is_file() {
             return None;
         }
@@ -147,21 +146,21 @@ impl Guards {
         })
     }
 
-    /// `is_own` says that the file itself is in it.
+    /// `is_own` means that the file itself is in it.
     fn directory_flaw(&self, path: &Path, metadata: &Metadata, what: &str, is_own: bool) -> Option<Flaw> {
         let (mode, path) = (metadata.mode() & 0o7777, path.display());
         match (mode & OTHERS_WRITE != 0, mode & STICKY != 0) {
             (true, false) => Some(Flaw {
                 severity: Severity::Fail,
                 what: format!(
-                    "every user can put another file in the place of the {what}, because all may write in the directory \
-                     {path} (mode {mode:04o})"
+                    "every user can replace the {what}, because every user may write to the directory {path} (mode \
+                     {mode:04o})"
                 ),
                 remedy: format!("run `chmod go-w {path}`"),
             }),
             (true, true) => is_own.then(|| Flaw {
                 severity: Severity::Warn,
-                what: format!("the {what} is in {path}, where every user may make files and old ones are cleared away"),
+                what: format!("the {what} is in {path}, where every user may make files and old files are deleted"),
                 remedy: "move it into a directory of its own, with mode 0700".into(),
             }),
             (false, sticky) => {
@@ -170,8 +169,8 @@ impl Guards {
                 shared.then(|| Flaw {
                     severity: Severity::Warn,
                     what: format!(
-                        "group id {group} can put another file in the place of the {what}, because it may write in the \
-                         directory {path} (mode {mode:04o})"
+                        "group id {group} can replace the {what}, because it may write to the directory {path} (mode \
+                         {mode:04o})"
                     ),
                     remedy: format!("unless all its members may decide what is signed, run `chmod g-w {path}`"),
                 })
@@ -180,10 +179,10 @@ impl Guards {
     }
 }
 
-/// The way from the root to a file.
+/// The path from the root to a file, step by step.
 #[derive(Debug, Default)]
 struct Trail {
-    /// Every directory in which a name is looked up, in that order.
+    /// Every directory in which a name is looked up, in order.
     directories: Vec<PathBuf>,
     /// Every link that is followed.
     links: Vec<PathBuf>,
@@ -199,7 +198,7 @@ impl Trail {
         while let Some(step) = ahead.pop() {
             match step.components().next() {
                 Some(Component::RootDir) => trail.end = "/".into(),
-                // Everything so far is what it is, not a link.
+                // Everything so far is resolved, so it has no links.
                 Some(Component::ParentDir) => drop(trail.end.pop()),
                 Some(Component::Normal(name)) => {
                     if !trail.directories.contains(&trail.end) {
@@ -271,7 +270,7 @@ mod tests {
     fn what_only_its_owner_can_write_has_no_flaw() {
         let (_home, path) = file();
         assert_eq!(flaws(&path), []);
-        assert_eq!(flaws(&path.with_file_name("none")), [], "what is not there is not judged");
+        assert_eq!(flaws(&path.with_file_name("none")), [], "what is missing is not checked");
         assert_eq!(flaws(Path::new("/nonexistent/file")), []);
     }
 
@@ -281,17 +280,17 @@ mod tests {
         mode(&path, 0o666);
         let command = format!("`chmod go-w {}`", path.display());
         assert_one(&flaws(&path), Severity::Fail, &["written by every user (mode 0666)", &command]);
-        assert_eq!(flaws_as(Us::now(), &path, FileKind::Secret), [], "whoever opens it looks at its permissions");
+        assert_eq!(flaws_as(Us::now(), &path, FileKind::Secret), [], "the code that opens it checks its permissions");
         mode(&path, 0o600);
         for (name, directory) in [("file", path.parent().unwrap()), ("directory", home.path())] {
             mode(directory, 0o777);
             let command = format!("`chmod go-w {}`", directory.display());
-            assert_one(&flaws(&path), Severity::Fail, &["every user can put another file", "(mode 0777)", &command]);
+            assert_one(&flaws(&path), Severity::Fail, &["every user can replace", "(mode 0777)", &command]);
             mode(directory, 0o1777);
-            let in_it = name == "file";
-            match in_it {
-                true => assert_one(&flaws(&path), Severity::Warn, &["move it into a directory of its own"]),
-                false => assert_eq!(flaws(&path), [], "nobody can rename a directory there that is not his own"),
+            if name == "file" {
+                assert_one(&flaws(&path), Severity::Warn, &["move it into a directory of its own"]);
+            } else {
+                assert_eq!(flaws(&path), [], "nobody can rename a directory of others there");
             }
             mode(directory, 0o700);
         }
@@ -316,7 +315,7 @@ mod tests {
     #[test]
     fn only_root_and_we_may_own_it() {
         assert!(US.trusts(ROOT) && US.trusts(1000) && !US.trusts(1001) && !US.trusts(65_534));
-        assert!(!Us { user: ROOT, ..US }.trusts(1000), "root too is told that a file is somebody's");
+        assert!(!Us { user: ROOT, ..US }.trusts(1000), "root too is warned of a file of another user");
         let (_home, path) = file();
         let owner = fs::metadata(&path).unwrap().uid();
         // Seen by somebody else.

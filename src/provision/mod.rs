@@ -1,4 +1,4 @@
-//! Administering devices: what the commands do to a token or a YubiHSM, and a running signer never does.
+//! Administration of devices: what commands do to a token or a YubiHSM, and a running signer never does.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -6,4 +6,4 @@
 //! | `yubihsm` | sets a YubiHSM up, makes its keys and backs them up |
 
 pub mod pkcs11;
-pub mod yubihsm;
+pub(crate) mod yubihsm;

@@ -1,4 +1,4 @@
-//! What an operator does to a token: list, make, import and delete keys.
+//! What an operator does on a token: list, make, import and delete keys.
 
 use crate::{
     config::pkcs11::spec::ObjectSelector,
@@ -22,14 +22,14 @@ use highwater_core::{
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// A private key as a token lists it. What the device does not tell is `None`.
+/// A private key as a token lists it. What the device does not report is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
     /// `CKA_ID`, empty if it has none.
     pub id: Vec<u8>,
     /// `CKA_LABEL`, empty if it has none.
     pub label: String,
-    /// Its algorithm. `None` is one that Highwater does not sign with, or an object that a failed call left behind.
+    /// Its algorithm. `None` for one that Highwater does not sign with, or for an object that a failed call left behind.
     pub key_type: Option<KeyType>,
     /// Its public half.
     pub public_key: Option<PublicKey>,
@@ -43,7 +43,7 @@ pub struct KeyInfo {
     pub sensitive: Option<bool>,
 }
 
-/// What a new key is to be called. Both must be free on the token.
+/// The name of a new key. Both parts must be free on the token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyName {
     /// `CKA_ID`
@@ -59,8 +59,8 @@ impl Token {
         keys.into_iter().map(|key| self.describe(key)).collect()
     }
 
-    /// Has the device generate a key, and proves it with a signature over [`SELF_TEST`], which can never be sign
-    /// bytes. A key that does not prove itself is removed again.
+    /// Makes the device generate a key, and proves it with a signature over [`SELF_TEST`], which can never be sign
+    /// bytes. A key that fails the proof is removed again.
     pub fn generate(&self, name: &KeyName, key_type: KeyType, extractable: bool) -> Result<Key, TokenError> {
         let mechanism = match key_type {
             KeyType::Ed25519 => mechanism(self.numbers().generate)?,
@@ -78,7 +78,7 @@ impl Token {
     }
 
     /// Puts a secret key onto the token, and proves it with a signature over [`SELF_TEST`], which can never be sign
-    /// bytes. A key that does not prove itself is removed again. It is never extractable.
+    /// bytes. A key that fails the proof is removed again. The key is never extractable.
     pub fn import(&self, name: &KeyName, secret: &SecretKey) -> Result<Key, TokenError> {
         let value = secret_value(secret)?;
         let public_key = secret.public_key();
@@ -108,7 +108,7 @@ impl Token {
         if let [key] = private[..] {
             self.destroy(key)?;
         }
-        // Searched again: on some devices the public half went with the private one.
+        // Searched again: some devices delete the public half with the private one.
         for object in self.objects(ObjectClass::PUBLIC_KEY, selector)? {
             if self.id_and_label(object) == name {
                 self.destroy(object)?;
@@ -117,8 +117,8 @@ impl Token {
         Ok(())
     }
 
-    /// Makes a key by `attempt` with each encoding of its curve in turn, until one yields a key that proves itself.
-    /// A failed attempt is undone.
+    /// Makes a key with `attempt`, trying each encoding of its curve in turn until one yields a key that passes the
+    /// proof. Undoes a failed attempt.
     fn create(
         &self,
         name: &KeyName,
@@ -142,7 +142,7 @@ impl Token {
         Err(failure)
     }
 
-    /// Finds a new key as the signer will, and has it sign.
+    /// Finds a new key as the signer will, and signs with it.
     fn prove(&self, name: &KeyName, key_type: KeyType, expected: Option<PublicKey>) -> Result<Key, TokenError> {
         self.find_key(&ObjectSelector::Label(name.label.clone()), key_type)?;
         let key = self.find_key(&ObjectSelector::Id(name.id.clone()), key_type)?;
@@ -152,8 +152,8 @@ impl Token {
         is_proven.then_some(key).ok_or(TokenError::SelfTest)
     }
 
-    /// Removes what is on the token now, was not `before`, and either has this name or none at all: a module may
-    /// leave a blank object behind after a call that failed. What another process made in the meantime stays.
+    /// Removes the objects that are new since `before` and have this name or none at all: a module may leave a blank
+    /// object behind after a call that failed. Keeps what another process made in the meantime.
     fn undo(&self, name: &KeyName, before: &[ObjectHandle]) -> Result<(), TokenError> {
         for object in self.find(&[])? {
             let (id, label) = self.id_and_label(object);
@@ -204,7 +204,7 @@ impl Token {
         template
     }
 
-    /// Refuses a name of which either half is taken, by a private or by a public key.
+    /// Refuses a name if a private or a public key already has its id or its label.
     fn check_free(&self, name: &KeyName) -> Result<(), TokenError> {
         for object in [ObjectSelector::Id(name.id.clone()), ObjectSelector::Label(name.label.clone())] {
             for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
@@ -216,7 +216,7 @@ impl Token {
         Ok(())
     }
 
-    /// `CKA_EC_PARAMS` of the curve: the encodings to try, in their order.
+    /// `CKA_EC_PARAMS` of the curve: the encodings to try, in order.
     fn curve_encodings(&self, key_type: KeyType) -> Vec<Vec<u8>> {
         match key_type {
             KeyType::Ed25519 => self.profile().ed25519.ec_params.clone(),
@@ -241,7 +241,7 @@ impl Token {
         let (id, label) = self.id_and_label(key);
         let key_type = self.key_type_of(key)?;
         let public_key = match key_type {
-            // Found anew, so that the list shows what the signer would see.
+            // Searched again, so that the list shows what the signer would see.
             Some(key_type) if !id.is_empty() => {
                 self.find_key(&ObjectSelector::Id(id.clone()), key_type).ok().and_then(|key| key.public_key())
             }
@@ -260,7 +260,7 @@ impl Token {
         })
     }
 
-    /// The algorithm of a key, if it is one of ours.
+    /// The algorithm of a key, if Highwater signs with it.
     fn key_type_of(&self, key: ObjectHandle) -> Result<Option<KeyType>, TokenError> {
         let Some(Attribute::KeyType(found)) = self.attribute(key, AttributeType::KeyType) else { return Ok(None) };
         let params = match self.attribute(key, AttributeType::EcParams) {

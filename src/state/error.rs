@@ -17,7 +17,7 @@ pub enum StateError {
         /// Our state file.
         ours: PathBuf,
     },
-    /// Another program has signed above our mark since its state was imported.
+    /// Another program signed above our mark after its state was imported.
     BehindTheirs {
         /// Its file.
         path: PathBuf,
@@ -48,12 +48,12 @@ pub enum StateError {
         /// The mark that was asked for.
         asked: Hrs,
     },
-    /// CometBFT's own state file stands where tmkms's should be.
+    /// CometBFT's own state file is where tmkms's should be.
     CometBftInPlace {
         /// Where.
         path: PathBuf,
     },
-    /// The file is a copy, and nobody has said that it is the latest.
+    /// The file is a copy, and nobody has confirmed that it is the latest.
     CopyUnchecked {
         /// That file.
         path: PathBuf,
@@ -62,14 +62,14 @@ pub enum StateError {
     },
     /// The file cannot be opened, made or replaced.
     File(FileError),
-    /// Our file is gone, and the tombstone that it left is still there.
+    /// Our file is gone, but its tombstone is still there.
     Lost {
         /// Where our file was.
         ours: PathBuf,
         /// The tombstone.
         theirs: PathBuf,
     },
-    /// Another program's state file cannot be taken over.
+    /// Another program's state file cannot be imported.
     Migration {
         /// Where it is.
         path: PathBuf,
@@ -110,13 +110,13 @@ pub enum StateError {
         /// Why not.
         error: StoreError,
     },
-    /// The file system failed over a file of another program.
+    /// The file system failed on a file of another program.
     Theirs {
         /// Where.
         path: PathBuf,
-        /// What we asked of it.
+        /// The operation that failed.
         action: &'static str,
-        /// What it said.
+        /// The error of the file system.
         error: io::Error,
     },
     /// Another program wrote its state while it was imported.
@@ -124,7 +124,7 @@ pub enum StateError {
         /// That file.
         path: PathBuf,
     },
-    /// The state of another program stands where an export should go.
+    /// The state of another program is where an export should go.
     TheirsInPlace {
         /// Where.
         path: PathBuf,
@@ -137,7 +137,7 @@ impl From<FileError> for StateError {
     }
 }
 
-/// How an operator makes a mark that cannot be wrong, whatever was signed before.
+/// How an operator gets a mark that is safe, whatever was signed before.
 const BEGIN_ANEW: &str = "wait until the chain has committed two more heights, then run `highwater state init --height H` \
                           with the last of them";
 
@@ -146,13 +146,13 @@ impl fmt::Display for StateError {
         match self {
             Self::ActiveSource { path, ours } if path == ours => write!(
                 f,
-                "{} is a working state file of this machine: it needs no import. Nothing was changed",
+                "{} is an active state file of this machine: it needs no import. Nothing was changed",
                 path.display()
             ),
             Self::ActiveSource { path, ours } => write!(
                 f,
-                "{} is a working state file of this machine, and there may be only one for a key. To use it, name it as \
-                 `state_file` (without `.highwater`), or rename it to {}: a rename keeps it whole, a copy does not. \
+                "{} is an active state file of this machine, and there may be only one for a key. To use it, name it as \
+                 `state_file` (without `.highwater`), or rename it to {}: a renamed file is accepted, a copy is not. \
                  Nothing was changed",
                 path.display(),
                 ours.display()
@@ -160,7 +160,7 @@ impl fmt::Display for StateError {
             Self::BehindTheirs { path, program, theirs, ours } => write!(
                 f,
                 "{program} has signed at {theirs} ({}), above the mark of this signer, {ours}: it went on after its state was \
-                 imported, and to start from here would sign twice. Stop {program} for good, then run `highwater state \
+                 imported, and starting from here would sign twice. Stop {program} for good, then run `highwater state \
                  import {}`",
                 path.display(),
                 path.display()
@@ -178,8 +178,8 @@ impl fmt::Display for StateError {
             ),
             Self::BelowTheirs { path, theirs, asked } => write!(
                 f,
-                "{} shows that this key has signed at {theirs}, and {asked} is below it. Run `highwater state import` to \
-                 go on from that file, or `highwater state init --height H` with a height above it. Nothing was changed",
+                "{} shows that this key has signed at {theirs}, and {asked} is below that. Run `highwater state import` to \
+                 continue from that file, or `highwater state init --height H` with a height above it. Nothing was changed",
                 path.display()
             ),
             Self::CometBftInPlace { path } => write!(
@@ -191,16 +191,16 @@ impl fmt::Display for StateError {
             ),
             Self::CopyUnchecked { path, mark } => write!(
                 f,
-                "{} is a copy of a state file, made at {mark}: whoever used the original, or another copy, may have signed \
-                 more. Compare the height with the last one that the chain shows signed by this validator. If the copy is \
-                 not behind, add --i-checked-the-height; else move it away, {BEGIN_ANEW}. Nothing was changed",
+                "{} is a copy of a state file, made at {mark}: the original, or another copy, may have signed more. Compare \
+                 the height with the last one that the chain shows as signed by this validator. If the copy is not behind, \
+                 add --i-checked-the-height; otherwise move it away, {BEGIN_ANEW}. Nothing was changed",
                 path.display()
             ),
             Self::File(error) => write!(f, "{error}"),
             Self::Lost { ours, theirs } => write!(
                 f,
-                "there is no state file {}, although {} says that there was one: it was moved or removed. Put it back. If \
-                 it is lost: {BEGIN_ANEW}",
+                "there is no state file {}, but {} shows that there was one: it was moved or removed. Put it back. If it is \
+                 lost, {BEGIN_ANEW}",
                 ours.display(),
                 theirs.display()
             ),
@@ -213,21 +213,22 @@ impl fmt::Display for StateError {
             Self::NotForward { path, last, asked, retired: true } => write!(
                 f,
                 "state file {} was retired at {last}, and {asked} does not show what the other program has signed \
-                 since. If it never ran: move the file away, {BEGIN_ANEW}",
+                 since. If that program never ran, move the file away, {BEGIN_ANEW}",
                 path.display()
             ),
             Self::NotImported { ours, theirs } => write!(
                 f,
-                "there is no state file {}, and {} is another program's, which `start` never takes over. If that program \
+                "there is no state file {}, and {} belongs to another program: `start` never takes it over. If that program \
                  is stopped for good, run `highwater state import`",
                 ours.display(),
                 theirs.display()
             ),
             Self::OlderThanBoot { path, program, mark } => write!(
                 f,
-                "{} is at {mark} and was last written before this machine booted: what {program} wrote just before may \
-                 never have reached the disk. Compare the height with the last one that the chain shows signed by this \
-                 validator. If the file is not behind, add --i-checked-the-height; else {BEGIN_ANEW}. Nothing was changed",
+                "{} is at {mark} and was last written before this machine booted: what {program} wrote last may \
+                 never have reached the disk. Compare the height with the last one that the chain shows as signed by this \
+                 validator. If the file is not behind, add --i-checked-the-height; otherwise {BEGIN_ANEW}. Nothing was \
+                 changed",
                 path.display()
             ),
             Self::Store { path, error } => write!(f, "state file {} {error}", path.display()),
@@ -239,8 +240,8 @@ impl fmt::Display for StateError {
             ),
             Self::TheirsInPlace { path } => write!(
                 f,
-                "the mark is retired, but {} is not the tombstone that Highwater leaves there, and is not overwritten: did \
-                 another program write it? Move it away, then run this again, or give another file with --output",
+                "the mark is retired, but {} is not the tombstone that Highwater leaves there, so it is not overwritten: did \
+                 another program write it? Move it away, then run this again, or name another file with --output",
                 path.display()
             ),
         }

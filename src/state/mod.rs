@@ -1,7 +1,7 @@
-//! What is done to the state file of a chain: open it for signing, make it, bring a mark in, take one out, raise it.
+//! The operations on the state file of a chain: open it for signing, make it, import a mark, export the mark, raise it.
 //!
-//! A mark only moves forward here, whoever asks. The file is ours alone: it stands beside the `state_file` of tmkms.toml,
-//! which is tmkms's. A mark comes from there by `import` only, and a tombstone stays in its place.
+//! A mark only moves forward here, whatever the command. The file is ours alone: it is beside the `state_file` of tmkms.toml,
+//! which belongs to tmkms. Only `import` takes a mark from there, and it leaves a tombstone in its place.
 
 mod error;
 pub mod foreign;
@@ -31,26 +31,26 @@ use std::{
 pub struct Place {
     /// Where it is.
     pub path: PathBuf,
-    /// The file that tmkms.toml names, which is tmkms's.
+    /// The file that tmkms.toml names, which belongs to tmkms.
     pub theirs: Theirs,
-    /// Whose it has to be.
+    /// The chain and key that it must belong to.
     pub identity: Identity,
-    /// The machine that it has to be of.
+    /// The machine that it must belong to.
     pub host: HostId,
 }
 
-/// What was taken over from another file.
+/// The result of an import.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Imported {
-    /// What that file was.
+    /// The program that wrote the imported file.
     pub source: ImportSource,
-    /// The mark of the state file from now on.
+    /// The new mark of the state file.
     pub mark: Mark,
-    /// Where a file is kept that another one has taken the place of.
+    /// Where the file that was replaced is kept.
     pub kept: Option<PathBuf>,
 }
 
-/// Whose file a mark was taken from.
+/// The program whose file a mark was taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportSource {
     /// Another program's.
@@ -68,23 +68,23 @@ impl fmt::Display for ImportSource {
     }
 }
 
-/// What the operator says of a file whose program may have written more than has reached the disk.
+/// Whether the operator checked a file whose program may have signed more than the file shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
-    /// Nothing.
+    /// The operator has not said.
     Unknown,
-    /// That its height was compared with what the chain has seen of this key.
+    /// The operator compared its height with what the chain has seen of this key.
     Checked,
 }
 
 impl Place {
-    /// Opens the state for signing, in the file that [`lock`] gave. Never makes, takes over or repairs anything.
+    /// Opens the state for signing, in the file that [`lock`] returned. Never makes, takes over or repairs anything.
     pub fn open(&self, file: StateFile) -> Result<Store, StateError> {
         Store::open(Box::new(file), &self.identity, self.host).map_err(self.store_error())
     }
 
-    /// Makes the state file of a chain that has none, and sees to it that a tmkms which is started by mistake signs
-    /// nothing. Where the file of tmkms is kept, if there is one.
+    /// Makes the state file of a chain that has none, and makes sure that a tmkms started by mistake signs nothing. Returns
+    /// where the file of tmkms is kept, if there is one.
     pub fn create(&self, mark: Mark) -> Result<Option<PathBuf>, StateError> {
         let standing = self.theirs.look(&self.identity);
         let path = || self.theirs.path().to_owned();
@@ -92,7 +92,7 @@ impl Place {
             Standing::State(foreign) if mark.hrs < foreign.mark.hrs => {
                 return Err(StateError::BelowTheirs { path: path(), theirs: foreign.mark.hrs, asked: mark.hrs });
             }
-            // There was a file of ours, and it is gone.
+            // There was a file of ours, but it is gone.
             Standing::Tombstone if mark == Mark::NEVER_SIGNED && !self.path.exists() => return Err(self.lost()),
             Standing::Unreadable(MigrationError::NeverSigned | MigrationError::Unproven { hrs: Hrs::GENESIS }) => {}
             Standing::Unreadable(error) if mark == Mark::NEVER_SIGNED => {
@@ -108,8 +108,8 @@ impl Place {
         Ok(watermark::create(&self.path, self.host, &self.identity, mark)?)
     }
 
-    /// Brings in the mark of the file at `from`: tmkms's, CometBFT's, or a Highwater state file that is of another
-    /// machine or a copy, also when that stands in our own place. Without `from`, of the file that tmkms.toml names.
+    /// Imports the mark of the file at `from`: tmkms's, CometBFT's, or a Highwater state file that is from another machine or
+    /// a copy, even if it is in our own place. Without `from`, imports the file that tmkms.toml names.
     pub fn import(&self, from: Option<&Path>, age: Age) -> Result<Imported, StateError> {
         let from = match from {
             Some(from) if is_same_file(&self.path, from) => return self.import_itself(from, age),
@@ -128,7 +128,7 @@ impl Place {
             self.theirs.look(&self.identity)
         };
         match &standing {
-            // What this key has signed since the first import nobody remembers.
+            // Nothing records what this key has signed since the first import.
             Standing::Tombstone if !self.path.exists() => return Err(self.lost()),
             Standing::State(foreign) if mark.hrs < foreign.mark.hrs => {
                 let (path, theirs) = (self.theirs.path().to_owned(), foreign.mark.hrs);
@@ -145,14 +145,14 @@ impl Place {
             self.theirs.note_source(from, mark, &self.path)?;
         }
         let buried = match standing {
-            // What was not read does not go out of the way.
+            // A file that was not imported is not moved away.
             Standing::State(_) | Standing::Unreadable(_) if !in_place => None,
             standing => self.theirs.bury(&standing, &self.identity)?,
         };
         Ok(Imported { source, mark, kept: buried.or(replaced) })
     }
 
-    /// Moves our own file to `mark`, or makes a new one where it may not be used as it is.
+    /// Moves our own file to `mark`, or replaces it if it may not be used as it is.
     fn import_over(
         &self,
         mut file: StateFile,
@@ -186,7 +186,7 @@ impl Place {
         }
     }
 
-    /// A file in our own place that came from another machine, or is a copy.
+    /// Imports a file in our own place that came from another machine, or is a copy.
     fn import_itself(&self, from: &Path, age: Age) -> Result<Imported, StateError> {
         let mut file = StateFile::open(&self.path)?;
         let ours = file.newest().map_err(self.store_error())?;
@@ -210,7 +210,7 @@ impl Place {
         }
     }
 
-    /// Whether our file is there and nothing stands where tmkms would begin at height 0.
+    /// Whether our file is there but the tombstone is missing, so that tmkms would begin at height 0.
     fn finishes_tombstone(&self) -> bool {
         let unburied = Standing::Unreadable(MigrationError::NeverSigned);
         self.path.exists() && [Standing::Nothing, unburied].contains(&self.theirs.look(&self.identity))
@@ -234,10 +234,10 @@ impl Place {
         Err(StateError::NotForward { path: self.path.clone(), last: ours.mark.hrs, asked: theirs.hrs, retired })
     }
 
-    /// What the file at `from` brings.
+    /// Reads the program and the mark from the file at `from`.
     fn read_source(&self, from: &Path, age: Age) -> Result<(ImportSource, Mark), StateError> {
         let is_ours = watermark::is_state_file(from).map_err(|error| match error {
-            // What helps a signer that misses its own state would mislead here.
+            // The advice for a signer that misses its own state would mislead here.
             FileError::Missing { .. } => StateError::Migration { path: from.into(), error: MigrationError::Missing },
             other => other.into(),
         })?;
@@ -248,7 +248,7 @@ impl Place {
             }
             return Ok((ImportSource::Foreign(program), mark));
         }
-        // Locked, so that it is nobody's working file.
+        // Locked, so that no signer is using it.
         let there = Self { path: from.into(), ..self.clone() };
         let mut file = StateFile::open(from)?;
         let record = file.newest().map_err(there.store_error())?;
@@ -260,14 +260,14 @@ impl Place {
         file.id().map_err(|error| self.store_error()(StoreError::Io { action: "look at", error }))
     }
 
-    /// Names the file in an error of its store.
+    /// Adds the path to an error of the store.
     pub fn store_error(&self) -> impl FnOnce(StoreError) -> StateError + use<> {
         let path = self.path.clone();
         move |error| StateError::Store { path, error }
     }
 }
 
-/// Locks the state file at `path` for a signer. Beside it stands `theirs`, the file of tmkms, which is never taken over.
+/// Locks the state file at `path` for a signer. `theirs` is the file of tmkms beside it, which is never taken over.
 pub fn lock(path: &Path, theirs: &Theirs) -> Result<StateFile, StateError> {
     broken!("start_imports" => theirs.imported_by_start(path));
     StateFile::open(path).map_err(|error| theirs.explain_missing(error))
@@ -290,12 +290,12 @@ pub fn raise(path: &Path, chain: &ChainId, host: HostId, height: u64) -> Result<
 pub struct Exported {
     /// How far this key has signed.
     pub mark: Mark,
-    /// Whether the mark had been handed out before: two copies exist, and only one may ever be used.
+    /// Whether the mark had been exported before: two copies exist, and only one may ever be used.
     pub repeated: bool,
 }
 
-/// Takes the mark out of `chain`'s file at `path`, which is retired: this signer refuses it from now on. A retired file
-/// gives its mark again, in case the first copy was lost.
+/// Exports the mark of `chain`'s file at `path` and retires the file: this signer refuses it from now on. A retired file can
+/// be exported again, in case the first copy was lost.
 pub fn export(path: &Path, chain: &ChainId, host: HostId) -> Result<Exported, StateError> {
     let store = match open_without_key(path, chain, host) {
         Err(StateError::Store { error: StoreError::Retired { mark }, .. }) => {
@@ -308,12 +308,12 @@ pub fn export(path: &Path, chain: &ChainId, host: HostId) -> Result<Exported, St
     Ok(Exported { mark, repeated: false })
 }
 
-/// The newest record of the file at `path`, also while a signer uses it.
+/// The newest record of the file at `path`, even while a signer uses it.
 pub fn show(path: &Path) -> Result<Record, StateError> {
     look(path).map(|(record, _)| record)
 }
 
-/// The same, and which file it is in.
+/// The newest record, and the id of the file that it is in.
 pub fn look(path: &Path) -> Result<(Record, FileId), StateError> {
     watermark::read_unlocked(path).map_err(|error| match error {
         StateReadError::File(error) => error.into(),
@@ -321,7 +321,7 @@ pub fn look(path: &Path) -> Result<(Record, FileId), StateError> {
     })
 }
 
-/// Opens a store for whichever key it is of.
+/// Opens a store with the key that it has.
 fn open_without_key(path: &Path, chain: &ChainId, host: HostId) -> Result<Store, StateError> {
     let mut file = StateFile::open(path)?;
     let newest = file.newest().map_err(|error| StateError::Store { path: path.into(), error })?;

@@ -1,4 +1,4 @@
-//! State files through everything an operator does to them.
+//! State files through everything that an operator does to them.
 
 use super::*;
 use crate::{
@@ -47,7 +47,7 @@ fn names(home: &Path) -> Vec<String> {
     names
 }
 
-/// What is said of other programs beside a signer at `mark`: whether it keeps the chain closed, and how it is said.
+/// The findings about other programs beside a signer at `mark`: whether each keeps the chain closed, and its text.
 fn told(place: &Place, mark: Hrs) -> Vec<(bool, String)> {
     let rivals = place.theirs.still_written(&place.identity, &place.path, &Mark::floor(mark));
     let shown = rivals.into_iter().map(|rival| match rival {
@@ -107,7 +107,7 @@ fn an_import_leaves_a_tombstone_and_keeps_what_stood_there() {
         assert_eq!(names(home), ["state.json", "state.json.highwater", "state.json.imported"]);
         assert_eq!(open(&place(path)).unwrap().mark().hrs, at(10, Step::Prevote));
         assert_eq!(told(&place(path), imported.mark.hrs), []);
-        // The tombstone is nobody's mark.
+        // The tombstone holds no mark.
         let error = import(&place(path), path).unwrap_err();
         assert!(matches!(error, StateError::Migration { error: MigrationError::Tombstone, .. }), "{error}");
     });
@@ -204,7 +204,7 @@ fn init_leaves_a_tombstone_and_never_goes_below_tmkms() {
             assert!(matches!(error, StateError::BelowTheirs { .. }), "{error}");
         }
         write_private(path, r#"{"height": "1234", "round": "0", "step":"#);
-        assert!(place(path).create(Mark::NEVER_SIGNED).is_err(), "nobody can say what it said");
+        assert!(place(path).create(Mark::NEVER_SIGNED).is_err(), "its mark is unknown");
         assert_eq!(names(home), ["state.json"]);
         assert!(place(path).create(Mark::floor(Hrs::end_of(2000))).unwrap().is_some());
         assert!(is_tombstone(path));
@@ -231,7 +231,7 @@ fn a_lost_state_file_is_told_by_its_tombstone() {
         assert!(matches!(error, StateError::Lost { .. }), "{error}");
         assert!(!error.to_string().contains("--never-signed"), "{error}");
     });
-    // What was imported once knows nothing of what was signed since.
+    // What was imported once does not show what was signed since.
     with_home(|_, path| {
         write_private(path, &tmkms_text(10));
         let kept = place(path).import(None, Age::Unknown).unwrap().kept.unwrap();
@@ -303,7 +303,7 @@ fn import_makes_a_file_where_there_is_none_and_remembers_where_the_mark_came_fro
         write_private(&tmkms, &tmkms_text(11));
         let beyond = told(&place(path), at(11, Step::Prevote));
         assert!(!beyond[0].0 && beyond[0].1.contains("has gone on writing its state"), "{beyond:?}");
-        // What it has signed above our mark our mark does not know.
+        // Our mark does not cover what it has signed above it.
         let above = told(&place(path), imported.mark.hrs);
         assert!(above[0].0 && above[0].1.contains("above the mark of this signer"), "{above:?}");
     });
@@ -412,7 +412,7 @@ fn nothing_is_imported_from_or_into_a_file_in_use() {
         locked(import(&place(path), &watermark_beside(&theirs)));
         assert!(matches!(raise(&ours, &chain(), OURS, 9), Err(StateError::File(FileError::Locked { .. }))));
         assert!(matches!(export(&ours, &chain(), OURS), Err(StateError::File(FileError::Locked { .. }))));
-        assert_eq!(show(&ours).unwrap().mark.hrs, at(5, Step::Prevote), "looking is always allowed");
+        assert_eq!(show(&ours).unwrap().mark.hrs, at(5, Step::Prevote), "showing is always allowed");
     });
 }
 
@@ -432,7 +432,7 @@ fn raise_closes_whole_heights_and_only_moves_forward() {
     });
 }
 
-/// Hands the mark to tmkms, over the tombstone.
+/// Exports the mark to tmkms, over the tombstone.
 fn give_back(path: &Path) -> Exported {
     let exported = export(&watermark_beside(path), &chain(), OURS).unwrap();
     place(path).theirs.give_back(&exported.mark, &place(path).identity).unwrap();
@@ -477,7 +477,7 @@ fn a_retired_file_comes_back_only_with_a_state_above_its_own() {
         fs::copy(&ours, &copy).unwrap();
         let older = home.join("older.json");
         write_private(&older, &tmkms_text(3));
-        // Neither the file itself, nor a copy of it, nor its own export says what tmkms has signed since.
+        // Neither the file itself, nor a copy of it, nor its own export shows what tmkms has signed since.
         let refused = [&ours, &copy, path, &older].map(|from| import(&place(path), from).unwrap_err());
         assert!(matches!(refused[0], StateError::Store { error: StoreError::Retired { .. }, .. }), "{}", refused[0]);
         assert!(matches!(refused[1], StateError::Store { error: StoreError::Retired { .. }, .. }), "{}", refused[1]);

@@ -1,5 +1,5 @@
-//! The file that tmkms.toml names. It is tmkms's: we never sign by it. After an import a tombstone stands in its place,
-//! tmkms's own format at the highest height there is, so that a tmkms which is started by mistake signs nothing.
+//! The file that tmkms.toml names. It belongs to tmkms: we never sign by it. After an import a tombstone is in its place, in
+//! tmkms's own format at the highest possible height, so that a tmkms started by mistake signs nothing.
 
 use super::StateError;
 use crate::state::foreign::{self, Foreign, MigrationError, Program};
@@ -17,18 +17,18 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// What the name of a foreign file ends in under which it is kept.
+/// The suffix for a foreign file that is kept.
 const KEPT: &str = ".imported";
 /// The note of where a mark came from, beside our state file.
 const SOURCE: &str = ".source";
-/// A CometBFT state file holds one message in hex; this is far above it.
+/// A CometBFT state file holds one message in hex; this is far larger.
 const TEXT_MAX_BYTES: u64 = 64 * 1024;
 
 /// The file that tmkms.toml names.
 #[derive(Clone, Debug)]
 pub struct Theirs(PathBuf);
 
-/// What stands there.
+/// What is in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// No file.
@@ -37,7 +37,7 @@ pub enum Standing {
     State(Foreign),
     /// Our tombstone.
     Tombstone,
-    /// A file that is no state of anybody, or says that nothing was ever signed.
+    /// A file that is not a state, or says that nothing was ever signed.
     Unreadable(MigrationError),
 }
 
@@ -47,12 +47,12 @@ impl Theirs {
         Self(path.into())
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Looks at what stands there.
+    /// Looks at what is there.
     pub fn look(&self, identity: &Identity) -> Standing {
         match read(&self.0, identity) {
             Ok(foreign) => Standing::State(foreign),
@@ -63,14 +63,14 @@ impl Theirs {
         }
     }
 
-    /// The bug that this house was rebuilt for: a start that takes whatever stands here for its own state.
+    /// A bug that this design rules out: a start that takes whatever is here for its own state.
     #[cfg(highwater_broken)]
     pub(super) fn imported_by_start(&self, ours: &Path) {
         use highwater_core::watermark::{StateFile, Store, read_unlocked};
         let Ok((record, _)) = read_unlocked(ours) else { return };
         let identity = record.header.identity().clone();
         if let Standing::State(foreign) = self.look(&identity) {
-            let old = StateFile::open(ours).expect("nobody else is here");
+            let old = StateFile::open(ours).expect("no other process uses it");
             let host = record.header.host();
             highwater_core::watermark::replace(&old, host, &identity, foreign.mark).expect("a disk that works");
             drop(old);
@@ -79,7 +79,7 @@ impl Theirs {
         }
     }
 
-    /// What to do about a state file of ours that is not there.
+    /// The error for a missing state file of ours, with what to do.
     pub fn explain_missing(&self, error: FileError) -> StateError {
         let FileError::Missing { path: ours } = error else { return error.into() };
         let theirs = self.0.clone();
@@ -90,20 +90,20 @@ impl Theirs {
         }
     }
 
-    /// Puts the tombstone here. What stood here, and has to be what `standing` tells, is kept beside it; returns where.
+    /// Puts the tombstone here. Keeps the previous file, which must be the one in `standing`, beside it; returns where.
     pub(super) fn bury(&self, standing: &Standing, identity: &Identity) -> Result<Option<PathBuf>, StateError> {
         let tombstone = foreign::write(Program::Tmkms, &Mark::floor(Hrs::end_of(HEIGHT_MAX)));
         match standing {
             Standing::Tombstone => Ok(None),
             Standing::Nothing => self.put(&tombstone).map(|()| None),
-            // Its node would not start over a file of tmkms.
+            // CometBFT's node would not start with a file of tmkms.
             Standing::State(Foreign { program: Program::CometBft, .. })
             | Standing::Unreadable(MigrationError::Unproven { .. }) => Ok(None),
             Standing::State(_) | Standing::Unreadable(_) => {
                 let path = fs::canonicalize(&self.0).map_err(self.io("resolve"))?;
                 let kept = keep_beside(&path, KEPT).map_err(self.io("keep a copy of"))?;
                 sync_parent(&path).map_err(self.io("flush the directory of"))?;
-                // tmkms knows no locks, and renames a new file over its old one.
+                // tmkms takes no locks, and renames a new file over its old one.
                 let same = |at: &Path| Self::new(at).look(identity) == *standing;
                 if !(same(&kept) && same(&path)) {
                     return Err(StateError::TheirsAtWork { path: self.0.clone() });
@@ -114,18 +114,18 @@ impl Theirs {
         }
     }
 
-    /// Writes the mark that tmkms goes on from over the tombstone, or where nothing stands.
+    /// Writes the mark that tmkms continues from over the tombstone, or where there is no file.
     pub fn give_back(&self, mark: &Mark, identity: &Identity) -> Result<(), StateError> {
         let text = foreign::write(Program::Tmkms, mark);
         match self.look(identity) {
             Standing::Nothing | Standing::Tombstone => self.put(&text),
-            // The same export, once more.
+            // The same export again.
             Standing::State(foreign) if foreign.mark == Mark::floor(mark.hrs) => self.put(&text),
             _ => Err(StateError::TheirsInPlace { path: self.0.clone() }),
         }
     }
 
-    /// Puts `text` here, whole and on the disk, as a file of whoever owned the one before.
+    /// Puts `text` here, whole and on the disk, with the owner of the previous file.
     fn put(&self, text: &str) -> Result<(), StateError> {
         let path = match fs::canonicalize(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.0.clone(),
@@ -135,14 +135,14 @@ impl Theirs {
         let _ = fs::remove_file(&new);
         let written = create_private(&new).and_then(|mut file| {
             if let Ok(old) = fs::metadata(&path) {
-                // Only root can give a file away; for everybody else it is its own already.
+                // Only root can change the owner; every other user owns the file already.
                 let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
             }
             file.write_all(text.as_bytes())?;
             file.sync_all()
         });
         let placed = written.and_then(|()| match fs::rename(&new, &path) {
-            // A file that is mounted by itself can only be written over. Cut short it is no JSON, and tmkms does not start.
+            // A file that is a mount point can only be written over. Half of it is not JSON, and tmkms does not start.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 fs::remove_file(&new)?;
                 let mut file = OpenOptions::new().write(true).truncate(true).open(&path)?;
@@ -159,7 +159,7 @@ impl Theirs {
         move |error| StateError::Theirs { path, action, error }
     }
 
-    /// Notes where the mark of `ours` came from, so that a program which goes on writing there is noticed.
+    /// Notes where the mark of `ours` came from, so that a program that goes on writing there is noticed.
     pub(super) fn note_source(&self, from: &Path, mark: Mark, ours: &Path) -> Result<(), StateError> {
         let note = with_suffix(ours, SOURCE);
         let Hrs { height, round, step } = mark.hrs;
@@ -176,9 +176,9 @@ impl Theirs {
         written.map_err(|error| StateError::Theirs { path: note, action: "write", error })
     }
 
-    /// Other programs that have written their state since ours, at `ours` and at `mark`, was taken from it. At or below our
-    /// mark that is no reason to stop: what they sign nobody here can take back, and our mark keeps this signer from signing
-    /// it again. Above it they have signed what our mark does not know.
+    /// Other programs that have written their state since it was imported into ours, which is at `ours` and `mark`. At or
+    /// below our mark that is no reason to stop: nobody here can take back what they sign, and our mark keeps this signer
+    /// from signing it again. Above our mark, it does not cover what they have signed.
     pub fn still_written(&self, identity: &Identity, ours: &Path, mark: &Mark) -> Vec<Rival> {
         let mut found = Vec::new();
         match self.look(identity) {
@@ -198,8 +198,8 @@ impl Theirs {
                 mark.hrs,
             ))),
             Standing::Nothing | Standing::Unreadable(MigrationError::NeverSigned) => found.push(Rival::Below(format!(
-                "no tombstone stands at {}: a tmkms that is started by mistake would begin at height 0 and sign twice. Run \
-                 `highwater state import` while the signer is stopped; it puts one there",
+                "there is no tombstone at {}: a tmkms started by mistake would begin at height 0 and sign twice. Stop the \
+                 signer and run `highwater state import`, which puts one there",
                 self.0.display()
             ))),
             Standing::Tombstone | Standing::Unreadable(_) => {}
@@ -226,16 +226,16 @@ impl Theirs {
     }
 }
 
-/// Another program that has written its state.
+/// Another program that goes on writing its state.
 #[derive(Debug)]
 pub enum Rival {
     /// Above our mark: the chain stays closed until that state is imported.
     Above(StateError),
-    /// Not above it: worth a loud word.
+    /// Not above our mark: a warning.
     Below(String),
 }
 
-/// Where the mark of the state file at `ours` came from, and what it was then.
+/// The file that the mark of the state file at `ours` came from, and that mark.
 fn source_of(ours: &Path) -> Option<(PathBuf, Hrs)> {
     let note: Value = serde_json::from_str(&text_of(&with_suffix(ours, SOURCE)).ok()?).ok()?;
     let step = highwater_core::consensus::Step::from_number(note["step"].as_u64()?)?;
@@ -254,7 +254,7 @@ pub(super) fn read(path: &Path, identity: &Identity) -> Result<Foreign, StateErr
     foreign::read(&text, identity).map_err(refused)
 }
 
-/// Whether a file was last written before this machine booted. What cannot be told counts as older: a machine that went
+/// Whether a file was last written before this machine booted. If that is unknown, it counts as older: a machine that went
 /// down may have lost what a program had written without a flush.
 pub(super) fn is_older_than_boot(path: &Path) -> bool {
     let written = fs::metadata(path).and_then(|found| found.modified());

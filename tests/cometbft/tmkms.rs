@@ -107,7 +107,7 @@ fn a_home_of_tmkms_is_imported_by_one_command_and_never_by_a_start() {
     migrant.sign_with_tmkms(&mut node, &[Ballot(Prevote, 10, 2, Some(1)), Ballot(Precommit, 10, 2, Some(1))]);
     let written = migrant.text(STATE);
 
-    let refused = "is another program's, which `start` never takes over|run `highwater state import`";
+    let refused = "belongs to another program: `start` never takes it over|run `highwater state import`";
     home.run("check").assert(
         2,
         "ok    ./tmkms.toml is|ok    chain osmosis-1: key osmovalconspub1|which `start` never takes over",
@@ -222,7 +222,7 @@ fn tmkms_goes_on_above_what_highwater_exports() {
                 (60, [Some(1), Some(2), None].map(|block| Ballot(Precommit, 60, 2_147_483_647, block)))
             }
         };
-        let says = "tmkms goes on from|is retired: this signer refuses it until `highwater state import`";
+        let says = "tmkms continues from|is retired: this signer refuses it until `highwater state import`";
         home.run("state export --format tmkms").assert(0, "", says);
         home.run("start").assert(65, "", "was retired at|`highwater state import FILE`");
 
@@ -313,7 +313,7 @@ fn the_example_of_tmkms_names_what_to_change_and_then_signs() {
     let software = example.replacen(&section.join("\n"), "", 1);
     assert_eq!(software.lines().count() + section.len(), example.lines().count(), "{software}");
     home.write("tmkms.toml", &software);
-    let text = "ok    ./tmkms.toml is a configuration|warn  ./tmkms.toml:19: `sign_extensions`|\
+    let text = "ok    ./tmkms.toml is a valid configuration|warn  ./tmkms.toml:19: `sign_extensions`|\
                 fail  chain cosmoshub-3: there is no path/to/consensus-ed25519.key|\
                 warn  chain irishub: no [[validator]] serves it|warn  chain agoricdev-4: no [[validator]] serves it|\
                 fail  identity key: there is no path/to/secret_connection.key";
@@ -375,7 +375,7 @@ fn cometbft_is_taken_over_where_its_own_signature_proves_its_state() {
         home.run("state import theirs.json").assert(
             0,
             &mark,
-            "imported the state of CometBFT: be sure that this was its latest",
+            "imported the state of CometBFT. Make sure that this was its latest",
         );
         let mut node = PlainNode::bind(&home.path("node.sock"), cli::CHAIN);
         let highwater = home.spawn("highwater", &mut home.highwater("start"));
@@ -410,18 +410,18 @@ fn a_cometbft_state_that_proves_nothing_is_refused_and_changes_nothing() {
         state
     };
     let cases = [
-        (cometbft_state(ballot, "test-2", seed()), "its sign bytes are of chain test-2"),
-        (cometbft_state(ballot, cli::CHAIN, [1; 32]), "its signature is not of the configured consensus key"),
-        (with("height", json!("8")), "it says 8/3/precommit, its sign bytes say 7/3/precommit"),
-        (with("round", json!(4)), "it says 7/4/precommit, its sign bytes say 7/3/precommit"),
-        (with("step", json!(2)), "it says 7/3/prevote, its sign bytes say 7/3/precommit"),
+        (cometbft_state(ballot, "test-2", seed()), "its sign bytes are for chain test-2"),
+        (cometbft_state(ballot, cli::CHAIN, [1; 32]), "its signature is not by the configured consensus key"),
+        (with("height", json!("8")), "it says 8/3/precommit, but its sign bytes say 7/3/precommit"),
+        (with("round", json!(4)), "it says 7/4/precommit, but its sign bytes say 7/3/precommit"),
+        (with("step", json!(2)), "it says 7/3/prevote, but its sign bytes say 7/3/precommit"),
         (with("step", json!(0)), "its `step` should be 1 (proposal), 2 (prevote) or 3 (precommit)"),
         (with("height", json!(7)), "its `height` should be a number in a string"),
-        (with("signbytes", json!("00")), "its sign bytes are no vote or proposal"),
-        (with("signature", json!("AA==")), "its signature is not of the configured consensus key"),
+        (with("signbytes", json!("00")), "its sign bytes are not a vote or proposal"),
+        (with("signature", json!("AA==")), "its signature is not by the configured consensus key"),
         (without("signature"), "without the sign bytes and signature|`highwater state init --height 7`"),
         (without("signbytes"), "without the sign bytes and signature|`highwater state init --height 7`"),
-        (with("block_id", json!({})), "it cannot be told which program wrote it"),
+        (with("block_id", json!({})), "it is unclear which program wrote it"),
     ];
     for begin in ["", "state init --height 3"] {
         let home = Home::with_chain();

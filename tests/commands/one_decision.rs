@@ -199,7 +199,7 @@ fn a_directory_that_every_user_can_write_on_the_way_to_anything() {
         move_to(&home, name, "open/own");
         edit(&home, &format!("{name:?}"), &format!("\"open/own/{name}\""));
         mode(&home, "open", 0o777);
-        let said = format!("chain test-1: every user can put another file in the place of the {what}|open (mode 0777)");
+        let said = format!("chain test-1: every user can replace the {what}|open (mode 0777)");
         assert_refused(&home, &said, 65);
         // Nobody can move somebody else's directory there.
         mode(&home, "open", 0o1777);
@@ -221,7 +221,7 @@ fn files_and_directories_of_other_users() {
         let home = ready();
         chown(home.path(name), Some(STRANGER), None).unwrap();
         let said = format!(
-            "{what}|belongs to user id 4242, and highwater runs as 0: run highwater as that user, or run `chown 0 "
+            "{what}|belongs to user id 4242, but highwater runs as 0: run highwater as that user, or run `chown 0 "
         );
         assert_refused(&home, &said, exit);
     }
@@ -238,7 +238,7 @@ fn what_concerns_one_chain_closes_that_one_and_the_others_sign() {
     let check = home.run("check --before-start");
     let fails = said(&check, "fail");
     let [fail] = &fails[..] else { panic!("{check:?}") };
-    assert!(fail.starts_with("chain test-2: every user can put"), "{fail}");
+    assert!(fail.starts_with("chain test-2: every user can replace the state file"), "{fail}");
 
     let mut signer = home.spawn("signer", &mut home.highwater("start"));
     let opened = signer.wait_for_line("chain open");
@@ -401,7 +401,7 @@ fn a_group_that_may_write() {
         mode(&home, name, bits);
     }
     let file = "tmkms.toml can be written by group id 4242 (mode 0660)";
-    assert_warned(&home, &format!("{file}|group id 4242 can put another file in the place of the configuration"));
+    assert_warned(&home, &format!("{file}|group id 4242 can replace the configuration"));
 }
 
 /// Runs `script` where mounts are nobody else's. `$0` is highwater, and `$disk` an empty directory. `None` where a machine
@@ -458,7 +458,7 @@ fn assert_warned_on_disk(before: &str, fragment: &str) {
 #[test]
 fn a_state_on_memory_is_warned_of_by_all_three() {
     let mount = "mount -t tmpfs -o mode=700 tmpfs $disk && \"$0\" state init --never-signed >init.out";
-    assert_warned_on_disk(mount, "disk is on tmpfs: it is gone with the next boot: move `state_file`");
+    assert_warned_on_disk(mount, "disk is on tmpfs: the state is lost at the next boot: move `state_file`");
 }
 
 #[test]
@@ -466,14 +466,14 @@ fn a_state_on_a_container_layer_is_warned_of_by_all_three() {
     let mount = "mkdir layers && mount -t tmpfs -o mode=700 tmpfs layers && mkdir layers/a layers/b layers/c && \
                  mount -t overlay -o lowerdir=layers/a,upperdir=layers/b,workdir=layers/c,userxattr overlay $disk && \
                  chmod 700 $disk && \"$0\" state init --never-signed >init.out";
-    assert_warned_on_disk(mount, "disk is on overlay: it is gone with its container: move `state_file`");
+    assert_warned_on_disk(mount, "disk is on overlay: the state is lost with its container: move `state_file`");
 }
 
 #[test]
 fn a_full_state_disk_is_warned_of_by_all_three() {
     let fill = "mount -t tmpfs -o mode=700,size=64k tmpfs $disk && \"$0\" state init --never-signed >init.out\n\
                 cat /dev/zero >$disk/rest 2>/dev/null";
-    assert_warned_on_disk(fill, "no state file can be made in disk: No space left on device (os error 28): make room");
+    assert_warned_on_disk(fill, "cannot make a state file in disk: No space left on device (os error 28): free space");
 }
 
 #[test]
@@ -488,7 +488,7 @@ fn a_state_disk_that_cannot_be_written_is_refused_by_both() {
     let fail = check.lines().find_map(|line| line.strip_prefix("fail  ")).unwrap();
     assert!(fail.contains("cannot open state file disk/watermark.highwater: Read-only file system"), "{fail}");
     assert!(log.contains(words(fail)), "check says {fail:?}, start says {log}");
-    assert!(check.contains("warn  no state file can be made in disk: Read-only file system"), "{check}");
+    assert!(check.contains("warn  cannot make a state file in disk: Read-only file system"), "{check}");
 }
 
 /// What is done to a running signer's directories does not disturb it, and `check` sees it beside it.

@@ -149,7 +149,7 @@ fn a_key_is_generated_pasted_checked_and_tested() {
     let answer = desk.run("pkcs11 generate --id 01 --label made");
     let shown = "generated, and its signature over the self-test verifies|id       01\nlabel    \"made\"\ntype     ed25519\n\
                  |key      {\"@type\":\"/cosmos.crypto.ed25519.PubKey\"|address  |born     in the device, and could never\
-                 |In ./tmkms.toml, put this in the place of the [[providers.pkcs11]] on line 8:";
+                 |In ./tmkms.toml, replace the [[providers.pkcs11]] on line 8 with:";
     answer.assert(0, shown, incomplete);
     let section = pasted(&answer);
     let (config, _) = Config::parse(Path::new("tmkms.toml"), &format!("{CHAIN_AND_NODE}{section}")).unwrap();
@@ -236,7 +236,7 @@ fn a_key_is_imported_from_every_form_that_holds_its_seed() {
         let (told, guessed) = (format!("-f {format} --json"), String::new());
         for (how, flags) in [told, guessed].into_iter().enumerate() {
             let words = format!("pkcs11 import in.key --id {number}{how} --label a{number}{how} {flags}");
-            let note = "in.key must disappear now|A key must never run in two places";
+            let note = "destroy in.key and every copy of it now|A key must never run in two places";
             desk.run(&words).assert(0, &format!("{VECTOR_KEY}|{address}|imported"), note);
         }
     }
@@ -250,7 +250,7 @@ fn a_key_is_imported_from_every_form_that_holds_its_seed() {
     desk.run("pkcs11 import in.key --id 00 --label new").assert(73, "", "a key with id 00 is on the token already");
     desk.run("pkcs11 import in.key --id ff --label ec -t account").assert(65, "", "in.key holds no usable key");
     desk.home.write("ec.key", base64_of(&VECTOR_SEED));
-    desk.run("pkcs11 import ec.key --id ff --label ec -t account").assert(0, "type     secp256k1", "must disappear");
+    desk.run("pkcs11 import ec.key --id ff --label ec -t account").assert(0, "type     secp256k1", "destroy ec.key");
     desk.run("pkcs11 import none.key --id fe --label none").assert(66, "", "there is no none.key");
     assert!(desk.objects().contains("secp256k1") || desk.objects().contains("EC_POINT"), "{}", desk.objects());
 }
@@ -348,7 +348,7 @@ fn a_key_is_deleted_after_a_look_at_which() {
     for missing in ["pkcs11 delete --id 09", "pkcs11 delete --id 09 --yes"] {
         desk.run(missing).assert(66, "", "no private key on the token has id 09");
     }
-    for (typed, code, said) in [("two\n", 64, "that was not its name"), ("one\n", 0, "deleted")] {
+    for (typed, code, said) in [("two\n", 64, "that is not its name"), ("one\n", 0, "deleted")] {
         let (ended, shown) = desk.on_terminal("pkcs11 delete --id 01", typed);
         assert_eq!(ended, code, "{shown}");
         assert!(
@@ -389,7 +389,7 @@ fn a_running_signer_is_not_disturbed() {
         &format!("pkcs11 keys list {by_flags} --serial {serial}"),
     ] {
         let refusal =
-            "the signer of chain test-1 is running and uses the token|stop it first|watermark.highwater is locked";
+            "the signer of chain test-1 is running and needs the token|stop it first|watermark.highwater is locked";
         desk.run(words).assert(75, "", refusal);
     }
     // Also where the key's entry is being rewritten.

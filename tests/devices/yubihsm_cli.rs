@@ -162,7 +162,7 @@ fn devices_are_detected_without_a_session() {
     desk.home.write("tmkms.toml", format!("{CHAIN_AND_NODE}{}{other}", desk.section(1, "")));
     second.take_down();
     let down = "is yubihsm-connector running there?";
-    desk.run("yubihsm detect").assert(74, &format!("{shown}|not there  its connector|{down}"), down);
+    desk.run("yubihsm detect").assert(74, &format!("{shown}|error      its connector|{down}"), down);
     desk.run(&format!("yubihsm detect --device {}", desk.device.address())).assert(0, &shown, INCOMPLETE);
     let answer = desk.run("yubihsm detect --json");
     assert_eq!(answer.code, 74);
@@ -180,7 +180,7 @@ fn devices_are_detected_without_a_session() {
     let serial = desk.section(1, "") + "serial_number = \"0000000001\"\n";
     desk.home.write("tmkms.toml", format!("{CHAIN_AND_NODE}{serial}"));
     for words in ["yubihsm detect", "yubihsm detect --device 0000000001"] {
-        desk.run(words).assert(74, "not there  the device there has", &format!("has the serial number {SERIAL}"));
+        desk.run(words).assert(74, "error      the device found there has", &format!("has the serial number {SERIAL}"));
     }
     desk.home.write("tmkms.toml", CHAIN_AND_NODE);
     desk.run("yubihsm detect").assert(78, "", "there is no [providers]");
@@ -194,7 +194,7 @@ fn a_key_is_generated_pasted_checked_and_tested() {
     let answer = desk.run("yubihsm keys generate 0x10");
     let shown = "generated, and its signature over the self-test verifies\nid       0x0010\nlabel    \"consensus:20\
                  |type     ed25519\nkey      {\"@type\":\"/cosmos.crypto.ed25519.PubKey\"|address  |born     in the device\
-                 |leaves   wrapped|In ./tmkms.toml, put this into `keys` of the [[providers.yubihsm]] on line 8:";
+                 |leaves   only as a backup, wrapped|In ./tmkms.toml, add this to `keys` of the [[providers.yubihsm]] on line 8:";
     answer.assert(0, shown, INCOMPLETE);
     let pasted = answer.stdout.split("on line 8:\n\n").nth(1).unwrap();
     assert_eq!(pasted.trim_end(), entry(16));
@@ -206,16 +206,16 @@ fn a_key_is_generated_pasted_checked_and_tested() {
     let value = desk.json(words);
     assert_eq!((&value["algorithm"], &value["exportable"]), (&json!("secp256k1"), &json!(false)));
     assert_eq!((&value["proven"], &value["chain_id"], &value["id"]), (&json!(true), &json!("test-1"), &json!(17)));
-    desk.run(words).assert(73, "", "it has a key 0x0011 already, and no key is overwritten");
-    desk.run("yubihsm keys export -i 17 out").assert(74, "", "its key 0x0011 was made so that it never leaves");
+    desk.run(words).assert(73, "", "it already has a key 0x0011, which is not overwritten");
+    desk.run("yubihsm keys export -i 17 out").assert(74, "", "its key 0x0011 was made non-exportable");
     assert!(!desk.home.path("out").exists());
     desk.run("yubihsm keys generate 18 -p cosmosvalconspub -b backup").assert(
         74,
         "label    \"cosmosvalconspub:20|key      cosmosvalconspub1",
-        "key 0x0012 is there and good, and has no backup|refused to wrap key 0x0012 with wrap key 0x0001",
+        "key 0x0012 is in the device and works, but has no backup|refused to wrap key 0x0012 with wrap key 0x0001",
     );
     assert!(!desk.home.path("backup").exists());
-    desk.run("yubihsm keys generate 19 -b password").assert(73, "", "password exists already and is not overwritten");
+    desk.run("yubihsm keys generate 19 -b password").assert(73, "", "password already exists and is not overwritten");
 
     let keys = desk.json("yubihsm keys list");
     let ids: Vec<_> = keys["keys"].as_array().unwrap().iter().map(|key| key["id"].as_u64().unwrap()).collect();
@@ -250,7 +250,7 @@ fn a_key_is_imported_from_every_form_that_holds_its_seed() {
     desk.home.write("priv_validator_key.json", key_file());
     desk.home.write("in.key", base64_of(&VECTOR_SEED) + "\n");
     desk.run("yubihsm keys import priv_validator_key.json").assert(64, "", "name the new key's id with -i ID");
-    desk.run("yubihsm keys import in.key -i 5 -l a").assert(64, "", "a backup has its label");
+    desk.run("yubihsm keys import in.key -i 5 -l a").assert(64, "", "a backup contains its label");
     desk.run("yubihsm keys import expanded.key -t json -i 5").assert(65, "", "expanded.key holds no usable key");
     desk.run("yubihsm keys import none.key -t json -i 5").assert(66, "", "there is no none.key");
     assert_eq!(desk.device.count("session-requests"), 0);
@@ -262,7 +262,7 @@ fn a_key_is_imported_from_every_form_that_holds_its_seed() {
     ] {
         let shown =
             format!("imported, and its signature over the self-test verifies\nid       0x000{id}|born     outside");
-        let note = format!("{file} still holds the key, and must disappear now|A key must never run in two places");
+        let note = format!("destroy {file} and every copy of it now|A key must never run in two places");
         desk.run(&format!("yubihsm keys import {words} {file}")).assert(0, &shown, &note);
     }
     desk.run("yubihsm keys import -i 5 priv_validator_key.json").assert(73, "", "it has a key 0x0005 already");
@@ -285,12 +285,12 @@ fn a_device_is_wiped_only_when_its_operator_says_so() {
         ("setup --secrets-fd 9", "", 64, "file descriptor 9"),
         ("setup --secrets-fd 3", "3>shown", 64, "no terminal to ask on|--yes-wipe SERIAL"),
         ("setup --restore --secrets-fd 3 --yes-wipe 1", "3>shown", 64, "no terminal to ask on|--phrase-fd"),
-        ("setup --secrets-fd 3 --yes-wipe 1 -w report", "3>shown", 73, "report exists already"),
+        ("setup --secrets-fd 3 --yes-wipe 1 -w report", "3>shown", 73, "report already exists"),
         (
             "setup --restore --secrets-fd 3 --yes-wipe 1 --phrase-fd 4",
             "3>shown 4<report",
             65,
-            "24 words, and these are 0",
+            "24 words, but this has 0",
         ),
     ] {
         desk.run_in_shell(&format!("yubihsm {words}"), descriptors).assert(code, "", refusal);
@@ -299,13 +299,13 @@ fn a_device_is_wiped_only_when_its_operator_says_so() {
     assert!(fs::read(desk.home.path("shown")).unwrap().is_empty());
 
     let words = "yubihsm setup --secrets-fd 3 --yes-wipe 0000000001";
-    let refusal = format!("nothing was changed: the device is {SERIAL}, and --yes-wipe names 0000000001");
+    let refusal = format!("nothing was changed: the device is {SERIAL}, but --yes-wipe names 0000000001");
     desk.run_in_shell(words, "3>shown").assert(64, "", &refusal);
     assert!(fs::read(desk.home.path("shown")).unwrap().is_empty());
     let answer = desk.run_in_shell("yubihsm setup --print-only --secrets-fd 3", "3>shown");
     answer.assert(0, "nothing was changed", INCOMPLETE);
     let (code, shown) = desk.on_terminal("yubihsm setup", "1234567890\n");
-    assert!(code == 64 && shown.contains("nothing was changed: that was not its serial number"), "{shown}");
+    assert!(code == 64 && shown.contains("nothing was changed: that is not its serial number"), "{shown}");
     assert_eq!(desk.json("yubihsm keys list")["keys"].as_array().unwrap().len(), 2);
 
     // Typed, it is wiped, and the words are new.
@@ -338,7 +338,7 @@ fn a_setup_from_words_of_tmkms_gives_what_tmkms_gives() {
     assert!(code == 0 && everything(&shown), "{shown}");
     let (code, shown) = desk.on_terminal("yubihsm setup -r -p", &format!("{}\n", PHRASE.replace("math", "maths")));
     assert!(
-        code == 65 && shown.contains("word 14, \"maths\", is not on the list of BIP 39: is it \"math\"?"),
+        code == 65 && shown.contains("word 14, \"maths\", is not on the BIP 39 list: did you mean \"math\"?"),
         "{shown}"
     );
     assert_eq!(desk.device.count("commands"), 0);
@@ -359,7 +359,7 @@ fn a_setup_from_words_of_tmkms_gives_what_tmkms_gives() {
     }
     // The operator makes keys that only the validator can prove.
     desk.home.write("operator", OPERATOR);
-    desk.run("yubihsm keys generate 1 --auth-key 2").assert(64, "", "no password of authentication key 2");
+    desk.run("yubihsm keys generate 1 --auth-key 2").assert(64, "", "no password for authentication key 2");
     let words = "yubihsm keys generate 1 --auth-key 2 --password-file operator";
     desk.run(words).assert(
         0,
@@ -386,10 +386,10 @@ fn a_backup_goes_from_one_device_into_another() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     // Nonce, ciphertext, tag; one line of base64 without its end.
     assert!(base64::decode(&content).unwrap().len() > 13 + 32 + 8, "{}", content.len());
-    first.run("yubihsm keys export -i 0x20 account.backup").assert(73, "", "account.backup exists already");
+    first.run("yubihsm keys export -i 0x20 account.backup").assert(73, "", "account.backup already exists");
     first.run("yubihsm keys export -i 32 again.backup").assert(
         0,
-        "wrote again.backup: key 0x0020, encrypted by wrap key",
+        "wrote again.backup: key 0x0020, encrypted with wrap key",
         "",
     );
     assert_ne!(fs::read(first.home.path("again.backup")).unwrap(), content, "another nonce");
@@ -398,27 +398,27 @@ fn a_backup_goes_from_one_device_into_another() {
     second.home.write("account.backup", [&content[..], b"\r\n"].concat());
     second.home.write("broken.backup", base64_of(&[7; 100]));
     second.run("yubihsm keys import broken.backup").assert(74, "", "refused to unwrap the backup with wrap key 0x0001");
-    second.run("yubihsm keys import phrase").assert(65, "", "phrase is no backup of a YubiHSM|-t json");
-    second.run("yubihsm keys import account.backup -i 33").assert(
-        74,
-        "",
-        "holds the key 0x0020 and not 0x0021|deleted again",
-    );
-    let note = "see that this is the address|account.backup still holds it, encrypted by wrap key 0x0001";
+    second.run("yubihsm keys import phrase").assert(65, "", "phrase is not a backup from a YubiHSM|-t json");
+    second.run("yubihsm keys import account.backup -i 33").assert(74, "", "holds key 0x0020, not 0x0021|deleted again");
+    let note = "check that this is the address|account.backup still holds it, encrypted with wrap key 0x0001";
     let shown = format!("{}|from a backup", made["address"].as_str().unwrap());
     second.run("yubihsm keys import account.backup -i 32").assert(0, &shown, note);
-    second.run("yubihsm keys import account.backup -i 32").assert(73, "", "it has a key 0x0020 already");
+    second.run("yubihsm keys import account.backup -i 32").assert(73, "", "it already has a key 0x0020");
 
     // The mock wraps the public half of an Ed25519 key as its seed: a wrong key, which the state file tells.
     first.home.write("priv_validator_key.json", key_file());
-    first.run("yubihsm keys import -i 5 priv_validator_key.json").assert(0, "imported, and its", "must disappear");
+    first.run("yubihsm keys import -i 5 priv_validator_key.json").assert(
+        0,
+        "imported, and its",
+        "destroy priv_validator_key.json",
+    );
     first.run("yubihsm keys export -i 5 consensus.backup").assert(0, "wrote", "");
     first.run("state init --never-signed").assert(0, "made", "");
     for name in ["consensus.backup", "watermark.highwater"] {
         second.home.write(name, fs::read(first.home.path(name)).unwrap());
     }
     let refusal = format!(
-        "its new key 0x0005 is not to be used: the device says that it is|must be ed25519:{VECTOR_KEY}\
+        "do not use its new key 0x0005: the device reports|must be ed25519:{VECTOR_KEY}\
                            |It was deleted again"
     );
     second.run("yubihsm keys import consensus.backup").assert(74, "", &refusal);
@@ -442,7 +442,7 @@ fn a_running_signer_is_not_disturbed() {
         "test 1",
         &format!("setup --secrets-fd 1 --yes-wipe {SERIAL}"),
     ] {
-        let refusal = "the signer of chain test-1 is running and uses the YubiHSM at tcp|stop it first|watermark.highwater is locked";
+        let refusal = "the signer of chain test-1 is running and needs the YubiHSM at tcp|stop it first|watermark.highwater is locked";
         desk.run(&format!("yubihsm {words}")).assert(75, "", refusal);
     }
     // Also while the entry of the key is being rewritten.

@@ -529,7 +529,7 @@ fn check_warns_of_a_state_on_tmpfs_and_tells_how_long_a_flush_takes() {
     for (words, exit) in [(&["check"][..], 1), (&["check", "--before-start"], 0)] {
         let (output, text) = run(&home, words);
         assert_eq!(output.status.code(), Some(exit), "{text}");
-        assert!(text.contains("is on tmpfs: it is gone with the next boot: move `state_file`"), "{text}");
+        assert!(text.contains("is on tmpfs: the state is lost at the next boot: move `state_file`"), "{text}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The devices: whether they sign, how long that takes, and whether they have the time for the chains they serve.
+//! The devices: whether they sign, how long that takes, and whether they are fast enough for their chains.
 
 use super::report::Report;
 use crate::{
@@ -18,18 +18,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Signatures by which a device is judged.
+/// How many signatures of a device to time.
 const SIGNATURES: usize = 20;
 /// How long a device may take to come up; some log in slowly.
 const OPEN_WITHIN: Duration = Duration::from_secs(20);
-/// How long one signature may take. A signer gives up sooner; this is to find out how slow the device is.
+/// How long one signature may take. A signer gives up sooner; here the point is to find out how slow the device is.
 const SIGN_WITHIN: Duration = Duration::from_secs(5);
 /// A prevote and a precommit.
 const VOTES_PER_BLOCK: u32 = 2;
-/// Above this share of its time, in percent, a device begins to keep requests waiting that come together.
+/// Above this share of a device's time, in percent, requests that arrive together begin to wait for each other.
 const BUSY_PERCENT: f64 = 40.0;
 
-/// Looks at what can be seen of the devices without opening them. Whether all of it is there.
+/// Checks what can be seen of the devices without opening them. Returns whether everything is there.
 pub(super) fn check_surroundings(config: &Config, report: &mut Report) -> bool {
     let mut complete = true;
     for provider in &config.providers {
@@ -46,11 +46,11 @@ pub(super) fn check_surroundings(config: &Config, report: &mut Report) -> bool {
     complete
 }
 
-/// Opens every device as the signer does, and has it sign. Not beside a running signer.
+/// Opens every device as the signer does, and has it sign. Must not run beside a running signer.
 pub(super) fn measure(config: &Config, spawner: Option<&Arc<Spawner>>, block_time: Duration, report: &mut Report) {
     let devices = match keyring::equipment(config, spawner, state::key_in_state_file) {
         Ok(devices) => devices,
-        Err(error) => return report.fail(format!("the devices cannot be asked: {error}")),
+        Err(error) => return report.fail(format!("cannot open the devices: {error}")),
     };
     for mut device in devices {
         output::progress(&format!("{}: signing {SIGNATURES} self-tests", device.name));
@@ -66,12 +66,12 @@ pub(super) fn measure(config: &Config, spawner: Option<&Arc<Spawner>>, block_tim
     }
 }
 
-/// The time of each signature, sorted. Every key signs.
+/// Signs with every key. Returns the time of each signature, sorted.
 fn sign(device: &mut Equipment) -> Result<Vec<Duration>, Trouble> {
     let mut session = device.opener.open(Instant::now() + OPEN_WITHIN)?;
     let count = device.keys.len();
     let mut times = Vec::new();
-    // A key's first signature is not timed: with it comes a look at the key.
+    // A key's first signature is not timed: it includes a look-up of the key.
     for turn in 0..count + SIGNATURES.max(count) {
         let key = turn % count;
         let begin = Instant::now();
@@ -106,19 +106,19 @@ fn tell(device: &Equipment, times: &[Duration], block_time: Duration, report: &m
     }));
 }
 
-/// What a device has to do.
+/// The work of a device.
 pub(super) struct Load<'a> {
     pub(super) name: &'a str,
     /// The chains whose key is on it.
     pub(super) chains: &'a [String],
     /// The time of one signature.
     pub(super) signature: Duration,
-    /// From one block to the next.
+    /// The time from one block to the next.
     pub(super) block_time: Duration,
 }
 
 impl Load<'_> {
-    /// Says how much of the device's time is taken, after `how`, and returns that in percent.
+    /// Reports, after `how`, the share of the device's time that is used, and returns it in percent.
     pub(super) fn tell(&self, how: &str, report: &mut Report) -> f64 {
         let Self { name, chains, signature, block_time } = self;
         let share = share(*signature, chains.len(), *block_time);
@@ -128,18 +128,19 @@ impl Load<'_> {
             if chains.len() == 1 { "chain" } else { "chains" },
             block_time.as_secs_f64()
         );
-        match share > BUSY_PERCENT {
-            false => report.ok(text),
-            true => report.warn(format!(
-                "{text}. Above {BUSY_PERCENT} % votes wait for each other, and vote extensions come on top: move chains to \
-                 another device"
-            )),
+        if share > BUSY_PERCENT {
+            report.warn(format!(
+                "{text}. Above {BUSY_PERCENT} % votes wait for each other, and vote extensions add to that: move chains \
+                 to another device"
+            ));
+        } else {
+            report.ok(text);
         }
         share
     }
 }
 
-/// How much of a device's time the votes of that many chains take, in percent.
+/// The share of a device's time that the votes of that many chains take, in percent.
 fn share(signature: Duration, chains: usize, block_time: Duration) -> f64 {
     let chains = u32::try_from(chains).unwrap_or(u32::MAX);
     let busy = signature.as_secs_f64() * f64::from(VOTES_PER_BLOCK) * f64::from(chains);

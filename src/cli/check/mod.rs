@@ -1,6 +1,6 @@
-//! `highwater check`: everything that would keep a signer from signing, found before it starts. Changes nothing.
+//! `highwater check`: finds everything that would keep a signer from signing, before it starts. Changes nothing.
 //!
-//! It prints what [`inspect`] finds, by which `start` decides; devices, flushes and the confinement are tried here beside it.
+//! It prints what [`inspect`] finds, which `start` decides by too. It also tries the devices, the flushes and the confinement.
 
 mod devices;
 mod machine;
@@ -21,14 +21,14 @@ use std::time::Duration;
 pub(super) struct Check {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Look at configuration, permissions and state only, touch no device and no PIN, and exit 0 on warnings: for
+    /// Check only configuration, permissions and state, use no device and no PIN, and exit 0 on warnings: for
     /// ExecStartPre
     #[arg(long)]
     before_start: bool,
-    /// The time from one block to the next, by which the load of a device is judged
+    /// Time from one block to the next, used to compute the load of a device
     #[arg(long, value_name = "SECONDS", default_value = "6", value_parser = block_time)]
     block_time: Duration,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -48,7 +48,7 @@ impl Check {
                 if !self.before_start {
                     machine::measure_flushes(&config, &mut report);
                     self.check_devices(&mut config, &mut report);
-                    // Last of all: from here on this process can do no more than a running signer.
+                    // Last, because from here on this process can do no more than a running signer.
                     machine::check_sandbox(&config, &mut report);
                 }
             }
@@ -60,7 +60,7 @@ impl Check {
         report.finish(self.json, !self.before_start)
     }
 
-    /// A running signer's devices are its own: another session may cost it one of its own, or its turn.
+    /// Does not touch the devices of a running signer: a session taken here could cost the signer a session or its turn.
     fn check_devices(&self, config: &mut Config, report: &mut Report) {
         if let Err(error) = keyring::take_secrets(config) {
             report.fail(format!("cannot take passwords out of the environment: {error}"));
@@ -70,10 +70,10 @@ impl Check {
             return running::ask(config, self.block_time, report);
         }
         if all_there {
-            // Before there is any thread.
+            // Must come before any thread starts.
             match keyring::start_spawner(config) {
                 Ok(spawner) => devices::measure(config, spawner.as_ref(), self.block_time, report),
-                Err(error) => report.fail(format!("cannot start the process that opens PKCS#11 tokens: {error}")),
+                Err(error) => report.fail(format!("cannot start the HSM spawner process: {error}")),
             }
         }
     }

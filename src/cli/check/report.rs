@@ -1,17 +1,17 @@
-//! What `check` found: a line each, and the exit code that follows from the worst.
+//! What `check` found: one line each, and the exit code for the worst.
 
 use super::super::{CliError, Exit, output};
 use crate::inspect::{Findings, Severity};
 use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
 
-/// What was looked at, and how it is.
+/// Everything that was checked, with its result.
 #[derive(Default)]
 pub(super) struct Report {
     findings: Vec<(Severity, String)>,
-    /// What was measured of each device, for programs.
+    /// The figures of each device, for programs.
     devices: Vec<Value>,
-    /// The same of each directory with states.
+    /// The figures of each directory with state files.
     disks: Vec<Value>,
 }
 
@@ -24,14 +24,14 @@ fn name(level: Severity) -> &'static str {
 }
 
 impl Report {
-    /// What the one look has found, which `start` goes by.
+    /// Adds the findings that `start` decides by too.
     pub(super) fn add(&mut self, findings: &Findings) {
         findings.iter().for_each(|finding| self.push(finding.severity, finding.to_string()));
     }
 
-    /// A running signer repeats what it found when it started.
+    /// Adds a finding once: a running signer repeats what it found when it started.
     fn push(&mut self, level: Severity, text: String) {
-        if !self.findings.iter().any(|(_, told)| *told == text) {
+        if !self.findings.iter().any(|(_, known)| *known == text) {
             self.findings.push((level, text));
         }
     }
@@ -48,12 +48,12 @@ impl Report {
         self.push(Severity::Fail, text.into());
     }
 
-    /// Figures of a device. What they mean stands in a finding too.
+    /// Adds the figures of a device. A finding says what they mean.
     pub(super) fn device(&mut self, figures: Value) {
         self.devices.push(figures);
     }
 
-    /// How long a flush takes in a directory with states.
+    /// Adds how long a flush takes in a directory with state files.
     pub(super) fn disk(&mut self, directory: &Path, p50: Duration, p99: Duration) {
         let [p50, p99] = [p50, p99].map(|time| u64::try_from(time.as_micros()).ok());
         self.disks.push(json!({ "directory": directory, "flush_p50_us": p50, "flush_p99_us": p99 }));
@@ -63,13 +63,9 @@ impl Report {
         self.findings.iter().map(|(level, _)| *level).max().unwrap_or(Severity::Ok)
     }
 
-    /// Prints the answer. The error holds nothing but the exit code.
+    /// Prints the answer. The error holds only the exit code.
     pub(super) fn finish(self, as_json: bool, warnings_fail: bool) -> Result<(), CliError> {
-        let answer = match as_json {
-            true => self.as_json().to_string(),
-            false => self.as_text(),
-        };
-        output::print(&answer)?;
+        output::print(&if as_json { self.as_json().to_string() } else { self.as_text() })?;
         match self.worst() {
             Severity::Ok => Ok(()),
             Severity::Warn if !warnings_fail => Ok(()),
@@ -79,16 +75,16 @@ impl Report {
     }
 
     fn as_text(&self) -> String {
-        let line = |(level, text): &(Severity, String)| format!("{:<5} {text}", name(*level));
-        self.findings.iter().map(line).collect::<Vec<_>>().join("\n")
+        let lines = self.findings.iter().map(|(level, text)| format!("{:<5} {text}", name(*level)));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     fn as_json(&self) -> Value {
-        let finding = |(level, text): &(Severity, String)| json!({ "level": name(*level), "text": text });
+        let findings = self.findings.iter().map(|(level, text)| json!({ "level": name(*level), "text": text }));
         json!({
             "schema": 1,
             "result": name(self.worst()),
-            "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
+            "findings": findings.collect::<Vec<_>>(),
             "devices": self.devices,
             "disks": self.disks,
         })

@@ -1,4 +1,4 @@
-//! `highwater pkcs11 delete`: one key, after a look at which.
+//! `highwater pkcs11 delete`: deletes one key, after showing it.
 
 use super::{
     KeyArgs,
@@ -20,7 +20,7 @@ pub(in crate::cli) struct Delete {
     target: TargetArgs,
     #[command(flatten)]
     key: KeyArgs,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
 }
@@ -29,21 +29,18 @@ impl Delete {
     pub(super) fn run(self) -> Result<(), CliError> {
         let target = self.target.resolve()?;
         let selector = self.key.selector();
-        let shown = match self.yes {
-            true => None,
-            false => Some(ask(&target, &selector)?),
-        };
+        let shown = if self.yes { None } else { Some(ask(&target, &selector)?) };
         let deleted = watched(move |_| delete(&target, &selector, shown.as_ref()))?;
         if self.target.json {
             let key = deleted.as_ref().map(key_json);
             return output::print(&json!({ "schema": 1, "deleted": true, "key": key }).to_string());
         }
-        let what = deleted.map_or("a public key without its private one".to_owned(), |key| describe_key(&key));
+        let what = deleted.map_or("a public key without a private key".to_owned(), |key| describe_key(&key));
         output::print(&format!("deleted\n{what}"))
     }
 }
 
-/// Shows the key and has the operator type its name.
+/// Shows the key and makes the operator type its name.
 fn ask(target: &Target, selector: &ObjectSelector) -> Result<KeyInfo, CliError> {
     let (there, wanted) = (target.clone(), selector.clone());
     let key = watched(move |_| {
@@ -56,15 +53,16 @@ fn ask(target: &Target, selector: &ObjectSelector) -> Result<KeyInfo, CliError> 
     output::note(&format!("on the {}:\n{}\n", target.selector, describe_key(&key)));
     let refused = |text: &str| Err(CliError::new(Exit::Usage, text));
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return refused("nothing was deleted: there is no terminal to ask on, so say --yes if this is the key");
+        return refused("nothing was deleted: there is no terminal to ask on. Add --yes if this is the key");
     }
     let name = typed_name(&key);
-    output::note(&format!("It is gone for good then. To delete it, type {name} and press Enter:"));
+    output::note(&format!("This cannot be undone. To delete the key, type {name} and press Enter:"));
     let mut line = String::new();
     io::stdin().read_line(&mut line).map_err(|error| CliError::io("cannot read the answer", &error))?;
-    match line.trim_end_matches(['\r', '\n']) == name {
-        true => Ok(key),
-        false => refused("nothing was deleted: that was not its name"),
+    if line.trim_end_matches(['\r', '\n']) == name {
+        Ok(key)
+    } else {
+        refused("nothing was deleted: that is not its name")
     }
 }
 

@@ -1,7 +1,7 @@
-//! What is there: the tokens of a module, the keys on a token.
+//! Lists the tokens of a module, and the keys on a token.
 
 use super::{
-    hex_of,
+    hex_of, is_named,
     target::{self, TargetArgs},
 };
 use crate::{
@@ -23,13 +23,13 @@ use std::path::{Path, PathBuf};
 pub(in crate::cli) struct Tokens {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The family of the device, instead of the configuration: a name of hsm-profiles/ or a path
+    /// Device profile to use instead of the configuration: a name in hsm-profiles/ or a path
     #[arg(long, value_name = "NAME|PATH")]
     profile: Option<String>,
-    /// The PKCS#11 module, instead of the configuration
+    /// PKCS#11 module to use instead of the configuration
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -57,10 +57,12 @@ impl Tokens {
                 values.push(token_json(&path, &token));
             }
         }
-        output::print(&match self.json {
-            true => json!({ "schema": 1, "tokens": values }).to_string(),
-            false if texts.is_empty() => "no tokens".to_owned(),
-            false => texts.join("\n\n"),
+        output::print(&if self.json {
+            json!({ "schema": 1, "tokens": values }).to_string()
+        } else if texts.is_empty() {
+            "no tokens".to_owned()
+        } else {
+            texts.join("\n\n")
         })
     }
 }
@@ -69,10 +71,12 @@ impl ListKeys {
     pub(super) fn run(self) -> Result<(), CliError> {
         let target = self.target.resolve()?;
         let keys = watched(move |_| Ok(target.open()?.list_keys()?))?;
-        output::print(&match self.target.json {
-            true => json!({ "schema": 1, "keys": keys.iter().map(key_json).collect::<Vec<_>>() }).to_string(),
-            false if keys.is_empty() => "no private keys".to_owned(),
-            false => keys.iter().map(describe_key).collect::<Vec<_>>().join("\n\n"),
+        output::print(&if self.target.json {
+            json!({ "schema": 1, "keys": keys.iter().map(key_json).collect::<Vec<_>>() }).to_string()
+        } else if keys.is_empty() {
+            "no private keys".to_owned()
+        } else {
+            keys.iter().map(describe_key).collect::<Vec<_>>().join("\n\n")
         })
     }
 }
@@ -113,39 +117,36 @@ fn pin_word(state: PinState) -> &'static str {
     }
 }
 
-/// The one key that `selector` names, as the token lists it. `None` if there is none.
+/// The only key that `selector` names, as the token lists it. `None` if there is none.
 pub(super) fn find_key(token: &Token, selector: &ObjectSelector) -> Result<Option<KeyInfo>, TokenError> {
-    let fits = |key: &KeyInfo| match selector {
-        ObjectSelector::Id(id) => key.id == *id,
-        ObjectSelector::Label(label) => key.label == *label,
-    };
-    let mut hits: Vec<_> = token.list_keys()?.into_iter().filter(fits).collect();
+    let mut hits = token.list_keys()?;
+    hits.retain(|key| is_named(selector, &key.id, &key.label));
     match hits.len() {
         0 | 1 => Ok(hits.pop()),
         _ => Err(TokenError::AmbiguousKey { object: selector.clone(), hits: hits.iter().map(name_of).collect() }),
     }
 }
 
-/// The error for a key that is not there.
+/// The error for a missing key.
 pub(super) fn no_key(token: &Token, selector: &ObjectSelector) -> Result<TokenError, TokenError> {
     let present = token.list_keys()?.iter().map(name_of).collect();
     Ok(TokenError::NoKey { object: selector.clone(), present })
 }
 
-/// Id and label, in one line.
+/// Id and label on one line.
 fn name_of(key: &KeyInfo) -> String {
     format!("{} {}", ObjectSelector::Id(key.id.clone()), ObjectSelector::Label(key.label.clone()))
 }
 
-/// What an operator types to mean this key: its label, or its id where it has none.
+/// What an operator types to name this key: its label, or its id if it has no label.
 pub(super) fn typed_name(key: &KeyInfo) -> String {
     if key.label.is_empty() || key.label.contains(char::is_control) { hex_of(&key.id) } else { key.label.clone() }
 }
 
-/// A key in lines. What the device does not tell is said to be unknown.
+/// A key as text. What the device does not report is shown as unknown.
 pub(super) fn describe_key(key: &KeyInfo) -> String {
     let unknown = || "unknown".to_owned();
-    let kind = key.key_type.map_or("none that Highwater signs with".to_owned(), |kind| kind.to_string());
+    let kind = key.key_type.map_or("not one that Highwater signs with".to_owned(), |kind| kind.to_string());
     let address = key.public_key.map_or_else(unknown, |key| key.address_hex());
     let public_key = key.public_key.map_or_else(unknown, |key| hex_of(&key.to_bytes()));
     format!(
@@ -154,12 +155,12 @@ pub(super) fn describe_key(key: &KeyInfo) -> String {
         hex_of(&key.id),
         key.label,
         birth(key),
-        word(key.extractable, "extractable: the device gives it out, wrapped by another key", "never"),
+        word(key.extractable, "extractable: the device exports it, wrapped by another key", "never"),
         word(key.sensitive, "never in the clear", "in the clear: sensitive is not set"),
     )
 }
 
-/// Where a key comes from, as far as the device says.
+/// Where a key was made, as far as the device reports it.
 pub(super) fn birth(key: &KeyInfo) -> &'static str {
     match (key.local, key.never_extractable) {
         (Some(true), Some(true)) => "in the device, and could never leave it",

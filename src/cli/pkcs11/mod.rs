@@ -1,7 +1,7 @@
-//! `highwater pkcs11`: tokens and the keys on them.
+//! `highwater pkcs11`: manages tokens and the keys on them.
 //!
-//! These commands call the module in their own process, which can be thrown away, and never while a signer that uses
-//! the token is running: two programs on one token can take its sessions from each other.
+//! These commands call the module in their own short-lived process, and never while a signer that uses the token is
+//! running: two programs on one token can take sessions from each other.
 
 mod delete;
 mod list;
@@ -22,14 +22,14 @@ use subtle_encoding::hex;
 pub(super) enum Pkcs11 {
     /// Delete one key
     Delete(delete::Delete),
-    /// Have the device make a key that never leaves it, prove it, and print what the configuration needs
+    /// Make a key that never leaves the device, prove that it signs, and print the configuration for it
     Generate(new_key::Generate),
-    /// Put the key of a file onto the token, prove it, and print what the configuration needs
+    /// Put the key from a file onto the token, prove that it signs, and print the configuration for it
     Import(new_key::Import),
-    /// The keys on a token
+    /// List the keys on a token
     #[command(subcommand)]
     Keys(Keys),
-    /// Have a key sign a self-test, again and again, and show how long that takes
+    /// Sign a self-test repeatedly with a key, and show how long that takes
     Test(test::Test),
     /// List the tokens of a module; needs no PIN
     Tokens(list::Tokens),
@@ -55,7 +55,7 @@ impl Pkcs11 {
     }
 }
 
-/// Which key on the token.
+/// Selects the key on the token.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct KeyArgs {
@@ -71,7 +71,7 @@ impl KeyArgs {
     fn selector(self) -> ObjectSelector {
         match (self.id, self.label) {
             (Some(id), _) => ObjectSelector::Id(id.0),
-            (None, label) => ObjectSelector::Label(label.expect("clap wants one of the two").0),
+            (None, label) => ObjectSelector::Label(label.expect("clap requires one of the two").0),
         }
     }
 }
@@ -84,9 +84,10 @@ impl FromStr for KeyId {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let id = hex::decode(text.to_ascii_lowercase()).ok();
-        let id = id.filter(|id| (1..=OBJECT_NAME_MAX_BYTES).contains(&id.len()));
-        id.map(Self).ok_or("expected hex, two digits for each byte, as in 01af")
+        match hex::decode(text.to_ascii_lowercase()) {
+            Ok(id) if (1..=OBJECT_NAME_MAX_BYTES).contains(&id.len()) => Ok(Self(id)),
+            _ => Err("expected hex, two digits for each byte, as in 01af"),
+        }
     }
 }
 
@@ -117,5 +118,13 @@ mod tests {
         for bad in ["", "a\nb", &"a".repeat(256)] {
             assert!(KeyLabel::from_str(bad).is_err(), "{bad}");
         }
+    }
+}
+
+/// Whether `selector` names the key with this id and this label.
+fn is_named(selector: &ObjectSelector, id: &[u8], label: &str) -> bool {
+    match selector {
+        ObjectSelector::Id(wanted) => wanted == id,
+        ObjectSelector::Label(wanted) => wanted == label,
     }
 }

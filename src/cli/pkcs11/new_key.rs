@@ -1,4 +1,4 @@
-//! `highwater pkcs11 generate` and `import`: a new key on a token, and what the configuration needs of it.
+//! `highwater pkcs11 generate` and `import`: put a new key on a token, and print the configuration for it.
 
 use super::{
     KeyId, KeyLabel, hex_of,
@@ -27,7 +27,7 @@ pub(in crate::cli) struct Generate {
     target: TargetArgs,
     #[command(flatten)]
     new: NewArgs,
-    /// Let the device give the key out, wrapped by another of its keys; for devices that are backed up in this way
+    /// Let the device export the key, wrapped by another of its keys; for devices that are backed up this way
     #[arg(long)]
     extractable: bool,
 }
@@ -38,7 +38,7 @@ pub(in crate::cli) struct Import {
     target: TargetArgs,
     #[command(flatten)]
     new: NewArgs,
-    /// How the file is written [default: told from its content]
+    /// Format of the file [default: detected from its content]
     #[arg(short, long, value_enum)]
     format: Option<Format>,
     /// priv_validator_key.json, or any softsign key file that holds a seed
@@ -46,19 +46,19 @@ pub(in crate::cli) struct Import {
     file: PathBuf,
 }
 
-/// What a new key is.
+/// Describes the new key.
 #[derive(Args, Debug)]
 struct NewArgs {
-    /// Its CKA_ID in hex, not yet taken
+    /// CKA_ID of the new key, in hex; must not be in use
     #[arg(long, value_name = "HEX")]
     id: KeyId,
-    /// Its label, not yet taken
+    /// Label of the new key; must not be in use
     #[arg(long, value_name = "TEXT")]
     label: KeyLabel,
     /// Ed25519 for consensus, secp256k1 for account
     #[arg(short = 't', long = "type", value_enum, default_value_t = KeyKind::Consensus)]
     kind: KeyKind,
-    /// The chain that it will sign for
+    /// The chain that the key will sign for
     #[arg(long, value_name = "ID")]
     chain: Option<String>,
 }
@@ -93,18 +93,20 @@ impl Import {
         })?;
         self.new.report("imported", &self.target, &target, chain.as_ref(), info.as_ref(), public_key)?;
         output::note(&format!(
-            "{} must disappear now, and so must every copy of it: whoever has it has the key. A key must never run in two \
-             places: whatever signed with it until now has to stop for good before this signer starts",
+            "destroy {} and every copy of it now: anyone who has it has the key. A key must never run in two places: stop \
+             whatever signed with it until now for good before this signer starts",
             self.file.display()
         ));
         Ok(())
     }
 }
 
-/// Whatever can be wrong with the command line is found before the device is touched.
+/// Finds every mistake on the command line before touching the device.
 fn prepare(args: &TargetArgs, new: &NewArgs) -> Result<(Target, Option<ChainId>), CliError> {
-    let named = new.chain.as_deref().map(ChainId::new).transpose();
-    let named = named.map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
+    let named = match new.chain.as_deref().map(ChainId::new).transpose() {
+        Ok(named) => named,
+        Err(error) => return Err(CliError::new(Exit::Usage, error.to_string())),
+    };
     let target = args.resolve()?;
     let chain = target.chain(named.as_ref())?.map(|chain| chain.id.clone());
     Ok((target, chain.or(named)))
@@ -115,7 +117,7 @@ impl NewArgs {
         KeyName { id: self.id.0.clone(), label: self.label.0.clone() }
     }
 
-    /// Prints what was made and what to paste.
+    /// Prints the new key and the configuration to paste.
     fn report(
         &self,
         done: &str,
@@ -153,7 +155,7 @@ impl NewArgs {
         let what_to_do = match (&target.section, &target.config) {
             (Some(section), Some(config)) => {
                 let path = config.path.display();
-                format!("In {path}, put this in the place of the [[providers.pkcs11]] on line {}:", section.line)
+                format!("In {path}, replace the [[providers.pkcs11]] on line {} with:", section.line)
             }
             _ => "Add this to the configuration:".to_owned(),
         };

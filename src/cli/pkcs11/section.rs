@@ -1,8 +1,8 @@
-//! The `[[providers.pkcs11]]` that an operator pastes into the configuration after a key was made. Pure.
+//! The `[[providers.pkcs11]]` that an operator pastes into the configuration after making a key. Pure.
 
-use super::hex_of;
+use super::{hex_of, is_named};
 use crate::config::{
-    KeyRole, Pkcs11Config, Pkcs11Key, SecretSource,
+    KeyRole, Pkcs11Config, SecretSource,
     pkcs11::{
         profile::{Login, Profile},
         spec::{ObjectSelector, TokenSelector},
@@ -11,43 +11,37 @@ use crate::config::{
 use highwater_core::consensus::{ChainId, PublicKey};
 use std::path::Path;
 
-/// Stands for the chain where none is named. The configuration says that there is no such chain.
+/// Stands for the chain if none is named. Loading the configuration then reports that there is no such chain.
 const CHAIN_PLACEHOLDER: &str = "CHAIN-ID";
-/// The systemd credential that is proposed where the PIN has no place that can stand in a configuration.
+/// The systemd credential to propose if the source of the PIN cannot be written in a configuration.
 const CREDENTIAL: &str = "hsm-pin";
 
 /// A token, as its section describes it.
 pub(super) struct Section<'a> {
-    /// What is peculiar to the device.
     pub(super) profile: &'a Profile,
     /// The name or the path of the profile.
     pub(super) profile_text: &'a str,
-    /// The module.
     pub(super) module: &'a Path,
-    /// The token.
     pub(super) token: &'a TokenSelector,
     /// Where the PIN came from when the key was made.
     pub(super) pin: Option<&'a SecretSource>,
-    /// The section that the configuration has already.
+    /// The section that is already in the configuration.
     pub(super) present: Option<&'a Pkcs11Config>,
 }
 
 /// A key that was just made.
 pub(super) struct NewKey<'a> {
-    /// The chain that it is for.
     pub(super) chain: Option<&'a ChainId>,
     /// `CKA_ID`
     pub(super) id: &'a [u8],
     /// `CKA_LABEL`
     pub(super) label: &'a str,
-    /// Its role.
     pub(super) role: KeyRole,
-    /// Its public half.
     pub(super) public_key: PublicKey,
 }
 
 impl Section<'_> {
-    /// The section with the keys that it has and `new`.
+    /// The section with its present keys and `new`.
     pub(super) fn with(&self, new: &NewKey<'_>) -> String {
         let module = quoted(&self.module.display().to_string());
         let token = match self.token {
@@ -61,11 +55,7 @@ impl Section<'_> {
             self.reach()
         );
         let present = self.present.map_or(&[][..], |section| &section.keys);
-        let replaced = |key: &Pkcs11Key| match &key.object {
-            ObjectSelector::Id(id) => id == new.id,
-            ObjectSelector::Label(label) => label == new.label,
-        };
-        for key in present.iter().filter(|key| !replaced(key)) {
+        for key in present.iter().filter(|key| !is_named(&key.object, new.id, new.label)) {
             let chains: Vec<_> = key.key.chain_ids.iter().map(ChainId::as_str).collect();
             text += &entry(&chains, &key.object, key.key.role, &key.public_key);
         }
@@ -74,16 +64,18 @@ impl Section<'_> {
         text + "]"
     }
 
-    /// What the section has for the module to reach.
+    /// The present lines with what the module may reach.
     fn reach(&self) -> String {
         let Some(present) = self.present else { return String::new() };
         let files: Vec<_> = present.files.iter().map(|path| quoted(&path.display().to_string())).collect();
         let variables: Vec<_> = present.environment.iter().map(|name| quoted(name)).collect();
-        let line = |key: &str, values: Vec<String>| match values.is_empty() {
-            true => String::new(),
-            false => format!("{key} = [{}]\n", values.join(", ")),
-        };
-        line("files", files) + &line("environment", variables)
+        let mut text = String::new();
+        for (key, values) in [("files", files), ("environment", variables)] {
+            if !values.is_empty() {
+                text += &format!("{key} = [{}]\n", values.join(", "));
+            }
+        }
+        text
     }
 
     /// The line with `pin`. Never the PIN itself.
@@ -97,7 +89,7 @@ impl Section<'_> {
             Some(SecretSource::Env(name)) => format!("env = {}", quoted(name)),
             Some(SecretSource::Fd(number)) if configured.is_some() => format!("fd = {number}"),
             Some(SecretSource::File(path)) => format!("file = {}", quoted(&path.display().to_string())),
-            // One that was handed to a single command is not there when the signer starts.
+            // A PIN given to a single command is gone when the signer starts.
             None | Some(SecretSource::Fd(_) | SecretSource::Inline(_)) => {
                 format!("credential = {}", quoted(CREDENTIAL))
             }
@@ -107,13 +99,12 @@ impl Section<'_> {
 }
 
 fn entry(chains: &[&str], object: &ObjectSelector, role: KeyRole, public_key: &PublicKey) -> String {
-    let chains: Vec<_> = chains.iter().map(|chain| quoted(chain)).collect();
+    let chains = chains.iter().map(|chain| quoted(chain)).collect::<Vec<_>>().join(", ");
     let object = match object {
         ObjectSelector::Id(id) => format!("id = \"{}\"", hex_of(id)),
         ObjectSelector::Label(label) => format!("label = {}", quoted(label)),
     };
     let key = hex_of(&public_key.to_bytes());
-    let chains = chains.join(", ");
     format!("    {{ chain_ids = [{chains}], {object}, type = \"{role}\", public_key = \"{key}\" }},\n")
 }
 

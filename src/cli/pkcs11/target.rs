@@ -1,4 +1,4 @@
-//! Which token a command means, how it logs in, and whether a running signer has it.
+//! Finds the token that a command is for and how to log in, and makes sure that no running signer uses it.
 
 use crate::{
     cli::{CliError, ConfigArgs, Exit, chains, output},
@@ -23,48 +23,46 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// Which token, how to log in, and how the answer looks.
+/// Selects the token, the login and the form of the answer.
 #[derive(Args, Debug)]
 pub(super) struct TargetArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The family of the device, instead of a [[providers.pkcs11]]: a name of hsm-profiles/ or a path
+    /// Device profile to use instead of a [[providers.pkcs11]]: a name in hsm-profiles/ or a path
     #[arg(long, value_name = "NAME|PATH")]
     profile: Option<String>,
-    /// The PKCS#11 module [default: where the profile knows it to be]
+    /// PKCS#11 module [default: the usual path in the profile]
     #[arg(long, value_name = "PATH", requires = "profile")]
     module: Option<PathBuf>,
-    /// The token, by its label; needed where the configuration has several
+    /// Label of the token; required if the configuration has several
     #[arg(long, value_name = "LABEL", conflicts_with = "serial")]
     token: Option<String>,
-    /// The token, by its serial number
+    /// Serial number of the token
     #[arg(long, value_name = "SERIAL")]
     serial: Option<String>,
-    /// Read the PIN from this file [default: `pin` of the configuration]
+    /// Read the PIN from this file [default: `pin` in the configuration]
     #[arg(long, value_name = "FILE", conflicts_with = "pin_fd")]
     pin_file: Option<PathBuf>,
     /// Read the PIN from this file descriptor
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     pin_fd: Option<i32>,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// A token that no running signer has.
+/// A token that no running signer uses.
 #[derive(Clone)]
 pub(super) struct Target {
-    /// What is peculiar to the device.
     pub(super) profile: Profile,
     /// The profile as the configuration writes it.
     pub(super) profile_text: String,
     /// The module, an absolute path.
     pub(super) module: PathBuf,
-    /// Which token.
     pub(super) selector: TokenSelector,
     /// Where the PIN came from.
     pub(super) pin_source: Option<SecretSource>,
-    /// What the configuration has, as far as it can be read.
+    /// The configuration, as far as it can be read.
     pub(super) config: Option<Config>,
     /// The token's section in it.
     pub(super) section: Option<Pkcs11Config>,
@@ -72,7 +70,7 @@ pub(super) struct Target {
 }
 
 impl TargetArgs {
-    /// Finds out which token is meant, makes sure that no running signer has it, and reads its PIN.
+    /// Selects the token, makes sure that no running signer uses it, and reads its PIN.
     pub(super) fn resolve(&self) -> Result<Target, CliError> {
         let partial = self.config.partial()?;
         let mut target = match &self.profile {
@@ -104,9 +102,10 @@ impl TargetArgs {
         let selector = self.selector().ok_or_else(|| {
             CliError::usage("name the token with --token or --serial: `highwater pkcs11 tokens` shows both")
         })?;
-        let profile_text = match text.contains('/') || text.ends_with(".toml") {
-            true => absolute(Path::new(text))?.display().to_string(),
-            false => text.to_owned(),
+        let profile_text = if text.contains('/') || text.ends_with(".toml") {
+            absolute(Path::new(text))?.display().to_string()
+        } else {
+            text.to_owned()
         };
         let pin_source = self.pin_source()?;
         Ok(Target { profile, profile_text, module, selector, pin_source, config: None, section: None, pin: None })
@@ -127,7 +126,7 @@ impl TargetArgs {
                 return Err(ConfigError::Invalid { path: config.path.clone(), findings: errors.clone() }.into());
             }
             [] => {
-                let what = wanted.map_or(String::new(), |wanted| format!(" of the {wanted}"));
+                let what = wanted.map_or(String::new(), |wanted| format!(" for the {wanted}"));
                 return Err(CliError::usage(format!("{path} has no [[providers.pkcs11]]{what}: add one, or {flags}")));
             }
             _ => {
@@ -137,7 +136,7 @@ impl TargetArgs {
             }
         };
         if !errors.is_empty() {
-            output::note(&format!("note: {path} is not complete yet; `highwater check` says what is missing"));
+            output::note(&format!("note: {path} is not complete yet; `highwater check` shows what is missing"));
         }
         Ok(Target {
             profile: provider.profile.clone(),
@@ -156,7 +155,7 @@ impl TargetArgs {
         label.or_else(|| self.serial.clone().map(TokenSelector::Serial))
     }
 
-    /// The source that the command line names. Made absolute: it may come to stand in a configuration.
+    /// The source that the command line names. Absolute, because it may end up in a configuration.
     fn pin_source(&self) -> Result<Option<SecretSource>, CliError> {
         match (&self.pin_file, self.pin_fd) {
             (Some(path), _) => absolute(path).map(SecretSource::File).map(Some),
@@ -197,13 +196,13 @@ impl Target {
         self.pin.clone().map(Pin::new)
     }
 
-    /// The chain that `--chain` names, or else the only one there is.
+    /// The chain that `--chain` names, or the only one configured.
     pub(super) fn chain(&self, named: Option<&ChainId>) -> Result<Option<&ChainConfig>, CliError> {
         chains::named(self.config.as_ref().map_or(&[][..], |config| &config.chains), named)
     }
 }
 
-/// The modules whose tokens are to be listed, each with its profile if that is known.
+/// The modules whose tokens to list, each with its profile if that is known.
 pub(super) fn modules(
     config: &ConfigArgs,
     profile: Option<&str>,
@@ -225,21 +224,21 @@ pub(super) fn modules(
                     modules.push((provider.module.clone(), Some(provider.profile.clone())));
                 }
             }
-            match modules.is_empty() {
-                false => Ok(modules),
-                true if !errors.is_empty() => Err(ConfigError::Invalid { path: config.path, findings: errors }.into()),
-                true => {
-                    let path = config.path.display();
-                    Err(CliError::usage(format!(
-                        "{path} has no [[providers.pkcs11]]: add one, or name the device with --profile"
-                    )))
-                }
+            if !modules.is_empty() {
+                Ok(modules)
+            } else if !errors.is_empty() {
+                Err(ConfigError::Invalid { path: config.path, findings: errors }.into())
+            } else {
+                let path = config.path.display();
+                Err(CliError::usage(format!(
+                    "{path} has no [[providers.pkcs11]]: add one, or name the device with --profile"
+                )))
             }
         }
     }
 }
 
-/// Refuses a module that is not there, with what to install.
+/// Refuses a missing module, and says what to install.
 pub(super) fn refuse_missing(module: &Path, profile: Option<&Profile>) -> Result<(), CliError> {
     if module.is_file() {
         return Ok(());
@@ -249,7 +248,7 @@ pub(super) fn refuse_missing(module: &Path, profile: Option<&Profile>) -> Result
     Err(CliError::new(Exit::NoInput, text))
 }
 
-/// What to say of a module's environment when it was not as expected.
+/// A hint about the module's environment, for a result that is not as expected.
 pub(super) fn environment_hint(profile: Option<&Profile>) -> Option<String> {
     let variable = profile?.missing_variable(|name| env::var_os(name).is_some())?;
     Some(format!(
@@ -267,7 +266,7 @@ fn usual_module(profile: &Profile) -> Result<PathBuf, CliError> {
     let module = paths.iter().find(|path| path.exists()).or(paths.first());
     module.cloned().ok_or_else(|| {
         CliError::usage(format!(
-            "name the PKCS#11 module with --module: the profile {} knows no usual place of it",
+            "name the PKCS#11 module with --module: the profile {} has no usual path",
             profile.name
         ))
     })

@@ -1,7 +1,7 @@
-//! `highwater pkcs11 test`: how a key signs, and how long that takes.
+//! `highwater pkcs11 test`: signs with a key, and measures how long that takes.
 
 use super::{
-    KeyArgs, hex_of,
+    KeyArgs, hex_of, is_named,
     list::{birth, find_key, key_json, no_key},
     target::{Target, TargetArgs},
 };
@@ -22,7 +22,7 @@ use highwater_core::{consensus::PublicKey, signer::SELF_TEST};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// More than anybody waits for.
+/// More than anyone waits for.
 const COUNT_MAX: i64 = 1_000_000;
 
 #[derive(Args, Debug)]
@@ -31,12 +31,12 @@ pub(in crate::cli) struct Test {
     target: TargetArgs,
     #[command(flatten)]
     key: KeyArgs,
-    /// How many signatures
+    /// Number of signatures
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
     count: u32,
 }
 
-/// What a test showed.
+/// The result of a test.
 struct Outcome {
     info: KeyInfo,
     public_key: PublicKey,
@@ -50,11 +50,8 @@ impl Test {
         let selector = self.key.selector();
         let (there, count) = (target.clone(), usize::try_from(self.count).expect("it is below a million"));
         let outcome = watched(move |progress| sign(&there, &selector, count, progress))?;
-        let answer = match self.target.json {
-            true => as_json(&target.profile, &outcome),
-            false => as_text(&target.profile, &outcome),
-        };
-        output::print(&answer)
+        let show = if self.target.json { as_json } else { as_text };
+        output::print(&show(&target.profile, &outcome))
     }
 }
 
@@ -67,21 +64,23 @@ fn sign(
 ) -> Result<Outcome, CliError> {
     let token = target.open()?;
     let Some(info) = find_key(&token, selector)? else { return Err(no_key(&token, selector)?.into()) };
-    let failed = |exit, text: String| CliError::new(exit, text);
     let pinned = pinned(target, &info);
-    let key_type = info.key_type.or(pinned.map(|key| key.key_type()));
-    let key_type = key_type
-        .ok_or_else(|| failed(Exit::Data, format!("the key with {selector} is none that Highwater signs with")))?;
+    let Some(key_type) = info.key_type.or(pinned.map(|key| key.key_type())) else {
+        return Err(CliError::new(Exit::Data, format!("the key with {selector} is not one that Highwater signs with")));
+    };
     let key = token.find_key(selector, key_type)?;
     if let (Some(shown), Some(pinned)) = (key.public_key(), pinned)
         && shown != pinned
     {
-        return Err(failed(Exit::Data, format!("the token holds key {shown}, the configuration pins {pinned}")));
+        return Err(CliError::new(
+            Exit::Data,
+            format!("the token holds key {shown}, but the configuration pins {pinned}"),
+        ));
     }
     let public_key = pinned.or(key.public_key()).ok_or_else(|| {
-        let text = "the device does not show the key's public half: pin it with `public_key` in the configuration, and \
-                    the signatures can be verified";
-        failed(Exit::Data, text.to_owned())
+        let text = "the device does not show the key's public half: pin it with `public_key` in the configuration, so \
+                    that the signatures can be verified";
+        CliError::new(Exit::Data, text)
     })?;
     let mut times = Vec::with_capacity(count);
     for done in 1..=count {
@@ -89,7 +88,7 @@ fn sign(
         let signature = token.sign(&key, SELF_TEST)?;
         times.push(start.elapsed());
         if !public_key.verifies(SELF_TEST, &signature) {
-            return Err(failed(
+            return Err(CliError::new(
                 Exit::Io,
                 format!("signature {done} of {count} does not verify: do not sign with this key"),
             ));
@@ -103,11 +102,7 @@ fn sign(
 /// The public key that the configuration pins for this key.
 fn pinned(target: &Target, info: &KeyInfo) -> Option<PublicKey> {
     let keys = &target.section.as_ref()?.keys;
-    let fits = |object: &ObjectSelector| match object {
-        ObjectSelector::Id(id) => *id == info.id,
-        ObjectSelector::Label(label) => *label == info.label,
-    };
-    keys.iter().find(|key| fits(&key.object)).map(|key| key.public_key)
+    keys.iter().find(|key| is_named(&key.object, &info.id, &info.label)).map(|key| key.public_key)
 }
 
 fn as_text(profile: &Profile, outcome: &Outcome) -> String {

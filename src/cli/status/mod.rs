@@ -1,4 +1,4 @@
-//! `highwater status`: what the running signer does, asked over its control socket.
+//! `highwater status`: asks the running signer over its control socket what it is doing.
 
 mod view;
 
@@ -18,24 +18,24 @@ use std::{
 };
 use view::{Paint, View};
 
-/// Show what the running signer does.
+/// Show what the running signer is doing.
 #[derive(Args, Debug)]
 pub(super) struct StatusCommand {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The control socket of the signer [default: that of the configuration file, in $RUNTIME_DIRECTORY, beside that
+    /// Control socket of the signer [default: the one for the configuration file, in $RUNTIME_DIRECTORY, beside that
     /// file, or in /run/highwater]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Look again every second, until interrupted
+    /// Refresh every second until interrupted
     #[arg(long, conflicts_with = "json")]
     watch: bool,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// How often `--watch` looks.
+/// How often `--watch` refreshes.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a signer may take to answer. It answers from memory.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -52,11 +52,8 @@ impl StatusCommand {
         let (status, text) = ask(&socket)?;
         let answer = if self.json { text } else { view.draw(&status) };
         output::print(answer.trim_end())?;
-        match status.ready {
-            true => Ok(()),
-            // Said above already.
-            false => Err(CliError::new(Exit::CheckWarning, "")),
-        }
+        // The status above says why.
+        if status.ready { Ok(()) } else { Err(CliError::new(Exit::CheckWarning, "")) }
     }
 
     fn find_socket(&self) -> Result<PathBuf, CliError> {
@@ -86,27 +83,25 @@ impl StatusCommand {
     }
 }
 
-/// The status of the signer behind that socket, parsed and as it came.
+/// Asks the signer behind that socket for its status. Returns it parsed, and as received.
 pub(super) fn ask(socket: &Path) -> Result<(Status, String), CliError> {
-    let failed = |error: io::Error| {
-        let text = format!("the signer at {} does not answer: {error}", socket.display());
-        CliError::new(Exit::Unavailable, text)
-    };
-    let answer = exchange(socket).map_err(failed)?;
+    let answer = exchange(socket).map_err(|error| {
+        CliError::new(Exit::Unavailable, format!("the signer at {} does not answer: {error}", socket.display()))
+    })?;
     let odd = |what: &str| {
         CliError::new(
             Exit::Software,
-            format!("what listens at {} is no signer of this version: {what}", socket.display()),
+            format!("the program at {} is not a signer of this version: {what}", socket.display()),
         )
     };
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| odd("it speaks no HTTP"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| odd("it does not speak HTTP"))?;
     if head.split(' ').nth(1) != Some("200") {
         return Err(odd(head.lines().next().unwrap_or_default()));
     }
     let status: Status = serde_json::from_str(body).map_err(|error| odd(&error.to_string()))?;
     match status.schema {
         Status::SCHEMA => Ok((status, body.to_owned())),
-        other => Err(odd(&format!("its status has format {other}, and this program knows {}", Status::SCHEMA))),
+        other => Err(odd(&format!("its status has schema {other}, and this program knows {}", Status::SCHEMA))),
     }
 }
 
@@ -120,7 +115,7 @@ fn exchange(socket: &Path) -> io::Result<String> {
     Ok(answer)
 }
 
-/// Draws the status again and again. A signer that goes away is waited for.
+/// Redraws the status forever. If the signer goes away, waits for it to return.
 fn watch(socket: &Path, view: &mut View) -> Result<(), CliError> {
     const HOME_AND_CLEAR: &str = "\x1b[H\x1b[2J";
     loop {

@@ -1,4 +1,4 @@
-//! The status as a person reads it.
+//! The status as text for a person.
 
 use crate::{
     record::utc,
@@ -10,25 +10,25 @@ use std::{
     fmt::Write as _,
 };
 
-/// How many looks back the course of the answer times goes.
-const COURSE: usize = 40;
+/// How many looks the history of the answer times shows.
+const LOOKS: usize = 40;
 
-/// Draws one status after the other, and remembers what it needs to show a course.
+/// Draws one status after the other, and remembers the answer times for the history.
 pub(super) struct View {
     paint: Paint,
-    courses: BTreeMap<String, Course>,
+    histories: BTreeMap<String, History>,
 }
 
-/// Whether there is colour.
+/// Whether to use colour.
 #[derive(Clone, Copy)]
 pub(super) struct Paint(bool);
 
-/// How long a chain's answers took on average, from one look to the next.
+/// The mean time of a chain's answers, from one look to the next.
 #[derive(Default)]
-struct Course {
+struct History {
     count: u64,
     sum: f64,
-    /// In seconds. None where nothing was asked.
+    /// In seconds. `None` if there were no answers.
     means: VecDeque<Option<f64>>,
 }
 
@@ -57,17 +57,17 @@ impl Paint {
 
 impl View {
     pub(super) fn new(paint: Paint) -> Self {
-        Self { paint, courses: BTreeMap::new() }
+        Self { paint, histories: BTreeMap::new() }
     }
 
-    /// One picture, with a line break at its end.
+    /// Draws one picture, with a line break at its end.
     pub(super) fn draw(&mut self, status: &Status) -> String {
         let paint = self.paint;
         let is_quiet = status.chains.iter().any(|chain| chain.quiet(status.now).is_some());
-        let ready = match status.ready {
-            true if is_quiet => paint.good("every chain could sign, and not every one is asked"),
-            true => paint.good("every chain signs"),
-            false => paint.bad("not every chain signs"),
+        let ready = match (status.ready, is_quiet) {
+            (true, false) => paint.good("every chain signs"),
+            (true, true) => paint.good("every chain can sign, but not every chain gets requests"),
+            (false, _) => paint.bad("not every chain signs"),
         };
         let Status { version, pid, now, started, .. } = status;
         let mut text =
@@ -76,9 +76,9 @@ impl View {
             let _ = writeln!(text, "{}", paint.bad(warning));
         }
         for chain in &status.chains {
-            let course = self.courses.entry(chain.id.clone()).or_default();
-            course.look(chain);
-            draw_chain(&mut text, paint, chain, course, *now);
+            let history = self.histories.entry(chain.id.clone()).or_default();
+            history.look(chain);
+            draw_chain(&mut text, paint, chain, history, *now);
         }
         for device in &status.devices {
             draw_device(&mut text, paint, device);
@@ -87,19 +87,18 @@ impl View {
     }
 }
 
-fn draw_chain(text: &mut String, paint: Paint, chain: &ChainStatus, course: &Course, now: u64) {
+fn draw_chain(text: &mut String, paint: Paint, chain: &ChainStatus, history: &History, now: u64) {
     let state = match (chain.missing.is_empty(), &chain.refusing, chain.quiet(now)) {
         (false, ..) => paint.bad("does not sign"),
-        (true, Some(_), _) => paint.bad("refuses what it is asked"),
+        (true, Some(_), _) => paint.bad("refuses its requests"),
         (true, None, Some(since)) => {
-            paint.good(&format!("could sign, asked for nothing since {} ({})", utc::at(since), ago(now, since)))
+            paint.good(&format!("can sign, no requests since {} ({})", utc::at(since), ago(now, since)))
         }
         (true, None, None) => paint.good("signs"),
     };
     let mark = mark(chain.mark);
-    let signed = chain
-        .signed_at
-        .map_or("nothing signed since the start".to_owned(), |at| format!("last signed {}", ago(now, at)));
+    let signed =
+        chain.signed_at.map_or("nothing signed since start".to_owned(), |at| format!("last signed {}", ago(now, at)));
     let _ = writeln!(text, "\n{}  {state}, watermark {mark}, {signed}", paint.bold(&chain.id),);
     for missing in chain.missing.iter().chain(&chain.refusing) {
         let _ = writeln!(text, "  {}", paint.bad(missing));
@@ -113,8 +112,8 @@ fn draw_chain(text: &mut String, paint: Paint, chain: &ChainStatus, course: &Cou
     for node in &chain.nodes {
         draw_node(text, paint, node, now);
     }
-    if let Some(line) = course.line() {
-        let _ = writeln!(text, "  course   {line}");
+    if let Some(line) = history.line() {
+        let _ = writeln!(text, "  history  {line}");
     }
 }
 
@@ -152,15 +151,14 @@ fn draw_device(text: &mut String, paint: Paint, device: &DeviceStatus) {
     };
     let _ = writeln!(text, "\n{}  {state}", paint.bold(&device.name));
     let DeviceStatus { chains, waiting, failures, sessions, signature, .. } = device;
-    let chains = chains.join(", ");
-    let mut line = format!("for {chains}; {waiting} waiting, {failures} failed, {sessions} sessions");
+    let mut line = format!("for {}; {waiting} waiting, {failures} failed, {sessions} sessions", chains.join(", "));
     if signature.count > 0 {
         let _ = write!(line, "; signatures {}", latency(signature));
     }
     let _ = writeln!(text, "           {line}");
 }
 
-impl Course {
+impl History {
     fn look(&mut self, chain: &ChainStatus) {
         let answers = || chain.nodes.iter().map(|node| node.answer);
         let count: u64 = answers().map(|answer| answer.count).sum();
@@ -169,31 +167,35 @@ impl Course {
         #[allow(clippy::cast_precision_loss, reason = "a mean need not be exact")]
         let mean =
             count.checked_sub(self.count).filter(|new| *new > 0).map(|new| (sum - self.sum).max(0.0) / new as f64);
-        // The first look goes back to the start of the signer.
+        // The first mean would go back to the start of the signer.
         self.means.push_back(mean.filter(|_| !self.means.is_empty()));
-        if self.means.len() > COURSE {
+        if self.means.len() > LOOKS {
             self.means.pop_front();
         }
         (self.count, self.sum) = (count, sum);
     }
 
-    /// A bar for each look, the longest as high as the slowest. None before there are two.
+    /// A bar for each look, the highest for the slowest. `None` before there are two.
     fn line(&self) -> Option<String> {
         const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let slowest = self.means.iter().flatten().copied().fold(0.0, f64::max);
         if self.means.len() < 2 || slowest <= 0.0 {
             return None;
         }
-        let bar = |mean: &Option<f64>| match mean {
-            None => ' ',
-            Some(mean) => BARS.into_iter().rev().find(|bar| mean / slowest >= height(*bar, &BARS)).unwrap_or(BARS[0]),
-        };
-        let bars: String = self.means.iter().map(bar).collect();
+        let mut bars = String::new();
+        for mean in &self.means {
+            bars.push(match mean {
+                None => ' ',
+                Some(mean) => {
+                    BARS.into_iter().rev().find(|bar| mean / slowest >= height(*bar, &BARS)).unwrap_or(BARS[0])
+                }
+            });
+        }
         Some(format!("{bars}  answers, highest {}", milliseconds(slowest)))
     }
 }
 
-/// From which share of the slowest on a bar is drawn.
+/// The share of the slowest time from which this bar is drawn.
 fn height(bar: char, bars: &[char]) -> f64 {
     let place = bars.iter().position(|known| *known == bar).unwrap_or_default();
     #[allow(clippy::cast_precision_loss, reason = "there are eight")]
@@ -214,7 +216,7 @@ fn milliseconds(seconds: f64) -> String {
     }
 }
 
-/// As everywhere else.
+/// Formats a mark as all other texts do.
 fn mark((height, round, step): (u64, u32, u8)) -> String {
     match Step::from_number(step.into()) {
         Some(step) => Hrs { height, round, step }.to_string(),
@@ -229,7 +231,7 @@ fn ago(now: u64, then: u64) -> String {
     }
 }
 
-/// A time in the two units that matter.
+/// A time in its two largest units.
 fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match (days, hours, minutes) {
@@ -322,14 +324,14 @@ mod tests {
         refusing.chains[0].refusing = Some("node unix:///b was refused".into());
         refusing.chains[0].mark = (9, 2_147_483_647, 3);
         let text = View::new(Paint(false)).draw(&refusing);
-        assert!(text.contains("test-1  refuses what it is asked, watermark 9/end, last"), "{text}");
+        assert!(text.contains("test-1  refuses its requests, watermark 9/end, last"), "{text}");
         assert!(text.contains("\n  node unix:///b was refused\n"), "{text}");
         let mut quiet = status();
         quiet.ready = true;
         quiet.chains[0].quiet_since = Some(900);
         let text = View::new(Paint(false)).draw(&quiet);
-        let words = "test-1  could sign, asked for nothing since 1970-01-01T00:15:00Z (1 min 40 s ago), watermark";
-        assert!(text.contains(words) && text.contains("every chain could sign, and not every one is asked"), "{text}");
+        let words = "test-1  can sign, no requests since 1970-01-01T00:15:00Z (1 min 40 s ago), watermark";
+        assert!(text.contains(words) && text.contains("can sign, but not every chain gets requests"), "{text}");
         assert!(View::new(Paint(true)).draw(&status()).contains("\x1b[1;31mdown: unplugged\x1b[0m"));
     }
 
@@ -337,16 +339,16 @@ mod tests {
     fn the_course_shows_what_came_between_two_looks() {
         let mut view = View::new(Paint(false));
         let mut status = status();
-        assert!(!view.draw(&status).contains("course"));
+        assert!(!view.draw(&status).contains("history"));
         for (count, mean) in [(20, 0.002), (20, 0.002), (40, 0.0015)] {
             let answer = &mut status.chains[0].nodes[0].answer;
             (answer.count, answer.mean) = (count, Some(mean));
             view.draw(&status);
         }
-        let course = &view.courses["test-1"];
-        let means: Vec<_> = course.means.iter().map(|mean| mean.map(|mean| (mean * 1e6).round())).collect();
+        let history = &view.histories["test-1"];
+        let means: Vec<_> = history.means.iter().map(|mean| mean.map(|mean| (mean * 1e6).round())).collect();
         assert_eq!(means, [None, Some(3100.0), None, Some(1000.0)]);
-        assert!(course.line().unwrap().starts_with(" █ ▃"), "{:?}", course.line());
+        assert!(history.line().unwrap().starts_with(" █ ▃"), "{:?}", history.line());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `highwater yubihsm detect`: which devices are there.
+//! `highwater yubihsm detect`: finds the configured devices.
 
 use super::target::{DeviceArgs, device_error, refuse_running};
 use crate::{
@@ -21,7 +21,7 @@ pub(in crate::cli) struct Detect {
     device: DeviceArgs,
 }
 
-/// What was found of one section.
+/// What was found for one section.
 struct Found {
     connector: Option<Status>,
     info: DeviceInfo,
@@ -32,25 +32,25 @@ impl Detect {
         let config = self.device.load()?;
         let providers = self.device.providers(&config)?;
         for provider in &providers {
-            // Whoever looks at one device on USB resets all of them. A connector may be asked at any time.
+            // Looking at one device on USB resets all of them. A connector may be asked at any time.
             if let YubiHsmAdapter::Usb { .. } = provider.adapter {
                 refuse_running(&config, provider)?;
             }
         }
         let found: Vec<_> = providers.iter().map(|provider| (*provider, look(provider))).collect();
-        let answer = match self.device.json {
-            true => {
-                let devices: Vec<_> = found.iter().map(|(provider, found)| as_json(provider, found)).collect();
-                json!({ "schema": 1, "devices": devices }).to_string()
+        output::print(&if self.device.json {
+            let devices: Vec<_> = found.iter().map(|(provider, found)| as_json(provider, found)).collect();
+            json!({ "schema": 1, "devices": devices }).to_string()
+        } else {
+            let texts: Vec<_> = found.iter().map(|(provider, found)| as_text(provider, found)).collect();
+            texts.join("\n\n")
+        })?;
+        for (provider, found) in &found {
+            if let Err(trouble) = found {
+                return Err(device_error(provider, trouble));
             }
-            false => {
-                let texts: Vec<_> = found.iter().map(|(provider, found)| as_text(provider, found)).collect();
-                texts.join("\n\n")
-            }
-        };
-        output::print(&answer)?;
-        let failed = found.iter().find_map(|(provider, found)| Some((provider, found.as_ref().err()?)));
-        failed.map_or(Ok(()), |(provider, trouble)| Err(device_error(provider, trouble)))
+        }
+        Ok(())
     }
 }
 
@@ -61,12 +61,12 @@ fn look(provider: &YubiHsmConfig) -> Result<Found, Trouble> {
     if let Some(Status { status, .. }) = &connector
         && status != "OK"
     {
-        let text = format!("its connector runs and says {status}: is the device plugged in?");
+        let text = format!("its connector runs, but reports {status}: is the device plugged in?");
         return Err(Trouble::Broken(text.into()));
     }
     let info = access.device_info(Instant::now() + PATIENCE)?;
     if provider.serial_number.as_ref().is_some_and(|expected| *expected != info.serial_number) {
-        let text = format!("the device there has the serial number {}", info.serial_number);
+        let text = format!("the device found there has the serial number {}", info.serial_number);
         return Err(Trouble::Broken(text.into()));
     }
     Ok(Found { connector, info })
@@ -74,7 +74,7 @@ fn look(provider: &YubiHsmConfig) -> Result<Found, Trouble> {
 
 fn as_text(provider: &YubiHsmConfig, found: &Result<Found, Trouble>) -> String {
     match found {
-        Err(trouble) => format!("device     {provider}\nnot there  {}", trouble.text()),
+        Err(trouble) => format!("device     {provider}\nerror      {}", trouble.text()),
         Ok(Found { connector, info }) => {
             let (used, size) = info.log;
             let version = version_of(info);

@@ -1,7 +1,7 @@
-//! `highwater yubihsm`: devices and the keys on them, by the commands and flags of tmkms.
+//! `highwater yubihsm`: manages devices and the keys on them, with the commands and flags of tmkms.
 //!
-//! All calls to a device have a deadline. A device whose signer runs is left alone: a session that a command takes is one
-//! that the signer may need, and on USB two programs cannot share a device at all.
+//! Every call to a device has a deadline. No command uses a device while its signer runs: it could take a session that the
+//! signer needs, and on USB two programs cannot share a device at all.
 
 mod detect;
 mod keys;
@@ -17,14 +17,14 @@ use std::{fmt, str::FromStr};
 /// YubiHSM 2 devices and the keys on them.
 #[derive(Debug, Subcommand)]
 pub(super) enum YubiHsm {
-    /// Look which devices are there; needs no password
+    /// Find the configured devices; needs no password
     Detect(detect::Detect),
-    /// The keys on a device
+    /// List, make, import and back up the keys on a device
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Wipe a device and set it up from 24 words
     Setup(setup::Setup),
-    /// Have a key sign a self-test, again and again, and show how long that takes
+    /// Sign a self-test repeatedly with a key, and show how long that takes
     Test(test::Test),
 }
 
@@ -51,9 +51,11 @@ impl FromStr for ObjectId {
             Some(digits) => u16::from_str_radix(digits, 16),
             None => text.parse(),
         };
-        // A device takes 0 for "any that is free", and keeps the last one for itself.
-        let number = number.ok().filter(|number| (1..u16::MAX).contains(number));
-        number.map(Self).ok_or("expected a number from 1 to 65534, or in hex from 0x1 to 0xfffe")
+        match number {
+            // A device takes 0 for "any that is free", and keeps the last one for itself.
+            Ok(number) if (1..u16::MAX).contains(&number) => Ok(Self(number)),
+            _ => Err("expected a number from 1 to 65534, or in hex from 0x1 to 0xfffe"),
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Words and passwords on their way between an operator and this process: the terminal, or a file descriptor that the
-//! operator names. Never standard output that is no terminal, never a file of our own, never the log.
+//! How words and passwords pass between an operator and this process: over the terminal, or over a file descriptor that the
+//! operator names. Never over the log, a file of our own, or standard output that is not a terminal.
 
 use crate::{
     cli::{CliError, Exit},
@@ -12,36 +12,34 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// The terminal that a process belongs to, wherever its standard streams go.
+/// The terminal of this process, wherever its standard streams go.
 const TERMINAL: &str = "/dev/tty";
 
 /// Where secrets are shown.
 pub(super) struct Sink(File);
 
 impl Sink {
-    /// Opens it, or refuses while nothing has happened yet.
+    /// Opens the sink, or refuses before anything has happened.
     pub(super) fn open(descriptor: Option<i32>) -> Result<Self, CliError> {
         let opened = match descriptor {
-            // Opened anew by its name under /proc, which needs no trust in the number.
+            // Opened anew under /proc, so that a wrong number does no harm.
             Some(number) => OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}")),
-            None => OpenOptions::new().write(true).open(TERMINAL).or_else(|error| match io::stdout().is_terminal() {
-                true => OpenOptions::new().write(true).open("/proc/self/fd/1"),
-                false => Err(error),
-            }),
+            None => match OpenOptions::new().write(true).open(TERMINAL) {
+                Err(_) if io::stdout().is_terminal() => OpenOptions::new().write(true).open("/proc/self/fd/1"),
+                opened => opened,
+            },
         };
         opened.map(Self).map_err(|error| match descriptor {
-            Some(number) => CliError::usage(format!("secrets cannot be written to file descriptor {number}: {error}")),
+            Some(number) => CliError::usage(format!("cannot write secrets to file descriptor {number}: {error}")),
             None => CliError::usage(
-                "there is no terminal to show the words and passwords on, and they go nowhere else by themselves: name a \
-                 file descriptor with --secrets-fd",
+                "there is no terminal to show the words and passwords on: name a file descriptor for them with --secrets-fd",
             ),
         })
     }
 
-    /// Shows a text, or fails.
     pub(super) fn show(&mut self, text: &str) -> Result<(), CliError> {
         let shown = self.0.write_all(text.as_bytes()).and_then(|()| self.0.flush());
-        shown.map_err(|error| CliError::io("the words and passwords cannot be shown", &error))
+        shown.map_err(|error| CliError::io("cannot show the words and passwords", &error))
     }
 }
 
@@ -49,7 +47,7 @@ impl Sink {
 pub(super) struct Terminal(File);
 
 impl Terminal {
-    /// Opens it. `instead` is what to do where there is none.
+    /// Opens the terminal. `instead` says what to do if there is none.
     pub(super) fn open(instead: &str) -> Result<Self, CliError> {
         let opened = OpenOptions::new().read(true).write(true).open(TERMINAL);
         opened.map(Self).map_err(|_| CliError::usage(format!("there is no terminal to ask on: {instead}")))
@@ -61,9 +59,10 @@ impl Terminal {
         asked.map_err(|error| CliError::io("cannot ask on the terminal", &error))
     }
 
-    /// The same without showing what is typed.
+    /// Asks without showing what is typed.
     pub(super) fn ask_hidden(&mut self, question: &str) -> Result<Zeroizing<String>, CliError> {
-        let failed = |error: rustix::io::Errno| CliError::new(Exit::Io, format!("cannot hide what is typed: {error}"));
+        let failed =
+            |error: rustix::io::Errno| CliError::new(Exit::Io, format!("cannot turn off the terminal's echo: {error}"));
         let before = tcgetattr(&self.0).map_err(failed)?;
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
@@ -76,7 +75,7 @@ impl Terminal {
     }
 }
 
-/// Shows again what is typed, however this ends.
+/// Turns the echo on again, however this ends.
 struct Echo {
     terminal: io::Result<File>,
     before: Termios,
@@ -85,16 +84,16 @@ struct Echo {
 impl Drop for Echo {
     fn drop(&mut self) {
         if let Ok(terminal) = &self.terminal {
-            // Nothing is left to be done about an error.
+            // Nothing more can be done about an error.
             let _ = tcsetattr(terminal, OptionalActions::Now, &self.before);
         }
     }
 }
 
-/// The text that can be read from an inherited descriptor, without the end of its last line.
+/// Reads the text from an inherited descriptor, without its last line break.
 pub(super) fn read_line(descriptor: i32) -> Result<Zeroizing<String>, CliError> {
     secret_source::descriptor(descriptor).and_then(|bytes| line_of(&bytes)).map_err(|error| {
-        CliError::new(Exit::NoInput, format!("nothing can be read from file descriptor {descriptor}: {error}"))
+        CliError::new(Exit::NoInput, format!("cannot read from file descriptor {descriptor}: {error}"))
     })
 }
 

@@ -1,4 +1,4 @@
-//! `highwater yubihsm setup`: a device wiped and set up from 24 words.
+//! `highwater yubihsm setup`: wipes a device and sets it up from 24 words.
 
 use super::{
     keys::refuse_existing,
@@ -29,10 +29,10 @@ use zeroize::Zeroizing;
 pub(in crate::cli) struct Setup {
     #[command(flatten)]
     target: TargetArgs,
-    /// Show what is derived, and leave the device as it is
+    /// Show what is derived, but do not change the device
     #[arg(short, long)]
     print_only: bool,
-    /// Use the words of an earlier setup, of Highwater or of tmkms
+    /// Use the words of an earlier setup by Highwater or tmkms
     #[arg(short, long)]
     restore: bool,
     /// Read those words from this file descriptor [default: ask on the terminal]
@@ -51,11 +51,12 @@ pub(in crate::cli) struct Setup {
 
 impl Setup {
     pub(super) fn run(self) -> Result<(), CliError> {
-        // Whatever is missing is found before the device is touched.
+        // Finds everything that is missing before touching the device.
         let mut sink = Sink::open(self.secrets_fd)?;
-        let mut terminal = match self.print_only || self.yes_wipe.is_some() {
-            true => None,
-            false => Some(Terminal::open("name the device that may be wiped with --yes-wipe SERIAL")?),
+        let mut terminal = if self.print_only || self.yes_wipe.is_some() {
+            None
+        } else {
+            Some(Terminal::open("name the device to wipe with --yes-wipe SERIAL")?)
         };
         self.write_report.as_deref().map_or(Ok(()), refuse_existing)?;
         let restored = if self.restore { Some(self.read_words()?) } else { None };
@@ -77,9 +78,9 @@ impl Setup {
             None => {
                 let of_device = setup::random(&console).map_err(failed)?;
                 let mut of_system = Zeroizing::new([0; 32]);
-                let random = OsRng.try_fill_bytes(&mut of_system[..]);
-                random
-                    .map_err(|error| CliError::new(Exit::Io, format!("the system gives no random numbers: {error}")))?;
+                if let Err(error) = OsRng.try_fill_bytes(&mut of_system[..]) {
+                    return Err(CliError::new(Exit::Io, format!("cannot get random numbers from the system: {error}")));
+                }
                 Words::generate(&of_device, &of_system)
             }
         };
@@ -101,7 +102,7 @@ impl Setup {
         self.write_report.as_deref().map_or(Ok(()), |path| {
             write_report(path, &report).map_err(|error| {
                 let text =
-                    format!("{}. The device is set up, and keeps the report as opaque object 0xfffe", error.message);
+                    format!("{}. The device is set up, and holds the report as opaque object 0xfffe", error.message);
                 CliError::new(error.exit, text)
             })
         })
@@ -111,24 +112,24 @@ impl Setup {
         let text = match self.phrase_fd {
             Some(number) => secrets::read_line(number)?,
             None => {
-                let mut terminal = Terminal::open("name a file descriptor that has the words with --phrase-fd")?;
-                terminal.ask_hidden(&format!("The {WORDS} words, with spaces between them (nothing shows): "))?
+                let mut terminal = Terminal::open("name a file descriptor to read the words from with --phrase-fd")?;
+                terminal.ask_hidden(&format!("The {WORDS} words, separated by spaces (not shown as you type): "))?
             }
         };
         Words::parse(&text)
-            .map_err(|error| CliError::new(Exit::Data, format!("these are no words of a setup: {error}")))
+            .map_err(|error| CliError::new(Exit::Data, format!("not a valid {WORDS}-word setup phrase: {error}")))
     }
 
     fn refuse_other(&self, serial: &str) -> Result<(), CliError> {
         match &self.yes_wipe {
             Some(named) if named != serial => Err(CliError::usage(format!(
-                "nothing was changed: the device is {serial}, and --yes-wipe names {named}"
+                "nothing was changed: the device is {serial}, but --yes-wipe names {named}"
             ))),
             _ => Ok(()),
         }
     }
 
-    /// Without any secret.
+    /// Prints the result, without any secret.
     fn print_done(&self, serial: Option<&str>) -> Result<(), CliError> {
         if self.target.json() {
             let ids = Role::ALL.iter().map(|role| (role.name().to_owned(), json!(role.key_id())));
@@ -146,29 +147,28 @@ impl Setup {
         }
         output::print(&format!(
             "YubiHSM {} is wiped and set up\n\nauthentication keys  1 admin, 2 operator, 3 auditor, 4 validator\n\
-             wrap key             0x{WRAP_KEY:04x}\nforce-audit          off\n\nPut the validator's password into a file of \
-             mode 0600, and into the configuration:\n\nauth = {{ key = 4, password_file = \"FILE\" }}",
+             wrap key             0x{WRAP_KEY:04x}\nforce-audit          off\n\nPut the validator's password into a file with \
+             mode 0600, and this into the configuration:\n\nauth = {{ key = 4, password_file = \"FILE\" }}",
             serial.unwrap_or_default()
         ))
     }
 }
 
-/// Has the operator type the serial number.
+/// Makes the operator type the serial number.
 fn ask(terminal: &mut Terminal, target: &Target, serial: &str) -> Result<(), CliError> {
     let question = format!(
-        "\nThe {} is wiped now: every key in it is gone for good, unless there is a backup.\nTo wipe it, type its serial \
-         number, {serial}, and press Enter: ",
+        "\nThe {} will now be wiped: every key in it is lost for good, unless there is a backup.\nTo wipe it, type its \
+         serial number, {serial}, and press Enter: ",
         target.provider
     );
-    match terminal.ask(&question)?.trim() == serial {
-        true => Ok(()),
-        false => Err(CliError::usage(
-            "nothing was changed: that was not its serial number. Forget the words that were shown",
-        )),
+    if terminal.ask(&question)?.trim() == serial {
+        Ok(())
+    } else {
+        Err(CliError::usage("nothing was changed: that is not its serial number. Discard the words that were shown"))
     }
 }
 
-/// All that is secret, for the eyes of an operator.
+/// All secrets, for the operator to read.
 fn shown(words: &Words, serial: Option<&str>) -> Zeroizing<String> {
     let of = serial.map_or(String::new(), |serial| format!(" of YubiHSM {serial}"));
     // Never grows: a buffer that grows leaves copies behind.
@@ -181,7 +181,7 @@ fn shown(words: &Words, serial: Option<&str>) -> Zeroizing<String> {
             text.push('\n');
         }
     }
-    text.push_str("\nand what is derived from them:\n\n");
+    text.push_str("\nDerived from them:\n\n");
     for role in [Role::Operator, Role::Auditor, Role::Validator] {
         text.push_str(&format!("    {:10} authentication key {}  ", role.name(), role.key_id()));
         text.push_str(&words.password(role));
@@ -190,13 +190,13 @@ fn shown(words: &Words, serial: Option<&str>) -> Zeroizing<String> {
     text.push_str(&format!("    {:10} 0x{WRAP_KEY:04x}                ", "wrap key"));
     text.push_str(&words.wrap_key_hex());
     text.push_str(
-        "\n\nWrite the words down on paper, twice, and keep them apart: they are not shown again, and whoever has \
-                   them has every key.\n",
+        "\n\nWrite the words down on paper, twice, and keep the copies apart: they are not shown again, and anyone \
+                   who has them has every key.\n",
     );
     text
 }
 
-/// What the device keeps about its setup, by the field names of tmkms's report.
+/// What the device keeps about its setup, with the field names of tmkms's report.
 fn report(serial: &str) -> String {
     json!({
         "version": 1,

@@ -1,4 +1,4 @@
-//! Which device a command means, how it logs in, and whether a running signer has it.
+//! Finds the device that a command is for and how to log in, and makes sure that no running signer uses it.
 
 use super::{ObjectId, secrets};
 use crate::{
@@ -18,15 +18,15 @@ use clap::Args;
 use highwater_core::consensus::{ChainId, PublicKey};
 use std::path::PathBuf;
 
-/// Which device, how to log in, and how the answer looks.
+/// Selects the device, the login and the form of the answer.
 #[derive(Args, Debug)]
 pub(super) struct TargetArgs {
     #[command(flatten)]
     device: DeviceArgs,
-    /// Log in with this authentication key [default: `auth.key` of the configuration]
+    /// Log in with this authentication key [default: `auth.key` in the configuration]
     #[arg(long, value_name = "ID")]
     auth_key: Option<ObjectId>,
-    /// Read its password from this file [default: `auth` of the configuration]
+    /// Read its password from this file [default: `auth` in the configuration]
     #[arg(long, value_name = "FILE", conflicts_with = "password_fd")]
     password_file: Option<PathBuf>,
     /// Read its password from this file descriptor
@@ -34,24 +34,24 @@ pub(super) struct TargetArgs {
     password_fd: Option<i32>,
 }
 
-/// Which device, and how the answer looks.
+/// Selects the device and the form of the answer.
 #[derive(Args, Debug)]
 pub(super) struct DeviceArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The device, where the configuration has several: its serial number or the `addr` of its connector
+    /// Serial number of the device, or `addr` of its connector, if the configuration has several devices
     #[arg(long, value_name = "SERIAL|ADDR")]
     device: Option<String>,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// A device that no running signer has.
+/// A device that no running signer uses.
 pub(super) struct Target {
-    /// Its section, with the password that is to be used.
+    /// Its section, with the password to use.
     pub(super) provider: YubiHsmConfig,
-    /// What the configuration has, as far as it can be read.
+    /// The configuration, as far as it can be read.
     pub(super) config: Config,
 }
 
@@ -60,7 +60,7 @@ impl TargetArgs {
         self.device.json
     }
 
-    /// Finds out which device is meant, makes sure that no running signer has it, and reads the password.
+    /// Selects the device, makes sure that no running signer uses it, and reads the password.
     pub(super) fn resolve(&self) -> Result<Target, CliError> {
         let config = self.device.load()?;
         let mut provider = self.choose(&config)?;
@@ -72,12 +72,12 @@ impl TargetArgs {
         };
         let password = read_password(&source);
         let password = password.map_err(|why| CliError::new(Exit::NoInput, format!("{provider}: {why}")))?;
-        // Read once: a descriptor has it only once.
+        // Kept, because a descriptor can be read only once.
         provider.password = SecretSource::Inline(Secret::new(password.as_str()));
         Ok(Target { provider, config })
     }
 
-    /// The section, with the authentication key that is meant.
+    /// The section, with the authentication key to use.
     fn choose(&self, config: &Config) -> Result<YubiHsmConfig, CliError> {
         let mut hits = self.device.providers(config)?;
         let wanted = self.auth_key.map(|id| id.0);
@@ -85,10 +85,8 @@ impl TargetArgs {
         if hits.iter().any(|provider| Some(provider.auth_key) == wanted) {
             hits.retain(|provider| Some(provider.auth_key) == wanted);
         }
-        let is_one = |other: &&YubiHsmConfig| {
-            (&other.adapter, &other.serial_number) == (&hits[0].adapter, &hits[0].serial_number)
-        };
-        if !hits.iter().all(is_one) {
+        let first = hits[0];
+        if hits.iter().any(|other| other.adapter != first.adapter || other.serial_number != first.serial_number) {
             let names: Vec<_> = hits.iter().map(|provider| name_of(provider)).collect();
             return Err(CliError::usage(format!("name one device with --device: {}", names.join(", "))));
         }
@@ -96,14 +94,14 @@ impl TargetArgs {
             let keys: Vec<_> = hits.iter().map(|provider| provider.auth_key.to_string()).collect();
             return Err(CliError::usage(format!("name one authentication key with --auth-key: {}", keys.join(", "))));
         }
-        let provider = hits[0].clone();
+        let provider = first.clone();
         match wanted.filter(|wanted| *wanted != provider.auth_key) {
             None => Ok(provider),
             Some(auth_key) if self.password_file.is_some() || self.password_fd.is_some() => {
                 Ok(YubiHsmConfig { auth_key, ..provider })
             }
             Some(auth_key) => Err(CliError::usage(format!(
-                "the configuration has no password of authentication key {auth_key}: give it with --password-file or \
+                "the configuration has no password for authentication key {auth_key}: give it with --password-file or \
                  --password-fd"
             ))),
         }
@@ -111,38 +109,36 @@ impl TargetArgs {
 }
 
 impl DeviceArgs {
-    /// The configuration as far as it can be read.
+    /// Loads as much of the configuration as can be read.
     pub(super) fn load(&self) -> Result<Config, CliError> {
         let Some(PartialConfig { config, errors }) = self.config.partial()? else {
             return Err(CliError::usage("there is no configuration: name one with -c"));
         };
         if config.yubihsm().is_empty() {
             let path = config.path;
-            return Err(match errors.is_empty() {
-                false => ConfigError::Invalid { path, findings: errors }.into(),
-                true => CliError::usage(format!(
-                    "{} has no [[providers.yubihsm]]: tmkms.toml.example shows how one is written",
-                    path.display()
-                )),
-            });
+            if !errors.is_empty() {
+                return Err(ConfigError::Invalid { path, findings: errors }.into());
+            }
+            return Err(CliError::usage(format!(
+                "{} has no [[providers.yubihsm]]: tmkms.toml.example shows how to write one",
+                path.display()
+            )));
         }
         if !errors.is_empty() {
             let path = config.path.display();
-            output::note(&format!("note: {path} is not complete yet; `highwater check` says what is missing"));
+            output::note(&format!("note: {path} is not complete yet; `highwater check` shows what is missing"));
         }
         Ok(config)
     }
 
-    /// The sections that are meant, one at least.
+    /// The selected sections, at least one.
     pub(super) fn providers<'a>(&self, config: &'a Config) -> Result<Vec<&'a YubiHsmConfig>, CliError> {
-        let is_meant = |provider: &&YubiHsmConfig| {
-            let is_it = |wanted: &String| {
-                provider.serial_number.as_ref() == Some(wanted) || address_of(&provider.adapter) == *wanted
-            };
-            self.device.as_ref().is_none_or(is_it)
-        };
         let mut hits = config.yubihsm();
-        hits.retain(is_meant);
+        if let Some(wanted) = &self.device {
+            hits.retain(|provider| {
+                provider.serial_number.as_ref() == Some(wanted) || address_of(&provider.adapter) == *wanted
+            });
+        }
         if hits.is_empty() {
             let names: Vec<_> = config.yubihsm().into_iter().map(name_of).collect();
             let (path, wanted) = (config.path.display(), self.device.as_deref().unwrap_or_default());
@@ -153,12 +149,12 @@ impl DeviceArgs {
 }
 
 impl Target {
-    /// The way to the device.
+    /// Access to the device.
     pub(super) fn access(&self) -> Access {
         Access::new(self.provider.clone(), Names::default()).for_a_command()
     }
 
-    /// A session with the device.
+    /// Opens a session with the device.
     pub(super) fn open(&self) -> Result<Console, CliError> {
         Console::open(&mut self.access()).map_err(|trouble| device_error(&self.provider, &trouble))
     }
@@ -175,12 +171,12 @@ impl Target {
         CliError::new(exit, format!("{}: {error}", self.provider))
     }
 
-    /// The chain that was named, or else the only one there is.
+    /// The chain that was named, or the only one configured.
     pub(super) fn chain(&self, named: Option<&ChainId>) -> Result<Option<&ChainConfig>, CliError> {
         chains::named(&self.config.chains, named)
     }
 
-    /// The key that a state file is bound to, for a chain whose key has that id on this device.
+    /// The key in the state file of a chain whose key has this id on this device.
     pub(super) fn key_in_state_file(&self, id: u16) -> Option<PublicKey> {
         let Self { provider, config } = self;
         let mut keys = provider.keys.iter().filter(|key| key.id == id);
@@ -195,20 +191,20 @@ impl Target {
 pub(super) fn device_error(provider: &YubiHsmConfig, trouble: &Trouble) -> CliError {
     let exit = if matches!(trouble, Trouble::WrongPassword(_)) { Exit::NoPermission } else { Exit::Io };
     let hint = match trouble {
-        Trouble::Late => "; whether it did what it was asked is not known: look with `highwater yubihsm keys list`",
+        Trouble::Late => "; it may or may not have done what was asked: check with `highwater yubihsm keys list`",
         _ => "",
     };
     CliError::new(exit, format!("{provider}: {}{hint}", trouble.text()))
 }
 
-/// Refuses a device that a running signer of this configuration has.
+/// Refuses a device that a running signer of this configuration uses.
 pub(super) fn refuse_running(config: &Config, provider: &YubiHsmConfig) -> Result<(), CliError> {
     let device = Provider::YubiHsm(provider.clone());
     let users = config.chains.iter().filter(|chain| config.may_use(&chain.id, &device));
     chains::refuse_running(users, &provider.to_string())
 }
 
-/// As `--device` takes it.
+/// A name that `--device` takes.
 fn name_of(provider: &YubiHsmConfig) -> String {
     provider.serial_number.clone().unwrap_or_else(|| address_of(&provider.adapter))
 }

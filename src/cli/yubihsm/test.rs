@@ -1,4 +1,4 @@
-//! `highwater yubihsm test`: how a key signs, and how long that takes.
+//! `highwater yubihsm test`: signs with a key, and measures how long that takes.
 
 use super::{
     ObjectId,
@@ -14,17 +14,17 @@ use highwater_core::{consensus::PublicKey, signer::SELF_TEST};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// More than anybody waits for.
+/// More than anyone waits for.
 const COUNT_MAX: i64 = 1_000_000;
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Test {
     #[command(flatten)]
     target: TargetArgs,
-    /// The key
+    /// Object id of the key
     #[arg(value_name = "KEY_ID")]
     id: ObjectId,
-    /// How many signatures
+    /// Number of signatures
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=COUNT_MAX))]
     count: u32,
 }
@@ -70,18 +70,22 @@ fn sign(
     let info = console.key(id).map_err(|error| target.error(&error))?;
     let failed = |exit, text: String| CliError::new(exit, format!("{}: {text}", target.provider));
     let Some(public_key) = info.public_key else {
-        return Err(failed(Exit::Data, format!("its key 0x{id:04x} is {}: Highwater signs with none", info.algorithm)));
+        return Err(failed(
+            Exit::Data,
+            format!("its key 0x{id:04x} is {}, which Highwater does not sign with", info.algorithm),
+        ));
     };
     if let Some(recorded) = target.key_in_state_file(id).filter(|recorded| *recorded != public_key) {
         let text =
-            format!("its key 0x{id:04x} is {public_key}, and the state file of its chain is bound to {recorded}");
+            format!("its key 0x{id:04x} is {public_key}, but the state file of its chain is bound to {recorded}");
         return Err(failed(Exit::Data, text));
     }
     let mut times = Vec::with_capacity(count);
     for done in 1..=count {
         let start = Instant::now();
-        let signature = console.sign(id, public_key.key_type(), SELF_TEST);
-        let signature = signature.map_err(|trouble| device_error(&target.provider, &trouble))?;
+        let signature = console
+            .sign(id, public_key.key_type(), SELF_TEST)
+            .map_err(|trouble| device_error(&target.provider, &trouble))?;
         times.push(start.elapsed());
         if !public_key.verifies(SELF_TEST, &signature) {
             let text = format!("signature {done} of {count} does not verify: do not sign with this key");

@@ -1,4 +1,4 @@
-//! The file that a wrapped key is kept in: one line of base64 without its end, as tmkms writes it.
+//! The file of a wrapped key: one line of base64 without a line break, as tmkms writes it.
 
 use crate::keyring::{KeyError, key_file};
 use std::{
@@ -14,12 +14,10 @@ const WRAPPED_MAX_BYTES: usize = 2048;
 
 /// Why a backup cannot be read.
 #[derive(Debug)]
-pub enum BackupError {
-    /// The file cannot be read.
+pub(crate) enum BackupError {
     File(KeyError),
-    /// It holds something else.
+    /// The file holds something else.
     Malformed {
-        /// The file.
         path: PathBuf,
     },
 }
@@ -30,7 +28,8 @@ impl fmt::Display for BackupError {
             Self::File(error) => write!(f, "{error}"),
             Self::Malformed { path } => write!(
                 f,
-                "{} is no backup of a YubiHSM: that is one line of base64 with 30 to {WRAPPED_MAX_BYTES} bytes. A key of                  CometBFT is imported with -t json, one of tmkms with -t base64",
+                "{} is not a backup from a YubiHSM, which is one line of base64 with 30 to {WRAPPED_MAX_BYTES} bytes. To import \
+                 a key of CometBFT, add -t json; for one of tmkms, -t base64",
                 path.display()
             ),
         }
@@ -38,12 +37,12 @@ impl fmt::Display for BackupError {
 }
 
 /// Writes what a device has wrapped to a new file that only its owner may read.
-pub fn write(path: &Path, wrapped: &[u8]) -> Result<(), KeyError> {
+pub(crate) fn write(path: &Path, wrapped: &[u8]) -> Result<(), KeyError> {
     key_file::write(path, &base64::encode(wrapped))
 }
 
-/// Reads it, whatever white space is around it.
-pub fn read(path: &Path) -> Result<Vec<u8>, BackupError> {
+/// Reads a backup. Allows any white space around it.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, BackupError> {
     let content = key_file::read(path).map_err(BackupError::File)?;
     decode(&content).ok_or_else(|| BackupError::Malformed { path: path.into() })
 }

@@ -1,4 +1,4 @@
-//! What an operator does with the keys of a device, in one session. Every call has a deadline of its own.
+//! What an operator does with the keys of a device, in one session. Every call has its own deadline.
 
 use crate::{
     config::KeyRole,
@@ -25,45 +25,42 @@ use yubihsm::{
 use zeroize::Zeroizing;
 
 /// How long a device may take for one command. A slow one takes a quarter of a second.
-pub const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest label, in bytes.
-pub const LABEL_MAX_BYTES: usize = LABEL_SIZE;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const LABEL_MAX_BYTES: usize = LABEL_SIZE;
 
 /// A session with a device for an operator.
-pub struct Console {
+pub(crate) struct Console {
     lane: Lane,
-    /// What the authentication key may do, if it may know.
+    /// What the authentication key may do, if it may find out.
     rights: Option<Capability>,
     auth_key: u16,
 }
 
 /// An asymmetric key on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyInfo {
+pub(crate) struct KeyInfo {
     /// Its object id.
-    pub id: u16,
-    /// Its label.
-    pub label: String,
-    /// What it is, if Highwater signs with such keys.
-    pub key_type: Option<KeyType>,
-    /// Its public half, of such a key.
-    pub public_key: Option<PublicKey>,
+    pub(crate) id: u16,
+    pub(crate) label: String,
+    /// Its type, if Highwater signs with such keys.
+    pub(crate) key_type: Option<KeyType>,
+    /// Its public half, if Highwater signs with such keys.
+    pub(crate) public_key: Option<PublicKey>,
     /// The algorithm in the words of the `yubihsm` crate.
-    pub algorithm: String,
-    /// Where it was born.
-    pub birth: Birth,
-    /// Whether it leaves the device, wrapped by another key.
-    pub exportable: bool,
+    pub(crate) algorithm: String,
+    pub(crate) birth: Birth,
+    /// Whether it can leave the device, wrapped by another key.
+    pub(crate) exportable: bool,
     /// The domains that it is in, each from 1 to 16.
-    pub domains: Vec<u8>,
+    pub(crate) domains: Vec<u8>,
 }
 
-/// Where a key was born.
+/// Where a key was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Birth {
+pub(crate) enum Birth {
     /// In this device.
     Generated,
-    /// Outside, and then put in.
+    /// Outside, and then imported.
     Imported,
     /// In a device, and it came here wrapped.
     WrappedGenerated,
@@ -71,54 +68,42 @@ pub enum Birth {
     WrappedImported,
 }
 
-/// What a new key is to be.
+/// A key to be made.
 #[derive(Clone, Debug)]
-pub struct NewKey {
+pub(crate) struct NewKey {
     /// Its object id.
-    pub id: u16,
-    /// Its label, of [`LABEL_MAX_BYTES`] at most.
-    pub label: String,
-    /// What it is for.
-    pub role: KeyRole,
+    pub(crate) id: u16,
+    /// Its label, at most [`LABEL_MAX_BYTES`] long.
+    pub(crate) label: String,
+    pub(crate) role: KeyRole,
     /// Whether it may leave the device, wrapped by another key.
-    pub exportable: bool,
+    pub(crate) exportable: bool,
 }
 
-/// A key that was just made, and shown to be the right one.
+/// A key that was just made, and proven to be the right one.
 #[derive(Clone, Debug)]
-pub struct Made {
+pub(crate) struct Made {
     /// The key, as the device shows it.
-    pub info: KeyInfo,
-    /// Its public half.
-    pub public_key: PublicKey,
-    /// Whether it signed. It did not if the authentication key may not sign.
-    pub signed: bool,
+    pub(crate) info: KeyInfo,
+    pub(crate) public_key: PublicKey,
+    /// Whether it signed. It has not if the authentication key may not sign.
+    pub(crate) signed: bool,
 }
 
-/// Why something was not done. In words that follow the name of the device.
+/// Why something was not done, in words that follow the name of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConsoleError {
-    /// The device was not reached, or said no.
+pub(crate) enum ConsoleError {
+    /// The device was not reached, or refused.
     Device(Trouble),
     /// The id is taken.
-    Exists {
-        /// The id.
-        id: u16,
-    },
+    Exists { id: u16 },
     /// A device takes seeds only.
     Expanded,
-    /// There is no such key.
-    NoKey {
-        /// The id.
-        id: u16,
-        /// The ids that there are.
-        present: Vec<u16>,
-    },
-    /// A new key is not what it must be.
+    /// There is no such key, only those `present`.
+    NoKey { id: u16, present: Vec<u16> },
+    /// A new key failed its proof.
     Unproven {
-        /// Its id.
         id: u16,
-        /// What is wrong with it.
         why: String,
         /// Why it is still there, if it is.
         left: Option<Trouble>,
@@ -129,23 +114,23 @@ impl fmt::Display for ConsoleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device(trouble) => f.write_str(trouble.text()),
-            Self::Exists { id } => write!(f, "it has a key 0x{id:04x} already, and no key is overwritten: take another id"),
+            Self::Exists { id } => write!(f, "it already has a key 0x{id:04x}, which is not overwritten: choose another id"),
             Self::Expanded => f.write_str(
-                "it takes the 32-byte seed of an Ed25519 key, and this key is expanded: its seed was hashed and is lost, so \
-                 the key can only go into a device as a backup that a YubiHSM made",
+                "it takes the 32-byte seed of an Ed25519 key, but this key is expanded: its seed was hashed and is lost, so \
+                 only a backup from a YubiHSM can put the key into a device",
             ),
             Self::NoKey { id, present } if present.is_empty() => {
-                write!(f, "it has no key 0x{id:04x}, nor any other that this authentication key may see")
+                write!(f, "it has no key 0x{id:04x}, and no other key that this authentication key may see")
             }
             Self::NoKey { id, present } => {
                 let present: Vec<_> = present.iter().map(|id| format!("0x{id:04x}")).collect();
                 write!(f, "it has no key 0x{id:04x}, only {}", present.join(", "))
             }
             Self::Unproven { id, why, left } => {
-                write!(f, "its new key 0x{id:04x} is not to be used: {why}. ")?;
+                write!(f, "do not use its new key 0x{id:04x}: {why}. ")?;
                 match left {
                     None => f.write_str("It was deleted again"),
-                    Some(trouble) => write!(f, "It is still there and must be deleted by hand: {}", trouble.text()),
+                    Some(trouble) => write!(f, "It is still there and must be deleted manually: {}", trouble.text()),
                 }
             }
         }
@@ -159,8 +144,7 @@ impl From<Trouble> for ConsoleError {
 }
 
 impl Console {
-    /// Opens a session.
-    pub fn open(access: &mut Access) -> Result<Self, Trouble> {
+    pub(crate) fn open(access: &mut Access) -> Result<Self, Trouble> {
         let lane = access.open(Instant::now() + PATIENCE)?;
         let auth_key = access.config().auth_key;
         let mut console = Self { lane, rights: None, auth_key };
@@ -172,7 +156,7 @@ impl Console {
         Ok(console)
     }
 
-    /// Has the device do something, within [`PATIENCE`].
+    /// Makes the device do something, within [`PATIENCE`].
     pub(super) fn ask<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Client) -> Result<T, Trouble> + Send + 'static,
@@ -180,65 +164,58 @@ impl Console {
         self.lane.call(Instant::now() + PATIENCE, act)
     }
 
-    /// Whether the authentication key may do this. True if it does not say.
+    /// Whether the authentication key may do this. True if the device does not say.
     pub(super) fn may(&self, capability: Capability) -> bool {
         self.rights.is_none_or(|rights| rights.contains(capability))
     }
 
-    /// The device's serial number.
-    pub fn serial_number(&self) -> Result<String, Trouble> {
+    pub(crate) fn serial_number(&self) -> Result<String, Trouble> {
         self.ask(|client| {
-            let info = client.ask("tell its serial number", yubihsm::Client::device_info)?;
+            let info = client.ask("report its serial number", yubihsm::Client::device_info)?;
             Ok(info.serial_number.to_string())
         })
     }
 
-    /// So many random bytes from the device.
+    /// Gets this many random bytes from the device.
     pub(super) fn random(&self, bytes: usize) -> Result<Zeroizing<Vec<u8>>, Trouble> {
         let random = self.ask(move |client| {
-            client.ask("give random numbers", |client| client.get_pseudo_random(bytes)).map(Zeroizing::new)
+            client.ask("generate random numbers", |client| client.get_pseudo_random(bytes)).map(Zeroizing::new)
         })?;
-        match random.len() == bytes {
-            true => Ok(random),
-            false => Err(Trouble::Broken("it gave another number of random bytes than it was asked for".into())),
+        if random.len() != bytes {
+            return Err(Trouble::Broken("it returned the wrong number of random bytes".into()));
         }
+        Ok(random)
     }
 
     /// Every asymmetric key that the authentication key may see, by id.
-    pub fn keys(&self) -> Result<Vec<KeyInfo>, Trouble> {
+    pub(crate) fn keys(&self) -> Result<Vec<KeyInfo>, Trouble> {
         self.ids()?.into_iter().map(|id| self.key_info(id)).collect()
     }
 
-    /// The key with that id.
-    pub fn key(&self, id: u16) -> Result<KeyInfo, ConsoleError> {
+    pub(crate) fn key(&self, id: u16) -> Result<KeyInfo, ConsoleError> {
         let present = self.ids()?;
-        match present.contains(&id) {
-            true => Ok(self.key_info(id)?),
-            false => Err(ConsoleError::NoKey { id, present }),
-        }
+        if present.contains(&id) { Ok(self.key_info(id)?) } else { Err(ConsoleError::NoKey { id, present }) }
     }
 
-    /// Signs a message with a key.
-    pub fn sign(&self, id: u16, key_type: KeyType, message: &'static [u8]) -> Result<Signature, Trouble> {
+    pub(crate) fn sign(&self, id: u16, key_type: KeyType, message: &'static [u8]) -> Result<Signature, Trouble> {
         self.ask(move |client| client.sign(id, key_type, message))
     }
 
-    /// Has the device make a key, and proves it.
-    pub fn generate(&self, new: &NewKey) -> Result<Made, ConsoleError> {
+    /// Makes a key in the device, and proves it.
+    pub(crate) fn generate(&self, new: &NewKey) -> Result<Made, ConsoleError> {
         self.refuse_taken(new.id)?;
         let (id, label, algorithm, capabilities) =
             (new.id, label(&new.label)?, algorithm(new.role), new.capabilities());
         self.ask(move |client| {
-            let make = |client: &yubihsm::Client| {
+            client.ask(&format!("make key 0x{id:04x}"), |client| {
                 client.generate_asymmetric_key(id, label, Domain::DOM1, capabilities, algorithm)
-            };
-            client.ask(&format!("make key 0x{id:04x}"), make)
+            })
         })?;
         self.prove(id, None)
     }
 
-    /// Puts the key of a file into the device, and proves it.
-    pub fn import(&self, new: &NewKey, secret: &SecretKey) -> Result<Made, ConsoleError> {
+    /// Puts the key from a file into the device, and proves it.
+    pub(crate) fn import(&self, new: &NewKey, secret: &SecretKey) -> Result<Made, ConsoleError> {
         let bytes = match secret {
             SecretKey::Ed25519Expanded(_) => return Err(ConsoleError::Expanded),
             SecretKey::Ed25519Seed(seed) => Zeroizing::new(seed.to_vec()),
@@ -249,19 +226,18 @@ impl Console {
             (new.id, label(&new.label)?, algorithm(new.role), new.capabilities());
         self.ask(move |client| {
             // The crate takes the bytes by value and does not wipe its copy; the process ends soon.
-            let put = |client: &yubihsm::Client| {
+            client.ask(&format!("store key 0x{id:04x}"), |client| {
                 client.put_asymmetric_key(id, label, Domain::DOM1, capabilities, algorithm, bytes.to_vec())
-            };
-            client.ask(&format!("take key 0x{id:04x}"), put)
+            })
         })?;
         self.prove(id, Some(secret.public_key()))
     }
 
     /// Wraps a key with a wrap key of the device.
-    pub fn export(&self, id: u16, wrap_key: u16) -> Result<Vec<u8>, ConsoleError> {
+    pub(crate) fn export(&self, id: u16, wrap_key: u16) -> Result<Vec<u8>, ConsoleError> {
         let key = self.key(id)?;
         if !key.exportable {
-            let text = format!("its key 0x{id:04x} was made so that it never leaves: there can be no backup of it");
+            let text = format!("its key 0x{id:04x} was made non-exportable: it cannot be backed up");
             return Err(Trouble::Rejected(text.into()).into());
         }
         let wrapped = self.ask(move |client| {
@@ -271,9 +247,9 @@ impl Console {
         Ok(wrapped.into_vec())
     }
 
-    /// Unwraps a key with a wrap key of the device, and proves it. The wrapped key has its id and label in it. It must be
-    /// `id` if one is given, and the key that is `expected` for its id.
-    pub fn import_wrapped(
+    /// Unwraps a key with a wrap key of the device, and proves it. The wrapped key contains its id and label. Its id must be
+    /// `id` if one is given, and the key must be the one `expected` for its id.
+    pub(crate) fn import_wrapped(
         &self,
         wrapped: Vec<u8>,
         wrap_key: u16,
@@ -283,29 +259,26 @@ impl Console {
         id.map_or(Ok(()), |id| self.refuse_taken(id))?;
         let handle = self.ask(move |client| {
             let what = format!("unwrap the backup with wrap key 0x{wrap_key:04x}");
-            // Shorter ones are no backups and never come here.
+            // Shorter ones are not backups and never get here.
             let message = Message::from_vec(wrapped).map_err(|error| Trouble::Rejected(error.to_string().into()))?;
             client.ask(&what, |client| client.import_wrapped(wrap_key, message))
         })?;
         if handle.object_type != Type::AsymmetricKey {
-            let why = format!("the backup holds no signing key but an object of the kind {}", handle.object_type);
+            let why = format!("the backup holds an object of type {}, not a signing key", handle.object_type);
             return Err(self.undo(handle.object_id, handle.object_type, why));
         }
         if let Some(id) = id.filter(|id| *id != handle.object_id) {
-            let why = format!("the backup holds the key 0x{:04x} and not 0x{id:04x}", handle.object_id);
+            let why = format!("the backup holds key 0x{:04x}, not 0x{id:04x}", handle.object_id);
             return Err(self.undo(handle.object_id, handle.object_type, why));
         }
         self.prove(handle.object_id, expected(handle.object_id))
     }
 
     fn refuse_taken(&self, id: u16) -> Result<(), ConsoleError> {
-        match self.ids()?.contains(&id) {
-            true => Err(ConsoleError::Exists { id }),
-            false => Ok(()),
-        }
+        if self.ids()?.contains(&id) { Err(ConsoleError::Exists { id }) } else { Ok(()) }
     }
 
-    /// Shows that a new key is the expected one and signs. Deletes it if it is not or does not.
+    /// Proves that a new key is the expected one and signs. Deletes it otherwise.
     fn prove(&self, id: u16, expected: Option<PublicKey>) -> Result<Made, ConsoleError> {
         self.try_to_prove(id, expected).map_err(|trouble| {
             let why = trouble.text().to_owned();
@@ -316,9 +289,9 @@ impl Console {
     fn try_to_prove(&self, id: u16, expected: Option<PublicKey>) -> Result<Made, Trouble> {
         let wrong = |text: &str| Err(Trouble::Rejected(text.into()));
         let info = self.key_info(id)?;
-        let Some(public_key) = info.public_key else { return wrong("it is none that Highwater signs with") };
+        let Some(public_key) = info.public_key else { return wrong("Highwater does not sign with keys of its type") };
         if let Some(expected) = expected.filter(|expected| *expected != public_key) {
-            return wrong(&format!("the device says that it is {public_key}, and it must be {expected}"));
+            return wrong(&format!("the device reports {public_key}, but it must be {expected}"));
         }
         let signing = match public_key.key_type() {
             KeyType::Ed25519 => Capability::SIGN_EDDSA,
@@ -344,8 +317,7 @@ impl Console {
         })
     }
 
-    /// The authentication key of this session.
-    pub fn auth_key(&self) -> u16 {
+    pub(crate) fn auth_key(&self) -> u16 {
         self.auth_key
     }
 
@@ -370,7 +342,7 @@ impl Console {
         let domains = (1..=16).filter(|domain| info.domains.bits() & 1 << (domain - 1) != 0);
         Ok(KeyInfo {
             id,
-            // The crate replaces what is no UTF-8.
+            // The crate replaces what is not UTF-8.
             label: info.label.to_string(),
             key_type,
             public_key: public_key.transpose()?,
@@ -411,8 +383,8 @@ fn algorithm(role: KeyRole) -> Algorithm {
 }
 
 pub(super) fn label(text: &str) -> Result<Label, Trouble> {
-    let too_long = |_| Trouble::Rejected(format!("a label has at most {LABEL_MAX_BYTES} bytes").into());
-    Label::from_bytes(text.as_bytes()).map_err(too_long)
+    Label::from_bytes(text.as_bytes())
+        .map_err(|_| Trouble::Rejected(format!("a label may have at most {LABEL_MAX_BYTES} bytes").into()))
 }
 
 #[cfg(test)]
@@ -424,7 +396,7 @@ mod tests {
         let unproven = |left| ConsoleError::Unproven { id: 5, why: "it does not sign".into(), left }.to_string();
         assert!(unproven(None).ends_with("it does not sign. It was deleted again"));
         let left = unproven(Some(Trouble::Rejected("it refused".into())));
-        assert!(left.contains("0x0005") && left.ends_with("must be deleted by hand: it refused"), "{left}");
+        assert!(left.contains("0x0005") && left.ends_with("must be deleted manually: it refused"), "{left}");
     }
 
     #[test]

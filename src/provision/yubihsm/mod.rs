@@ -1,4 +1,4 @@
-//! Administering a YubiHSM.
+//! Administration of a YubiHSM.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -6,7 +6,7 @@
 //! | `setup`, `words` | the first setup, from 24 words |
 //! | `backup` | wrapped copies of keys |
 
-pub mod backup;
-pub mod console;
-pub mod setup;
-pub mod words;
+pub(crate) mod backup;
+pub(crate) mod console;
+pub(crate) mod setup;
+pub(crate) mod words;

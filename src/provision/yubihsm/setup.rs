@@ -1,8 +1,8 @@
-//! Wiping a device, and setting it up from 24 words.
+//! Wipes a device, and sets it up from 24 words.
 //!
-//! The end is that of tmkms: authentication keys 1 to 4, wrap key 1, force-audit off, a report in opaque object 0xfffe.
-//! The order is not: the factory's authentication key goes last, so that a setup that fails half-way can nearly always
-//! be run again.
+//! The result is the same as with tmkms: authentication keys 1 to 4, wrap key 1, force-audit off, a report in opaque
+//! object 0xfffe. The order differs: the factory's authentication key is deleted last, so that a setup that fails half-way
+//! can nearly always be run again.
 
 use super::{
     console::{Console, PATIENCE, label},
@@ -20,39 +20,37 @@ use yubihsm::{
     opaque, wrap,
 };
 
-/// Object id of the authentication key that there is only during the setup.
+/// Object id of the authentication key that exists only during the setup.
 const SETUP_KEY: u16 = 0xfffe;
-/// Object id of the report. Another kind of object, so the same number does no harm.
+/// Object id of the report. It is another type of object, so the same number does no harm.
 const REPORT: u16 = 0xfffe;
 /// How long a device may take to come back after it was wiped.
 const RETURN_PATIENCE: Duration = Duration::from_secs(30);
-/// A device that was told to wipe itself answers for a moment as if nothing were.
+/// How long a device goes on answering after the command to wipe itself.
 const RESET_TIME: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Between attempts to log in, so that the device does not run out of sessions.
+/// Time between attempts to log in, so that the device does not run out of sessions.
 const LOGIN_INTERVAL: Duration = Duration::from_secs(4);
 
-/// How a setup failed: what state the device is in, and why. In words that follow the name of the device.
+/// How a setup failed: the state of the device, and why, in words that follow the name of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetupError {
-    /// What is left.
-    pub state: State,
-    /// What went wrong.
-    pub trouble: Trouble,
+pub(crate) struct SetupError {
+    pub(crate) state: State,
+    pub(crate) trouble: Trouble,
 }
 
-/// What is left of a device when its setup failed.
+/// The state of a device whose setup failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// All is there but the temporary key is too, or a key does not log in.
+pub(crate) enum State {
+    /// Everything is there, but the temporary key is too, or a key does not log in.
     Finished,
-    /// It is wiped, and the factory's key still lets one in.
+    /// It is wiped, and the factory's key still logs in.
     LikeNew,
-    /// It is wiped, and nothing lets one in.
+    /// It is wiped, and no key logs in.
     Locked,
-    /// It was told to wipe itself.
+    /// It got the command to wipe itself.
     Unknown,
-    /// All is as before.
+    /// Nothing was changed.
     Untouched,
 }
 
@@ -61,25 +59,24 @@ impl fmt::Display for SetupError {
         writeln!(f, "{}", self.trouble.text())?;
         f.write_str(match self.state {
             State::Finished => {
-                "It is wiped and set up, and the words and passwords that were shown are good. What is left to do: log in \
-                 as administrator (authentication key 1, the 24 words), see that the authentication keys 1 to 4 are \
-                 there, and delete the authentication key 0xfffe if it is"
+                "It is wiped and set up, and the words and passwords that were shown are valid. To finish, log in as \
+                 administrator (authentication key 1, the 24 words), check that authentication keys 1 to 4 are there, \
+                 and delete the authentication key 0xfffe if it is there"
             }
             State::LikeNew => {
-                "It is wiped, and nothing of what was shown is good yet. It still lets one in as a new device does: run \
+                "It is wiped, and nothing that was shown is valid yet. It accepts the same login as a new device: run \
                  the setup again with `auth = { key = 1, password = \"password\" }` in the configuration. --restore with \
                  the words that were shown makes the same keys"
             }
             State::Locked => {
-                "It is wiped, and nothing lets one in any more. Reset it by hand: plug it out, and hold its metal rim for \
+                "It is wiped, and no login works any more. Reset it physically: unplug it, and hold its metal rim for \
                  10 s while plugging it in. Then run the setup again with `auth = { key = 1, password = \"password\" }` \
                  in the configuration. --restore with the words that were shown makes the same keys"
             }
             State::Unknown => {
-                "It was told to wipe itself, and whether it has is not known. Look with `highwater yubihsm keys list`: if \
-                 the old password still logs in, nothing has changed. If `auth = { key = 1, password = \"password\" }` \
-                 does, it is wiped and as new: run the setup again with that. --restore with the words that were shown \
-                 makes the same keys"
+                "It may or may not have wiped itself. Check with `highwater yubihsm keys list`: if the old password still \
+                 works, nothing has changed. If `auth = { key = 1, password = \"password\" }` works, it is wiped and like \
+                 new: run the setup again with that. --restore with the words that were shown makes the same keys"
             }
             State::Untouched => "Nothing was changed",
         })
@@ -87,44 +84,43 @@ impl fmt::Display for SetupError {
 }
 
 /// A setup that is ready to run.
-pub struct Setup<'a> {
-    /// Where everything comes from.
-    pub words: &'a Words,
-    /// The time, for labels, of 31 bytes at most.
-    pub time: String,
-    /// What is kept in the device about the setup.
-    pub report: String,
+pub(crate) struct Setup<'a> {
+    /// Everything is derived from these.
+    pub(crate) words: &'a Words,
+    /// The time, for labels; at most 31 bytes.
+    pub(crate) time: String,
+    /// The report on the setup that the device keeps.
+    pub(crate) report: String,
 }
 
-/// Opens a session, and makes sure that later ones are with the same device.
-pub fn prepare(access: &mut Access) -> Result<Console, Trouble> {
+/// Opens a session, and makes sure that later sessions are with the same device.
+pub(crate) fn prepare(access: &mut Access) -> Result<Console, Trouble> {
     let console = Console::open(access)?;
     access.pin_serial_number(console.serial_number()?);
     Ok(console)
 }
 
 /// Refuses an authentication key that may not wipe the device, because the device's own refusal is lost.
-pub fn may_wipe(console: &Console) -> Result<(), Trouble> {
-    match console.may(Capability::RESET_DEVICE) {
-        true => Ok(()),
-        false => {
-            let key = console.auth_key();
-            Err(Trouble::Rejected(format!(
-                "authentication key {key} may not wipe it: log in as its administrator (key 1 with the 24 words after a \
-                 setup, key 1 with the password `password` as it comes from the factory)"
-            ).into()))
-        }
+pub(crate) fn may_wipe(console: &Console) -> Result<(), Trouble> {
+    if console.may(Capability::RESET_DEVICE) {
+        return Ok(());
     }
+    let text = format!(
+        "authentication key {} may not wipe it: log in as its administrator (key 1 with the 24 words after a setup, key 1 \
+         with the password `password` on a device from the factory)",
+        console.auth_key()
+    );
+    Err(Trouble::Rejected(text.into()))
 }
 
 /// 32 random bytes of the device.
-pub fn random(console: &Console) -> Result<zeroize::Zeroizing<Vec<u8>>, Trouble> {
+pub(crate) fn random(console: &Console) -> Result<zeroize::Zeroizing<Vec<u8>>, Trouble> {
     console.random(32)
 }
 
 impl Setup<'_> {
-    /// Wipes the device and sets it up. `tell` hears of each step. `access` must know its serial number.
-    pub fn run(&self, access: &mut Access, tell: impl Fn(&str)) -> Result<(), SetupError> {
+    /// Wipes the device and sets it up. Calls `tell` at each step. `access` must know the serial number.
+    pub(crate) fn run(&self, access: &mut Access, tell: impl Fn(&str)) -> Result<(), SetupError> {
         let at = |state| move |trouble| SetupError { state, trouble };
         tell("wiping the device");
         // The operator may have thought longer than a session lives.
@@ -151,7 +147,7 @@ impl Setup<'_> {
         Ok(())
     }
 
-    /// Everything but the administrator's key.
+    /// Makes everything but the administrator's key.
     fn provision(&self, console: &Console) -> Result<(), Trouble> {
         for role in [Role::Operator, Role::Auditor, Role::Validator] {
             self.put_role(console, role)?;
@@ -162,7 +158,7 @@ impl Setup<'_> {
             Capability::EXPORT_WRAPPED | Capability::IMPORT_WRAPPED | Capability::WRAP_DATA | Capability::UNWRAP_DATA;
         console.ask(move |client| {
             let algorithm = wrap::Algorithm::Aes256Ccm;
-            client.ask("take the wrap key", |client| {
+            client.ask("store the wrap key", |client| {
                 let (domains, all) = (Domain::all(), Capability::all());
                 client.put_wrap_key(WRAP_KEY, wrap_label, domains, wraps, all, algorithm, wrap_key.to_vec())
             })
@@ -172,7 +168,7 @@ impl Setup<'_> {
         })?;
         let (report_label, report) = (label("highwater setup report")?, self.report.clone());
         console.ask(move |client| {
-            client.ask("keep the report", |client| {
+            client.ask("store the report", |client| {
                 let (domains, algorithm) = (Domain::all(), opaque::Algorithm::Data);
                 client.put_opaque(REPORT, report_label, domains, Capability::GET_OPAQUE, algorithm, report)
             })
@@ -187,7 +183,7 @@ impl Setup<'_> {
     fn put_key(&self, console: &Console, id: u16, text: &str, role: Role, key: Key) -> Result<(), Trouble> {
         let (label, (rights, delegated, domains)) = (label(text)?, role.rights());
         console.ask(move |client| {
-            client.ask(&format!("take authentication key {id}"), |client| {
+            client.ask(&format!("store authentication key {id}"), |client| {
                 let algorithm = authentication::Algorithm::YubicoAes;
                 client.put_authentication_key(id, label, domains, rights, delegated, algorithm, key)
             })
@@ -204,7 +200,7 @@ impl Setup<'_> {
     }
 }
 
-/// A session with the factory's authentication key, once the device is back.
+/// Opens a session with the factory's authentication key, once the device is back.
 fn log_in_as_new(access: &Access) -> Result<Console, Trouble> {
     let deadline = Instant::now() + RETURN_PATIENCE;
     let mut factory = access.by_key(ADMIN_KEY, Key::default());
@@ -231,7 +227,7 @@ mod tests {
     fn a_failed_setup_says_what_is_left_and_what_to_do() {
         for (state, words) in [
             (State::Untouched, "Nothing was changed"),
-            (State::Unknown, "whether it has is not known"),
+            (State::Unknown, "may or may not have wiped itself"),
             (State::LikeNew, "run the setup again with `auth = { key = 1, password = \"password\" }`"),
             (State::Locked, "hold its metal rim for 10 s"),
             (State::Finished, "delete the authentication key 0xfffe"),

@@ -1,7 +1,7 @@
 //! What a device's setup derives from 24 words: the passwords of its authentication keys and its wrap key. Pure.
 //!
-//! To the byte as tmkms does it, so that its words restore a device here and ours restore one there. The words are those
-//! of BIP 39, but what is derived starts from their 32 bytes of entropy (HKD32), not from BIP 39's seed.
+//! Matches tmkms byte for byte, so that its words restore a device here and ours restore one there. The words are those of
+//! BIP 39, but the derivation starts from their 32 bytes of entropy (HKD32), not from BIP 39's seed.
 
 use crate::keyring::Secret;
 use hkd32::{
@@ -16,48 +16,47 @@ use yubihsm::{Capability, Domain};
 use zeroize::Zeroizing;
 
 /// Words in a phrase, for 256 bits.
-pub const WORDS: usize = 24;
+pub(crate) const WORDS: usize = 24;
 /// Object id of the administrator's authentication key; a device from the factory has one with the same id.
-pub const ADMIN_KEY: u16 = 1;
+pub(crate) const ADMIN_KEY: u16 = 1;
 /// Object id of the wrap key.
-pub const WRAP_KEY: u16 = 1;
+pub(crate) const WRAP_KEY: u16 = 1;
 /// Words in BIP 39's list.
 const LIST_WORDS: u16 = 2048;
-/// What tmkms's phrases are made for.
+/// The purpose of a phrase, in the words of tmkms.
 const PHRASE_INFO: &[u8] = b"yubihsm setup BIP39 derivation";
-/// The bytes of a derived key that go into a password: the device's AES keys have no more.
+/// How many bytes of a derived key go into a password: the device's AES keys have no more.
 const PASSWORD_BYTES: usize = 16;
 
-/// 24 words, from which everything else follows.
-pub struct Words(Phrase);
+/// The 24 words that everything else is derived from.
+pub(crate) struct Words(Phrase);
 
-/// Whom an authentication key is for.
+/// The user of an authentication key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// May do everything.
     Admin,
     /// Reads the log, and turns the audit on and off.
     Auditor,
     /// Makes, imports and backs up keys.
     Operator,
-    /// Signs; what a signer logs in with.
+    /// Signs; the signer logs in with it.
     Validator,
 }
 
-/// Why words are no phrase.
+/// Why words are not a phrase.
 #[derive(Debug, PartialEq, Eq)]
-pub enum WordsError {
-    /// All words are known, and do not belong together.
+pub(crate) enum WordsError {
+    /// All words are on the list, but the checksum is wrong.
     Checksum,
     /// There are not 24.
     Count(usize),
     /// The word at this place, counted from 1, is not on the list.
     Unknown {
-        /// 1 to 24.
         place: usize,
-        /// What stands there. It is no secret: no phrase has it.
+        /// Not a secret: no phrase contains this word.
         word: String,
-        /// The word on the list that it is most like.
+        /// The most similar word on the list.
         like: Option<String>,
     },
 }
@@ -66,21 +65,20 @@ impl fmt::Display for WordsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Checksum => f.write_str(
-                "the words do not belong together: each is on the list, but their checksum is wrong, so one of them is \
-                 another, or two have changed places",
+                "each word is on the list, but their checksum is wrong, so at least one word is wrong, or two are swapped",
             ),
-            Self::Count(count) => write!(f, "a phrase has {WORDS} words, and these are {count}"),
+            Self::Count(count) => write!(f, "a phrase has {WORDS} words, but this has {count}"),
             Self::Unknown { place, word, like } => {
-                write!(f, "word {place}, {word:?}, is not on the list of BIP 39")?;
-                like.as_ref().map_or(Ok(()), |like| write!(f, ": is it {like:?}?"))
+                write!(f, "word {place}, {word:?}, is not on the BIP 39 list")?;
+                like.as_ref().map_or(Ok(()), |like| write!(f, ": did you mean {like:?}?"))
             }
         }
     }
 }
 
 impl Words {
-    /// From the random numbers of a device and of the system, so that one good source is enough.
-    pub fn generate(of_device: &[u8], of_system: &[u8; 32]) -> Self {
+    /// Makes words from random numbers of the device and of the system, so that one good source is enough.
+    pub(crate) fn generate(of_device: &[u8], of_system: &[u8; 32]) -> Self {
         let input = Zeroizing::new([of_device, of_system].concat());
         let mut entropy = Zeroizing::new([0; hkd32::KEY_SIZE]);
         let derived = Hkdf::<Sha512>::new(None, &input).expand(PHRASE_INFO, &mut entropy[..]);
@@ -88,8 +86,8 @@ impl Words {
         Self(Phrase::from_entropy(*entropy, Language::English))
     }
 
-    /// Reads a phrase, whatever white space is between its words.
-    pub fn parse(text: &str) -> Result<Self, WordsError> {
+    /// Reads a phrase. Allows any white space between its words.
+    pub(crate) fn parse(text: &str) -> Result<Self, WordsError> {
         let lower = Zeroizing::new(text.to_ascii_lowercase());
         let words = Zeroizing::new(lower.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>());
         if words.len() != WORDS {
@@ -99,13 +97,13 @@ impl Words {
         Phrase::new(&*phrase, Language::English).map(Self).map_err(|_| why_not(&words))
     }
 
-    /// The words, with a space between two. They are the administrator's password too.
-    pub fn text(&self) -> &str {
+    /// The words, separated by single spaces. They are also the administrator's password.
+    pub(crate) fn text(&self) -> &str {
         self.0.phrase()
     }
 
     /// The password of a role's authentication key.
-    pub fn password(&self, role: Role) -> Zeroizing<String> {
+    pub(crate) fn password(&self, role: Role) -> Zeroizing<String> {
         match role {
             Role::Admin => Zeroizing::new(self.text().to_owned()),
             _ => {
@@ -117,12 +115,12 @@ impl Words {
     }
 
     /// The wrap key with the object id [`WRAP_KEY`], for AES-256-CCM.
-    pub fn wrap_key(&self) -> Secret<32> {
+    pub(crate) fn wrap_key(&self) -> Secret<32> {
         self.derive(&format!("/1/wrap/0x{WRAP_KEY:04x}"))
     }
 
     /// The wrap key in hex, as tmkms shows it.
-    pub fn wrap_key_hex(&self) -> Zeroizing<String> {
+    pub(crate) fn wrap_key_hex(&self) -> Zeroizing<String> {
         let digits = hex::encode(&self.wrap_key()[..]);
         Zeroizing::new(String::from_utf8(digits).expect("hex is ASCII"))
     }
@@ -135,7 +133,7 @@ impl Words {
     }
 }
 
-/// Looks for the mistake in 24 words that are no phrase.
+/// Finds the mistake in 24 words that are not a phrase.
 fn why_not(words: &[String]) -> WordsError {
     let list: Vec<_> = (0..LIST_WORDS).map(list_word).collect();
     let Some(place) = words.iter().position(|word| !list.contains(word)) else { return WordsError::Checksum };
@@ -145,7 +143,7 @@ fn why_not(words: &[String]) -> WordsError {
     WordsError::Unknown { place: place + 1, word, like }
 }
 
-/// A word of the list. The library shows none but those of a phrase, so this is the first word of one.
+/// A word of the list. The library shows only words of phrases, so this is the first word of one.
 fn list_word(index: u16) -> String {
     let mut entropy = [0; hkd32::KEY_SIZE];
     // A word has 11 bits.
@@ -156,10 +154,10 @@ fn list_word(index: u16) -> String {
 
 impl Role {
     /// In the order of their object ids.
-    pub const ALL: [Self; 4] = [Self::Admin, Self::Operator, Self::Auditor, Self::Validator];
+    pub(crate) const ALL: [Self; 4] = [Self::Admin, Self::Operator, Self::Auditor, Self::Validator];
 
     /// The object id of its authentication key.
-    pub fn key_id(self) -> u16 {
+    pub(crate) fn key_id(self) -> u16 {
         match self {
             Self::Admin => ADMIN_KEY,
             Self::Operator => 2,
@@ -168,8 +166,8 @@ impl Role {
         }
     }
 
-    /// As it stands in passwords and labels.
-    pub fn name(self) -> &'static str {
+    /// The name in passwords and labels.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
             Self::Auditor => "auditor",
@@ -178,7 +176,7 @@ impl Role {
         }
     }
 
-    /// What it may do, what objects that it makes may do, and in which domains. All as tmkms sets it.
+    /// What it may do, what the objects that it makes may do, and in which domains. All as in tmkms.
     pub(super) fn rights(self) -> (Capability, Capability, Domain) {
         match self {
             Self::Admin => (Capability::all(), Capability::all(), Domain::all()),
@@ -266,13 +264,13 @@ mod tests {
         for (text, words) in [
             (
                 PHRASE.replace("gather", "gahter"),
-                "word 10, \"gahter\", is not on the list of BIP 39: is it \"gather\"?",
+                "word 10, \"gahter\", is not on the BIP 39 list: did you mean \"gather\"?",
             ),
-            (PHRASE.replace("unaware", "xyzzyxyzzy"), "word 24, \"xyzzyxyzzy\", is not on the list of BIP 39"),
+            (PHRASE.replace("unaware", "xyzzyxyzzy"), "word 24, \"xyzzyxyzzy\", is not on the BIP 39 list"),
             (PHRASE.replace("liar", "live"), "their checksum is wrong"),
-            (PHRASE.replace(" unaware", ""), "a phrase has 24 words, and these are 23"),
-            (format!("{PHRASE} abandon"), "these are 25"),
-            (String::new(), "these are 0"),
+            (PHRASE.replace(" unaware", ""), "a phrase has 24 words, but this has 23"),
+            (format!("{PHRASE} abandon"), "but this has 25"),
+            (String::new(), "but this has 0"),
         ] {
             let error = Words::parse(&text).err().unwrap().to_string();
             assert!(error.contains(words), "{error}");

@@ -33,7 +33,7 @@ pub(super) fn read(json: &Value, identity: &Identity) -> Result<Foreign, Migrati
     Ok(Foreign { program: Program::CometBft, mark: Mark::floor(hrs) })
 }
 
-/// The file's own signature shows that it is of our chain and key, and of the height that it says.
+/// The file's own signature proves its chain, its key and its height.
 fn prove(hrs: Hrs, sign_bytes: &[u8], signature: &[u8], identity: &Identity) -> Result<(), MigrationError> {
     let parsed = Canonical::parse(sign_bytes);
     let (message, chain) = parsed.ok_or(MigrationError::SignBytes { found: None, expected: hrs })?;

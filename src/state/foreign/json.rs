@@ -1,5 +1,5 @@
-//! JSON in which every key stands once. Two programs may each take another one of two values, and the mark of a chain
-//! must not hang on which.
+//! JSON in which every key occurs once. Of two values, two programs may each take a different one, and the mark of a chain
+//! must not depend on which.
 
 use serde::{
     Deserialize, Deserializer,
@@ -8,7 +8,7 @@ use serde::{
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
-/// A value none of whose objects has a key twice, at any depth.
+/// A value in which no object has a key twice, at any depth.
 pub(super) struct Unambiguous(pub(super) Value);
 
 impl<'de> Deserialize<'de> for Unambiguous {
@@ -63,7 +63,7 @@ impl<'de> Visitor<'de> for Strict {
         let mut object = Map::new();
         while let Some((key, Unambiguous(value))) = entries.next_entry::<String, _>()? {
             if object.contains_key(&key) {
-                return Err(A::Error::custom(format!("it has {key:?} twice, and nobody can say which one counts")));
+                return Err(A::Error::custom(format!("ambiguous, because it has {key:?} twice")));
             }
             object.insert(key, value);
         }

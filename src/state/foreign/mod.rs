@@ -1,7 +1,7 @@
-//! State files of other programs, in and out.
+//! Reads and writes the state files of other programs.
 //!
-//! A foreign file tells how far its program has signed, never what a device would need to repeat it. So everything
-//! read here becomes a mark without a digest: its own height, round and step is refused for good.
+//! A foreign file shows how far its program has signed, but not what is needed to repeat a signature. So everything read
+//! here becomes a mark without a digest: its own height, round and step is refused for good.
 
 mod cometbft;
 mod json;
@@ -15,7 +15,7 @@ use json::Unambiguous;
 use serde_json::Value;
 use std::fmt;
 
-/// A program whose state files are understood.
+/// A program whose state files we can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// CometBFT's own signer: `priv_validator_state.json`.
@@ -25,7 +25,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// As an operator writes it.
+    /// The name, as operators write it.
     pub fn name(self) -> &'static str {
         match self {
             Self::CometBft => "CometBFT",
@@ -40,20 +40,20 @@ impl fmt::Display for Program {
     }
 }
 
-/// A foreign state file that was understood.
+/// The content of a foreign state file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// Who wrote it.
+    /// The program that wrote it.
     pub program: Program,
     /// How far that program has signed.
     pub mark: Mark,
 }
 
-/// Reads a foreign state file. `identity` is what a CometBFT file must prove to be of.
+/// Reads a foreign state file. A CometBFT file must prove that it belongs to `identity`.
 pub fn read(text: &str, identity: &Identity) -> Result<Foreign, MigrationError> {
     let Unambiguous(json) = serde_json::from_str(text).map_err(|error| MigrationError::NotJson(error.to_string()))?;
     let Value::Object(fields) = &json else { return Err(MigrationError::NotJson("it is not an object".into())) };
-    // The one field that tells the two apart. Guessing wrong would be off by a step.
+    // The only field that distinguishes the two. A wrong guess would be off by one step.
     let block_id = fields.contains_key("block_id");
     let signature = fields.contains_key("signbytes") || fields.contains_key("signature");
     let foreign = match (block_id, signature) {
@@ -64,15 +64,15 @@ pub fn read(text: &str, identity: &Identity) -> Result<Foreign, MigrationError> 
         (false, _) => cometbft::read(&json, identity)?,
     };
     match foreign.mark.hrs.height {
-        // Written by a tmkms that found no file, whatever its key had signed before.
+        // A tmkms that found no file wrote it, whatever its key had signed before.
         0 => Err(MigrationError::NeverSigned),
-        // A chain would end there.
+        // No chain gets there.
         HEIGHT_MAX => Err(MigrationError::Tombstone),
         _ => Ok(foreign),
     }
 }
 
-/// Whether `text` is what Highwater leaves in the place of an imported file.
+/// Whether `text` is the tombstone that Highwater leaves in place of an imported file.
 pub fn is_tombstone(text: &str) -> bool {
     let Ok(Unambiguous(json)) = serde_json::from_str(text) else { return false };
     tmkms::read(&json).is_ok_and(|foreign| foreign.mark.hrs.height == HEIGHT_MAX)
@@ -86,43 +86,43 @@ pub fn write(program: Program, mark: &Mark) -> String {
     }
 }
 
-/// Why a foreign state file is not taken.
+/// Why a foreign state file is not imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MigrationError {
     /// It could be either program's.
     Ambiguous(&'static str),
     /// A field is missing or wrong.
     Field {
-        /// Whose format it was read in.
+        /// The program whose format it was read as.
         program: Program,
         /// The field.
         field: &'static str,
         /// What it should be.
         expected: &'static str,
     },
-    /// It is of another chain.
+    /// It belongs to another chain.
     ForeignChain {
         /// The chain in its sign bytes.
         found: String,
     },
     /// There is no such file.
     Missing,
-    /// A tmkms that had not signed yet wrote it, or one that had lost its file.
+    /// It was written by a tmkms that had not signed yet, or had lost its file.
     NeverSigned,
     /// It is not JSON.
     NotJson(String),
-    /// Its sign bytes are not of its own height, round and step.
+    /// Its sign bytes have another height, round or step.
     SignBytes {
         /// What the sign bytes say, if they can be read.
         found: Option<Hrs>,
         /// What the file says.
         expected: Hrs,
     },
-    /// Its signature is not our key's.
+    /// Its signature is not by our key.
     Signature,
-    /// It is what Highwater leaves in the place of an imported file.
+    /// It is the tombstone that Highwater leaves in place of an imported file.
     Tombstone,
-    /// It has signed, and nothing in it shows for which chain and key.
+    /// It shows a signature, but not for which chain and key.
     Unproven {
         /// How far.
         hrs: Hrs,
@@ -134,33 +134,33 @@ impl fmt::Display for MigrationError {
         match self {
             Self::Ambiguous(why) => write!(
                 f,
-                "it cannot be told which program wrote it: {why}. Take the height from it by hand: `highwater state \
-                 init --height H`, or `state raise` where a state file exists"
+                "it is unclear which program wrote it: {why}. Read the height in it, then run `highwater state init \
+                 --height H`, or `state raise` if a state file exists"
             ),
             Self::Field { program, field, expected } => {
                 write!(f, "read as a {program} state file, its `{field}` should be {expected}")
             }
-            Self::ForeignChain { found } => write!(f, "its sign bytes are of chain {found}"),
+            Self::ForeignChain { found } => write!(f, "its sign bytes are for chain {found}"),
             Self::Missing => f.write_str("there is no such file"),
-            Self::NotJson(why) => write!(f, "it is no JSON state file: {why}"),
+            Self::NotJson(why) => write!(f, "it is not a JSON state file: {why}"),
             Self::SignBytes { found: Some(found), expected } => {
-                write!(f, "it says {expected}, its sign bytes say {found}: it was changed by hand")
+                write!(f, "it says {expected}, but its sign bytes say {found}: somebody edited it")
             }
             Self::SignBytes { found: None, expected } => {
-                write!(f, "it says {expected}, but its sign bytes are no vote or proposal: it was changed by hand")
+                write!(f, "it says {expected}, but its sign bytes are not a vote or proposal: somebody edited it")
             }
-            Self::Signature => f.write_str("its signature is not of the configured consensus key"),
+            Self::Signature => f.write_str("its signature is not by the configured consensus key"),
             Self::Tombstone => f.write_str(
-                "it is the tombstone that Highwater leaves so that tmkms signs nothing, and holds no mark",
+                "it is the tombstone that Highwater leaves so that tmkms signs nothing; it holds no mark",
             ),
             Self::NeverSigned | Self::Unproven { hrs: Hrs::GENESIS } => f.write_str(
-                "it says that nothing was ever signed, which a lost file or a reset also leaves behind. If the key has \
-                 never signed: `highwater state init --never-signed`; if it may have: `highwater state init --height H`",
+                "it says that nothing was ever signed, but it would also say so after a loss or a reset. If the key has never \
+                 signed, run `highwater state init --never-signed`; if it may have, run `highwater state init --height H`",
             ),
             Self::Unproven { hrs } => write!(
                 f,
                 "it is at {hrs} without the sign bytes and signature that would prove its chain and key. If you know \
-                 that it is of this key: `highwater state init --height {}`, or `state raise` where a state file exists",
+                 that it belongs to this key, run `highwater state init --height {}`, or `state raise` if a state file exists",
                 hrs.height
             ),
         }
@@ -169,7 +169,7 @@ impl fmt::Display for MigrationError {
 
 impl std::error::Error for MigrationError {}
 
-/// A decimal number in a string, which is how both programs write heights.
+/// A decimal number in a string: both programs write heights so.
 fn decimal(value: &Value, most: u64) -> Option<u64> {
     let text = value.as_str()?;
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! Foreign state files: what is taken, what is not, and what is written back.
+//! Foreign state files: what is imported, what is refused, and what is written back.
 
 use super::*;
 use crate::keyring::softsign::SecretKey;

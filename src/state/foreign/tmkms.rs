@@ -13,7 +13,7 @@ pub(super) fn read(json: &Value) -> Result<Foreign, MigrationError> {
     let wrong = |field, expected| MigrationError::Field { program: Program::Tmkms, field, expected };
     let height = decimal(&json["height"], HEIGHT_MAX).ok_or_else(|| wrong("height", "a number in a string"))?;
     let round = decimal(&json["round"], ROUND_MAX.into()).ok_or_else(|| wrong("round", "a number in a string"))?;
-    // A CometBFT file whose round was put into a string by hand would come in one step too high.
+    // A CometBFT file whose round somebody made a string would come in one step too high.
     let step = json["step"].as_u64().filter(|step| *step <= 2);
     let step = step.ok_or_else(|| wrong("step", "0 (proposal), 1 (prevote) or 2 (precommit)"))?;
     if !(json["block_id"].is_object() || json["block_id"].is_null()) {
@@ -25,8 +25,8 @@ pub(super) fn read(json: &Value) -> Result<Foreign, MigrationError> {
     Ok(Foreign { program: Program::Tmkms, mark })
 }
 
-/// tmkms signs again whatever names the same block, and anything at all after a null one. A hash of the mark, which
-/// no block can have, stands in its place.
+/// tmkms signs again whatever has the same block, and anything at all after a null block. So the block is a hash of the
+/// mark, which no real block can have.
 pub(super) fn write(mark: &Mark) -> String {
     let stand_in = match &mark.signed {
         Some(signed) => signed.digest.0,

@@ -1,4 +1,4 @@
-//! `highwater yubihsm keys list`.
+//! `highwater yubihsm keys list`: lists the keys on a device.
 
 use super::{
     super::target::{Target, TargetArgs, device_error},
@@ -27,13 +27,13 @@ impl List {
         let failed = |trouble| device_error(&target.provider, &trouble);
         let serial = console.serial_number().map_err(failed)?;
         let keys = console.keys().map_err(failed)?;
-        output::print(&match self.target.json() {
-            true => {
-                let keys: Vec<_> = keys.iter().map(key_json).collect();
-                json!({ "schema": 1, "serial": serial, "keys": keys }).to_string()
-            }
-            false if keys.is_empty() => format!("no keys in YubiHSM {serial}"),
-            false => keys.iter().map(|key| describe(&target, key)).collect::<Vec<_>>().join("\n\n"),
+        output::print(&if self.target.json() {
+            let keys: Vec<_> = keys.iter().map(key_json).collect();
+            json!({ "schema": 1, "serial": serial, "keys": keys }).to_string()
+        } else if keys.is_empty() {
+            format!("no keys in YubiHSM {serial}")
+        } else {
+            keys.iter().map(|key| describe(&target, key)).collect::<Vec<_>>().join("\n\n")
         })
     }
 }
@@ -54,7 +54,7 @@ fn describe(target: &Target, key: &KeyInfo) -> String {
     )
 }
 
-/// As the only chain that the key signs for shows its keys.
+/// Shows a key in the format of the only chain that it signs for.
 fn as_configured(target: &Target, id: u16, public: &PublicKey) -> String {
     let mut uses = target.provider.keys.iter().filter(|key| key.id == id);
     let chain = match (uses.next(), uses.next()) {

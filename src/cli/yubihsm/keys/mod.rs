@@ -1,4 +1,4 @@
-//! `highwater yubihsm keys`: the keys on a device.
+//! `highwater yubihsm keys`: manages the keys on a device.
 
 mod list;
 mod new_key;
@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 pub(in crate::cli) enum Keys {
     /// Write an encrypted backup of a key to a new file
     Export(transfer::Export),
-    /// Have the device make a key, prove it, and print what the configuration needs
+    /// Make a key in the device, prove that it signs, and print the configuration for it
     Generate(new_key::Generate),
-    /// Put a key from a file or a backup into the device, prove it, and print what the configuration needs
+    /// Put a key from a file or a backup into the device, prove that it signs, and print the configuration for it
     Import(transfer::Import),
     /// List the keys
     List(list::List),
@@ -43,17 +43,17 @@ pub(super) fn birth(birth: Birth) -> &'static str {
     match birth {
         Birth::Generated => "in the device",
         Birth::Imported => "outside: imported, so there may be copies",
-        Birth::WrappedGenerated => "in a device, and it came here from a backup",
-        Birth::WrappedImported => "outside, and it came here from a backup, so there may be copies",
+        Birth::WrappedGenerated => "in a device, and came here from a backup",
+        Birth::WrappedImported => "outside, and came here from a backup, so there may be copies",
     }
 }
 
-/// Whether a key leaves its device, in words.
+/// Whether a key can leave its device, in words.
 fn leaves(exportable: bool) -> &'static str {
-    if exportable { "wrapped by a wrap key of the device, as a backup" } else { "never" }
+    if exportable { "only as a backup, wrapped by a wrap key of the device" } else { "never" }
 }
 
-/// A key for a program.
+/// A key as JSON, for programs.
 pub(super) fn key_json(key: &KeyInfo) -> Value {
     json!({
         "id": key.id,

@@ -1,4 +1,4 @@
-//! `highwater yubihsm keys generate`, and what every new key is reported with.
+//! `highwater yubihsm keys generate`, and the report on every new key.
 
 use super::{
     super::{
@@ -23,7 +23,7 @@ use highwater_core::consensus::{ChainId, PublicKey};
 use serde_json::json;
 use std::{fs, path::Path, path::PathBuf, str::FromStr};
 
-/// Stands for the chain where none is named. The configuration says that there is no such chain.
+/// Stands for the chain if none is named. Loading the configuration then reports that there is no such chain.
 const CHAIN_PLACEHOLDER: &str = "CHAIN-ID";
 
 #[derive(Args, Debug)]
@@ -41,24 +41,24 @@ pub(in crate::cli) struct Generate {
     /// Write an encrypted backup to this new file
     #[arg(short, long, value_name = "FILE", conflicts_with = "non_exportable")]
     backup: Option<PathBuf>,
-    /// The wrap key that encrypts the backup
+    /// Wrap key that encrypts the backup
     #[arg(short, long, value_name = "ID", default_value_t = ObjectId(WRAP_KEY))]
     wrapkey: ObjectId,
-    /// The new key's object id, not yet taken
+    /// Object id of the new key; must not be in use
     #[arg(value_name = "ID")]
     id: ObjectId,
 }
 
-/// What a new key is.
+/// Describes the new key.
 #[derive(Args, Debug)]
 pub(super) struct NewArgs {
-    /// Its label [default: consensus: or account: and the time]
+    /// Label of the new key [default: consensus: or account: and the time]
     #[arg(short, long, value_name = "TEXT")]
     pub(super) label: Option<Label>,
-    /// It never leaves the device: there can be no backup of it
+    /// Never let the key leave the device: it cannot be backed up
     #[arg(long)]
     pub(super) non_exportable: bool,
-    /// The chain that it will sign for
+    /// The chain that the key will sign for
     #[arg(long, value_name = "CHAIN")]
     pub(super) chain: Option<String>,
 }
@@ -94,16 +94,16 @@ impl Generate {
         report.print(self.target.json())?;
         let Some(path) = &self.backup else { return Ok(()) };
         back_up(&console, &target, self.id, self.wrapkey, path).map_err(|error| {
-            let text = format!("key {} is there and good, and has no backup: {}", self.id, error.message);
+            let text = format!("key {} is in the device and works, but has no backup: {}", self.id, error.message);
             CliError::new(error.exit, text)
         })?;
-        output::note(&format!("wrote {}, encrypted by wrap key {}", path.display(), self.wrapkey));
+        output::note(&format!("wrote {}, encrypted with wrap key {}", path.display(), self.wrapkey));
         Ok(())
     }
 }
 
 impl NewArgs {
-    /// The chain that the key is for: the named one, or the only one there is.
+    /// The chain that the key is for: the named one, or the only one configured.
     pub(super) fn chain(&self, target: &Target) -> Result<Option<ChainId>, CliError> {
         let named = self.chain.as_deref().map(ChainId::new).transpose();
         let named = named.map_err(|error| CliError::usage(error.to_string()))?;
@@ -121,24 +121,20 @@ impl NewArgs {
     }
 }
 
-/// What an operator is told of a new key.
+/// What an operator sees of a new key.
 pub(super) struct Report<'a> {
-    /// What was done.
     pub(super) done: &'a str,
-    /// On which device.
     pub(super) target: &'a Target,
     /// The chain that the key is for.
     pub(super) chain: Option<ChainId>,
-    /// How to show it, if not as its chain does.
+    /// How to show the key, if not as its chain does.
     pub(super) key_format: Option<KeyFormat>,
-    /// What it is for.
     pub(super) role: KeyRole,
-    /// The key.
     pub(super) made: &'a Made,
 }
 
 impl Report<'_> {
-    /// Prints the key and what to paste.
+    /// Prints the key and the entry to paste.
     pub(super) fn print(&self, as_json: bool) -> Result<(), CliError> {
         let Made { info, public_key, signed } = self.made;
         let shown = self.shown(public_key)?;
@@ -157,7 +153,7 @@ impl Report<'_> {
             let proof = if *signed { ", and its signature over the self-test verifies" } else { "" };
             output::print(&format!(
                 "{}{proof}\nid       0x{:04x}\nlabel    {:?}\ntype     {}\nkey      {shown}\naddress  {}\nborn     {}\n\
-                 leaves   {}\n\nIn {}, put this into `keys` of the [[providers.yubihsm]] on line {}:\n\n{entry}",
+                 leaves   {}\n\nIn {}, add this to `keys` of the [[providers.yubihsm]] on line {}:\n\n{entry}",
                 self.done,
                 info.id,
                 info.label,
@@ -172,7 +168,7 @@ impl Report<'_> {
         if !signed {
             output::note(&format!(
                 "it has not signed yet, because authentication key {} may not sign: run `highwater yubihsm test 0x{:04x}` \
-                 with the validator's",
+                 with the validator's authentication key",
                 self.target.provider.auth_key, info.id
             ));
         }
@@ -196,11 +192,11 @@ fn entry(chain: Option<&ChainId>, id: u16, role: KeyRole) -> String {
     format!("    {{ chain_ids = [{chain}], key = {id}, type = \"{role}\" }},")
 }
 
-/// Refuses a file that is there already, before the device is asked for anything.
+/// Refuses an existing file, before the device is used.
 pub(in crate::cli::yubihsm) fn refuse_existing(path: &Path) -> Result<(), CliError> {
     match fs::symlink_metadata(path) {
         Ok(_) => {
-            let text = format!("{} exists already and is not overwritten: name a new file", path.display());
+            let text = format!("{} already exists and is not overwritten: name a new file", path.display());
             Err(CliError::new(Exit::CantCreate, text))
         }
         Err(_) => Ok(()),

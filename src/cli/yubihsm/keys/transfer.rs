@@ -1,4 +1,4 @@
-//! `highwater yubihsm keys export` and `import`: backups, and keys from files.
+//! `highwater yubihsm keys export` and `import`: write and read backups, and import keys from files.
 
 use super::{
     super::{
@@ -25,17 +25,17 @@ use highwater_core::consensus::KeyType;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// What CometBFT calls its key file. Without `-t` such a file is read as one.
+/// The name of CometBFT's key file. Without `-t`, a file with this name is read as one.
 const COMETBFT_KEY_FILE: &str = "priv_validator_key.json";
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Export {
     #[command(flatten)]
     target: TargetArgs,
-    /// The key
+    /// Object id of the key
     #[arg(short, long, value_name = "ID")]
     id: ObjectId,
-    /// The wrap key that encrypts the backup
+    /// Wrap key that encrypts the backup
     #[arg(short, long, value_name = "ID", default_value_t = ObjectId(WRAP_KEY))]
     wrapkey: ObjectId,
     /// The new file
@@ -49,28 +49,28 @@ pub(in crate::cli) struct Import {
     target: TargetArgs,
     #[command(flatten)]
     new: NewArgs,
-    /// The new key's object id, not yet taken; a backup has its own in it
+    /// Object id of the new key; must not be in use. A backup contains its own
     #[arg(short, long, value_name = "ID")]
     id: Option<ObjectId>,
-    /// The wrap key that the backup was encrypted by
+    /// Wrap key that the backup was encrypted with
     #[arg(short, long, value_name = "ID", default_value_t = ObjectId(WRAP_KEY))]
     wrapkey: ObjectId,
-    /// What the file holds [default: json for priv_validator_key.json, else wrap]
+    /// Type of the file [default: json for priv_validator_key.json, else wrap]
     #[arg(short = 't', long = "type", value_enum)]
     kind: Option<Kind>,
-    /// The file
+    /// The file to import
     #[arg(value_name = "PATH")]
     path: PathBuf,
 }
 
-/// What a file holds.
+/// The type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// One line of base64 with the seed of an Ed25519 key, as tmkms keeps it
+    /// One line of base64 with the seed of an Ed25519 key, as tmkms stores it
     Base64,
     /// CometBFT's priv_validator_key.json
     Json,
-    /// A backup of a YubiHSM
+    /// A backup from a YubiHSM
     Wrap,
 }
 
@@ -87,7 +87,7 @@ impl Export {
             });
             return output::print(&value.to_string());
         }
-        output::print(&format!("wrote {path}: key {}, encrypted by wrap key {}", self.id, self.wrapkey))
+        output::print(&format!("wrote {path}: key {}, encrypted with wrap key {}", self.id, self.wrapkey))
     }
 }
 
@@ -95,7 +95,7 @@ impl Import {
     pub(super) fn run(self) -> Result<(), CliError> {
         let target = self.target.resolve()?;
         let chain = self.new.chain(&target)?;
-        let (made, role) = match self.kind.unwrap_or_else(|| told_by(&self.path)) {
+        let (made, role) = match self.kind.unwrap_or_else(|| kind_of(&self.path)) {
             Kind::Base64 => (self.import_seed(&target, Format::Base64)?, KeyRole::Consensus),
             Kind::Json => (self.import_seed(&target, Format::Json)?, KeyRole::Consensus),
             Kind::Wrap => {
@@ -110,15 +110,14 @@ impl Import {
         let report = Report { done: "imported", target: &target, chain, key_format: None, role, made: &made };
         report.print(self.target.json())?;
         let path = self.path.display();
-        output::note(&match self.kind.unwrap_or_else(|| told_by(&self.path)) {
+        output::note(&match self.kind.unwrap_or_else(|| kind_of(&self.path)) {
             Kind::Base64 | Kind::Json => format!(
-                "{path} still holds the key, and must disappear now, and so must every copy of it: whoever has it has the \
-                 key. A key must never run in two places: whatever signed with it until now has to stop for good before \
-                 this signer starts"
+                "destroy {path} and every copy of it now: anyone who has it has the key. A key must never run in two \
+                 places: stop whatever signed with it until now for good before this signer starts"
             ),
             Kind::Wrap => format!(
-                "see that this is the address of the key that was backed up. {path} still holds it, encrypted by wrap key \
-                 {}. A key must never run in two signers: two devices with it belong into one configuration",
+                "check that this is the address of the key that was backed up. {path} still holds it, encrypted with wrap \
+                 key {}. A key must never run in two signers: if two devices hold it, put both into one configuration",
                 self.wrapkey
             ),
         });
@@ -128,7 +127,7 @@ impl Import {
     fn import_seed(&self, target: &Target, format: Format) -> Result<Made, CliError> {
         let Some(id) = self.id else { return Err(CliError::usage("name the new key's id with -i ID")) };
         let secret = softsign::load(&self.path, KeyRole::Consensus, Some(format))?;
-        // Found before the device is asked for anything.
+        // Refused before the device is used.
         if let SecretKey::Ed25519Expanded(_) = secret {
             let text =
                 format!("{}: {} cannot take it: {}", self.path.display(), target.provider, ConsoleError::Expanded);
@@ -142,7 +141,7 @@ impl Import {
     fn import_backup(&self, target: &Target) -> Result<Made, CliError> {
         if self.new.label.is_some() || self.new.non_exportable {
             return Err(CliError::usage(
-                "a backup has its label and its capabilities in it: leave out --label and --non-exportable",
+                "a backup contains its label and its capabilities: leave out --label and --non-exportable",
             ));
         }
         let wrapped = backup::read(&self.path).map_err(|error| match error {
@@ -156,7 +155,7 @@ impl Import {
     }
 }
 
-fn told_by(path: &Path) -> Kind {
+fn kind_of(path: &Path) -> Kind {
     if path.file_name().is_some_and(|name| name == COMETBFT_KEY_FILE) { Kind::Json } else { Kind::Wrap }
 }
 
@@ -172,7 +171,7 @@ mod tests {
             ("a.json", Kind::Wrap),
             ("priv_validator_key.json.enc", Kind::Wrap),
         ] {
-            assert_eq!(told_by(Path::new(path)), kind, "{path}");
+            assert_eq!(kind_of(Path::new(path)), kind, "{path}");
         }
     }
 }
