@@ -97,7 +97,7 @@ fn begin_state(config_path: &Path, mark: Mark) -> Result<(), CliError> {
                 );
                 return Err(CliError::new(Exit::NoInput, text));
             }
-            let secret = softsign::generate(key.role)?;
+            let secret = softsign::generate(key.role.key_type())?;
             secret.store(&key.path)?;
             output::note(&format!("made {} ({})", key.path.display(), secret.public_key()));
         }

@@ -364,12 +364,13 @@ fn open_chain(
         }
     };
     let public_key = signer.public_key();
-    let identity = Identity { chain: id(), key: public_key };
+    let identity = Identity { chain: id(), key: public_key.clone() };
     let path = config.watermark();
     let place = Place { path: path.clone(), theirs: Theirs::new(&config.state_file), identity, host };
     let closed = |error: StateError| {
         let (passes, awaits) = (passing::state(&error), passing::awaited_state(&error));
-        Opened::Closed { public_key: Some(public_key), why: Refusal::StateUnusable(error.to_string()), passes, awaits }
+        let why = Refusal::StateUnusable(error.to_string());
+        Opened::Closed { public_key: Some(public_key.clone()), why, passes, awaits }
     };
     let mut store = match state.and_then(|file| place.open(file)) {
         Ok(store) => store,
@@ -390,7 +391,7 @@ fn open_chain(
     let Some((why, hook)) = waits else {
         info!(
             chain = %config.id,
-            key = keyring::format::show(&config.key_format, &public_key, key.role()),
+            key = keyring::format::show(&config.key_format, &public_key),
             state = %path.display(),
             %mark,
             "chain open"

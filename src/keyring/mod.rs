@@ -47,7 +47,7 @@ use std::{io, path::PathBuf, sync::Arc};
 /// The public key of `key`, which signs for `chain`. Asks a YubiHSM if nobody else knows.
 pub fn public_key(config: &Config, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<PublicKey, KeyError> {
     match key {
-        KeyConfig::YubiHsm { .. } => yubihsm::public_keys::Finder::default().find(config, chain, key.role()),
+        KeyConfig::YubiHsm { .. } => yubihsm::public_keys::Finder::default().find(config, chain, key.role().key_type()),
         KeyConfig::Pkcs11 { .. } | KeyConfig::Softsign(_) => {
             Ok(known_public_key(chain, key)?.expect("only a YubiHSM has to be asked"))
         }
@@ -59,8 +59,8 @@ pub fn public_key(config: &Config, chain: &ChainConfig, key: KeyConfig<'_>) -> R
 pub fn known_public_key(chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Option<PublicKey>, KeyError> {
     match key {
         KeyConfig::Softsign(key) => Ok(Some(load_softsign(key)?.public_key())),
-        KeyConfig::Pkcs11 { key, .. } => Ok(Some(key.public_key)),
-        KeyConfig::YubiHsm { .. } => Ok(yubihsm::public_keys::recorded(chain, key.role())),
+        KeyConfig::Pkcs11 { key, .. } => Ok(Some(key.public_key.clone())),
+        KeyConfig::YubiHsm { .. } => Ok(yubihsm::public_keys::recorded(chain, key.role().key_type())),
     }
 }
 
@@ -90,7 +90,7 @@ pub fn equipment(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<
 /// The token of each `[[providers.pkcs11]]`.
 fn tokens(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<Equipment>> {
     let token = |(number, provider): (usize, &Pkcs11Config)| {
-        let keys: Vec<_> = provider.keys.iter().map(|key| key.public_key).collect();
+        let keys: Vec<_> = provider.keys.iter().map(|key| key.public_key.clone()).collect();
         let spawner = spawner.ok_or(io::ErrorKind::NotFound)?;
         let is_here =
             |key: KeyConfig<'_>| matches!(key, KeyConfig::Pkcs11 { provider_index, .. } if provider_index == number);
@@ -131,7 +131,7 @@ impl Keyring {
             KeyConfig::Softsign(key) => Ok(load_softsign(key)?.into_signer()),
             KeyConfig::Pkcs11 { provider_index, key, key_index, .. } => {
                 let place = Place { device: Arc::clone(&self.pkcs11[provider_index]), index: key_index };
-                Ok(Box::new(DeviceKey::new(vec![place], key.public_key)))
+                Ok(Box::new(DeviceKey::new(vec![place], key.public_key.clone())))
             }
             KeyConfig::YubiHsm { .. } => Ok(Box::new(self.yubihsm.signer(&chain.id)?)),
         }
@@ -139,7 +139,7 @@ impl Keyring {
 }
 
 fn load_softsign(key: &SoftsignConfig) -> Result<softsign::SecretKey, KeyError> {
-    softsign::SecretKey::load(&key.path, key.role, key.encoding)
+    softsign::SecretKey::load(&key.path, key.role.key_type(), key.encoding)
 }
 
 /// What the spawner has to know about a provider.

@@ -311,7 +311,7 @@ pub fn look(path: &Path) -> Result<(Record, FileId), StateError> {
 fn open_without_key(path: &Path, chain: &ChainId, host: HostId) -> Result<Store, StateError> {
     let mut file = StateFile::open(path)?;
     let newest = file.newest().map_err(|error| StateError::Store { path: path.into(), error })?;
-    let identity = Identity { chain: chain.clone(), key: newest.header.identity().key };
+    let identity = Identity { chain: chain.clone(), key: newest.header.identity().key.clone() };
     Store::open(Box::new(file), &identity, host).map_err(|error| StateError::Store { path: path.into(), error })
 }
 

@@ -167,7 +167,7 @@ fn the_life_of_a_watermark() {
 
 fn public_key_hex() -> String {
     let public = ed25519_dalek::SigningKey::from_bytes(&seed()).verifying_key();
-    String::from_utf8(hex::encode(public.to_bytes())).unwrap()
+    String::from_utf8(hex::encode(public.as_bytes())).unwrap()
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn a_key_is_generated_pasted_checked_and_tested() {
     answer.assert(0, shown, incomplete);
     let section = pasted(&answer);
     let (config, _) = Config::parse(Path::new("tmkms.toml"), &format!("{CHAIN_AND_NODE}{section}")).unwrap();
-    let pinned = config.pkcs11[0].keys[0].public_key;
+    let pinned = config.pkcs11[0].keys[0].public_key.clone();
     assert!(answer.stdout.contains(&pinned.address_hex()));
     desk.write_config(section);
     desk.run("state init --never-signed").assert(0, "made", "");

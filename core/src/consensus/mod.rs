@@ -1,10 +1,10 @@
-//! The small words that every room shares: chain id, height/round/step, timestamp, digest, public key.
+//! The small words that every room shares: chain id, height/round/step, timestamp, digest, public key, signature.
 //!
 //! Pure values without I/O. Each can only be made valid: whoever holds one need not check it again.
 
-mod public_key;
+pub(crate) mod keys;
 
-pub use public_key::{KeyType, PublicKey, PublicKeyError, Signature};
+pub use keys::{Algorithm, Bech32, KeyType, PublicKey, PublicKeyError, Signature};
 
 use std::fmt;
 

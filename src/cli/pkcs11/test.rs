@@ -69,12 +69,12 @@ fn sign(
     let Some(info) = find_key(&token, selector)? else { return Err(no_key(&token, selector)?.into()) };
     let failed = |exit, text: String| CliError::new(exit, text);
     let pinned = pinned(target, &info);
-    let key_type = info.key_type.or(pinned.map(|key| key.key_type()));
+    let key_type = info.key_type.or(pinned.as_ref().map(PublicKey::key_type));
     let key_type = key_type
         .ok_or_else(|| failed(Exit::Data, format!("the key with {selector} is none that Highwater signs with")))?;
     let key = token.find_key(selector, key_type)?;
-    if let (Some(shown), Some(pinned)) = (key.public_key(), pinned)
-        && shown != pinned
+    if let (Some(shown), Some(pinned)) = (key.public_key(), &pinned)
+        && shown != *pinned
     {
         return Err(failed(Exit::Data, format!("the token holds key {shown}, the configuration pins {pinned}")));
     }
@@ -107,7 +107,7 @@ fn pinned(target: &Target, info: &KeyInfo) -> Option<PublicKey> {
         ObjectSelector::Id(id) => *id == info.id,
         ObjectSelector::Label(label) => *label == info.label,
     };
-    keys.iter().find(|key| fits(&key.object)).map(|key| key.public_key)
+    keys.iter().find(|key| fits(&key.object)).map(|key| key.public_key.clone())
 }
 
 fn as_text(profile: &Profile, outcome: &Outcome) -> String {
@@ -132,7 +132,7 @@ fn as_json(profile: &Profile, outcome: &Outcome) -> String {
     let Outcome { info, public_key, times } = outcome;
     let mut key = key_json(info);
     key["algorithm"] = json!(public_key.key_type().name());
-    key["public_key"] = json!(hex_of(&public_key.to_bytes()));
+    key["public_key"] = json!(hex_of(public_key.as_bytes()));
     key["address"] = json!(public_key.address_hex());
     let evidence = match profile.evidence {
         Evidence::Source => "source",

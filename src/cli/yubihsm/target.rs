@@ -189,7 +189,7 @@ impl Target {
         let mut keys = provider.keys.iter().filter(|key| key.id == id);
         keys.find_map(|key| {
             let mut chains = config.chains.iter().filter(|chain| key.chain_ids.contains(&chain.id));
-            chains.find_map(|chain| public_keys::recorded(chain, key.role))
+            chains.find_map(|chain| public_keys::recorded(chain, key.role.key_type()))
         })
     }
 }

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `client` | all that calls the `yubihsm` crate, and what its errors mean |
+//! | `algorithms` | what is peculiar to each algorithm |
 //! | `lane` | a thread that owns a client: a hang costs its caller a deadline and no more |
 //! | `access` | password, and how often a device may be asked for a session |
 //! | `session` | what the device's own thread ([`super::device`]) opens and signs with |
@@ -14,6 +15,7 @@
 //! so it lives on a thread of its own that can be left behind.
 
 pub mod access;
+pub(crate) mod algorithms;
 pub mod client;
 pub mod connector;
 pub mod lane;
@@ -28,10 +30,10 @@ use super::{
     },
 };
 use crate::{
-    config::{Config, KeyConfig, KeyRole, YubiHsmConfig},
+    config::{Config, KeyConfig, YubiHsmConfig},
     process::names::Names,
 };
-use highwater_core::consensus::{ChainId, PublicKey};
+use highwater_core::consensus::{ChainId, KeyType, PublicKey};
 use public_keys::Finder;
 use session::{Key, YubiHsmOpener};
 use std::{collections::BTreeMap, io, sync::Arc};
@@ -66,9 +68,10 @@ impl Plan {
         let mut places: BTreeMap<ChainId, Vec<(usize, u16)>> = BTreeMap::new();
         for chain in config.served_chains() {
             if let Some(key @ KeyConfig::YubiHsm { .. }) = config.consensus_key(&chain.id) {
-                let public_key = finder.find(config, chain, key.role()).map_err(|error| error.to_string());
+                let public_key = finder.find(config, chain, key.role().key_type()).map_err(|error| error.to_string());
                 chains.insert(chain.id.clone(), public_key);
-                let on_devices = keys_of(config, &chain.id, key.role()).map(|(index, _, id)| (index, id)).collect();
+                let on_devices =
+                    keys_of(config, &chain.id, key.role().key_type()).map(|(index, _, id)| (index, id)).collect();
                 places.insert(chain.id.clone(), on_devices);
             }
         }
@@ -76,7 +79,7 @@ impl Plan {
         for (chain, on_devices) in &places {
             let Some(Ok(public_key)) = chains.get(chain) else { continue };
             for (index, id) in on_devices {
-                let key = Key { id: *id, public_key: *public_key };
+                let key = Key { id: *id, public_key: public_key.clone() };
                 // One key may serve several chains.
                 if !keys[*index].contains(&key) {
                     keys[*index].push(key);
@@ -95,7 +98,7 @@ impl Plan {
             (!keys.is_empty()).then(|| Equipment {
                 name: provider.to_string(),
                 opener: Box::new(YubiHsmOpener::new(provider.clone(), keys.clone(), self.names.clone())),
-                keys: keys.iter().map(|key| key.public_key).collect(),
+                keys: keys.iter().map(|key| key.public_key.clone()).collect(),
                 message_max_bytes: Some(MESSAGE_MAX_BYTES),
                 chains: chains.map(|(chain, _)| chain.clone()).collect(),
             })
@@ -126,7 +129,7 @@ impl YubiHsms {
         let public_key = public_key.map_err(|reason| KeyError::PublicKey { reason })?;
         let on_devices = places.get(chain).map(Vec::as_slice).unwrap_or_default();
         let place = |(device, id): &(usize, u16)| {
-            let key = Key { id: *id, public_key };
+            let key = Key { id: *id, public_key: public_key.clone() };
             let index = keys[*device].iter().position(|held| *held == key)?;
             Some(Place { device: Arc::clone(self.devices[*device].as_ref()?), index })
         };
@@ -134,15 +137,15 @@ impl YubiHsms {
     }
 }
 
-/// Every key of that role for `chain` on a YubiHSM, in file order: which provider, and the object id.
+/// Every key of that type for `chain` on a YubiHSM, in file order: which provider, and the object id.
 fn keys_of<'a>(
     config: &'a Config,
     chain: &'a ChainId,
-    role: KeyRole,
+    key_type: KeyType,
 ) -> impl Iterator<Item = (usize, &'a YubiHsmConfig, u16)> {
     config.keys().filter_map(move |key| match key {
         KeyConfig::YubiHsm { provider_index, provider, key, .. }
-            if key.role == role && key.chain_ids.contains(chain) =>
+            if key.role.key_type() == key_type && key.chain_ids.contains(chain) =>
         {
             Some((provider_index, provider, key.id))
         }

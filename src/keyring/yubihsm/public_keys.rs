@@ -6,7 +6,7 @@
 
 use super::{access::Access, keys_of, lane::Lane};
 use crate::{
-    config::{ChainConfig, Config, KeyRole, YubiHsmConfig},
+    config::{ChainConfig, Config, YubiHsmConfig},
     keyring::{KeyError, device::Trouble},
     process::names::Names,
 };
@@ -23,10 +23,10 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The public key that the state file of `chain` is bound to.
-pub fn recorded(chain: &ChainConfig, role: KeyRole) -> Option<PublicKey> {
+pub fn recorded(chain: &ChainConfig, key_type: KeyType) -> Option<PublicKey> {
     let (record, _) = watermark::read_unlocked(&chain.watermark()).ok()?;
     let identity = record.header.identity();
-    (identity.chain == chain.id && identity.key.key_type() == role.key_type()).then_some(identity.key)
+    (identity.chain == chain.id && identity.key.key_type() == key_type).then(|| identity.key.clone())
 }
 
 /// Finds public keys. Opens one session with each device at most, and none if all is recorded.
@@ -44,12 +44,12 @@ impl Finder {
     }
 
     /// The public key of `chain`: that of its state file, else the one that its YubiHSMs tell.
-    pub fn find(&mut self, config: &Config, chain: &ChainConfig, role: KeyRole) -> Result<PublicKey, KeyError> {
-        if let Some(key) = recorded(chain, role) {
+    pub fn find(&mut self, config: &Config, chain: &ChainConfig, key_type: KeyType) -> Result<PublicKey, KeyError> {
+        if let Some(key) = recorded(chain, key_type) {
             return Ok(key);
         }
-        let ask = |(index, provider, id)| (format!("{provider}"), self.ask(index, provider, id, role.key_type()));
-        let answers = Answers(keys_of(config, &chain.id, role).map(ask).collect());
+        let ask = |(index, provider, id)| (format!("{provider}"), self.ask(index, provider, id, key_type));
+        let answers = Answers(keys_of(config, &chain.id, key_type).map(ask).collect());
         answers.agree(chain).map_err(|reason| KeyError::PublicKey { reason })
     }
 
@@ -84,7 +84,7 @@ impl Answers {
             ));
         };
         match told.find(|(_, other)| *other != key) {
-            None => Ok(*key),
+            None => Ok(key.clone()),
             Some((second, other)) => Err(format!(
                 "{first} has the key {key} for {}, and {second} has {other}: a chain has one key, so correct `key` in one of \
                  the two, or take the chain out of it",
@@ -103,10 +103,9 @@ mod tests {
         watermark::{HostId, Identity, Mark, create},
     };
     use std::path::Path;
-    use zeroize::Zeroizing;
 
     fn key(seed: u8) -> PublicKey {
-        SecretKey::Ed25519Seed(Box::new(Zeroizing::new([seed; 32]))).into_signer().public_key()
+        SecretKey::from_raw(KeyType::Ed25519, &[seed; 32]).unwrap().public_key()
     }
 
     fn chain(id: &str, state_file: &Path) -> ChainConfig {
@@ -124,13 +123,13 @@ mod tests {
     fn a_state_file_pins_the_key_of_its_own_chain_and_kind() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        assert_eq!(recorded(&chain("test-1", &path), KeyRole::Consensus), None);
+        assert_eq!(recorded(&chain("test-1", &path), KeyType::Ed25519), None);
         let identity = Identity { chain: ChainId::new("test-1").unwrap(), key: key(1) };
         let host = HostId::of_this_machine().unwrap();
         create(&chain("test-1", &path).watermark(), host, &identity, Mark::NEVER_SIGNED).unwrap();
-        assert_eq!(recorded(&chain("test-1", &path), KeyRole::Consensus), Some(key(1)));
-        assert_eq!(recorded(&chain("test-1", &path), KeyRole::Account), None);
-        assert_eq!(recorded(&chain("test-2", &path), KeyRole::Consensus), None);
+        assert_eq!(recorded(&chain("test-1", &path), KeyType::Ed25519), Some(key(1)));
+        assert_eq!(recorded(&chain("test-1", &path), KeyType::Secp256k1), None);
+        assert_eq!(recorded(&chain("test-2", &path), KeyType::Ed25519), None);
     }
 
     #[test]
