@@ -7,11 +7,11 @@
 mod mock_node;
 
 use divan::{Bencher, black_box};
-use highwater::{config::KeyRole, keyring::softsign};
+use highwater::keyring::softsign;
 use highwater_core::{
     answer::answer,
     chain::Chain,
-    consensus::{ChainId, Signature},
+    consensus::{ChainId, KeyType, Signature},
     privval::{
         Canonical, Request,
         message::{Message, SignVoteRequest, Sum},
@@ -55,7 +55,7 @@ fn candidate(canonical: &Canonical, chain: &ChainId) -> Candidate {
 }
 
 fn signer() -> Box<dyn Signer> {
-    softsign::generate(KeyRole::Consensus).unwrap().into_signer()
+    softsign::generate(KeyType::Ed25519).unwrap().into_signer()
 }
 
 /// A store on a RAM disk, which lasts as long as the directory.
@@ -105,7 +105,7 @@ fn sign_ed25519(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn encode(bencher: Bencher<'_, '_>) {
     let vote = prevote(1, 0, Some(7));
-    let (timestamp, signature, mut frame) = (canonical(1).timestamp, Signature([1; 64]), Vec::new());
+    let (timestamp, signature, mut frame) = (canonical(1).timestamp, Signature::new(&[1; 64]), Vec::new());
     bencher.with_inputs(|| vote.clone()).bench_local_values(|vote| {
         frame.clear();
         response::vote(vote, timestamp, &signature, None).encode_frame(&mut frame);

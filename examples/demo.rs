@@ -7,7 +7,7 @@
 mod mock_node;
 
 use highwater::{
-    config::{self, Config, KeyRole},
+    config::{self, Config},
     daemon::{self, chains::Chains, nodes::Nodes},
     inspect,
     keyring::{IdentityKey, Keyring, softsign},
@@ -81,7 +81,7 @@ path = "{}"
     let config_path = home.join("tmkms.toml");
     fs::write(&config_path, text)?;
     IdentityKey::generate(&home.join("identity.key"))?;
-    let key = softsign::generate(KeyRole::Consensus)?;
+    let key = softsign::generate(KeyType::Ed25519)?;
     key.store(&home.join("consensus.key"))?;
     let identity = Identity { chain: ChainId::new(CHAIN)?, key: key.public_key() };
     let tmkms_file = home.join("state");

@@ -152,19 +152,19 @@ fn files() -> Vec<Vec<u8>> {
 
 fn keys() -> Vec<Vec<u8>> {
     let public = sample::identity().key;
-    let go_form = [&sample::SEED[..], &public.to_bytes()].concat();
+    let go_form = [&sample::SEED[..], public.as_bytes()].concat();
     let text = |bytes: &[u8]| String::from_utf8(base64::encode(bytes)).expect("base64 is text");
     let file = |kind: &str, secret: &[u8], public: Value| {
         let json = json!({ "pub_key": public, "priv_key": { "type": format!("tendermint/PrivKey{kind}"), "value": text(secret) } });
         json.to_string().into_bytes()
     };
-    let typed = json!({ "type": "tendermint/PubKeyEd25519", "value": text(&public.to_bytes()) });
+    let typed = json!({ "type": "tendermint/PubKeyEd25519", "value": text(public.as_bytes()) });
     let with_address = json!({
         "address": String::from_utf8(hex::encode_upper(public.address())).expect("hex is text"),
         "pub_key": typed, "priv_key": { "type": "tendermint/PrivKeyEd25519", "value": text(&go_form) },
     });
     let expanded =
-        encoding::decode(&base64::encode([0x17; 64]), highwater::config::KeyRole::Consensus, KeyEncoding::Base64);
+        encoding::decode(&base64::encode([0x17; 64]), KeyType::Ed25519, KeyEncoding::Base64);
     vec![
         base64::encode(sample::SEED),
         [&base64::encode(sample::SEED)[..], b"\n"].concat(),

@@ -7,14 +7,13 @@ mod mock_node;
 
 use allocation_counter::measure;
 use highwater::{
-    config::KeyRole,
     keyring::{IdentityKey, softsign},
     link::{self, Door, Link},
 };
 use highwater_core::{
     answer::{Outcome, answer},
     chain::Chain,
-    consensus::{ChainId, Signature, Timestamp},
+    consensus::{ChainId, KeyType, Signature, Timestamp},
     privval::{
         Canonical, Request, VoteRequest,
         message::{Message, SignProposalRequest, SignVoteRequest, Sum, Vote},
@@ -64,7 +63,7 @@ fn parse(body: &[u8]) -> VoteRequest {
 }
 
 fn signer() -> Box<dyn Signer> {
-    softsign::generate(KeyRole::Consensus).unwrap().into_signer()
+    softsign::generate(KeyType::Ed25519).unwrap().into_signer()
 }
 
 /// A store in a file of its own.

@@ -107,8 +107,8 @@ impl Measured for Loops {
         };
         let wall = begin.elapsed();
         let (votes, times): (Vec<_>, _) = times.into_iter().unzip();
-        if let Some(key) = self.served.key {
-            votes.iter().for_each(|(chain, vote)| assert_signed(&key, chain, vote));
+        if let Some(key) = &self.served.key {
+            votes.iter().for_each(|(chain, vote)| assert_signed(key, chain, vote));
         }
         Batch { times, wall }
     }
@@ -146,7 +146,7 @@ fn assert_signed(key: &PublicKey, chain: &str, vote: &Vote) {
         timestamp: Timestamp::new(timestamp.seconds, timestamp.nanos.into()).unwrap(),
     };
     let sign_bytes = canonical.sign_bytes(&ChainId::new(chain).unwrap());
-    let signature = Signature(vote.signature.as_slice().try_into().unwrap());
+    let signature = Signature::new(&vote.signature);
     assert!(key.verifies(sign_bytes.as_slice(), &signature), "{chain}: the signature of {canonical:?} verifies");
 }
 

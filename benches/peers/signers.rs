@@ -185,7 +185,7 @@ impl Home {
     fn write_filepv(&self) {
         let key = SigningKey::from_bytes(&self.seed);
         let public = key.verifying_key().to_bytes();
-        let address = PublicKey::Ed25519(key.verifying_key()).address();
+        let address = PublicKey::from(key.verifying_key()).address();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let key = json!({
             "address": text(hex::encode_upper(address)),
@@ -241,7 +241,7 @@ impl Served {
             Program::Highwater | Program::Tmkms => (1, chains),
         };
         let seed = next_seed();
-        let key = Some(PublicKey::Ed25519(SigningKey::from_bytes(&seed).verifying_key()));
+        let key = Some(PublicKey::from(SigningKey::from_bytes(&seed).verifying_key()));
         let mut served = Self { processes: Vec::new(), _homes: Vec::new(), sessions: Vec::new(), key };
         for _ in 0..processes {
             served.add(program, door, parent, (chains, nodes), seed).unwrap();

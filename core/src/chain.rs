@@ -68,7 +68,7 @@ pub enum NotReady {
 }
 
 /// A message that may leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
     /// The time that the signature covers; for a repeated vote not the one asked for.
     pub timestamp: Timestamp,
@@ -143,8 +143,8 @@ impl Chain {
 
     /// The consensus key. Needs no device, no disk and no lock.
     pub fn public_key(&self) -> Result<PublicKey, Refusal> {
-        match self.public_key {
-            Some(key) => Ok(key),
+        match &self.public_key {
+            Some(key) => Ok(key.clone()),
             None => Err(match &*self.lock() {
                 State::Closed(why) | State::Waiting { why, .. } => why.clone(),
                 State::Open(open) => Refusal::KeyUnavailable(format!("{} has no key", open.state_file.display())),
@@ -252,7 +252,7 @@ impl Open {
         let sign_bytes = Canonical { timestamp, ..*asked }.sign_bytes(id);
         // The signature of a repeated message may still be known. An extension is always signed afresh: an application need
         // not extend the same vote alike twice.
-        let cached = if repeated { self.cached } else { None };
+        let cached = if repeated { self.cached.clone() } else { None };
         let message = if cached.is_none() { Some(sign_bytes.as_slice()) } else { None };
         let pending = self.begin(message, extension, asked_at)?;
 
@@ -269,7 +269,7 @@ impl Open {
         let (made, extension_signature) = self.finish(pending, message, extension)?;
         let signature = cached.or(made).expect("it was signed now, or it is the one that was signed before");
         let signature = release(durable, id, &sign_bytes, signature);
-        self.cached = Some(signature);
+        self.cached = Some(signature.clone());
         Ok(Signed { timestamp, signature, repeated, extension_signature, flush_time, sequence: self.store.sequence() })
     }
 

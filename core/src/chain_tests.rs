@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    consensus::{Conflict, Step},
+    consensus::{Conflict, Step, keys},
     privval::{BlockId, Kind, message},
     signer::{SELF_TEST, SignError},
     watermark::{HostId, Identity, StateFile, create},
@@ -21,12 +21,12 @@ struct SoftwareKey(ed25519_dalek::SigningKey);
 
 impl Signer for SoftwareKey {
     fn public_key(&self) -> PublicKey {
-        PublicKey::Ed25519(self.0.verifying_key())
+        PublicKey::from(self.0.verifying_key())
     }
 
     fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
         use ed25519_dalek::Signer as _;
-        Ok(Signature(self.0.sign(message).to_bytes()))
+        Ok(Signature::new(&self.0.sign(message).to_bytes()))
     }
 }
 
@@ -109,7 +109,7 @@ fn assert_signs(request: &VoteRequest, signed: &Signed) {
     assert!(key.verifies(covered.sign_bytes(&id()).as_slice(), &signed.signature));
     if let Extension::Sign(extension) = &request.extension {
         let bytes = extension_sign_bytes(&id(), covered.height, covered.round, extension);
-        assert!(key.verifies(&bytes, &signed.extension_signature.unwrap()));
+        assert!(key.verifies(&bytes, &signed.extension_signature.clone().unwrap()));
     }
 }
 
@@ -138,7 +138,7 @@ fn a_repeated_vote_gets_the_old_time_and_the_old_signature_also_after_a_restart(
     let after_restart = chain.sign_vote(&vote(1, Kind::Precommit, 7, 300)).unwrap();
     for repeat in [again, after_restart] {
         assert!(repeat.repeated);
-        assert_eq!((repeat.timestamp, repeat.signature), (first.timestamp, first.signature));
+        assert_eq!((repeat.timestamp, &repeat.signature), (first.timestamp, &first.signature));
         assert_signs(&vote(1, Kind::Precommit, 7, 0), &repeat);
     }
 }
@@ -275,7 +275,7 @@ fn a_replaced_state_file_stops_the_chain_and_the_signature_is_discarded() {
 fn a_closed_chain_answers_why_and_still_knows_its_key() {
     let why = Refusal::StateUnusable("no state".into());
     let key = software_key().public_key();
-    let chain = Chain::closed(id(), Some(key), why.clone());
+    let chain = Chain::closed(id(), Some(key.clone()), why.clone());
     assert_eq!(chain.public_key(), Ok(key));
     assert_eq!(chain.sign_vote(&vote(1, Kind::Prevote, 7, 1)), Err(why.clone()));
     assert_eq!(Chain::closed(id(), None, why.clone()).public_key(), Err(why));
@@ -291,8 +291,34 @@ fn raw_bytes_are_signed_only_where_allowed_and_move_no_mark() {
     // The signature in tests/vectors/wire.json, made with Celestia's own code.
     let json: serde_json::Value = serde_json::from_str(include_str!("../../tests/vectors/wire.json")).unwrap();
     let expected = subtle_encoding::hex::decode(json["celestia_raw_bytes"]["ed25519_sig"].as_str().unwrap()).unwrap();
-    assert_eq!(signature.0.to_vec(), expected);
+    assert_eq!(signature.as_bytes(), expected);
     assert_eq!(chain.last(), Ok(Hrs::GENESIS));
+}
+
+#[test]
+fn a_key_with_longer_signatures_than_any_signs_and_repeats_like_the_others() {
+    struct LongestKey;
+    impl Signer for LongestKey {
+        fn public_key(&self) -> PublicKey {
+            keys::longest::key(7)
+        }
+        fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+            Ok(keys::longest::sign(&self.public_key(), message))
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (path, key) = (directory.path().join("state"), LongestKey.public_key());
+    let identity = Identity { chain: id(), key: key.clone() };
+    create(&path, HostId([1; 16]), &identity, Mark::NEVER_SIGNED).unwrap();
+    let store = Store::open(Box::new(StateFile::open(&path).unwrap()), &identity, HostId([1; 16])).unwrap();
+    let chain = Chain::open(id(), Box::new(LongestKey), store, &path, false);
+    let request = vote(1, Kind::Precommit, 7, 1);
+    let signed = chain.sign_vote(&request).unwrap();
+    assert_eq!(signed.signature.as_bytes().len(), key.key_type().signature_len());
+    assert!(key.verifies(request.canonical.sign_bytes(&id()).as_slice(), &signed.signature));
+    let again = chain.sign_vote(&request).unwrap();
+    assert!(again.repeated);
+    assert_eq!(again.signature, signed.signature);
 }
 
 #[test]
@@ -339,7 +365,7 @@ fn a_mark_releases_nothing_but_its_own_message() {
     };
     let durable = store.advance(candidate.mark()).unwrap();
     let other = canonical(1, Kind::Prevote, 8, 1).sign_bytes(&id());
-    release(durable, &id(), &other, Signature([0; 64]));
+    release(durable, &id(), &other, Signature::new(&[0; 64]));
 }
 
 #[test]

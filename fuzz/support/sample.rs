@@ -12,7 +12,7 @@ pub const SEED: [u8; 32] = [0x42; 32];
 /// The chain and its key.
 pub fn identity() -> Identity {
     let key = ed25519_dalek::SigningKey::from_bytes(&SEED).verifying_key();
-    Identity { chain: ChainId::new("test-chain").expect("a good chain id"), key: PublicKey::Ed25519(key) }
+    Identity { chain: ChainId::new("test-chain").expect("a good chain id"), key: PublicKey::from(key) }
 }
 
 /// The file that every disk here says it is.

@@ -54,7 +54,7 @@ fn serve(pinned: Option<PeerId>) -> Outcome {
 }
 
 fn peer_id(seed: &[u8; 32]) -> PeerId {
-    PeerId(PublicKey::Ed25519(SigningKey::from_bytes(seed).verifying_key()).address())
+    PeerId(PublicKey::from(SigningKey::from_bytes(seed).verifying_key()).address())
 }
 
 /// Every message in `stream` up to the first that is cut short or too long, by another reading of the rule.

@@ -6,20 +6,21 @@
 mod hidden_file;
 
 use hidden_file::HiddenFile;
-use highwater::{config::{KeyEncoding, KeyRole}, keyring::{IdentityKey, KeyError, softsign::encoding::{self, EncodingError}}};
+use highwater::{config::KeyEncoding, keyring::{IdentityKey, KeyError, softsign::encoding::{self, EncodingError}}};
+use highwater_core::consensus::KeyType;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
 static FILE: LazyLock<HiddenFile> = LazyLock::new(HiddenFile::new);
 
-fn consensus_key(content: &[u8], role: KeyRole, encoding: KeyEncoding) {
-    let key = match encoding::decode(content, role, encoding) {
+fn consensus_key(content: &[u8], key_type: KeyType, encoding: KeyEncoding) {
+    let key = match encoding::decode(content, key_type, encoding) {
         Ok(key) => key,
         Err(error) => return check(&error, content),
     };
     let public = key.public_key();
-    assert_eq!(public.key_type(), role.key_type());
-    let written = encoding::decode(&key.to_base64(), role, KeyEncoding::Base64).expect("what we write we read");
+    assert_eq!(public.key_type(), key_type);
+    let written = encoding::decode(&key.to_base64(), key_type, KeyEncoding::Base64).expect("what we write we read");
     assert_eq!(written.public_key(), public);
     let signer = key.into_signer();
     assert_eq!(signer.public_key(), public);
@@ -33,7 +34,7 @@ fn identity_key(content: &[u8]) {
         Ok(key) => {
             let raw = encoding::from_base64(content).expect("an identity is base64");
             let expected = ed25519_dalek::SigningKey::from_bytes(raw.as_slice().try_into().expect("a seed"));
-            assert_eq!(key.public_key().to_bytes(), expected.verifying_key().as_bytes());
+            assert_eq!(key.public_key().as_bytes(), expected.verifying_key().as_bytes());
         }
         Err(KeyError::Malformed { reason, .. }) => check(&reason, content),
         Err(KeyError::TooLarge { .. }) => {}
@@ -57,12 +58,12 @@ fn check(error: &EncodingError, content: &[u8]) {
 }
 
 fuzz_target!(|content: &[u8]| {
-    for role in [KeyRole::Account, KeyRole::Consensus] {
+    for key_type in KeyType::ALL.iter().copied() {
         for encoding in [KeyEncoding::Base64, KeyEncoding::Json] {
-            consensus_key(content, role, encoding);
+            consensus_key(content, key_type, encoding);
         }
         // What an import does with a file whose encoding nobody names.
-        consensus_key(content, role, encoding::guess(content));
+        consensus_key(content, key_type, encoding::guess(content));
     }
     identity_key(content);
 });

@@ -102,7 +102,7 @@ fn begin_state(config_path: &Path, mark: Mark) -> Result<(), CliError> {
                 );
                 return Err(CliError::new(Exit::NoInput, text));
             }
-            let secret = softsign::generate(key.role)?;
+            let secret = softsign::generate(key.key_type())?;
             secret.store(&file.path)?;
             output::note(&format!("made {} ({})", file.path.display(), secret.public_key()));
         }

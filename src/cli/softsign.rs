@@ -6,6 +6,7 @@ use crate::{
     keyring::softsign::{self, SecretKey},
 };
 use clap::{Args, Subcommand, ValueEnum};
+use highwater_core::consensus::KeyType;
 use std::path::{Path, PathBuf};
 
 /// Keys in files.
@@ -79,7 +80,7 @@ impl Softsign {
 
 impl Keygen {
     fn run(self) -> Result<(), CliError> {
-        let key = softsign::generate(self.kind.into())?;
+        let key = softsign::generate(KeyRole::from(self.kind).key_type())?;
         key.store(&self.path)?;
         output::print(&format!("made {}\n{}", self.path.display(), describe(&key)))
     }
@@ -87,7 +88,7 @@ impl Keygen {
 
 impl Import {
     fn run(self) -> Result<(), CliError> {
-        let key = load(&self.input, self.kind.into(), self.format)?;
+        let key = load(&self.input, KeyRole::from(self.kind).key_type(), self.format)?;
         key.store(&self.output)?;
         output::print(&format!("made {}\n{}", self.output.display(), describe(&key)))?;
         output::note(&format!(
@@ -99,11 +100,11 @@ impl Import {
 }
 
 /// Reads a key file. Detects the encoding from the content if no `format` is given.
-pub(super) fn load(path: &Path, role: KeyRole, format: Option<Format>) -> Result<SecretKey, CliError> {
+pub(super) fn load(path: &Path, key_type: KeyType, format: Option<Format>) -> Result<SecretKey, CliError> {
     let key = match format {
-        Some(Format::Base64) => SecretKey::load(path, role, KeyEncoding::Base64),
-        Some(Format::Json) => SecretKey::load(path, role, KeyEncoding::Json),
-        None => SecretKey::load_any(path, role),
+        Some(Format::Base64) => SecretKey::load(path, key_type, KeyEncoding::Base64),
+        Some(Format::Json) => SecretKey::load(path, key_type, KeyEncoding::Json),
+        None => SecretKey::load_any(path, key_type),
     };
     key.map_err(CliError::from)
 }

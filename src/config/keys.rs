@@ -34,6 +34,12 @@ pub enum KeyRole {
 }
 
 impl KeyRole {
+    /// The role that implies the algorithm `key_type`.
+    pub fn of(key_type: KeyType) -> Self {
+        let roles = [Self::Account, Self::Consensus];
+        roles.into_iter().find(|role| role.key_type() == key_type).expect("every key type has a role")
+    }
+
     /// The algorithm that the role implies, as in tmkms.
     pub fn key_type(self) -> KeyType {
         match self {

@@ -171,11 +171,11 @@ fn open_chain(
 ) -> Result<Opened, Closed> {
     let signer = open_key(keyring, config, key)?;
     let public_key = signer.public_key();
-    let identity = Identity { chain: config.id.clone(), key: public_key };
+    let identity = Identity { chain: config.id.clone(), key: public_key.clone() };
     let path = config.watermark();
     let place = Place { path: path.clone(), theirs: Theirs::new(&config.state_file), identity, host };
     let mut store = state.and_then(|file| place.open(file)).map_err(|error| Closed {
-        public_key: Some(public_key),
+        public_key: Some(public_key.clone()),
         why: Refusal::StateUnusable(error.to_string()),
         passes: passing::state(&error),
         awaits: passing::awaited_state(&error),
@@ -195,7 +195,7 @@ fn open_chain(
     let Some((why, hook)) = waits else {
         info!(
             chain = %config.id,
-            key = keyring::format::show(&config.key_format, &public_key, key.role()),
+            key = keyring::format::show(&config.key_format, &public_key),
             state = %path.display(),
             %mark,
             "chain open"

@@ -187,11 +187,10 @@ impl std::error::Error for ClaimError {
 mod tests {
     use super::*;
     use crate::keyring::softsign::SecretKey;
-    use highwater_core::consensus::{ChainId, PublicKey};
-    use zeroize::Zeroizing;
+    use highwater_core::consensus::{ChainId, KeyType, PublicKey};
 
     fn identity(chain: &str, seed: u8) -> Identity {
-        let key: PublicKey = SecretKey::Ed25519Seed(Box::new(Zeroizing::new([seed; 32]))).public_key();
+        let key: PublicKey = SecretKey::from_raw(KeyType::Ed25519, &[seed; 32]).unwrap().public_key();
         Identity { chain: ChainId::new(chain).unwrap(), key }
     }
 

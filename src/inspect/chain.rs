@@ -39,7 +39,7 @@ impl Look<'_> {
         let known = keyring::known_public_key(chain, key, state::key_in_state_file);
         match &known {
             Ok(Some(public_key)) => {
-                let shown = keyring::format::show(&chain.key_format, public_key, key.role());
+                let shown = keyring::format::show(&chain.key_format, public_key);
                 let what = format!("key {shown}, validator address {}", public_key.address_hex());
                 self.findings.push(Severity::Ok, about, what, "");
             }

@@ -55,7 +55,7 @@ pub(crate) enum Subject {
 
 /// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Topic {
+pub enum Topic {
     /// The audit file.
     Audit,
     /// The configuration file.

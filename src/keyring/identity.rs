@@ -34,7 +34,7 @@ impl IdentityKey {
 
     /// The public half, which a node may pin.
     pub fn public_key(&self) -> PublicKey {
-        PublicKey::Ed25519(softsign::public_of_seed(&self.seed))
+        softsign::public_of_seed(&self.seed).into()
     }
 
     /// Keeps the seed out of swap and core dumps. Whether it is.
@@ -94,7 +94,7 @@ mod tests {
         let handshake = key.to_consensus_key();
         let public = PublicKey::from_bytes(KeyType::Ed25519, handshake.verification_key().as_ref()).unwrap();
         assert_eq!(public, key.public_key());
-        assert!(public.verifies(b"challenge", &Signature(handshake.sign(b"challenge").to_bytes())));
+        assert!(public.verifies(b"challenge", &Signature::new(&handshake.sign(b"challenge").to_bytes())));
     }
 
     #[test]

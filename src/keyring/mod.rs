@@ -71,7 +71,7 @@ pub fn known_public_key(
 ) -> Result<Option<PublicKey>, KeyError> {
     match key.provider {
         Provider::Softsign(file) => Ok(Some(load_softsign(file)?.public_key())),
-        Provider::Pkcs11(token) => Ok(Some(token.keys[key.number].public_key)),
+        Provider::Pkcs11(token) => Ok(Some(token.keys[key.number].public_key.clone())),
         Provider::YubiHsm(_) => Ok(in_state_file(chain, key.key_type())),
     }
 }
@@ -151,7 +151,7 @@ fn equipment_of_providers(
             Provider::YubiHsm(device) => yubihsm.equipment(number, device),
             Provider::Pkcs11(token) => {
                 let spawner = spawner.ok_or(io::ErrorKind::NotFound)?;
-                let keys: Vec<_> = token.keys.iter().map(|key| key.public_key).collect();
+                let keys: Vec<_> = token.keys.iter().map(|key| key.public_key.clone()).collect();
                 let plan = tokens.next().expect("there are more numbers than tokens");
                 let mut chains = Vec::new();
                 for chain in config.served_chains() {
@@ -208,7 +208,7 @@ impl Keyring {
             Provider::Pkcs11(token) => {
                 let device = self.devices[key.provider_number].as_ref().expect("every token has its device");
                 let place = Place { device: Arc::clone(device), index: key.number };
-                Ok(Box::new(DeviceKey::new(vec![place], token.keys[key.number].public_key)))
+                Ok(Box::new(DeviceKey::new(vec![place], token.keys[key.number].public_key.clone())))
             }
             Provider::YubiHsm(_) => Ok(Box::new(self.yubihsm.signer(&chain.id, &self.devices)?)),
         }
@@ -216,7 +216,7 @@ impl Keyring {
 }
 
 fn load_softsign(key: &SoftsignConfig) -> Result<softsign::SecretKey, KeyError> {
-    softsign::SecretKey::load(&key.path, key.key.role, key.encoding)
+    softsign::SecretKey::load(&key.path, key.key.key_type(), key.encoding)
 }
 
 /// What the spawner has to know about a provider.

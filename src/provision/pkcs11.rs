@@ -4,23 +4,19 @@ use crate::{
     config::pkcs11::spec::ObjectSelector,
     keyring::{
         pkcs11::{
-            attributes::{self, SECP256K1_PARAMS},
+            algorithms::{self, TokenAlgorithm},
             error::TokenError,
-            token::{Key, Token, mechanism},
+            token::{Key, Token},
         },
         softsign::SecretKey,
     },
 };
-use cryptoki::{
-    error::Error,
-    mechanism::Mechanism,
-    object::{Attribute, AttributeType, KeyType as CkKeyType, ObjectClass, ObjectHandle},
-};
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use highwater_core::{
     consensus::{KeyType, PublicKey},
     signer::SELF_TEST,
 };
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 /// A private key as a token lists it. What the device does not report is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +58,7 @@ impl Token {
     /// Makes the device generate a key, and proves it with a signature over [`SELF_TEST`], which can never be sign
     /// bytes. A key that fails the proof is removed again.
     pub fn generate(&self, name: &KeyName, key_type: KeyType, extractable: bool) -> Result<Key, TokenError> {
-        let mechanism = match key_type {
-            KeyType::Ed25519 => mechanism(self.numbers().generate)?,
-            KeyType::Secp256k1 => Mechanism::EccKeyPairGen,
-        };
+        let mechanism = self.algorithm(key_type)?.generating(self)?;
         self.create(name, key_type, None, |params| {
             let mut public = public_template(name);
             public.push(Attribute::EcParams(params.to_vec()));
@@ -80,13 +73,14 @@ impl Token {
     /// Puts a secret key onto the token, and proves it with a signature over [`SELF_TEST`], which can never be sign
     /// bytes. A key that fails the proof is removed again. The key is never extractable.
     pub fn import(&self, name: &KeyName, secret: &SecretKey) -> Result<Key, TokenError> {
-        let value = secret_value(secret)?;
+        let value = secret.for_devices().ok_or(TokenError::Expanded)?;
         let public_key = secret.public_key();
         let key_type = public_key.key_type();
-        self.create(name, key_type, Some(public_key), |params| {
-            self.import_private(name, key_type, params, &value)?;
+        let algorithm = self.algorithm(key_type)?;
+        self.create(name, key_type, Some(&public_key), |params| {
+            self.import_private(name, algorithm, params, &value)?;
             if self.profile().objects.import_public_object {
-                self.import_public(name, &public_key, params)?;
+                self.import_public(name, algorithm, &public_key, params)?;
             }
             Ok(())
         })
@@ -123,14 +117,14 @@ impl Token {
         &self,
         name: &KeyName,
         key_type: KeyType,
-        expected: Option<PublicKey>,
+        expected: Option<&PublicKey>,
         attempt: impl Fn(&[u8]) -> Result<(), TokenError>,
     ) -> Result<Key, TokenError> {
-        self.check_supported(key_type)?;
+        let algorithm = self.algorithm(key_type)?;
         self.check_free(name)?;
         let before = self.find(&[])?;
         let mut failure = TokenError::Unsupported { key_type, profile: self.profile().name.clone() };
-        for params in self.curve_encodings(key_type) {
+        for params in algorithm.curve_encodings(self.profile()) {
             match attempt(&params).and_then(|()| self.prove(name, key_type, expected)) {
                 Ok(key) => return Ok(key),
                 Err(error) => failure = error,
@@ -142,11 +136,11 @@ impl Token {
         Err(failure)
     }
 
-    /// Finds a new key as the signer will, and signs with it.
-    fn prove(&self, name: &KeyName, key_type: KeyType, expected: Option<PublicKey>) -> Result<Key, TokenError> {
+    /// Finds a new key as the signer will, and has it sign.
+    fn prove(&self, name: &KeyName, key_type: KeyType, expected: Option<&PublicKey>) -> Result<Key, TokenError> {
         self.find_key(&ObjectSelector::Label(name.label.clone()), key_type)?;
         let key = self.find_key(&ObjectSelector::Id(name.id.clone()), key_type)?;
-        let public_key = expected.or(key.public_key()).ok_or(TokenError::Unreadable)?;
+        let public_key = expected.cloned().or(key.public_key()).ok_or(TokenError::Unreadable)?;
         let signature = self.sign(&key, SELF_TEST)?;
         let is_proven = public_key.verifies(SELF_TEST, &signature) && key.public_key().is_none_or(|k| k == public_key);
         is_proven.then_some(key).ok_or(TokenError::SelfTest)
@@ -165,10 +159,16 @@ impl Token {
         Ok(())
     }
 
-    fn import_private(&self, name: &KeyName, key_type: KeyType, params: &[u8], value: &[u8]) -> Result<(), TokenError> {
+    fn import_private(
+        &self,
+        name: &KeyName,
+        algorithm: &dyn TokenAlgorithm,
+        params: &[u8],
+        value: &[u8],
+    ) -> Result<(), TokenError> {
         let mut template = self.private_template(name, false);
         template.push(Attribute::Class(ObjectClass::PRIVATE_KEY));
-        template.push(Attribute::KeyType(self.ck_key_type(key_type)?));
+        template.push(Attribute::KeyType(algorithm.ck_key_type(self)?));
         template.push(Attribute::EcParams(params.to_vec()));
         template.push(Attribute::Value(value.to_vec()));
         let answer = self.session().create_object(&template);
@@ -176,12 +176,18 @@ impl Token {
         answer.map(|_| ()).map_err(TokenError::call("import the private key"))
     }
 
-    fn import_public(&self, name: &KeyName, key: &PublicKey, params: &[u8]) -> Result<(), TokenError> {
+    fn import_public(
+        &self,
+        name: &KeyName,
+        algorithm: &dyn TokenAlgorithm,
+        key: &PublicKey,
+        params: &[u8],
+    ) -> Result<(), TokenError> {
         let mut template = public_template(name);
         template.push(Attribute::Class(ObjectClass::PUBLIC_KEY));
-        template.push(Attribute::KeyType(self.ck_key_type(key.key_type())?));
+        template.push(Attribute::KeyType(algorithm.ck_key_type(self)?));
         template.push(Attribute::EcParams(params.to_vec()));
-        template.push(Attribute::EcPoint(attributes::point_of(key)));
+        template.push(Attribute::EcPoint(algorithms::wrapped_point_of(algorithm, key)));
         self.session().create_object(&template).map(|_| ()).map_err(TokenError::call("import the public key"))
     }
 
@@ -214,23 +220,6 @@ impl Token {
             }
         }
         Ok(())
-    }
-
-    /// `CKA_EC_PARAMS` of the curve: the encodings to try, in order.
-    fn curve_encodings(&self, key_type: KeyType) -> Vec<Vec<u8>> {
-        match key_type {
-            KeyType::Ed25519 => self.profile().ed25519.ec_params.clone(),
-            KeyType::Secp256k1 => vec![SECP256K1_PARAMS.to_vec()],
-        }
-    }
-
-    /// `CKA_KEY_TYPE` as this device numbers it.
-    fn ck_key_type(&self, key_type: KeyType) -> Result<CkKeyType, TokenError> {
-        match key_type {
-            KeyType::Ed25519 => CkKeyType::try_from(self.numbers().key_type)
-                .map_err(|error: Error| TokenError::Call { action: "use the profile's key type", error }),
-            KeyType::Secp256k1 => Ok(CkKeyType::EC),
-        }
     }
 
     fn destroy(&self, object: ObjectHandle) -> Result<(), TokenError> {
@@ -267,10 +256,11 @@ impl Token {
             Some(Attribute::EcParams(params)) => params,
             _ => vec![],
         };
-        Ok([KeyType::Ed25519, KeyType::Secp256k1].into_iter().find(|key_type| {
-            self.ck_key_type(*key_type).is_ok_and(|wanted| wanted == found)
-                && self.curve_encodings(*key_type).contains(&params)
-        }))
+        let is_of_key = |algorithm: &&dyn TokenAlgorithm| {
+            algorithm.ck_key_type(self).is_ok_and(|wanted| wanted == found)
+                && algorithm.curve_encodings(self.profile()).contains(&params)
+        };
+        Ok(algorithms::all().find(is_of_key).map(|algorithm| algorithm.key_type()))
     }
 
     fn flag(&self, object: ObjectHandle, kind: AttributeType) -> Option<bool> {
@@ -292,18 +282,6 @@ fn public_template(name: &KeyName) -> Vec<Attribute> {
         Attribute::Id(name.id.clone()),
         Attribute::Label(name.label.clone().into_bytes()),
     ]
-}
-
-/// `CKA_VALUE` of a key: the seed of an Ed25519 one, the scalar of a secp256k1 one, 32 bytes each.
-fn secret_value(secret: &SecretKey) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-    match secret {
-        SecretKey::Ed25519Expanded(_) => Err(TokenError::Expanded),
-        SecretKey::Ed25519Seed(seed) => Ok(Zeroizing::new(seed.to_vec())),
-        SecretKey::Secp256k1(key) => {
-            let scalar = Zeroizing::new(<[u8; 32]>::from(key.to_bytes()));
-            Ok(Zeroizing::new(scalar.to_vec()))
-        }
-    }
 }
 
 /// Wipes the secret bytes of a template, which does not do so itself.

@@ -158,7 +158,7 @@ impl ChainStatus {
         let key = chain.chain().public_key().ok();
         Self {
             id: chain.id().to_string(),
-            public_key: key.map(|key| key.to_string()),
+            public_key: key.as_ref().map(ToString::to_string),
             address: key.map(|key| key.address_hex()),
             mark: chain.stats().last(),
             signed_at: chain.stats().signed_at().filter_map(|(_, at)| at).max(),

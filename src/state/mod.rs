@@ -325,7 +325,7 @@ pub fn look(path: &Path) -> Result<(Record, FileId), StateError> {
 fn open_without_key(path: &Path, chain: &ChainId, host: HostId) -> Result<Store, StateError> {
     let mut file = StateFile::open(path)?;
     let newest = file.newest().map_err(|error| StateError::Store { path: path.into(), error })?;
-    let identity = Identity { chain: chain.clone(), key: newest.header.identity().key };
+    let identity = Identity { chain: chain.clone(), key: newest.header.identity().key.clone() };
     Store::open(Box::new(file), &identity, host).map_err(|error| StateError::Store { path: path.into(), error })
 }
 
@@ -339,7 +339,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 pub fn key_in_state_file(chain: &ChainConfig, key_type: KeyType) -> Option<PublicKey> {
     let (record, _) = watermark::read_unlocked(&chain.watermark()).ok()?;
     let identity = record.header.identity();
-    (identity.chain == chain.id && identity.key.key_type() == key_type).then_some(identity.key)
+    (identity.chain == chain.id && identity.key.key_type() == key_type).then(|| identity.key.clone())
 }
 
 #[cfg(test)]

@@ -6,9 +6,8 @@ use crate::{
     keyring::softsign::SecretKey,
     state::foreign,
 };
-use highwater_core::consensus::Step;
+use highwater_core::consensus::{KeyType, PublicKey, Step};
 use std::{fs, os::unix::fs::PermissionsExt as _};
-use zeroize::Zeroizing;
 
 const OURS: HostId = HostId([1; 16]);
 const OTHER: HostId = HostId([2; 16]);
@@ -18,7 +17,7 @@ fn chain() -> ChainId {
 }
 
 fn key(seed: u8) -> PublicKey {
-    SecretKey::Ed25519Seed(Box::new(Zeroizing::new([seed; 32]))).public_key()
+    SecretKey::from_raw(KeyType::Ed25519, &[seed; 32]).unwrap().public_key()
 }
 
 /// The place of a chain whose tmkms.toml names `state_file`.

@@ -153,7 +153,7 @@ fn a_key_is_generated_pasted_checked_and_tested() {
     answer.assert(0, shown, incomplete);
     let section = pasted(&answer);
     let (config, _) = Config::parse(Path::new("tmkms.toml"), &format!("{CHAIN_AND_NODE}{section}")).unwrap();
-    let pinned = config.pkcs11()[0].keys[0].public_key;
+    let pinned = &config.pkcs11()[0].keys[0].public_key;
     assert!(answer.stdout.contains(&pinned.address_hex()));
     desk.write_config(section);
     desk.run("state init --never-signed").assert(0, "made", "");
@@ -169,7 +169,7 @@ fn a_key_is_generated_pasted_checked_and_tested() {
     let both = format!("{CHAIN_AND_NODE}{}", second["section"].as_str().unwrap());
     let (config, _) = Config::parse(Path::new("tmkms.toml"), &both).unwrap();
     assert_eq!(config.pkcs11()[0].keys.len(), 2);
-    assert_eq!(config.pkcs11()[0].keys[0].public_key, pinned);
+    assert_eq!(config.pkcs11()[0].keys[0].public_key, *pinned);
 
     let list = "id       01\nlabel    \"made\"|born     in the device, and could never leave it\nleaves   never\
                 |label    \"second\"|born     in the device, but it could leave it|shown    never in the clear";

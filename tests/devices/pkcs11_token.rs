@@ -2,12 +2,9 @@
 
 use crate::support::softhsm::{LABEL, Lab, PIN, isolated, text};
 use highwater::{
-    config::{
-        KeyRole,
-        pkcs11::{
-            profile::{Ed25519Numbers, Profile},
-            spec::{ObjectSelector, TokenSelector},
-        },
+    config::pkcs11::{
+        profile::{Ed25519Numbers, Profile},
+        spec::{ObjectSelector, TokenSelector},
     },
     keyring::{
         pkcs11::{
@@ -66,11 +63,11 @@ fn error<T>(result: Result<T, TokenError>) -> TokenError {
 }
 
 fn seed() -> SecretKey {
-    SecretKey::Ed25519Seed(Box::new(Zeroizing::new([0x42; 32])))
+    SecretKey::from_raw(KeyType::Ed25519, &[0x42; 32]).unwrap()
 }
 
 fn scalar() -> SecretKey {
-    SecretKey::Secp256k1(Box::new(k256::ecdsa::SigningKey::from_slice(&[0x42; 32]).unwrap()))
+    SecretKey::from_raw(KeyType::Secp256k1, &[0x42; 32]).unwrap()
 }
 
 /// Every object that pkcs11-tool sees.
@@ -125,7 +122,7 @@ fn an_imported_key_signs_as_it_does_in_software() {
         assert_eq!(secp256k1.public_key(), Some(scalar().public_key()));
         for vector in vectors {
             let message = hex(&vector["SignBytes"]);
-            assert_eq!(token.sign(&ed25519, &message).unwrap().0.to_vec(), hex(&vector["SigEd25519"]));
+            assert_eq!(token.sign(&ed25519, &message).unwrap().as_bytes(), hex(&vector["SigEd25519"]));
             // The device's nonce is its own.
             let signature = token.sign(&secp256k1, &message).unwrap();
             assert!(scalar().public_key().verifies(&message, &signature));
@@ -152,8 +149,7 @@ fn without_a_public_object_the_public_key_is_unknown_and_the_key_signs() {
 #[test]
 fn a_key_without_its_seed_is_refused_before_anything_is_made() {
     isolated("pkcs11_token::a_key_without_its_seed_is_refused_before_anything_is_made", |lab| {
-        let expanded = Box::new(Zeroizing::new(<[u8; 64]>::from(Sha512::digest([0x42; 32]))));
-        let secret = SecretKey::Ed25519Expanded(expanded);
+        let secret = SecretKey::from_raw(KeyType::Ed25519, &Sha512::digest([0x42; 32])).unwrap();
         let error = error(open(lab).import(&name(1, "expanded"), &secret));
         assert!(error.to_string().contains("its seed is lost"), "{error}");
         assert_eq!(error.class(), ErrorClass::Rejected);
@@ -373,11 +369,11 @@ fn pkcs11_tool_sees_the_keys_and_confirms_their_signatures() {
         let files = ["--input-file", message.to_str().unwrap(), "--output-file", signed.to_str().unwrap()];
         let output = lab.pkcs11_tool(&[&["--sign", "--mechanism", "EDDSA", "--id", "01"][..], &files].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
-        assert_eq!(fs::read(&signed).unwrap(), token.sign(&ed25519, b"message").unwrap().0);
+        assert_eq!(fs::read(&signed).unwrap(), token.sign(&ed25519, b"message").unwrap().as_bytes());
 
         // It verifies ours with the imported secp256k1 public object.
         fs::write(&message, Sha256::digest(b"message")).unwrap();
-        fs::write(&signed, token.sign(&secp256k1, b"message").unwrap().0).unwrap();
+        fs::write(&signed, token.sign(&secp256k1, b"message").unwrap().as_bytes()).unwrap();
         let files = ["--input-file", message.to_str().unwrap(), "--signature-file", signed.to_str().unwrap()];
         let output = lab.pkcs11_tool(&[&["--verify", "--mechanism", "ECDSA", "--id", "02"][..], &files].concat());
         assert!(text(&output.stdout).contains("Signature is valid"), "{output:?}");
@@ -426,8 +422,8 @@ fn two_processes_open_one_token_at_once() {
 fn a_key_generated_in_software_can_be_imported() {
     isolated("pkcs11_token::a_key_generated_in_software_can_be_imported", |lab| {
         let token = open(lab);
-        for (number, role) in [(1, KeyRole::Consensus), (2, KeyRole::Account)] {
-            let secret = softsign::generate(role).unwrap();
+        for (number, key_type) in [(1, KeyType::Ed25519), (2, KeyType::Secp256k1)] {
+            let secret = softsign::generate(key_type).unwrap();
             let key = token.import(&name(number, &format!("{number}")), &secret).unwrap();
             assert_eq!(key.public_key(), Some(secret.public_key()));
         }

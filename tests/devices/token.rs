@@ -152,7 +152,7 @@ pub fn assert_signs(scene: &Scene) {
     for height in [1, 3] {
         let (signer, mut session) = scene.start();
         let key = session.ask_pub_key(CHAIN).unwrap().unwrap().pub_key.unwrap();
-        assert!(format!("{key:?}").contains(&format!("{:?}", scene.key.to_bytes())), "{key:?}");
+        assert!(format!("{key:?}").contains(&format!("{:?}", scene.key.as_bytes())), "{key:?}");
         let proposed = session.ask_proposal(CHAIN, proposal(height, 0, 7)).unwrap().unwrap();
         assert_proposal_signed(&scene.key, CHAIN, &proposed);
         sign(&mut session, &scene.key, prevote(height, 0, Some(7)));

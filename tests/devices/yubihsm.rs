@@ -10,7 +10,7 @@ use crate::support::{
 };
 use highwater_core::{
     consensus::{KeyType, PublicKey},
-    privval::message::{PublicKeySum, RemoteSignerError, Vote},
+    privval::message::{RemoteSignerError, Vote},
 };
 use serde_json::Value;
 use std::{
@@ -157,7 +157,7 @@ fn votes_proposals_and_extensions_are_signed() {
     let Some(device) = device::start(&seed(0), &[]) else { return };
     let mut scene = Scene::on(&[&device]);
     let key = scene.session.ask_pub_key(CHAIN).unwrap().unwrap().pub_key.unwrap();
-    assert_eq!(key.sum, Some(PublicKeySum::Ed25519(scene.key.to_bytes().to_vec())));
+    assert_eq!((key.key_type, &key.bytes[..]), (Some(KeyType::Ed25519), scene.key.as_bytes()));
 
     let before = device.count("signatures");
     let signed = scene.session.ask_proposal(CHAIN, proposal(1, 0, 7)).unwrap().unwrap();

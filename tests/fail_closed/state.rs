@@ -51,7 +51,7 @@ fn a_chain_with_bad_files_answers_why_and_the_other_chain_signs() {
             let answer = bad.ask_pub_key(CHAIN).unwrap();
             match code {
                 STATE_UNUSABLE => {
-                    assert_eq!(answer.unwrap().pub_key_bytes, home.public_key(CHAIN).to_bytes(), "{name}")
+                    assert_eq!(answer.unwrap().pub_key_bytes, home.public_key(CHAIN).as_bytes(), "{name}")
                 }
                 _ => assert_eq!(refusal(answer), code, "{name}"),
             }

@@ -15,7 +15,7 @@ use highwater::{keyring::softsign::SecretKey, state::foreign};
 use highwater_core::{
     answer::answer,
     chain::Chain,
-    consensus::{Hrs, PublicKey, Signature, Step},
+    consensus::{Hrs, KeyType, PublicKey, Signature, Step},
     privval::message::{BlockId, Message, PartSetHeader, Proposal, SignVoteRequest, Sum, Timestamp, Vote},
     signer::{SignError, Signer},
     watermark::{
@@ -33,7 +33,6 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 use tempfile::TempDir;
-use zeroize::Zeroizing;
 
 const HISTORIES: u64 = if cfg!(debug_assertions) { 1_000 } else { 10_000 };
 const STEPS: u64 = 8;
@@ -224,12 +223,12 @@ const HOST: HostId = HostId([1; 16]);
 
 /// The key that `tests/filepv` has too.
 fn key() -> SecretKey {
-    SecretKey::Ed25519Seed(Box::new(Zeroizing::new([0x42; 32])))
+    SecretKey::from_raw(KeyType::Ed25519, &[0x42; 32]).unwrap()
 }
 
 fn public_key() -> PublicKey {
     static KEY: OnceLock<PublicKey> = OnceLock::new();
-    *KEY.get_or_init(|| SharedKey.public_key())
+    KEY.get_or_init(|| SharedKey.public_key()).clone()
 }
 
 /// The key, made ready once: that takes longer than a signature.

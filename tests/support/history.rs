@@ -173,7 +173,7 @@ impl History {
     }
 
     fn verifies(&self, bytes: &[u8], signature: &[u8]) -> bool {
-        signature.try_into().is_ok_and(|signature| (self.verifies)(bytes, &Signature(signature)))
+        (self.verifies)(bytes, &Signature::new(signature))
     }
 }
 

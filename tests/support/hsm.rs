@@ -175,7 +175,7 @@ impl Hsm {
     /// The `[[providers.pkcs11]]` of a token. `pin` is TOML; each key has a chain, a label and the key to pin.
     pub fn provider(&self, module: &Path, token: &str, pin: &str, keys: &[(&str, &str, &PublicKey)]) -> String {
         let key = |(chain, label, key): &(&str, &str, &PublicKey)| {
-            let key = String::from_utf8(hex::encode(key.to_bytes())).unwrap();
+            let key = String::from_utf8(hex::encode(key.as_bytes())).unwrap();
             format!("{{ chain_ids = [{chain:?}], label = {label:?}, type = \"consensus\", public_key = {key:?} }}")
         };
         let keys: Vec<_> = keys.iter().map(key).collect();

@@ -5,7 +5,7 @@ use highwater_core::{
     consensus::{ChainId, KeyType, PublicKey, Signature, Timestamp},
     privval::{
         BlockId, Canonical, Kind,
-        message::{self, Message, PublicKeySum, RemoteSignerError, Sum},
+        message::{self, Message, RemoteSignerError, Sum},
     },
 };
 use prost::Message as _;
@@ -62,7 +62,7 @@ impl PlainNode {
                 other => panic!("asked for a public key, got {other:?}"),
             }
         });
-        self.link = Some((stream, key));
+        self.link = Some((stream, key.clone()));
         key
     }
 
@@ -93,7 +93,7 @@ impl PlainNode {
             (None, Some((Some(time), signature))) => {
                 let timestamp = Timestamp::new(time.seconds, time.nanos.into()).unwrap();
                 let bytes = Canonical { timestamp, ..ballot.canonical() }.sign_bytes(&self.chain);
-                let signature = Signature(signature.try_into().unwrap());
+                let signature = Signature::new(&signature);
                 assert!(key.verifies(bytes.as_slice(), &signature), "the signature for {ballot:?} verifies");
                 Verdict::Signed
             }
@@ -164,8 +164,10 @@ fn is_end(error: &io::Error) -> bool {
 
 fn public_key(response: message::PubKeyResponse) -> PublicKey {
     assert_eq!(response.error, None);
-    match response.pub_key.and_then(|key| key.sum) {
-        Some(PublicKeySum::Ed25519(bytes)) => PublicKey::from_bytes(KeyType::Ed25519, &bytes).unwrap(),
+    match response.pub_key {
+        Some(message::PublicKey { key_type: Some(KeyType::Ed25519), bytes }) => {
+            PublicKey::from_bytes(KeyType::Ed25519, &bytes).unwrap()
+        }
         other => panic!("not an Ed25519 key: {other:?}"),
     }
 }

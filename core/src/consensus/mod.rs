@@ -1,12 +1,12 @@
-//! The small words that every room shares: chain id, height/round/step, timestamp, digest, public key.
+//! The small words that every room shares: chain id, height/round/step, timestamp, digest, public key, signature.
 //!
 //! Pure values without I/O. Each can only be made valid: whoever holds one need not check it again.
 
+pub(crate) mod keys;
 mod peer_id;
-mod public_key;
 
+pub use keys::{Algorithm, Bech32, KeyType, PublicKey, PublicKeyError, Signature};
 pub use peer_id::PeerId;
-pub use public_key::{KeyType, PublicKey, PublicKeyError, Signature};
 
 use crate::hex::Hex;
 use std::fmt;

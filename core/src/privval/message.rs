@@ -4,7 +4,12 @@
 //! response (`proto/tendermint/privval/types.proto` against `proto/cometbft/privval/v1/types.proto`). So there
 //! is one set of types and no version setting; a node skips the fields it does not know.
 
-use prost::{Message as _, Oneof};
+use crate::consensus::KeyType;
+use prost::{
+    DecodeError, Message as _, Oneof,
+    bytes::{Buf, BufMut},
+    encoding::{self, DecodeContext, WireType},
+};
 
 /// The envelope of every message on a privval connection.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -19,7 +24,7 @@ impl Message {
     /// which kind of answer the node waits for.
     pub fn first_field(body: &[u8]) -> Option<u32> {
         let mut rest = body;
-        let (field, _) = prost::encoding::decode_key(&mut rest).ok()?;
+        let (field, _) = encoding::decode_key(&mut rest).ok()?;
         Some(field)
     }
 
@@ -90,28 +95,51 @@ pub struct PubKeyResponse {
     /// The raw key as v1 and v2 read it.
     #[prost(bytes = "vec", tag = "3")]
     pub pub_key_bytes: Vec<u8>,
-    /// The key type as v1 and v2 read it: `ed25519`, `secp256k1`.
+    /// The key type as v1 and v2 read it: [`KeyType::name`].
     #[prost(string, tag = "4")]
     pub pub_key_type: String,
 }
 
-/// `tendermint.crypto.PublicKey`
-#[derive(Clone, PartialEq, prost::Message)]
+/// `tendermint.crypto.PublicKey`: one field of bytes for each type of key. Which field that is, the table of key types knows.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PublicKey {
-    /// The key by type.
-    #[prost(oneof = "PublicKeySum", tags = "1, 2")]
-    pub sum: Option<PublicKeySum>,
+    /// The key's type. `None` if the message has no key of a type that Highwater signs with.
+    pub key_type: Option<KeyType>,
+    /// The raw key.
+    pub bytes: Vec<u8>,
 }
 
-/// The key types that Highwater signs with.
-#[derive(Clone, PartialEq, Oneof)]
-pub enum PublicKeySum {
-    /// 32 bytes.
-    #[prost(bytes, tag = "1")]
-    Ed25519(Vec<u8>),
-    /// 33 bytes, compressed.
-    #[prost(bytes, tag = "2")]
-    Secp256k1(Vec<u8>),
+/// By hand what prost derives for a `oneof` of bytes.
+impl prost::Message for PublicKey {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        if let Some(key_type) = self.key_type {
+            encoding::bytes::encode(key_type.algorithm().wire_field, &self.bytes, buffer);
+        }
+    }
+
+    fn merge_field(
+        &mut self,
+        field: u32,
+        wire_type: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        match KeyType::find(|algorithm| algorithm.wire_field == field) {
+            None => encoding::skip_field(wire_type, field, buffer, context),
+            found => {
+                self.key_type = found;
+                encoding::bytes::merge(wire_type, &mut self.bytes, buffer, context)
+            }
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.key_type.map_or(0, |key_type| encoding::bytes::encoded_len(key_type.algorithm().wire_field, &self.bytes))
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
 }
 
 /// Field 3.

@@ -12,16 +12,15 @@ use prost::Message as _;
 /// The consensus key, in the form of every version at once: v0.34 to v0.40 read field 1, v1 and v2 fields 3 and 4,
 /// and each skips the others.
 pub fn pub_key(key: &PublicKey) -> Message {
-    let bytes = key.to_bytes();
-    let sum = match key.key_type() {
-        KeyType::Ed25519 => message::PublicKeySum::Ed25519(bytes.clone()),
-        KeyType::Secp256k1 => message::PublicKeySum::Secp256k1(bytes.clone()),
-    };
+    pub_key_of(key.key_type(), key.as_bytes())
+}
+
+fn pub_key_of(key_type: KeyType, bytes: &[u8]) -> Message {
     Sum::PubKeyResponse(message::PubKeyResponse {
-        pub_key: Some(message::PublicKey { sum: Some(sum) }),
+        pub_key: Some(message::PublicKey { key_type: Some(key_type), bytes: bytes.to_vec() }),
         error: None,
-        pub_key_bytes: bytes,
-        pub_key_type: key.key_type().name().into(),
+        pub_key_bytes: bytes.to_vec(),
+        pub_key_type: key_type.name().into(),
     })
     .into()
 }
@@ -36,9 +35,9 @@ pub fn vote(
 ) -> Message {
     let vote = message::Vote {
         timestamp: Some(wire_timestamp(timestamp)),
-        signature: signature.0.to_vec(),
+        signature: signature.as_bytes().to_vec(),
         extension: Vec::new(),
-        extension_signature: extension_signature.map_or_else(Vec::new, |signature| signature.0.to_vec()),
+        extension_signature: extension_signature.map_or_else(Vec::new, |signature| signature.as_bytes().to_vec()),
         non_rp_extension: Vec::new(),
         non_rp_extension_signature: Vec::new(),
         ..echo
@@ -48,13 +47,13 @@ pub fn vote(
 
 /// A signed proposal.
 pub fn proposal(echo: message::Proposal, signature: &Signature) -> Message {
-    let proposal = message::Proposal { signature: signature.0.to_vec(), ..echo };
+    let proposal = message::Proposal { signature: signature.as_bytes().to_vec(), ..echo };
     Sum::SignedProposalResponse(message::SignedProposalResponse { proposal: Some(proposal), error: None }).into()
 }
 
 /// Signed raw bytes.
 pub fn raw_bytes(signature: &Signature) -> Message {
-    Sum::SignBytesResponse(message::SignBytesResponse { signature: signature.0.to_vec(), error: None }).into()
+    Sum::SignBytesResponse(message::SignBytesResponse { signature: signature.as_bytes().to_vec(), error: None }).into()
 }
 
 /// We live.
@@ -168,6 +167,63 @@ mod tests {
                 (error.code, error.description.as_str()),
                 (102, "this connection serves chain ours only, and the node asks for chain theirs")
             );
+        }
+    }
+
+    // With one line for each key type in the table, so that a new one is tested by being there.
+    #[test]
+    fn the_largest_response_with_every_kind_of_key_fits_every_node() {
+        for key_type in KeyType::ALL {
+            let algorithm = key_type.algorithm();
+            let signature = Signature::new(&vec![0xff; algorithm.signature_len]);
+            let time = Timestamp::new(253_402_300_799, 999_999_999).unwrap();
+            let responses = [
+                pub_key_of(*key_type, &vec![0xff; algorithm.public_key_len]),
+                vote(largest_vote(), time, &signature, Some(&signature)),
+                proposal(largest_proposal(), &signature),
+                raw_bytes(&signature),
+            ];
+            for response in responses {
+                let length = response.encoded_len();
+                assert!(fits(&response), "{key_type}: {length} bytes");
+                // All of it is there: two signatures in a vote, the key twice.
+                assert!(length > algorithm.signature_len.min(algorithm.public_key_len), "{key_type}");
+            }
+        }
+    }
+
+    fn largest_block_id() -> Option<message::BlockId> {
+        let part_set_header = Some(message::PartSetHeader { total: u32::MAX, hash: vec![0xff; 32] });
+        Some(message::BlockId { hash: vec![0xff; 32], part_set_header })
+    }
+
+    /// The longest that a request echoes, and what a response strips from it.
+    fn largest_vote() -> message::Vote {
+        message::Vote {
+            r#type: message::TYPE_PRECOMMIT,
+            height: i64::MAX,
+            round: i32::MAX,
+            block_id: largest_block_id(),
+            timestamp: None,
+            validator_address: vec![0xff; 20],
+            validator_index: -1,
+            signature: vec![0xff; 20_000],
+            extension: vec![0xff; 20_000],
+            extension_signature: vec![0xff; 20_000],
+            non_rp_extension: vec![0xff; 20_000],
+            non_rp_extension_signature: vec![0xff; 20_000],
+        }
+    }
+
+    fn largest_proposal() -> message::Proposal {
+        message::Proposal {
+            r#type: message::TYPE_PROPOSAL,
+            height: i64::MAX,
+            round: i32::MAX,
+            pol_round: i32::MAX,
+            block_id: largest_block_id(),
+            timestamp: Some(message::Timestamp { seconds: 253_402_300_799, nanos: 999_999_999 }),
+            signature: vec![0xff; 20_000],
         }
     }
 

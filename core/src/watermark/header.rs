@@ -117,17 +117,12 @@ impl Header {
         let chain = self.identity.chain.as_str().as_bytes();
         out[at::CHAIN_LENGTH] = u8::try_from(chain.len()).expect("a chain id has at most 50 bytes");
         out[at::CHAIN..at::CHAIN + chain.len()].copy_from_slice(chain);
-        let mut put_key = |key_type, key: &[u8]| {
-            debug_assert!(key.len() <= KEY_MAX_BYTES, "every key type fits");
-            let length = u16::try_from(key.len()).expect("every key type fits");
-            out[at::KEY_TYPE] = key_type;
-            out[at::KEY_LENGTH].copy_from_slice(&length.to_le_bytes());
-            out[at::KEY..at::KEY + key.len()].copy_from_slice(key);
-        };
-        match &self.identity.key {
-            PublicKey::Ed25519(key) => put_key(1, key.as_bytes()),
-            PublicKey::Secp256k1(key) => put_key(2, key.to_encoded_point(true).as_bytes()),
-        }
+        let key = self.identity.key.as_bytes();
+        debug_assert!(key.len() <= KEY_MAX_BYTES, "every key type fits");
+        let length = u16::try_from(key.len()).expect("every key type fits");
+        out[at::KEY_TYPE] = self.identity.key.key_type().algorithm().header_number;
+        out[at::KEY_LENGTH].copy_from_slice(&length.to_le_bytes());
+        out[at::KEY..at::KEY + key.len()].copy_from_slice(key);
         out[BODY_BYTES..].copy_from_slice(&self.digest);
         out
     }
@@ -148,12 +143,12 @@ impl Header {
         if Sha256::digest(&bytes[..BODY_BYTES])[..] != bytes[BODY_BYTES..] {
             return Err(RecordError::Checksum);
         }
-        let key_type = match bytes[at::KEY_TYPE] {
-            0 => return Err(RecordError::Fields),
-            1 => KeyType::Ed25519,
-            2 => KeyType::Secp256k1,
-            newer => return Err(RecordError::Newer { what: Feature::KeyType, number: newer.into() }),
-        };
+        let number = bytes[at::KEY_TYPE];
+        if number == 0 {
+            return Err(RecordError::Fields);
+        }
+        let key_type = KeyType::find(|algorithm| algorithm.header_number == number);
+        let key_type = key_type.ok_or(RecordError::Newer { what: Feature::KeyType, number: number.into() })?;
         let header = decode_fields(bytes, key_type).ok_or(RecordError::Fields)?;
         if header.encode() == *bytes { Ok(header) } else { Err(RecordError::Fields) }
     }
@@ -178,6 +173,7 @@ fn decode_fields(bytes: &[u8; BLOCK_BYTES], key_type: KeyType) -> Option<Header>
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::consensus::keys;
 
     pub(in crate::watermark) const THIS_FILE: FileId = FileId { inode: 4711, birth: Some((1_700_000_000, 999)) };
 
@@ -202,11 +198,12 @@ pub(super) mod tests {
     #[test]
     fn headers_at_every_limit_round_trip() {
         let key = k256::ecdsa::SigningKey::from_slice(&[1; 32]).unwrap();
-        let longest = Identity {
-            chain: ChainId::new(&"c".repeat(CHAIN_ID_MAX_BYTES)).unwrap(),
-            key: PublicKey::Secp256k1(*key.verifying_key()),
-        };
-        for identity in [sample_header().identity, longest] {
+        let chain = ChainId::new(&"c".repeat(CHAIN_ID_MAX_BYTES)).unwrap();
+        let other = Identity { chain: chain.clone(), key: PublicKey::from(*key.verifying_key()) };
+        // 1,952 bytes, as ML-DSA-65 has them.
+        let longest = Identity { chain, key: keys::longest::key(0xff) };
+        assert!(KeyType::ALL.iter().all(|key_type| key_type.algorithm().public_key_len <= KEY_MAX_BYTES));
+        for identity in [sample_header().identity, other, longest] {
             for birth in [None, Some((i64::MIN, 0)), Some((i64::MAX, u32::MAX))] {
                 let header = Header::new(HostId([0xff; 16]), identity.clone(), FileId { inode: u64::MAX, birth });
                 assert_eq!(Header::decode(&header.encode()), Ok(header));

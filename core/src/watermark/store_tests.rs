@@ -271,7 +271,7 @@ fn a_file_of_another_chain_key_or_host_is_refused() {
     let other_chain = Identity { chain: crate::consensus::ChainId::new("other").unwrap(), ..ours.clone() };
     assert!(matches!(open(&other_chain, host), Some(StoreError::ForeignChain { .. })));
     let key = k256::ecdsa::SigningKey::from_slice(&[1; 32]).unwrap();
-    let other_key = Identity { key: crate::consensus::PublicKey::Secp256k1(*key.verifying_key()), ..ours.clone() };
+    let other_key = Identity { key: crate::consensus::PublicKey::from(*key.verifying_key()), ..ours.clone() };
     assert!(matches!(open(&other_key, host), Some(StoreError::ForeignKey { .. })));
     assert!(matches!(open(ours, HostId([1; 16])), Some(StoreError::ForeignHost { .. })));
     assert!(open(ours, host).is_none());

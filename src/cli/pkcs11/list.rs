@@ -147,8 +147,8 @@ pub(super) fn typed_name(key: &KeyInfo) -> String {
 pub(super) fn describe_key(key: &KeyInfo) -> String {
     let unknown = || "unknown".to_owned();
     let kind = key.key_type.map_or("not one that Highwater signs with".to_owned(), |kind| kind.to_string());
-    let address = key.public_key.map_or_else(unknown, |key| key.address_hex());
-    let public_key = key.public_key.map_or_else(unknown, |key| hex_of(&key.to_bytes()));
+    let address = key.public_key.as_ref().map_or_else(unknown, |key| key.address_hex());
+    let public_key = key.public_key.as_ref().map_or_else(unknown, |key| hex_of(key.as_bytes()));
     format!(
         "id       {}\nlabel    {:?}\ntype     {kind}\nkey      {public_key}\naddress  {address}\nborn     {}\n\
          leaves   {}\nshown    {}",
@@ -183,8 +183,8 @@ pub(super) fn key_json(key: &KeyInfo) -> Value {
         "id": hex_of(&key.id),
         "label": key.label,
         "algorithm": key.key_type.map(|kind| kind.name()),
-        "public_key": key.public_key.map(|key| hex_of(&key.to_bytes())),
-        "address": key.public_key.map(|key| key.address_hex()),
+        "public_key": key.public_key.as_ref().map(|key| hex_of(key.as_bytes())),
+        "address": key.public_key.as_ref().map(|key| key.address_hex()),
         "born_in_device": key.local.zip(key.never_extractable).map(|(local, never)| local && never),
         "local": key.local,
         "never_extractable": key.never_extractable,

@@ -13,7 +13,7 @@ use crate::{
         watch::watched,
     },
     config::{KeyFormat, KeyRole, pkcs11::spec::ObjectSelector},
-    keyring::{format, pkcs11::error::TokenError, softsign::SecretKey},
+    keyring::{format, pkcs11::error::TokenError},
     provision::pkcs11::{KeyInfo, KeyName},
 };
 use clap::Args;
@@ -81,8 +81,8 @@ impl Generate {
 impl Import {
     pub(super) fn run(self) -> Result<(), CliError> {
         let (target, chain) = prepare(&self.target, &self.new)?;
-        let secret = softsign::load(&self.file, self.new.kind.into(), self.format)?;
-        if let SecretKey::Ed25519Expanded(_) = secret {
+        let secret = softsign::load(&self.file, KeyRole::from(self.new.kind).key_type(), self.format)?;
+        if secret.for_devices().is_none() {
             return Err(CliError::new(Exit::Data, format!("{}: {}", self.file.display(), TokenError::Expanded)));
         }
         let (name, there, public_key) = (self.new.name(), target.clone(), secret.public_key());
@@ -132,8 +132,8 @@ impl NewArgs {
             Some(chain) => chain.key_format.clone(),
             None => KeyFormat::Hex,
         };
-        let shown = format::show(&key_format, &public_key, role);
-        let new = NewKey { chain, id: &self.id.0, label: &self.label.0, role, public_key };
+        let shown = format::show(&key_format, &public_key);
+        let new = NewKey { chain, id: &self.id.0, label: &self.label.0, role, public_key: public_key.clone() };
         let section = target.as_section().with(&new);
         if args.json {
             let mut value = info.map_or_else(|| json!({}), key_json);
@@ -141,7 +141,7 @@ impl NewArgs {
                 "schema": 1,
                 "done": done,
                 // The device may not show it.
-                "public_key": hex_of(&public_key.to_bytes()),
+                "public_key": hex_of(public_key.as_bytes()),
                 "address": public_key.address_hex(),
                 "chain_id": chain.map(ChainId::as_str),
                 "key": shown,

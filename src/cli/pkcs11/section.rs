@@ -104,7 +104,7 @@ fn entry(chains: &[&str], object: &ObjectSelector, role: KeyRole, public_key: &P
         ObjectSelector::Id(id) => format!("id = \"{}\"", hex_of(id)),
         ObjectSelector::Label(label) => format!("label = {}", quoted(label)),
     };
-    let key = hex_of(&public_key.to_bytes());
+    let key = hex_of(public_key.as_bytes());
     format!("    {{ chain_ids = [{chains}], {object}, type = \"{role}\", public_key = \"{key}\" }},\n")
 }
 
@@ -156,14 +156,15 @@ mod tests {
                 let profile = Profile::builtin(name).unwrap();
                 let public_key = key(KeyType::Ed25519);
                 let role = KeyRole::Consensus;
-                let new = NewKey { chain: Some(&chain), id: &[1, 0xaf], label: "a", role, public_key };
+                let new =
+                    NewKey { chain: Some(&chain), id: &[1, 0xaf], label: "a", role, public_key: public_key.clone() };
                 let text = section(&token, &profile, &pin).with(&new);
                 let parsed = parse(&text);
                 assert_eq!((&parsed.token, parsed.profile.name.as_str()), (&token, name));
                 assert_eq!(parsed.module, Path::new("/opt/a \"module\".so"));
                 assert_eq!(parsed.pin.unwrap().to_string(), expected);
                 assert_eq!(parsed.keys[0].object, ObjectSelector::Id(vec![1, 0xaf]));
-                assert_eq!((parsed.keys[0].public_key, parsed.keys[0].key.role), (public_key, role));
+                assert_eq!((&parsed.keys[0].public_key, parsed.keys[0].key.role), (&public_key, role));
                 assert_eq!(parsed.keys[0].key.chain_ids, std::slice::from_ref(&chain));
             }
         }
@@ -186,18 +187,25 @@ mod tests {
         present.files = vec!["/opt/vendor".into(), "/dev/hsm\"0".into()];
         present.environment = vec!["VENDOR_LOG".into()];
         let public_key = key(KeyType::Ed25519);
-        let new = NewKey { chain: Some(&second), id: &[2], label: "two", role: KeyRole::Consensus, public_key };
+        let new = NewKey {
+            chain: Some(&second),
+            id: &[2],
+            label: "two",
+            role: KeyRole::Consensus,
+            public_key: public_key.clone(),
+        };
         let with = Section { present: Some(&present), ..section(&token, &profile, &pin) };
         let text = with.with(&new);
         assert!(!text.contains("12345678"), "{text}");
         let parsed = parse(&text);
         assert_eq!((&parsed.files, &parsed.environment), (&present.files, &present.environment));
-        let keys: Vec<_> = parsed.keys.iter().map(|key| (key.key.chain_ids[0].clone(), key.public_key)).collect();
-        assert_eq!(keys, [(first.clone(), key(KeyType::Secp256k1)), (second.clone(), public_key)]);
+        let keys: Vec<_> =
+            parsed.keys.iter().map(|key| (key.key.chain_ids[0].clone(), key.public_key.clone())).collect();
+        assert_eq!(keys, [(first.clone(), key(KeyType::Secp256k1)), (second.clone(), public_key.clone())]);
 
         // Made again under its old name.
         let again = NewKey { chain: Some(&first), id: &[1], ..new };
         let keys = parse(&with.with(&again)).keys;
-        assert_eq!(keys.iter().map(|key| key.public_key).collect::<Vec<_>>(), [public_key]);
+        assert_eq!(keys.iter().map(|key| &key.public_key).collect::<Vec<_>>(), [&public_key]);
     }
 }

@@ -65,12 +65,12 @@ fn sign(
     let token = target.open()?;
     let Some(info) = find_key(&token, selector)? else { return Err(no_key(&token, selector)?.into()) };
     let pinned = pinned(target, &info);
-    let Some(key_type) = info.key_type.or(pinned.map(|key| key.key_type())) else {
+    let Some(key_type) = info.key_type.or(pinned.as_ref().map(PublicKey::key_type)) else {
         return Err(CliError::new(Exit::Data, format!("the key with {selector} is not one that Highwater signs with")));
     };
     let key = token.find_key(selector, key_type)?;
-    if let (Some(shown), Some(pinned)) = (key.public_key(), pinned)
-        && shown != pinned
+    if let (Some(shown), Some(pinned)) = (key.public_key(), &pinned)
+        && shown != *pinned
     {
         return Err(CliError::new(
             Exit::Data,
@@ -102,7 +102,7 @@ fn sign(
 /// The public key that the configuration pins for this key.
 fn pinned(target: &Target, info: &KeyInfo) -> Option<PublicKey> {
     let keys = &target.section.as_ref()?.keys;
-    keys.iter().find(|key| is_named(&key.object, &info.id, &info.label)).map(|key| key.public_key)
+    keys.iter().find(|key| is_named(&key.object, &info.id, &info.label)).map(|key| key.public_key.clone())
 }
 
 fn as_text(profile: &Profile, outcome: &Outcome) -> String {
@@ -127,7 +127,7 @@ fn as_json(profile: &Profile, outcome: &Outcome) -> String {
     let Outcome { info, public_key, times } = outcome;
     let mut key = key_json(info);
     key["algorithm"] = json!(public_key.key_type().name());
-    key["public_key"] = json!(hex_of(&public_key.to_bytes()));
+    key["public_key"] = json!(hex_of(public_key.as_bytes()));
     key["address"] = json!(public_key.address_hex());
     let evidence = match profile.evidence {
         Evidence::Source => "source",

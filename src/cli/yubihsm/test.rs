@@ -52,7 +52,7 @@ impl Test {
             self.id,
             info.label,
             public_key.key_type(),
-            hex_of(&public_key.to_bytes()),
+            hex_of(public_key.as_bytes()),
             public_key.address_hex(),
             birth(info.birth),
         ))
@@ -69,7 +69,7 @@ fn sign(
     let console = target.open()?;
     let info = console.key(id).map_err(|error| target.error(&error))?;
     let failed = |exit, text: String| CliError::new(exit, format!("{}: {text}", target.provider));
-    let Some(public_key) = info.public_key else {
+    let Some(public_key) = info.public_key.clone() else {
         return Err(failed(
             Exit::Data,
             format!("its key 0x{id:04x} is {}, which Highwater does not sign with", info.algorithm),

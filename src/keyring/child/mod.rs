@@ -22,7 +22,7 @@ use self::{
 use super::device::{Opener, Session, Trouble};
 use crate::process::frames::{read_frame, write_frame};
 use highwater_core::{
-    consensus::{PublicKey, Signature},
+    consensus::{KeyType, PublicKey, Signature},
     hex::Hex,
 };
 use std::{
@@ -81,20 +81,23 @@ impl Opener for ChildOpener {
         for (found, pinned) in found.iter().zip(&self.keys) {
             // A key that cannot be read is proven by the self-test instead.
             if let Some(found) = found
-                && *found != pinned.to_bytes()
+                && found != pinned.as_bytes()
             {
                 return Err(Trouble::Fatal(
                     format!("the token holds key {}, the configuration pins {pinned}", Hex(found)).into(),
                 ));
             }
         }
-        Ok(Box::new(ChildSession { stream }))
+        let key_types = self.keys.iter().map(PublicKey::key_type).collect();
+        Ok(Box::new(ChildSession { stream, key_types }))
     }
 }
 
 /// A child that is ready to sign.
 struct ChildSession {
     stream: UnixStream,
+    /// Of the keys, in their order.
+    key_types: Vec<KeyType>,
 }
 
 impl Session for ChildSession {
@@ -102,8 +105,14 @@ impl Session for ChildSession {
         set_deadline(&self.stream, deadline)?;
         write_frame(&mut self.stream, &SignRequest::encode(key, message)).map_err(no_answer)?;
         let signature = answer(&mut self.stream)?;
-        let signature = signature.try_into().map_err(|_| Trouble::Broken("the signature has no 64 bytes".into()))?;
-        Ok(Signature(signature))
+        let (key_type, bytes) = (self.key_types[key], signature.len());
+        let expected = key_type.signature_len();
+        if bytes == expected {
+            Ok(Signature::new(&signature))
+        } else {
+            let text = format!("its {key_type} signature has {bytes} bytes instead of {expected}");
+            Err(Trouble::Broken(text.into()))
+        }
     }
 }
 
@@ -143,5 +152,31 @@ fn no_answer(error: io::Error) -> NoAnswer {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => NoAnswer::Trouble(Trouble::Late),
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => NoAnswer::Died,
         _ => NoAnswer::Trouble(Trouble::Broken(format!("its process cannot be reached: {error}").into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::encode_answer;
+
+    #[test]
+    fn a_signature_has_the_length_that_its_kind_of_key_makes() {
+        for key_type in KeyType::ALL {
+            let right = key_type.signature_len();
+            for length in [0, right - 1, right, right + 1] {
+                let (ours, mut childs) = UnixStream::pair().unwrap();
+                let mut session = ChildSession { stream: ours, key_types: vec![*key_type] };
+                write_frame(&mut childs, &encode_answer(&Ok(vec![7; length]))).unwrap();
+                let signed = session.sign(0, b"message", Instant::now() + Duration::from_secs(10));
+                match signed {
+                    Ok(signature) => assert_eq!((signature.as_bytes(), length), (&vec![7; right][..], right)),
+                    Err(Trouble::Broken(text)) => {
+                        assert!(length != right && text.contains("bytes instead of"), "{text}")
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
     }
 }

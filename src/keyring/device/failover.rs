@@ -42,12 +42,12 @@ impl DeviceKey {
 
 impl Signer for DeviceKey {
     fn public_key(&self) -> PublicKey {
-        self.public_key
+        self.public_key.clone()
     }
 
     fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
         let signatures = Box::new(Ticket::begin(&self.places, &[message], Instant::now())?).wait()?;
-        Ok(*signatures.first().expect("one signature for one message"))
+        Ok(signatures.into_iter().next().expect("one signature for one message"))
     }
 
     fn begin(&self, messages: &[&[u8]], asked_at: Instant) -> Result<Option<Box<dyn Pending>>, SignError> {
@@ -131,14 +131,14 @@ mod tests {
         device::{Equipment, Health, Opener, Session, Trouble},
         softsign::SecretKey,
     };
+    use highwater_core::consensus::KeyType;
     use std::{
         sync::atomic::{AtomicUsize, Ordering},
         thread,
     };
-    use zeroize::Zeroizing;
 
     fn software_key() -> Box<dyn Signer> {
-        SecretKey::Ed25519Seed(Box::new(Zeroizing::new([0x42; 32]))).into_signer()
+        SecretKey::from_raw(KeyType::Ed25519, &[0x42; 32]).unwrap().into_signer()
     }
 
     /// What a device does once it is up.

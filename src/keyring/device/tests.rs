@@ -5,12 +5,11 @@ use crate::keyring::{
     device::failover::{DeviceKey, Place},
     softsign::SecretKey,
 };
-use highwater_core::signer::Signer;
+use highwater_core::{consensus::KeyType, signer::Signer};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use zeroize::Zeroizing;
 
 fn software_key() -> Box<dyn Signer> {
-    SecretKey::Ed25519Seed(Box::new(Zeroizing::new([0x42; 32]))).into_signer()
+    SecretKey::from_raw(KeyType::Ed25519, &[0x42; 32]).unwrap().into_signer()
 }
 
 /// What the next calls do, taken from the front; then all is well.
@@ -59,15 +58,16 @@ impl Session for BenchSession {
         let mut faults = self.0.faults.lock().unwrap();
         let fault = if faults.is_empty() { None } else { Some(faults.remove(0)) };
         drop(faults);
-        let mut signature = software_key().sign(message).unwrap();
+        let signature = software_key().sign(message).unwrap();
         match fault {
             None => Ok(signature),
             Some(Fault::Broken) => Err(Trouble::Broken("played".into())),
             Some(Fault::Fatal) => Err(Trouble::Fatal("wrong PIN".into())),
             Some(Fault::Rejected) => Err(Trouble::Rejected("no such mechanism".into())),
             Some(Fault::FlippedBit) => {
-                signature.0[5] ^= 1;
-                Ok(signature)
+                let mut bytes = signature.as_bytes().to_vec();
+                bytes[5] ^= 1;
+                Ok(Signature::new(&bytes))
             }
             Some(Fault::Hang) => {
                 thread::sleep(deadline.saturating_duration_since(Instant::now()));

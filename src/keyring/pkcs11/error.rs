@@ -113,6 +113,8 @@ pub enum TokenError {
     Signature {
         /// Its length.
         bytes: usize,
+        /// Whose signature it should be.
+        key_type: KeyType,
     },
     /// The message is longer than the device signs.
     TooLong {
@@ -236,8 +238,9 @@ impl fmt::Display for TokenError {
             Self::SelfTest => {
                 f.write_str("the new key's signature over the self-test does not verify, so the key was removed again")
             }
-            Self::Signature { bytes } => {
-                write!(f, "the device returned {bytes} bytes that are not a 64-byte signature")
+            Self::Signature { bytes, key_type } => {
+                let length = key_type.signature_len();
+                write!(f, "the device returned {bytes} bytes that are not a {length}-byte signature")
             }
             Self::TooLong { bytes, max } => {
                 write!(f, "the message has {bytes} bytes, and this device signs at most {max}")

@@ -45,7 +45,7 @@ pub fn run() -> io::Result<()> {
             return write_frame(&mut stream, &encode_answer(&Err(trouble)));
         }
     };
-    let found: Vec<_> = keys.iter().map(|key| key.public_key().map(|key| key.to_bytes())).collect();
+    let found: Vec<_> = keys.iter().map(|key| key.public_key().map(|key| key.as_bytes().to_vec())).collect();
     write_frame(&mut stream, &encode_answer(&Ok(serde_json::to_vec(&found)?)))?;
     loop {
         let body = match read_frame(&mut stream) {
@@ -70,7 +70,7 @@ fn sign(profile: &Profile, token: &Token, keys: &[Key], body: &[u8]) -> Result<V
     let (index, message) = SignRequest::decode(body).ok_or_else(wrong)?;
     let key = keys.get(index).ok_or_else(wrong)?;
     let signature = token.sign(key, message).map_err(|error| trouble_of(profile, &error, ""))?;
-    Ok(signature.0.to_vec())
+    Ok(signature.as_bytes().to_vec())
 }
 
 /// `hint` follows what the error says.

@@ -5,26 +5,23 @@
 //! operation that nothing can cancel.
 
 use super::{
-    attributes,
+    algorithms::{self, TokenAlgorithm},
     error::TokenError,
     module::Module,
     token_info::{PinState, TokenInfo},
 };
 use crate::config::pkcs11::{
-    profile::{Ed25519Numbers, Login, Profile, SessionMode},
+    profile::{Login, Profile, SessionMode},
     spec::{ObjectSelector, TokenSelector},
 };
 use cryptoki::{
-    context::Pkcs11,
     error::{Error, RvError},
-    mechanism::{Mechanism, MechanismType, vendor_defined::VendorDefinedMechanism},
+    mechanism::{Mechanism, MechanismType},
     object::{Attribute, AttributeType, ObjectClass, ObjectHandle},
     session::{Session, UserType},
-    slot::Slot,
     types::RawAuthPin,
 };
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
-use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -50,8 +47,8 @@ pub struct Token {
     /// Keeps the module initialised.
     _module: Module,
     profile: Profile,
-    /// What this token calls Ed25519.
-    numbers: Ed25519Numbers,
+    /// The token's mechanisms.
+    listed: Vec<MechanismType>,
 }
 
 impl Token {
@@ -94,13 +91,13 @@ impl Token {
         };
         let session = session.map_err(TokenError::call("open a session with the token"))?;
         login(&session, selector, &info, profile, pin)?;
-        let numbers = numbers(context, slot, profile)?;
-        Ok(Self { session, _module: module, profile: profile.clone(), numbers })
+        let listed = context.get_mechanism_list(slot).map_err(TokenError::call("list the token's mechanisms"))?;
+        Ok(Self { session, _module: module, profile: profile.clone(), listed })
     }
 
     /// Finds the one private key that `selector` names, and its public half where the device shows it.
     pub fn find_key(&self, selector: &ObjectSelector, key_type: KeyType) -> Result<Key, TokenError> {
-        self.check_supported(key_type)?;
+        self.algorithm(key_type)?;
         let mut hits = self.objects(ObjectClass::PRIVATE_KEY, selector)?;
         let Some(handle) = hits.pop() else { return Err(self.no_key(selector)?) };
         if !hits.is_empty() {
@@ -117,35 +114,13 @@ impl Token {
         Ok(Key { handle, key_type, public_key })
     }
 
-    /// Signs `message` with `key`: Ed25519 over the message itself, secp256k1 over its SHA-256 and with low S.
+    /// Signs `message` with `key`, in the one form that CometBFT accepts.
     pub fn sign(&self, key: &Key, message: &[u8]) -> Result<Signature, TokenError> {
-        match key.key_type {
-            KeyType::Ed25519 => self.sign_ed25519(key, message),
-            KeyType::Secp256k1 => self.sign_secp256k1(key, message),
-        }
+        self.algorithm(key.key_type)?.sign(self, key, message)
     }
 
-    fn sign_ed25519(&self, key: &Key, message: &[u8]) -> Result<Signature, TokenError> {
-        let max = self.profile.limits.max_message_bytes.and_then(|max| usize::try_from(max).ok());
-        if let Some(max) = max.filter(|max| message.len() > *max) {
-            return Err(TokenError::TooLong { bytes: message.len(), max });
-        }
-        // No parameters: with some a device would sign another variant of Ed25519, or ignore them silently.
-        let signature = self.call_sign(&mechanism(self.numbers.sign)?, key, message)?;
-        let bytes = signature.len();
-        signature.try_into().map(Signature).map_err(|_| TokenError::Signature { bytes })
-    }
-
-    fn sign_secp256k1(&self, key: &Key, message: &[u8]) -> Result<Signature, TokenError> {
-        let signature = self.call_sign(&Mechanism::Ecdsa, key, &Sha256::digest(message))?;
-        let malformed = |_| TokenError::Signature { bytes: signature.len() };
-        let any_s = k256::ecdsa::Signature::from_slice(&signature).map_err(malformed)?;
-        // Devices give high S half of the time; CometBFT takes only low.
-        let low_s = any_s.normalize_s().unwrap_or(any_s);
-        Ok(Signature(low_s.to_bytes().into()))
-    }
-
-    fn call_sign(&self, mechanism: &Mechanism<'_>, key: &Key, data: &[u8]) -> Result<Vec<u8>, TokenError> {
+    /// Has the device sign `data` as it is.
+    pub(crate) fn call_sign(&self, mechanism: &Mechanism<'_>, key: &Key, data: &[u8]) -> Result<Vec<u8>, TokenError> {
         self.session.sign(mechanism, key.handle, data).map_err(TokenError::call("sign"))
     }
 
@@ -154,9 +129,9 @@ impl Token {
         &self.session
     }
 
-    /// What this token calls Ed25519.
-    pub(crate) fn numbers(&self) -> Ed25519Numbers {
-        self.numbers
+    /// Whether the token has this mechanism.
+    pub(crate) fn lists(&self, mechanism: MechanismType) -> bool {
+        self.listed.contains(&mechanism)
     }
 
     /// What is peculiar to the device.
@@ -164,12 +139,10 @@ impl Token {
         &self.profile
     }
 
-    /// Refuses a kind of key that the device does not have.
-    pub(crate) fn check_supported(&self, key_type: KeyType) -> Result<(), TokenError> {
-        match self.profile.supports(key_type) {
-            true => Ok(()),
-            false => Err(TokenError::Unsupported { key_type, profile: self.profile.name.clone() }),
-        }
+    /// The algorithm of this kind of key. Refuses one that the device does not have.
+    pub(crate) fn algorithm(&self, key_type: KeyType) -> Result<&'static dyn TokenAlgorithm, TokenError> {
+        let supported = algorithms::of(key_type).filter(|_| self.profile.supports(key_type));
+        supported.ok_or_else(|| TokenError::Unsupported { key_type, profile: self.profile.name.clone() })
     }
 
     /// The objects of `class` that `selector` names.
@@ -199,11 +172,11 @@ impl Token {
     /// The public key that an object carries, whether it is a public or a private one.
     pub(crate) fn read_public_key(&self, object: ObjectHandle, key_type: KeyType) -> Option<PublicKey> {
         let point = match self.attribute(object, AttributeType::EcPoint) {
-            Some(Attribute::EcPoint(bytes)) => attributes::public_key_from_point(key_type, &bytes),
+            Some(Attribute::EcPoint(bytes)) => algorithms::public_key_from_point(key_type, &bytes),
             _ => None,
         };
         point.or_else(|| match self.attribute(object, AttributeType::PublicKeyInfo) {
-            Some(Attribute::PublicKeyInfo(bytes)) => attributes::public_key_from_info(key_type, &bytes),
+            Some(Attribute::PublicKeyInfo(bytes)) => algorithms::public_key_from_info(key_type, &bytes),
             _ => None,
         })
     }
@@ -252,19 +225,8 @@ impl Key {
 
     /// Its public half, where the device shows it. Where it does not, only the configuration can say what it is.
     pub fn public_key(&self) -> Option<PublicKey> {
-        self.public_key
+        self.public_key.clone()
     }
-}
-
-/// The first of the profile's numbers for Ed25519 that the token lists; the first of all where it lists none, so that
-/// the refusal comes from the device, with its own words.
-fn numbers(context: &Pkcs11, slot: Slot, profile: &Profile) -> Result<Ed25519Numbers, TokenError> {
-    let listed = context.get_mechanism_list(slot).map_err(TokenError::call("list the token's mechanisms"))?;
-    let is_listed = |numbers: &&Ed25519Numbers| {
-        MechanismType::try_from(numbers.sign).is_ok_and(|mechanism| listed.contains(&mechanism))
-    };
-    let known = &profile.ed25519.numbers;
-    Ok(known.iter().find(is_listed).or(known.first()).copied().unwrap_or(Ed25519Numbers::STANDARD))
 }
 
 /// Logs in as the token's user. Sends a PIN at most once.
@@ -291,10 +253,4 @@ fn login(
         Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
         Err(error) => Err(TokenError::login(selector, error)),
     }
-}
-
-/// The mechanism with this number, without parameters.
-pub(crate) fn mechanism(number: u64) -> Result<Mechanism<'static>, TokenError> {
-    let kind = MechanismType::try_from(number).map_err(TokenError::call("use the profile's mechanism"))?;
-    Ok(Mechanism::VendorDefined(VendorDefinedMechanism::new::<()>(kind, None)))
 }

@@ -2,14 +2,13 @@
 //!
 //! Every call blocks for as long as the crate does; [`super::lane`] gives them a deadline.
 
+use super::algorithms;
 use crate::{
     config::{YubiHsmAdapter, YubiHsmConfig},
     keyring::device::Trouble,
     process::{names::Names, panic::contain},
 };
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
-use k256::ecdsa::{Signature as EcdsaSignature, VerifyingKey};
-use sha2::{Digest as _, Sha256};
 use std::{
     io,
     net::{SocketAddr, TcpStream},
@@ -17,7 +16,6 @@ use std::{
 };
 use yubihsm::{
     AuditOption, Connector, Credentials, HttpConfig, Uuid,
-    asymmetric::Algorithm,
     client::{Error, ErrorKind},
     device::ErrorKind as DeviceError,
 };
@@ -170,23 +168,20 @@ impl Client {
 
     /// The public key of the asymmetric key with that object id, which must be of that type.
     pub fn public_key(&self, id: u16, key_type: KeyType) -> Result<PublicKey, Trouble> {
+        let algorithm = algorithms::of(key_type)?;
         let found = self.ask(&format!("show key {id}"), |client| client.get_public_key(id))?;
-        let key = match (key_type, found.algorithm) {
-            (KeyType::Ed25519, Algorithm::Ed25519) => PublicKey::from_bytes(key_type, &found.bytes).ok(),
-            (KeyType::Secp256k1, Algorithm::EcK256) => from_coordinates(&found.bytes),
-            (_, other) => {
-                return Err(Trouble::Rejected(
-                    format!("its key {id} is of the kind {other:?}, and must be {key_type}").into(),
-                ));
-            }
-        };
+        if found.algorithm != algorithm.asymmetric {
+            let text = format!("its key {id} is of the kind {:?}, and must be {key_type}", found.algorithm);
+            return Err(Trouble::Rejected(text.into()));
+        }
+        let key = (algorithm.public_key)(&found.bytes);
         key.ok_or_else(|| Trouble::Broken(format!("what it says to be the public key of key {id} is none").into()))
     }
 
     /// Refuses a key that is not `expected`.
-    pub fn expect_key(&self, id: u16, expected: PublicKey) -> Result<(), Trouble> {
+    pub fn expect_key(&self, id: u16, expected: &PublicKey) -> Result<(), Trouble> {
         let found = self.public_key(id, expected.key_type())?;
-        if found != expected {
+        if found != *expected {
             let text = format!(
                 "its key {id} is {found}, and the state file is bound to {expected}: correct `key`, or put the right key \
                  into the device"
@@ -196,20 +191,9 @@ impl Client {
         Ok(())
     }
 
-    /// Signs `message` as it is. ECDSA is over its SHA-256 and has low S.
+    /// Signs `message` with the key of this object id and type.
     pub fn sign(&self, id: u16, key_type: KeyType, message: &[u8]) -> Result<Signature, Trouble> {
-        let what = format!("sign with key {id}");
-        match key_type {
-            KeyType::Ed25519 => {
-                let signature = self.ask(&what, |client| client.sign_ed25519(id, message))?;
-                Ok(Signature(signature.to_bytes()))
-            }
-            KeyType::Secp256k1 => {
-                let digest = Sha256::digest(message).to_vec();
-                let der = self.ask(&what, |client| client.sign_ecdsa_prehash_raw(id, digest))?;
-                low_s(&der).ok_or_else(|| Trouble::Broken("its ECDSA signature is not DER".into()))
-            }
-        }
+        (algorithms::of(key_type)?.sign)(self, id, message)
     }
 
     /// Asks the crate for something, in words that follow "it refused to".
@@ -220,20 +204,6 @@ impl Client {
             None => lost(&error),
         })
     }
-}
-
-/// The key with these coordinates, if they are those of a point on the curve.
-fn from_coordinates(coordinates: &[u8]) -> Option<PublicKey> {
-    /// SEC 1: both coordinates follow.
-    const UNCOMPRESSED: u8 = 4;
-    let point = [&[UNCOMPRESSED], coordinates].concat();
-    VerifyingKey::from_sec1_bytes(&point).ok().map(PublicKey::Secp256k1)
-}
-
-/// `R‖S` with low S, from the DER that the device gives, whose S is as often high as low.
-fn low_s(der: &[u8]) -> Option<Signature> {
-    let signature = EcdsaSignature::from_der(der).ok()?;
-    Some(Signature(signature.normalize_s().unwrap_or(signature).to_bytes().into()))
 }
 
 fn panicked(text: &str) -> Trouble {
@@ -309,36 +279,7 @@ fn not_opened(error: &Error, auth_key: u16) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyring::softsign::SecretKey;
-    use highwater_core::signer::Signer;
     use std::net::TcpListener;
-
-    fn software_key() -> Box<dyn Signer> {
-        SecretKey::Secp256k1(Box::new(k256::ecdsa::SigningKey::from_slice(&[0x42; 32]).unwrap())).into_signer()
-    }
-
-    #[test]
-    fn ecdsa_leaves_here_with_low_s_whatever_the_device_gives() {
-        let key = software_key();
-        let signed = key.sign(b"message").unwrap();
-        let low = EcdsaSignature::from_slice(&signed.0).unwrap();
-        let high = EcdsaSignature::from_scalars(low.r().to_bytes(), (-*low.s()).to_bytes()).unwrap();
-        assert_ne!(low, high);
-        for given in [low, high] {
-            assert_eq!(low_s(given.to_der().as_bytes()), Some(signed));
-        }
-        assert_eq!(low_s(&signed.0), None, "not DER");
-    }
-
-    #[test]
-    fn a_secp256k1_key_is_read_from_its_coordinates() {
-        let key = software_key().public_key();
-        let PublicKey::Secp256k1(verifying) = key else { panic!("secp256k1") };
-        let point = verifying.to_encoded_point(false);
-        assert_eq!(from_coordinates(&point.as_bytes()[1..]), Some(key));
-        assert_eq!(from_coordinates(&[1; 64]), None, "not on the curve");
-        assert_eq!(from_coordinates(&[]), None);
-    }
 
     #[test]
     fn what_the_device_says_through_its_session_is_a_clear_answer_unless_it_is_about_the_session() {

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `client` | all that calls the `yubihsm` crate, and what its errors mean |
+//! | `algorithms` | what is peculiar to each algorithm |
 //! | `lane` | a thread that owns a client: a hang costs its caller a deadline and no more |
 //! | `access` | password, and how often a device may be asked for a session |
 //! | `session` | what the device's own thread ([`super::device`]) opens and signs with |
@@ -14,6 +15,7 @@
 //! so it lives on a thread of its own that can be left behind.
 
 pub mod access;
+pub(crate) mod algorithms;
 pub mod client;
 pub mod connector;
 pub mod lane;
@@ -69,7 +71,7 @@ impl Plan {
         for (chain, on_devices) in &places {
             let Some(Ok(public_key)) = chains.get(chain) else { continue };
             for (index, id) in on_devices {
-                let key = Key { id: *id, public_key: *public_key };
+                let key = Key { id: *id, public_key: public_key.clone() };
                 // One key may serve several chains.
                 if !keys[*index].contains(&key) {
                     keys[*index].push(key);
@@ -94,7 +96,7 @@ impl Plan {
         Some(Equipment {
             name: section.to_string(),
             opener: Box::new(YubiHsmOpener::new(section.clone(), keys.clone(), self.names.clone())),
-            keys: keys.iter().map(|key| key.public_key).collect(),
+            keys: keys.iter().map(|key| key.public_key.clone()).collect(),
             message_max_bytes: Some(MESSAGE_MAX_BYTES),
             chains,
         })
@@ -107,7 +109,7 @@ impl Plan {
         let public_key = public_key.map_err(|reason| KeyError::PublicKey { reason })?;
         let mut places = Vec::new();
         for (number, id) in self.places.get(chain).map(Vec::as_slice).unwrap_or_default() {
-            let key = Key { id: *id, public_key };
+            let key = Key { id: *id, public_key: public_key.clone() };
             let index = self.keys[*number].iter().position(|held| *held == key);
             if let (Some(index), Some(device)) = (index, &devices[*number]) {
                 places.push(Place { device: Arc::clone(device), index });

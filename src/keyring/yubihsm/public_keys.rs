@@ -74,7 +74,7 @@ impl Answers {
             ));
         };
         match told.find(|(_, other)| *other != key) {
-            None => Ok(*key),
+            None => Ok(key.clone()),
             Some((second, other)) => Err(format!(
                 "{first} has the key {key} for {}, and {second} has {other}: a chain has one key, so correct `key` in one of \
                  the two, or take the chain out of it",
@@ -90,10 +90,9 @@ mod tests {
     use crate::{config::KeyFormat, keyring::softsign::SecretKey};
     use highwater_core::consensus::ChainId;
     use std::path::Path;
-    use zeroize::Zeroizing;
 
     fn key(seed: u8) -> PublicKey {
-        SecretKey::Ed25519Seed(Box::new(Zeroizing::new([seed; 32]))).into_signer().public_key()
+        SecretKey::from_raw(KeyType::Ed25519, &[seed; 32]).unwrap().public_key()
     }
 
     fn chain(id: &str, state_file: &Path) -> ChainConfig {

@@ -14,7 +14,7 @@ use tracing::debug;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A key on a device.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Key {
     /// Its object id.
     pub(super) id: u16,
@@ -72,14 +72,14 @@ struct YubiHsmSession {
 
 impl Session for YubiHsmSession {
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
-        let Key { id, public_key } = self.keys[key];
+        let Key { id, public_key } = self.keys[key].clone();
         let seen = self.seen[key];
         let message = message.to_vec();
         let deadline = deadline.min(Instant::now() + PATIENCE);
         let signature = self.lane.call(deadline, move |client| {
             // Every signature is verified all the same; this only gives the better error.
             if !seen {
-                client.expect_key(id, public_key)?;
+                client.expect_key(id, &public_key)?;
             }
             client.sign(id, public_key.key_type(), &message)
         })?;

@@ -1,12 +1,9 @@
 //! What an operator does with the keys of a device, in one session. Every call has its own deadline.
 
-use crate::{
-    config::KeyRole,
-    keyring::{
-        device::Trouble,
-        softsign::SecretKey,
-        yubihsm::{access::Access, client::Client, lane::Lane},
-    },
+use crate::keyring::{
+    device::Trouble,
+    softsign::SecretKey,
+    yubihsm::{access::Access, algorithms, client::Client, lane::Lane},
 };
 use highwater_core::{
     consensus::{KeyType, PublicKey, Signature},
@@ -73,9 +70,10 @@ pub(crate) enum Birth {
 pub(crate) struct NewKey {
     /// Its object id.
     pub(crate) id: u16,
-    /// Its label, at most [`LABEL_MAX_BYTES`] long.
+    /// Its label, of [`LABEL_MAX_BYTES`] at most.
     pub(crate) label: String,
-    pub(crate) role: KeyRole,
+    /// Its algorithm.
+    pub(crate) key_type: KeyType,
     /// Whether it may leave the device, wrapped by another key.
     pub(crate) exportable: bool,
 }
@@ -204,8 +202,7 @@ impl Console {
     /// Makes a key in the device, and proves it.
     pub(crate) fn generate(&self, new: &NewKey) -> Result<Made, ConsoleError> {
         self.refuse_taken(new.id)?;
-        let (id, label, algorithm, capabilities) =
-            (new.id, label(&new.label)?, algorithm(new.role), new.capabilities());
+        let (id, label, (algorithm, capabilities)) = (new.id, label(&new.label)?, new.kind()?);
         self.ask(move |client| {
             client.ask(&format!("make key 0x{id:04x}"), |client| {
                 client.generate_asymmetric_key(id, label, Domain::DOM1, capabilities, algorithm)
@@ -214,16 +211,11 @@ impl Console {
         self.prove(id, None)
     }
 
-    /// Puts the key from a file into the device, and proves it.
+    /// Puts the key of a file into the device, and proves it.
     pub(crate) fn import(&self, new: &NewKey, secret: &SecretKey) -> Result<Made, ConsoleError> {
-        let bytes = match secret {
-            SecretKey::Ed25519Expanded(_) => return Err(ConsoleError::Expanded),
-            SecretKey::Ed25519Seed(seed) => Zeroizing::new(seed.to_vec()),
-            SecretKey::Secp256k1(key) => Zeroizing::new(key.to_bytes().to_vec()),
-        };
+        let bytes = secret.for_devices().ok_or(ConsoleError::Expanded)?;
         self.refuse_taken(new.id)?;
-        let (id, label, algorithm, capabilities) =
-            (new.id, label(&new.label)?, algorithm(new.role), new.capabilities());
+        let (id, label, (algorithm, capabilities)) = (new.id, label(&new.label)?, new.kind()?);
         self.ask(move |client| {
             // The crate takes the bytes by value and does not wipe its copy; the process ends soon.
             client.ask(&format!("store key 0x{id:04x}"), |client| {
@@ -289,15 +281,11 @@ impl Console {
     fn try_to_prove(&self, id: u16, expected: Option<PublicKey>) -> Result<Made, Trouble> {
         let wrong = |text: &str| Err(Trouble::Rejected(text.into()));
         let info = self.key_info(id)?;
-        let Some(public_key) = info.public_key else { return wrong("Highwater does not sign with keys of its type") };
+        let Some(public_key) = info.public_key.clone() else { return wrong("it is none that Highwater signs with") };
         if let Some(expected) = expected.filter(|expected| *expected != public_key) {
             return wrong(&format!("the device reports {public_key}, but it must be {expected}"));
         }
-        let signing = match public_key.key_type() {
-            KeyType::Ed25519 => Capability::SIGN_EDDSA,
-            KeyType::Secp256k1 => Capability::SIGN_ECDSA,
-        };
-        let signed = self.may(signing);
+        let signed = self.may(algorithms::of(public_key.key_type())?.may_sign);
         if signed {
             let signature = self.sign(id, public_key.key_type(), SELF_TEST)?;
             if !public_key.verifies(SELF_TEST, &signature) {
@@ -333,11 +321,7 @@ impl Console {
     fn key_info(&self, id: u16) -> Result<KeyInfo, Trouble> {
         let info = self.info(id, Type::AsymmetricKey)?;
         let algorithm = info.algorithm.asymmetric();
-        let key_type = match algorithm {
-            Some(Algorithm::Ed25519) => Some(KeyType::Ed25519),
-            Some(Algorithm::EcK256) => Some(KeyType::Secp256k1),
-            _ => None,
-        };
+        let key_type = algorithm.and_then(algorithms::named).map(|known| known.key_type);
         let public_key = key_type.map(|key_type| self.ask(move |client| client.public_key(id, key_type)));
         let domains = (1..=16).filter(|domain| info.domains.bits() & 1 << (domain - 1) != 0);
         Ok(KeyInfo {
@@ -366,19 +350,11 @@ impl Console {
 }
 
 impl NewKey {
-    fn capabilities(&self) -> Capability {
-        let signing = match self.role {
-            KeyRole::Account => Capability::SIGN_ECDSA,
-            KeyRole::Consensus => Capability::SIGN_EDDSA,
-        };
-        if self.exportable { signing | Capability::EXPORTABLE_UNDER_WRAP } else { signing }
-    }
-}
-
-fn algorithm(role: KeyRole) -> Algorithm {
-    match role {
-        KeyRole::Account => Algorithm::EcK256,
-        KeyRole::Consensus => Algorithm::Ed25519,
+    /// Its algorithm and capabilities, as the device calls them.
+    fn kind(&self) -> Result<(Algorithm, Capability), Trouble> {
+        let algorithm = algorithms::of(self.key_type)?;
+        let exportable = if self.exportable { Capability::EXPORTABLE_UNDER_WRAP } else { Capability::empty() };
+        Ok((algorithm.asymmetric, algorithm.may_sign | exportable))
     }
 }
 
@@ -401,9 +377,9 @@ mod tests {
 
     #[test]
     fn a_key_may_sign_in_its_own_way_and_leave_only_if_that_is_said() {
-        let new = |role, exportable| NewKey { id: 1, label: String::new(), role, exportable }.capabilities();
-        assert_eq!(new(KeyRole::Consensus, false), Capability::SIGN_EDDSA);
-        assert_eq!(new(KeyRole::Account, true), Capability::SIGN_ECDSA | Capability::EXPORTABLE_UNDER_WRAP);
+        let new = |key_type, exportable| NewKey { id: 1, label: String::new(), key_type, exportable }.kind().unwrap().1;
+        assert_eq!(new(KeyType::Ed25519, false), Capability::SIGN_EDDSA);
+        assert_eq!(new(KeyType::Secp256k1, true), Capability::SIGN_ECDSA | Capability::EXPORTABLE_UNDER_WRAP);
         assert!(label(&"a".repeat(LABEL_MAX_BYTES)).is_ok() && label(&"a".repeat(LABEL_MAX_BYTES + 1)).is_err());
     }
 }

@@ -43,8 +43,7 @@ fn prove(hrs: Hrs, sign_bytes: &[u8], signature: &[u8], identity: &Identity) -> 
     if chain != identity.chain {
         return Err(MigrationError::ForeignChain { found: chain.to_string() });
     }
-    let signature = signature.try_into().map(Signature).map_err(|_| MigrationError::Signature)?;
-    if identity.key.verifies(sign_bytes, &signature) { Ok(()) } else { Err(MigrationError::Signature) }
+    if identity.key.verifies(sign_bytes, &Signature::new(signature)) { Ok(()) } else { Err(MigrationError::Signature) }
 }
 
 /// CometBFT answers a request at the same height, round and step with an error if its file has no sign bytes.

@@ -3,15 +3,14 @@
 use super::*;
 use crate::keyring::softsign::SecretKey;
 use highwater_core::{
-    consensus::{ChainId, Digest, PublicKey, Signature, Step, Target, Timestamp},
+    consensus::{ChainId, Digest, KeyType, PublicKey, Signature, Step, Target, Timestamp},
     privval::{BlockId, Canonical, Kind},
     watermark::Signed,
 };
 use serde_json::json;
-use zeroize::Zeroizing;
 
 fn key_of(seed: u8) -> SecretKey {
-    SecretKey::Ed25519Seed(Box::new(Zeroizing::new([seed; 32])))
+    SecretKey::from_raw(KeyType::Ed25519, &[seed; 32]).unwrap()
 }
 
 fn identity() -> Identity {
@@ -79,7 +78,7 @@ fn cometbft_file(seed: u8, chain: &str) -> Value {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     json!({
         "height": "10", "round": 2, "step": 2,
-        "signature": text(subtle_encoding::base64::encode(signature.0)),
+        "signature": text(subtle_encoding::base64::encode(signature.as_bytes())),
         "signbytes": text(subtle_encoding::hex::encode_upper(sign_bytes.as_slice())),
     })
 }
@@ -197,10 +196,10 @@ fn the_vectors_of_cometbft_are_proof() {
     let vector = &vectors["vectors"][0];
     let signature = subtle_encoding::hex::decode(vector["SigEd25519"].as_str().unwrap()).unwrap();
     let sign_bytes = subtle_encoding::hex::decode(vector["SignBytes"].as_str().unwrap()).unwrap();
-    let signature = Signature(signature.try_into().unwrap());
+    let signature = Signature::new(&signature);
     let key: PublicKey = identity().key;
     assert!(key.verifies(&sign_bytes, &signature));
     let mut mixed = file;
-    mixed["signature"] = String::from_utf8(subtle_encoding::base64::encode(signature.0)).unwrap().into();
+    mixed["signature"] = String::from_utf8(subtle_encoding::base64::encode(signature.as_bytes())).unwrap().into();
     assert_eq!(read_json(&mixed), Err(MigrationError::Signature));
 }

@@ -9,7 +9,7 @@ use highwater::keyring::{
     softsign::SecretKey,
 };
 use highwater_core::{
-    consensus::{PublicKey, Signature},
+    consensus::{KeyType, PublicKey, Signature},
     signer::{Pending, SELF_TEST, SignError, Signer},
 };
 use sha2::{Digest as _, Sha256};
@@ -17,7 +17,6 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
     time::Instant,
 };
-use zeroize::Zeroizing;
 
 /// Which key a world has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +34,13 @@ const TROUBLE_PERCENT: u64 = 12;
 
 /// The key of the seed that fills 32 bytes with `fill`.
 fn software(fill: u8) -> Box<dyn Signer> {
-    SecretKey::Ed25519Seed(Box::new(Zeroizing::new([fill; 32]))).into_signer()
+    SecretKey::from_raw(KeyType::Ed25519, &[fill; 32]).unwrap().into_signer()
 }
 
 /// The public key of every world.
 pub fn public_key() -> PublicKey {
     static KEY: OnceLock<PublicKey> = OnceLock::new();
-    *KEY.get_or_init(|| software(0x42).public_key())
+    KEY.get_or_init(|| software(0x42).public_key()).clone()
 }
 
 impl KeyKind {
@@ -73,7 +72,7 @@ impl FastKey {
         let mut signature = [0; 64];
         signature[..32].copy_from_slice(&hash);
         signature[32..].copy_from_slice(&hash);
-        Signature(signature)
+        Signature::new(&signature)
     }
 }
 
@@ -156,7 +155,7 @@ impl Session for FaultyDevice {
         if message == SELF_TEST {
             return Ok(right);
         }
-        let stale = self.last.lock().unwrap().replace(right);
+        let stale = self.last.lock().unwrap().replace(right.clone());
         let mut dice = self.dice.lock().unwrap();
         if !dice.percent(TROUBLE_PERCENT * 3) {
             return Ok(right);
@@ -167,9 +166,9 @@ impl Session for FaultyDevice {
             2 => Err(Trouble::Rejected("played fault".into())),
             3 => Err(Trouble::Fatal("played fault".into())),
             // A late answer to an earlier request.
-            4 => Ok(stale.unwrap_or(Signature([0; 64]))),
+            4 => Ok(stale.unwrap_or(Signature::new(&[0; 64]))),
             5 => Ok(software(0x43).sign(message).unwrap()),
-            _ => Ok(Signature([u8::try_from(dice.below(256)).unwrap(); 64])),
+            _ => Ok(Signature::new(&[u8::try_from(dice.below(256)).unwrap(); 64])),
         }
     }
 }

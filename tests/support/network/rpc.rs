@@ -101,7 +101,7 @@ impl Commit {
         let signatures = for_block.map(|signature| CommitSignature {
             address: text(&signature["validator_address"]).into(),
             timestamp: timestamp(text(&signature["timestamp"])),
-            signature: Signature(bytes(&signature["signature"]).try_into().unwrap()),
+            signature: Signature::new(&bytes(&signature["signature"])),
         });
         Self {
             height: number(&commit["height"]),

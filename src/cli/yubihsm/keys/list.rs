@@ -46,8 +46,8 @@ fn describe(target: &Target, key: &KeyInfo) -> String {
         key.id,
         key.label,
         key.key_type.map_or(key.algorithm.as_str(), |kind| kind.name()),
-        key.public_key.map_or_else(unknown, |public| as_configured(target, key.id, &public)),
-        key.public_key.map_or_else(unknown, |public| public.address_hex()),
+        key.public_key.as_ref().map_or_else(unknown, |public| as_configured(target, key.id, public)),
+        key.public_key.as_ref().map_or_else(unknown, PublicKey::address_hex),
         birth(key.birth),
         leaves(key.exportable),
         domains.join(", "),
@@ -65,5 +65,5 @@ fn as_configured(target: &Target, id: u16, public: &PublicKey) -> String {
         _ => None,
     };
     let shown = chain.filter(|(_, role): &(_, KeyRole)| role.key_type() == public.key_type());
-    shown.map_or_else(|| hex_of(&public.to_bytes()), |(chain, role)| format::show(&chain.key_format, public, role))
+    shown.map_or_else(|| hex_of(public.as_bytes()), |(chain, _)| format::show(&chain.key_format, public))
 }

@@ -117,7 +117,7 @@ impl NewArgs {
             (None, Some(prefix)) => format!("{prefix}:{}", utc::now()).parse().map_err(CliError::usage)?,
             (None, None) => Label(format!("{role}:{}", utc::now())),
         };
-        Ok(NewKey { id: id.0, label: label.0, role, exportable: !self.non_exportable })
+        Ok(NewKey { id: id.0, label: label.0, key_type: role.key_type(), exportable: !self.non_exportable })
     }
 }
 
@@ -178,8 +178,8 @@ impl Report<'_> {
     fn shown(&self, public_key: &PublicKey) -> Result<String, CliError> {
         let of_chain = self.target.chain(self.chain.as_ref())?.map(|chain| &chain.key_format);
         Ok(match self.key_format.as_ref().or(of_chain) {
-            Some(key_format) => format::show(key_format, public_key, self.role),
-            None => hex_of(&public_key.to_bytes()),
+            Some(key_format) => format::show(key_format, public_key),
+            None => hex_of(public_key.as_bytes()),
         })
     }
 }

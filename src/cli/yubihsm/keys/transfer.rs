@@ -13,7 +13,6 @@ use crate::{
         softsign::{self, Format},
     },
     config::KeyRole,
-    keyring::softsign::SecretKey,
     provision::yubihsm::{
         backup::{self, BackupError},
         console::{ConsoleError, Made},
@@ -21,7 +20,6 @@ use crate::{
     },
 };
 use clap::{Args, ValueEnum};
-use highwater_core::consensus::KeyType;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -100,10 +98,7 @@ impl Import {
             Kind::Json => (self.import_seed(&target, Format::Json)?, KeyRole::Consensus),
             Kind::Wrap => {
                 let made = self.import_backup(&target)?;
-                let role = match made.public_key.key_type() {
-                    KeyType::Ed25519 => KeyRole::Consensus,
-                    KeyType::Secp256k1 => KeyRole::Account,
-                };
+                let role = KeyRole::of(made.public_key.key_type());
                 (made, role)
             }
         };
@@ -126,9 +121,9 @@ impl Import {
 
     fn import_seed(&self, target: &Target, format: Format) -> Result<Made, CliError> {
         let Some(id) = self.id else { return Err(CliError::usage("name the new key's id with -i ID")) };
-        let secret = softsign::load(&self.path, KeyRole::Consensus, Some(format))?;
+        let secret = softsign::load(&self.path, KeyRole::Consensus.key_type(), Some(format))?;
         // Refused before the device is used.
-        if let SecretKey::Ed25519Expanded(_) = secret {
+        if secret.for_devices().is_none() {
             let text =
                 format!("{}: {} cannot take it: {}", self.path.display(), target.provider, ConsoleError::Expanded);
             return Err(CliError::new(Exit::Data, text));

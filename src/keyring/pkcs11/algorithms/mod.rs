@@ -1,67 +1,81 @@
-//! Public keys as PKCS#11 attributes carry them. Pure.
+//! What is peculiar to each algorithm on a token: its mechanisms, and its public keys as attributes carry them.
+//!
+//! A kind of key that is not in the table is one that no token signs with.
 
-use highwater_core::consensus::{KeyType, PublicKey};
+mod ed25519;
+mod secp256k1;
 
-/// `CKA_EC_PARAMS` of a secp256k1 key: the object identifier 1.3.132.0.10 in DER.
-pub(crate) const SECP256K1_PARAMS: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a];
+use super::{
+    error::TokenError,
+    token::{Key, Token},
+};
+use crate::config::pkcs11::profile::Profile;
+use cryptoki::{mechanism::Mechanism, object::KeyType as CkKeyType};
+use highwater_core::consensus::{KeyType, PublicKey, Signature};
+
+static ALGORITHMS: [&dyn TokenAlgorithm; 2] = [&ed25519::Ed25519, &secp256k1::Secp256k1];
+
+/// One algorithm on a token.
+pub(crate) trait TokenAlgorithm: Sync {
+    /// Whose algorithm it is.
+    fn key_type(&self) -> KeyType;
+
+    /// Reads a bare point, in any form that a device may give.
+    fn from_point(&self, point: &[u8]) -> Option<PublicKey>;
+
+    /// Reads `CKA_PUBLIC_KEY_INFO`, a SubjectPublicKeyInfo in DER.
+    fn from_info(&self, info: &[u8]) -> Option<PublicKey>;
+
+    /// The bare point of a public key, in the form that the standard has.
+    fn point_of(&self, key: &PublicKey) -> Vec<u8>;
+
+    /// `CKA_EC_PARAMS` of the curve: the encodings to try, in their order.
+    fn curve_encodings(&self, profile: &Profile) -> Vec<Vec<u8>>;
+
+    /// `CKA_KEY_TYPE` as this token numbers it.
+    fn ck_key_type(&self, token: &Token) -> Result<CkKeyType, TokenError>;
+
+    /// The mechanism that makes a key pair.
+    fn generating(&self, token: &Token) -> Result<Mechanism<'static>, TokenError>;
+
+    /// Signs `message` with `key`, in the one form that CometBFT accepts.
+    fn sign(&self, token: &Token, key: &Key, message: &[u8]) -> Result<Signature, TokenError>;
+}
+
+/// Every algorithm that tokens sign with.
+pub(crate) fn all() -> impl Iterator<Item = &'static dyn TokenAlgorithm> {
+    ALGORITHMS.into_iter()
+}
+
+/// The algorithm of this kind of key, if tokens sign with it.
+pub(crate) fn of(key_type: KeyType) -> Option<&'static dyn TokenAlgorithm> {
+    all().find(|algorithm| algorithm.key_type() == key_type)
+}
 
 /// DER tag of an OCTET STRING.
 const OCTET_STRING: u8 = 0x04;
 
-/// What precedes the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
-const INFO_ED25519: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-
-/// The algorithm in a SubjectPublicKeyInfo of a secp256k1 key (RFC 5480): id-ecPublicKey, secp256k1.
-const ALGORITHM_SECP256K1: &[u8] =
-    &[0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a];
-
-/// Length of a compressed secp256k1 point.
-const COMPRESSED: u8 = 33;
-/// Length of an uncompressed secp256k1 point.
-const UNCOMPRESSED: u8 = 65;
-
 /// Reads `CKA_EC_POINT`: a point wrapped in a DER OCTET STRING, as the standard has it, or bare.
 pub(crate) fn public_key_from_point(key_type: KeyType, bytes: &[u8]) -> Option<PublicKey> {
+    let algorithm = of(key_type)?;
     // A bare point may begin with the tag and a fitting length by chance. What is inside is then too short for a point.
     let inner = match bytes {
-        [OCTET_STRING, length, inner @ ..] if usize::from(*length) == inner.len() => point(key_type, inner),
+        [OCTET_STRING, length, inner @ ..] if usize::from(*length) == inner.len() => algorithm.from_point(inner),
         _ => None,
     };
-    inner.or_else(|| point(key_type, bytes))
+    inner.or_else(|| algorithm.from_point(bytes))
 }
 
 /// Reads `CKA_PUBLIC_KEY_INFO`, a SubjectPublicKeyInfo in DER.
 pub(crate) fn public_key_from_info(key_type: KeyType, bytes: &[u8]) -> Option<PublicKey> {
-    match key_type {
-        KeyType::Ed25519 => point(key_type, bytes.strip_prefix(INFO_ED25519)?),
-        KeyType::Secp256k1 => [COMPRESSED, UNCOMPRESSED].into_iter().find_map(|length| {
-            // SEQUENCE of the algorithm and a BIT STRING without unused bits.
-            let bits = length + 1;
-            let whole = u8::try_from(ALGORITHM_SECP256K1.len()).ok()? + 2 + bits;
-            let prefix = [&[0x30, whole], ALGORITHM_SECP256K1, &[0x03, bits, 0x00]].concat();
-            point(key_type, bytes.strip_prefix(&prefix[..])?)
-        }),
-    }
+    of(key_type)?.from_info(bytes)
 }
 
-/// `CKA_EC_POINT` of a public key as the standard has it: wrapped in a DER OCTET STRING, secp256k1 uncompressed.
-pub(crate) fn point_of(key: &PublicKey) -> Vec<u8> {
-    let point = match key {
-        PublicKey::Ed25519(key) => key.to_bytes().to_vec(),
-        PublicKey::Secp256k1(key) => key.to_encoded_point(false).as_bytes().to_vec(),
-    };
-    let length = u8::try_from(point.len()).expect("a point has 32 or 65 bytes");
+/// `CKA_EC_POINT` of a public key as the standard has it: wrapped in a DER OCTET STRING.
+pub(crate) fn wrapped_point_of(algorithm: &dyn TokenAlgorithm, key: &PublicKey) -> Vec<u8> {
+    let point = algorithm.point_of(key);
+    let length = u8::try_from(point.len()).expect("a point of a curve has fewer than 128 bytes");
     [&[OCTET_STRING, length], &point[..]].concat()
-}
-
-/// A bare point: 32 bytes for Ed25519, 33 or 65 for secp256k1.
-fn point(key_type: KeyType, bytes: &[u8]) -> Option<PublicKey> {
-    match key_type {
-        KeyType::Secp256k1 if bytes.len() == usize::from(UNCOMPRESSED) => {
-            k256::ecdsa::VerifyingKey::from_sec1_bytes(bytes).ok().map(PublicKey::Secp256k1)
-        }
-        KeyType::Ed25519 | KeyType::Secp256k1 => PublicKey::from_bytes(key_type, bytes).ok(),
-    }
 }
 
 #[cfg(test)]
@@ -82,8 +96,8 @@ mod tests {
     }
 
     fn uncompressed() -> String {
-        let PublicKey::Secp256k1(key) = key(KeyType::Secp256k1) else { unreachable!() };
-        String::from_utf8(subtle_encoding::hex::encode(key.to_encoded_point(false))).unwrap()
+        let point = of(KeyType::Secp256k1).unwrap().point_of(&key(KeyType::Secp256k1));
+        String::from_utf8(subtle_encoding::hex::encode(point)).unwrap()
     }
 
     #[test]
@@ -125,7 +139,7 @@ mod tests {
     #[test]
     fn a_point_is_written_as_the_standard_has_it() {
         for (key_type, length) in [(KeyType::Ed25519, 34), (KeyType::Secp256k1, 67)] {
-            let point = point_of(&key(key_type));
+            let point = wrapped_point_of(of(key_type).unwrap(), &key(key_type));
             assert_eq!(point.len(), length);
             assert_eq!(public_key_from_point(key_type, &point), Some(key(key_type)));
         }

@@ -1,0 +1,138 @@
+//! Ed25519 keys in files: the seed, or what is left of it where the seed is lost.
+
+use super::{
+    SecretKey, SecretOf, Software,
+    encoding::{EncodingError, secret},
+};
+use crate::{
+    keyring::{KeyError, Secret, key_file::random},
+    process::sandbox::memory,
+};
+use ed25519_dalek::{
+    SigningKey, VerifyingKey,
+    hazmat::{ExpandedSecretKey, raw_sign},
+};
+use highwater_core::{
+    consensus::{PublicKey, Signature},
+    signer::{SignError, Signer},
+};
+use sha2::Sha512;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+pub(super) static SOFTWARE: Software = Software { generate, from_raw, from_json: seed_and_public };
+
+/// The public half of a seed.
+pub(in crate::keyring) fn public_of_seed(seed: &[u8; 32]) -> VerifyingKey {
+    SigningKey::from_bytes(seed).verifying_key()
+}
+
+fn generate() -> Result<SecretKey, KeyError> {
+    random().map(|seed| SecretKey::new(Box::new(Seed(seed))))
+}
+
+/// A key from raw bytes, told apart by their number and, for 64, by their second half.
+fn from_raw(bytes: &[u8]) -> Result<SecretKey, EncodingError> {
+    match bytes.len() {
+        32 => secret(bytes).map(|seed| SecretKey::new(Box::new(Seed(seed)))),
+        // Go's form, which tmkms takes for scalar and prefix: it then signs as a validator that does not exist.
+        64 => match seed_and_public(bytes) {
+            Ok(seed) => Ok(seed),
+            Err(_) => secret(bytes).map(|expanded| SecretKey::new(Box::new(Expanded(expanded)))),
+        },
+        96 => yubihsm_export(bytes),
+        bytes => Err(EncodingError::Length { bytes, expected: &[32, 64, 96] }),
+    }
+}
+
+/// Go's private key: seed and public key.
+fn seed_and_public(bytes: &[u8]) -> Result<SecretKey, EncodingError> {
+    if bytes.len() != 64 {
+        return Err(EncodingError::Length { bytes: bytes.len(), expected: &[64] });
+    }
+    let seed = secret(&bytes[..32])?;
+    let belongs = public_of_seed(&seed).as_bytes()[..].ct_eq(&bytes[32..]);
+    if bool::from(belongs) { Ok(SecretKey::new(Box::new(Seed(seed)))) } else { Err(EncodingError::PublicHalf) }
+}
+
+/// What a YubiHSM exports: the scalar with its most significant byte first, the nonce prefix, the public key.
+fn yubihsm_export(bytes: &[u8]) -> Result<SecretKey, EncodingError> {
+    let mut expanded: Secret<64> = secret(&bytes[..64])?;
+    expanded[..32].reverse();
+    let key = Expanded(expanded);
+    let belongs = key.public_key().as_bytes().ct_eq(&bytes[64..]);
+    if bool::from(belongs) { Ok(SecretKey::new(Box::new(key))) } else { Err(EncodingError::PublicHalf) }
+}
+
+/// A seed (the private key of RFC 8032).
+struct Seed(Secret<32>);
+
+impl SecretOf for Seed {
+    fn public_key(&self) -> PublicKey {
+        public_of_seed(&self.0).into()
+    }
+
+    fn raw(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.to_vec())
+    }
+
+    fn for_devices(&self) -> Option<Zeroizing<Vec<u8>>> {
+        Some(self.raw())
+    }
+
+    fn into_signer(self: Box<Self>) -> Box<dyn Signer> {
+        Box::new(Ed25519::new(Box::new((&**self.0).into())))
+    }
+}
+
+/// A key whose seed is lost: the secret scalar (little-endian) and the nonce prefix, which are the two halves of the seed's
+/// SHA-512.
+struct Expanded(Secret<64>);
+
+impl SecretOf for Expanded {
+    fn public_key(&self) -> PublicKey {
+        VerifyingKey::from(&ExpandedSecretKey::from_bytes(&self.0)).into()
+    }
+
+    fn raw(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.to_vec())
+    }
+
+    fn for_devices(&self) -> Option<Zeroizing<Vec<u8>>> {
+        None
+    }
+
+    fn into_signer(self: Box<Self>) -> Box<dyn Signer> {
+        Box::new(Ed25519::new(Box::new(ExpandedSecretKey::from_bytes(&self.0))))
+    }
+}
+
+/// A key that signs. Wiped when dropped.
+struct Ed25519 {
+    /// Wipes itself.
+    secret: Box<ExpandedSecretKey>,
+    /// Always computed from `secret`: signing with any other would give the secret away.
+    public: VerifyingKey,
+}
+
+impl Ed25519 {
+    fn new(secret: Box<ExpandedSecretKey>) -> Self {
+        let public = VerifyingKey::from(secret.as_ref());
+        Self { secret, public }
+    }
+}
+
+impl Signer for Ed25519 {
+    fn public_key(&self) -> PublicKey {
+        self.public.into()
+    }
+
+    /// Deterministic (RFC 8032); never fails.
+    fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+        Ok(Signature::new(&raw_sign::<Sha512>(&self.secret, message, &self.public).to_bytes()))
+    }
+
+    fn lock_secrets(&self) -> bool {
+        memory::lock(self.secret.as_ref())
+    }
+}

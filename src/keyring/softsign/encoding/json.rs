@@ -1,0 +1,73 @@
+//! CometBFT's `priv_validator_key.json`.
+
+use super::{
+    super::{SecretKey, software},
+    EncodingError, from_base64,
+};
+use highwater_core::consensus::{KeyType, PublicKey};
+use serde::Deserialize;
+use std::str;
+use subtle_encoding::hex;
+
+/// `priv_validator_key.json`, borrowed from the file's wiped buffer. Fields that Highwater does not know are
+/// passed over.
+#[derive(Deserialize)]
+struct KeyFile<'a> {
+    #[serde(borrow)]
+    address: Option<&'a str>,
+    pub_key: Option<TypedKey<'a>>,
+    priv_key: TypedKey<'a>,
+}
+
+/// A key and the name of its type.
+#[derive(Deserialize)]
+struct TypedKey<'a> {
+    #[serde(rename = "type")]
+    type_name: &'a str,
+    value: &'a str,
+}
+
+/// Reads the content of a file, which must hold a key of that kind.
+pub(super) fn decode(content: &[u8], key_type: KeyType) -> Result<SecretKey, EncodingError> {
+    // Unescaping would copy the secret into a buffer that is not wiped. No key file needs an escape.
+    if content.contains(&b'\\') {
+        return Err(EncodingError::Escape);
+    }
+    let text = str::from_utf8(content).map_err(|_| EncodingError::Json { line: 1, column: 1 })?;
+    // serde's own text may quote the file, so only the place is passed on.
+    let file: KeyFile<'_> = serde_json::from_str(text)
+        .map_err(|error| EncodingError::Json { line: error.line(), column: error.column() })?;
+    let type_name = file.priv_key.type_name;
+    let Some(found) = KeyType::find(|algorithm| algorithm.json_secret == type_name) else {
+        return Err(EncodingError::Unsupported { type_name: printable_type(type_name) });
+    };
+    if found != key_type {
+        return Err(EncodingError::OtherType { found });
+    }
+    let key = (software(key_type).from_json)(&from_base64(file.priv_key.value.as_bytes())?)?;
+    check_public_fields(&file, &key.public_key())?;
+    Ok(key)
+}
+
+/// Whether `pub_key` and `address`, where they stand in the file, are those of its secret key.
+fn check_public_fields(file: &KeyFile<'_>, public: &PublicKey) -> Result<(), EncodingError> {
+    if let Some(pub_key) = &file.pub_key
+        && *from_base64(pub_key.value.as_bytes())? != public.as_bytes()
+    {
+        return Err(EncodingError::PublicField { field: "pub_key" });
+    }
+    if let Some(address) = file.address
+        && !address.as_bytes().eq_ignore_ascii_case(&hex::encode_upper(public.address()))
+    {
+        return Err(EncodingError::PublicField { field: "address" });
+    }
+    Ok(())
+}
+
+/// `name` if it has the shape of a type's name; else a stand-in, for it might be a misplaced secret.
+fn printable_type(name: &str) -> String {
+    const LONGEST: usize = 48;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.' | '-');
+    let shaped = name.len() <= LONGEST && name.contains("/PrivKey") && name.chars().all(plain);
+    if shaped { name.into() } else { "of an unknown name".into() }
+}

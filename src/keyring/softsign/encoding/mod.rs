@@ -1,0 +1,327 @@
+//! The encodings of secret key files: tmkms' base64, and CometBFT's `priv_validator_key.json`.
+//!
+//! What the bytes in them are is the affair of each algorithm. Wherever a file holds a public half beside the secret one, the
+//! two must belong together.
+
+mod base64;
+mod json;
+
+pub use base64::{from_base64, to_base64};
+
+pub(in crate::keyring) use base64::secret;
+
+use super::SecretKey;
+use crate::config::{KeyEncoding, KeyRole};
+use highwater_core::consensus::KeyType;
+use std::fmt;
+
+/// How the content of a key file looks to be written.
+pub fn guess(content: &[u8]) -> KeyEncoding {
+    match content.trim_ascii_start().first() {
+        Some(b'{') => KeyEncoding::Json,
+        _ => KeyEncoding::Base64,
+    }
+}
+
+/// Reads the content of a key file. White space around it does not matter.
+pub fn decode(content: &[u8], key_type: KeyType, encoding: KeyEncoding) -> Result<SecretKey, EncodingError> {
+    match (encoding, guess(content)) {
+        (KeyEncoding::Base64, KeyEncoding::Json) => Err(EncodingError::IsJson),
+        (KeyEncoding::Base64, KeyEncoding::Base64) => SecretKey::from_raw(key_type, &from_base64(content)?),
+        (KeyEncoding::Json, _) => json::decode(content, key_type),
+    }
+}
+
+/// What is wrong with the content of a key file. Holds nothing of the content itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EncodingError {
+    /// Characters that are not base64, or padding in a wrong place.
+    Base64,
+    /// Nothing but white space.
+    Empty,
+    /// A backslash in a JSON file.
+    Escape,
+    /// An identity key in a form that lacks its seed or carries more than it.
+    IdentityNotSeed {
+        /// How many bytes it has.
+        bytes: usize,
+    },
+    /// JSON under `key_format = "base64"`.
+    IsJson,
+    /// Not the JSON of a key file.
+    Json {
+        /// The line where reading stopped, from 1.
+        line: usize,
+        /// The column where reading stopped.
+        column: usize,
+    },
+    /// A wrong number of bytes.
+    Length {
+        /// How many the base64 stands for.
+        bytes: usize,
+        /// How many there should be.
+        expected: &'static [usize],
+    },
+    /// The right number of bytes, which are no key.
+    NoKey {
+        /// How many there are.
+        bytes: usize,
+        /// Which kind of key they should be.
+        key_type: KeyType,
+    },
+    /// A key of another kind than the configuration says.
+    OtherType {
+        /// Its kind.
+        found: KeyType,
+    },
+    /// A public field of a JSON file belongs to another key.
+    PublicField {
+        /// Its name.
+        field: &'static str,
+    },
+    /// The public half beside the secret one belongs to another key.
+    PublicHalf,
+    /// A kind of key that Highwater does not sign with.
+    Unsupported {
+        /// The type that the file names.
+        type_name: String,
+    },
+}
+
+impl fmt::Display for EncodingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Base64 => f.write_str("it is not one line of base64; restore it from a backup"),
+            Self::Empty => f.write_str("it is empty; restore it from a backup"),
+            Self::Escape => f.write_str("its JSON contains a backslash, which no key file needs; write it without"),
+            Self::IdentityNotSeed { bytes } => {
+                write!(f, "an identity key must be a 32-byte seed, and this one has {bytes} bytes; name another file")
+            }
+            Self::IsJson => f.write_str("it is JSON; set `key_format = \"json\"` for it"),
+            Self::Json { line, column } => {
+                write!(f, "it is not the JSON of a priv_validator_key.json (line {line}, column {column}); ")?;
+                f.write_str("if it is a line of base64, set `key_format = \"base64\"` for it")
+            }
+            Self::Length { bytes, expected } => {
+                let expected = expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+                write!(f, "its base64 stands for {bytes} bytes, where a key has {expected}; restore it from a backup")
+            }
+            Self::NoKey { bytes, key_type } => {
+                write!(f, "its {bytes} bytes are no {key_type} key; restore it from a backup")
+            }
+            Self::OtherType { found } => {
+                let (type_name, word) = (found.algorithm().json_secret, KeyRole::of(*found));
+                write!(f, "its key is of type {type_name}; set `key_type = \"{word}\"` for it")
+            }
+            Self::PublicField { field } => {
+                write!(f, "its `{field}` does not belong to its `priv_key`; find out which of the two is meant")
+            }
+            Self::PublicHalf => {
+                f.write_str("the public key in it does not belong to the secret one; restore it from a backup")
+            }
+            Self::Unsupported { type_name } => {
+                let known: Vec<_> = KeyType::ALL.iter().map(|key_type| key_type.algorithm().json_secret).collect();
+                write!(f, "its key is of type {type_name}; highwater signs with {}", known.join(" and "))
+            }
+        }
+    }
+}
+
+impl std::error::Error for EncodingError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::KeyEncoding::*;
+    use highwater_core::consensus::KeyType::*;
+    use sha2::{Digest as _, Sha512};
+    use subtle_encoding::hex;
+
+    const JSON_ED25519: &str = "tendermint/PrivKeyEd25519";
+    const JSON_SECP256K1: &str = "tendermint/PrivKeySecp256k1";
+
+    const SEED: [u8; 32] = [0x42; 32];
+
+    /// What CometBFT v0.38.25 computes from the seed.
+    fn expected(field: &str) -> Vec<u8> {
+        let file: serde_json::Value =
+            serde_json::from_str(include_str!("../../../../tests/vectors/sign_bytes.json")).unwrap();
+        hex::decode(file[field].as_str().unwrap().to_lowercase()).unwrap()
+    }
+
+    fn base64(bytes: &[u8]) -> String {
+        String::from_utf8(to_base64(bytes).to_vec()).unwrap()
+    }
+
+    fn go_form() -> Vec<u8> {
+        [&SEED[..], &expected("ed25519_pubkey_hex")].concat()
+    }
+
+    fn expanded() -> Vec<u8> {
+        Sha512::digest(SEED).to_vec()
+    }
+
+    fn yubihsm() -> Vec<u8> {
+        let mut bytes = [expanded(), expected("ed25519_pubkey_hex")].concat();
+        // The device keeps the scalar clamped.
+        bytes[0] &= 248;
+        bytes[31] = bytes[31] & 127 | 64;
+        bytes[..32].reverse();
+        bytes
+    }
+
+    fn key_file(type_name: &str, value: &[u8], rest: &str) -> String {
+        format!(r#"{{ "priv_key": {{ "type": "{type_name}", "value": "{}" }}{rest} }}"#, base64(value))
+    }
+
+    /// Public fields as they stand in a file for the seed.
+    fn public_fields(algorithm: &str) -> String {
+        let address = hex::encode_upper(expected(&format!("{algorithm}_address_hex")));
+        let (address, key) = (String::from_utf8(address).unwrap(), expected(&format!("{algorithm}_pubkey_hex")));
+        format!(
+            r#", "address": "{address}", "pub_key": {{ "type": "any", "value": "{}" }}, "unknown": [1]"#,
+            base64(&key)
+        )
+    }
+
+    fn refusal(content: &str, key_type: KeyType, encoding: KeyEncoding) -> EncodingError {
+        match decode(content.as_bytes(), key_type, encoding) {
+            Ok(_) => panic!("accepted"),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn every_encoding_of_one_seed_gives_the_same_key() {
+        let (ed25519, secp256k1) = ("ed25519", "secp256k1");
+        let cases = [
+            (base64(&SEED), Ed25519, Base64, ed25519),
+            (base64(&SEED).trim_end_matches('=').into(), Ed25519, Base64, ed25519),
+            (format!("\n {}\r\n", base64(&SEED)), Ed25519, Base64, ed25519),
+            (base64(&go_form()), Ed25519, Base64, ed25519),
+            (base64(&expanded()), Ed25519, Base64, ed25519),
+            (base64(&yubihsm()), Ed25519, Base64, ed25519),
+            (key_file(JSON_ED25519, &go_form(), ""), Ed25519, Json, ed25519),
+            (key_file(JSON_ED25519, &go_form(), &public_fields(ed25519)), Ed25519, Json, ed25519),
+            (base64(&SEED), Secp256k1, Base64, secp256k1),
+            (key_file(JSON_SECP256K1, &SEED, ""), Secp256k1, Json, secp256k1),
+            (key_file(JSON_SECP256K1, &SEED, &public_fields(secp256k1)), Secp256k1, Json, secp256k1),
+        ];
+        for (content, key_type, encoding, algorithm) in cases {
+            let key = decode(content.as_bytes(), key_type, encoding).map_err(|error| error.to_string()).ok().unwrap();
+            assert_eq!(key.public_key().as_bytes(), expected(&format!("{algorithm}_pubkey_hex")), "{content}");
+            assert_eq!(key.public_key().address().to_vec(), expected(&format!("{algorithm}_address_hex")));
+        }
+    }
+
+    #[test]
+    fn gos_64_bytes_are_a_seed_and_all_others_an_expanded_key() {
+        let decode = |bytes: &[u8]| decode(base64(bytes).as_bytes(), Ed25519, Base64).ok().unwrap();
+        assert_eq!(decode(&go_form()).for_devices().unwrap()[..], SEED);
+        assert_eq!(decode(&expanded()).to_base64()[..], *base64(&expanded()).as_bytes());
+        for lost in [expanded(), yubihsm()] {
+            assert!(decode(&lost).for_devices().is_none());
+        }
+    }
+
+    #[test]
+    fn a_key_written_again_is_the_same_key() {
+        for bytes in [SEED.to_vec(), go_form(), expanded(), yubihsm()] {
+            let key = decode(base64(&bytes).as_bytes(), Ed25519, Base64).ok().unwrap();
+            let again = decode(&key.to_base64(), Ed25519, Base64).ok().unwrap();
+            assert_eq!(again.public_key(), key.public_key());
+            assert_eq!(again.to_base64(), key.to_base64());
+        }
+        let key = decode(base64(&SEED).as_bytes(), Secp256k1, Base64).ok().unwrap();
+        assert_eq!(*key.to_base64(), base64(&SEED).as_bytes());
+    }
+
+    #[test]
+    fn a_public_half_of_another_key_is_refused() {
+        let mut exported = yubihsm();
+        exported[95] ^= 1;
+        assert_eq!(refusal(&base64(&exported), Ed25519, Base64), EncodingError::PublicHalf);
+
+        let mut go = go_form();
+        go[63] ^= 1;
+        assert_eq!(refusal(&key_file(JSON_ED25519, &go, ""), Ed25519, Json), EncodingError::PublicHalf);
+
+        let fields = public_fields("secp256k1");
+        let other_pub_key = key_file(JSON_ED25519, &go_form(), &fields);
+        assert_eq!(refusal(&other_pub_key, Ed25519, Json), EncodingError::PublicField { field: "pub_key" });
+        let other_address = key_file(JSON_ED25519, &go_form(), r#", "address": "00""#);
+        assert_eq!(refusal(&other_address, Ed25519, Json), EncodingError::PublicField { field: "address" });
+    }
+
+    #[test]
+    fn the_error_for_a_key_of_another_type_says_what_to_set() {
+        let ed25519 = key_file(JSON_ED25519, &go_form(), "");
+        assert!(refusal(&ed25519, Secp256k1, Json).to_string().contains(r#"`key_type = "consensus"`"#));
+        let secp256k1 = key_file(JSON_SECP256K1, &SEED, "");
+        assert!(refusal(&secp256k1, Ed25519, Json).to_string().contains(r#"`key_type = "account"`"#));
+        assert!(refusal(&ed25519, Ed25519, Base64).to_string().contains(r#"`key_format = "json"`"#));
+    }
+
+    #[test]
+    fn other_kinds_of_key_are_named() {
+        for type_name in ["cometbft/PrivKeyBls12_381", "tendermint/PrivKeySecp256k1eth", "cometbft/PrivKeyMlDsa65"] {
+            let error = refusal(&key_file(type_name, &SEED, ""), Ed25519, Json);
+            assert_eq!(error, EncodingError::Unsupported { type_name: type_name.into() });
+            assert!(error.to_string().contains(type_name));
+        }
+    }
+
+    #[test]
+    fn json_that_would_be_unescaped_into_a_copy_is_refused() {
+        let escaped = key_file(JSON_ED25519, &go_form(), "").replace("QkJC", r"\u0051kJC");
+        assert_eq!(refusal(&escaped, Ed25519, Json), EncodingError::Escape);
+    }
+
+    #[test]
+    fn broken_base64_is_refused_without_a_panic() {
+        for text in
+            ["=", "==", "A=", "A", "AAAA=", "====", "AAAA====", "AA=A", "A===", "A*==", "AAAA\nAAAA", "QkI\u{e9}"]
+        {
+            assert_eq!(from_base64(text.as_bytes()).unwrap_err(), EncodingError::Base64, "{text:?}");
+        }
+        assert_eq!(refusal(" \n", Ed25519, Base64), EncodingError::Empty);
+        for bytes in [31, 33, 48, 63, 65, 95, 97] {
+            let error = refusal(&base64(&vec![0x42; bytes]), Ed25519, Base64);
+            assert_eq!(error, EncodingError::Length { bytes, expected: &[32, 64, 96] });
+        }
+        let no_scalar = EncodingError::NoKey { bytes: 32, key_type: Secp256k1 };
+        assert_eq!(refusal(&base64(&[0; 32]), Secp256k1, Base64), no_scalar);
+        assert_eq!(refusal(&base64(&[0xff; 32]), Secp256k1, Base64), no_scalar);
+    }
+
+    #[test]
+    fn no_error_shows_anything_of_the_secret() {
+        let (secret, go) = (base64(&SEED), base64(&go_form()));
+        let bad_go = [&SEED[..], &[0x42; 32]].concat();
+        let cases = [
+            (format!("{secret}!"), Ed25519, Base64),
+            (secret[..40].into(), Ed25519, Base64),
+            (secret.clone(), Ed25519, Json),
+            (format!(r#"{{ "priv_key": "{go}" }}"#), Ed25519, Json),
+            (format!(r#"{{ "priv_key": {{ "type": "{go}", "value": "{go}" }} }}"#), Ed25519, Json),
+            (format!(r#"{{ "priv_key": {{ "type": "{JSON_ED25519}", "value": "{go}\u0041" }} }}"#), Ed25519, Json),
+            (format!(r#"{{ "priv_key": {{ "type": "{JSON_ED25519}", "{go}": 1 }} }}"#), Ed25519, Json),
+            (format!(r#"{{ "{go}": 1 }}"#), Ed25519, Json),
+            (key_file(JSON_ED25519, &go_form(), &format!(r#", "address": "{go}""#)), Ed25519, Json),
+            (key_file(JSON_ED25519, &go_form(), &format!(r#", "address": ["{go}"]"#)), Ed25519, Json),
+            (key_file(JSON_ED25519, &bad_go, ""), Ed25519, Json),
+            (key_file(JSON_ED25519, &go_form(), ""), Secp256k1, Json),
+            (key_file(JSON_SECP256K1, &SEED, ""), Ed25519, Json),
+            (key_file(JSON_SECP256K1, &bad_go, ""), Secp256k1, Json),
+            (key_file("cometbft/PrivKeyBls12_381", &SEED, ""), Ed25519, Json),
+        ];
+        for (content, key_type, encoding) in cases {
+            let reason = refusal(&content, key_type, encoding);
+            let error = crate::keyring::KeyError::Malformed { path: "a.key".into(), reason };
+            let shown = format!("{error} {error:?} {error:#?}");
+            for trace in ["QkJC", "4242", "66, 66", "BBBB"] {
+                assert!(!shown.contains(trace), "{shown}");
+            }
+        }
+    }
+}

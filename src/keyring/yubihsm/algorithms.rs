@@ -1,0 +1,111 @@
+//! What is peculiar to each algorithm on a YubiHSM 2.
+//!
+//! A kind of key that is not in the table is one that the device does not sign with.
+
+use super::client::Client;
+use crate::keyring::device::Trouble;
+use highwater_core::consensus::{KeyType, PublicKey, Signature};
+use k256::ecdsa::{Signature as EcdsaSignature, VerifyingKey};
+use sha2::{Digest as _, Sha256};
+use yubihsm::{Capability, asymmetric};
+
+static ALGORITHMS: [DeviceAlgorithm; 2] = [
+    DeviceAlgorithm {
+        key_type: KeyType::Ed25519,
+        asymmetric: asymmetric::Algorithm::Ed25519,
+        may_sign: Capability::SIGN_EDDSA,
+        public_key: |bytes| PublicKey::from_bytes(KeyType::Ed25519, bytes).ok(),
+        sign: sign_eddsa,
+    },
+    DeviceAlgorithm {
+        key_type: KeyType::Secp256k1,
+        asymmetric: asymmetric::Algorithm::EcK256,
+        may_sign: Capability::SIGN_ECDSA,
+        public_key: from_coordinates,
+        sign: sign_ecdsa,
+    },
+];
+
+/// One algorithm on the device.
+pub(crate) struct DeviceAlgorithm {
+    /// Whose algorithm it is.
+    pub(crate) key_type: KeyType,
+    /// What the device calls it.
+    pub(crate) asymmetric: asymmetric::Algorithm,
+    /// What a key needs to sign with it.
+    pub(crate) may_sign: Capability,
+    /// Reads a public key as the device shows it.
+    pub(super) public_key: fn(&[u8]) -> Option<PublicKey>,
+    /// Signs with the key of this object id, in the one form that CometBFT accepts.
+    pub(super) sign: fn(&Client, u16, &[u8]) -> Result<Signature, Trouble>,
+}
+
+/// The algorithm of this kind of key.
+pub(crate) fn of(key_type: KeyType) -> Result<&'static DeviceAlgorithm, Trouble> {
+    let found = ALGORITHMS.iter().find(|algorithm| algorithm.key_type == key_type);
+    found.ok_or_else(|| Trouble::Rejected(format!("no YubiHSM signs with {key_type} keys").into()))
+}
+
+/// The algorithm that the device calls so.
+pub(crate) fn named(asymmetric: asymmetric::Algorithm) -> Option<&'static DeviceAlgorithm> {
+    ALGORITHMS.iter().find(|algorithm| algorithm.asymmetric == asymmetric)
+}
+
+fn sign_eddsa(client: &Client, id: u16, message: &[u8]) -> Result<Signature, Trouble> {
+    let signature = client.ask(&format!("sign with key {id}"), |client| client.sign_ed25519(id, message))?;
+    Ok(Signature::new(&signature.to_bytes()))
+}
+
+/// Over the message's SHA-256, with low S.
+fn sign_ecdsa(client: &Client, id: u16, message: &[u8]) -> Result<Signature, Trouble> {
+    let digest = Sha256::digest(message).to_vec();
+    let der = client.ask(&format!("sign with key {id}"), |client| client.sign_ecdsa_prehash_raw(id, digest))?;
+    low_s(&der).ok_or_else(|| Trouble::Broken("its ECDSA signature is not DER".into()))
+}
+
+/// The key with these coordinates, if they are those of a point on the curve.
+fn from_coordinates(coordinates: &[u8]) -> Option<PublicKey> {
+    /// SEC 1: both coordinates follow.
+    const UNCOMPRESSED: u8 = 4;
+    let point = [&[UNCOMPRESSED], coordinates].concat();
+    VerifyingKey::from_sec1_bytes(&point).ok().map(PublicKey::from)
+}
+
+/// `R‖S` with low S, from the DER that the device gives, whose S is as often high as low.
+fn low_s(der: &[u8]) -> Option<Signature> {
+    let signature = EcdsaSignature::from_der(der).ok()?;
+    Some(Signature::new(&signature.normalize_s().unwrap_or(signature).to_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyring::softsign::SecretKey;
+    use highwater_core::signer::Signer;
+
+    fn software_key() -> Box<dyn Signer> {
+        SecretKey::from_raw(KeyType::Secp256k1, &[0x42; 32]).unwrap().into_signer()
+    }
+
+    #[test]
+    fn ecdsa_leaves_here_with_low_s_whatever_the_device_gives() {
+        let key = software_key();
+        let signed = key.sign(b"message").unwrap();
+        let low = EcdsaSignature::from_slice(signed.as_bytes()).unwrap();
+        let high = EcdsaSignature::from_scalars(low.r().to_bytes(), (-*low.s()).to_bytes()).unwrap();
+        assert_ne!(low, high);
+        for given in [low, high] {
+            assert_eq!(low_s(given.to_der().as_bytes()), Some(signed.clone()));
+        }
+        assert_eq!(low_s(signed.as_bytes()), None, "not DER");
+    }
+
+    #[test]
+    fn a_secp256k1_key_is_read_from_its_coordinates() {
+        let key = software_key().public_key();
+        let point = VerifyingKey::from_sec1_bytes(key.as_bytes()).unwrap().to_encoded_point(false);
+        assert_eq!(from_coordinates(&point.as_bytes()[1..]), Some(key));
+        assert_eq!(from_coordinates(&[1; 64]), None, "not on the curve");
+        assert_eq!(from_coordinates(&[]), None);
+    }
+}
