@@ -341,7 +341,7 @@ fn a_key_is_deleted_after_a_look_at_which() {
     desk.write_config(&desk.section());
     let address = desk.json("pkcs11 generate --id 01 --label one")["address"].as_str().unwrap().to_owned();
     desk.json("pkcs11 generate --id 02 --label two");
-    let refusal = format!("on the token \"{LABEL}\"|label    \"one\"|address  {address}|nothing was deleted|say --yes");
+    let refusal = format!("on the token \"{LABEL}\"|label    \"one\"|address  {address}|nothing was deleted|Add --yes");
     desk.run("pkcs11 delete --id 01").assert(64, "", &refusal);
     desk.run("pkcs11 delete --label one").assert(64, "", &refusal);
     desk.run("pkcs11 delete").assert(64, "", "--id <HEX>|--label <TEXT>");

@@ -265,7 +265,7 @@ fn a_key_is_imported_from_every_form_that_holds_its_seed() {
         let note = format!("destroy {file} and every copy of it now|A key must never run in two places");
         desk.run(&format!("yubihsm keys import {words} {file}")).assert(0, &shown, &note);
     }
-    desk.run("yubihsm keys import -i 5 priv_validator_key.json").assert(73, "", "it has a key 0x0005 already");
+    desk.run("yubihsm keys import -i 5 priv_validator_key.json").assert(73, "", "it already has a key 0x0005");
     let value = desk.json("yubihsm keys list");
     for key in &value["keys"].as_array().unwrap()[2..] {
         assert_eq!((&key["public_key"], &key["born_in_device"]), (&json!(VECTOR_KEY), &json!(false)));
