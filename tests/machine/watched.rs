@@ -133,7 +133,7 @@ fn a_signer_with_one_healthy_chain_and_one_without_its_device_tells_the_truth_ab
         "3 signed, 0 repeated, 1 refused, 0 failed",
         "another block was signed there",
         &format!("{ILL}  does not sign"),
-        "its connector cannot be reached",
+        "cannot reach its connector",
     ] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }

@@ -1,20 +1,22 @@
-//! What signer, spawner and children say to each other over their socket pairs: frames of a length and a body.
+//! The messages of signer, spawner and children over their socket pairs: frames of a length and a body.
 //!
-//! Both ends are the same binary of the same start, so there is no version and no negotiation. A length over the limit
-//! or a body of the wrong form ends the connection.
+//! Both ends are the same program, started together, so there is no version and no negotiation. A length over the limit
+//! or a malformed body ends the connection.
 
 use crate::{keyring::device::Trouble, record::foreign::ForeignText};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 use zeroize::Zeroizing;
 
-/// Largest body: a request with the longest vote extension that a node can send, and its key.
+/// The largest body: a request with the longest vote extension that a node can send, and the key's index.
 pub const BODY_MAX_BYTES: usize = 4 * 1024 * 1024 + 1024;
 
-/// Writes a frame in one go.
+/// Writes a frame in one write.
 pub fn write_frame(stream: &mut impl Write, body: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= BODY_MAX_BYTES);
-    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"))?;
+    if body.len() > BODY_MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
+    }
+    let length = u32::try_from(body.len()).expect("the limit fits a u32");
     // Wiped: a frame can hold a PIN.
     let mut frame = Zeroizing::new(Vec::with_capacity(4 + body.len()));
     frame.extend_from_slice(&length.to_le_bytes());
@@ -45,17 +47,16 @@ pub fn read_json<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
     Ok(serde_json::from_slice(&read_frame(stream)?)?)
 }
 
-/// A request to sign: the key's index and the message.
+/// The body of a request to sign: the key's index and the message.
 pub struct SignRequest;
 
 impl SignRequest {
-    /// The request as a body.
     pub fn encode(key: usize, message: &[u8]) -> Vec<u8> {
         let key = u32::try_from(key).expect("a token has few keys");
         [&key.to_le_bytes()[..], message].concat()
     }
 
-    /// Key and message of a body.
+    /// Returns the key's index and the message.
     pub fn decode(body: &[u8]) -> Option<(usize, &[u8])> {
         let (key, message) = body.split_first_chunk::<4>()?;
         Some((usize::try_from(u32::from_le_bytes(*key)).ok()?, message))
@@ -67,7 +68,7 @@ const BROKEN: u8 = 1;
 const FATAL: u8 = 2;
 const REJECTED: u8 = 3;
 
-/// An answer: bytes, or what went wrong.
+/// Encodes an answer: bytes or an error.
 pub fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
     let (tag, body) = match answer {
         Ok(body) => (OK, body.as_slice()),
@@ -79,10 +80,10 @@ pub fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
     [&[tag], body].concat()
 }
 
-/// The answer in a body. One of the wrong form means that the child is broken.
+/// Decodes an answer. A malformed one means that the child is broken.
 pub fn decode_answer(body: &[u8]) -> Result<Vec<u8>, Trouble> {
     let Some((tag, rest)) = body.split_first() else {
-        return Err(Trouble::Broken("the child process sent nothing".into()));
+        return Err(Trouble::Broken("the child process sent an empty answer".into()));
     };
     let text = || ForeignText::from_bytes(rest);
     match *tag {
@@ -90,7 +91,7 @@ pub fn decode_answer(body: &[u8]) -> Result<Vec<u8>, Trouble> {
         FATAL => Err(Trouble::Fatal(text())),
         REJECTED => Err(Trouble::Rejected(text())),
         BROKEN => Err(Trouble::Broken(text())),
-        _ => Err(Trouble::Broken("the child process sent an answer of no known kind".into())),
+        _ => Err(Trouble::Broken("the child process sent an unknown kind of answer".into())),
     }
 }
 
