@@ -251,8 +251,8 @@ impl Open {
             Verdict::Sign => (asked.timestamp, false),
         };
         let sign_bytes = Canonical { timestamp, ..*asked }.sign_bytes(id);
-        // The signature of a repeated message may still be known. An extension is always signed afresh: an application
-        // need not extend the same vote alike twice.
+        // The signature of a repeated message may still be known. An extension is always signed afresh: an application need
+        // not extend the same vote alike twice.
         let cached = if repeated { self.cached } else { None };
         let message = if cached.is_none() { Some(sign_bytes.as_slice()) } else { None };
         let pending = self.begin(message, extension, asked_at)?;

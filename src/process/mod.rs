@@ -8,10 +8,10 @@
 //! | `sandbox` | limits what a process can do to its machine |
 //! | `helper` | starts one of our own processes, and talks to it |
 //! | `names` | looks up host names |
-//! | `hook`, `hooks` | runs a state hook: the program that reports, at start, how far a chain has come |
+//! | `hook`, `hooks` | runs a state hook: the program that says at start how far a chain has come |
 //! | `environment` | removes secrets from the environment |
-//! | `panic` | what happens after a panic |
-//! | `signals` | ignores signals that would end a process |
+//! | `panic` | what a panic ends |
+//! | `signals` | signals that end no process of ours |
 
 pub mod environment;
 pub mod helper;

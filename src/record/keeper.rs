@@ -62,7 +62,7 @@ struct Task {
 
 impl Keeper {
     /// Starts a keeper for the audit file of the configuration, if it has one.
-    pub(crate) fn start(config: &Config) -> io::Result<Option<Self>> {
+    pub fn start(config: &Config) -> io::Result<Option<Self>> {
         let Some(path) = &config.own.audit else { return Ok(None) };
         let AuditLimits { keep, .. } = config.own.audit_limits;
         let task = Task { files: Files { path: path.clone(), keep }, switches: Switches::of(config) };

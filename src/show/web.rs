@@ -52,8 +52,8 @@ const RUNTIME_DIRECTORY: &str = "/run/highwater";
 /// Where the configuration of the packaged service is.
 const SERVICE_CONFIGURATION: &str = "/etc/highwater/tmkms.toml";
 
-/// The name of the control socket of the signer with this configuration. Signers whose configurations or sockets share
-/// a directory must not take each other's away, nor be taken for each other: it is made of the whole path of the
+/// The name of the control socket of the signer with this configuration. Signers whose configurations or sockets share a
+/// directory must not take each other's away, nor be taken for each other: it is made of the whole path of the
 /// configuration. A link to that file is not followed, because it may lead elsewhere by the time somebody asks.
 fn socket_name(configuration: &Path) -> String {
     let absolute = std::path::absolute(configuration).unwrap_or_else(|_| configuration.to_owned());
@@ -103,7 +103,7 @@ fn home_of(configuration: &Path) -> &Path {
     }
 }
 
-/// Serves a signer's metrics and status.
+/// Serves what can be seen of a signer.
 #[derive(Clone)]
 pub struct Web {
     telemetry: Arc<Telemetry>,

@@ -1,4 +1,4 @@
-//! Reads PINs from their sources.
+//! PINs: where they come from.
 
 use crate::{config::PinSource, keyring::key_file};
 use std::{
@@ -12,13 +12,13 @@ use zeroize::Zeroizing;
 /// Longer than any PIN.
 const PIN_MAX_BYTES: usize = 1024;
 
-/// Reads the PIN, without the end of the line. The error says what to do, and shows nothing of the PIN.
+/// Reads the PIN, without the line's end. The error says what to do, and nothing of the PIN.
 pub fn read(source: &PinSource) -> Result<Zeroizing<Vec<u8>>, String> {
     let pin = match source {
         PinSource::Credential(name) => credential(name)?,
         PinSource::Env(name) => match env::var(name) {
             Ok(value) => Zeroizing::new(value.into_bytes()),
-            Err(_) => return Err(format!("the environment variable {name}, which should hold the PIN, is not set")),
+            Err(_) => return Err(format!("the environment has no variable {name} with a PIN")),
         },
         PinSource::Fd(number) => descriptor(*number)?,
         PinSource::File(path) => key_file::read(path).map_err(|error| format!("PIN file: {error}"))?,
@@ -28,23 +28,22 @@ pub fn read(source: &PinSource) -> Result<Zeroizing<Vec<u8>>, String> {
     match length {
         0 => Err("the PIN is empty".into()),
         1..=PIN_MAX_BYTES => Ok(Zeroizing::new(pin[..length].to_vec())),
-        _ => Err(format!("the PIN is longer than {PIN_MAX_BYTES} bytes")),
+        _ => Err(format!("the PIN has more than {PIN_MAX_BYTES} bytes")),
     }
 }
 
-/// systemd keeps credentials in a directory that only the service can enter, so their permissions need no check.
+/// systemd keeps credentials in a directory that only the service can enter, so their permissions need no look.
 fn credential(name: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
     let directory = env::var_os(DIRECTORY).ok_or_else(|| {
-        format!(
-            "${DIRECTORY} is not set: systemd sets it for a unit with LoadCredential={name}:… or LoadCredentialEncrypted="
-        )
+        format!("there is no ${DIRECTORY}: systemd sets it for a unit with LoadCredential={name}:… or LoadCredentialEncrypted=")
     })?;
     let path = PathBuf::from(directory).join(name);
     fs::read(&path).map(Zeroizing::new).map_err(|error| format!("PIN credential {}: {error}", path.display()))
 }
 
-/// Reads from an inherited descriptor. Opens it anew by its name under /proc, so that a wrong number is only an error.
+/// What can be read from an inherited descriptor. Opened anew by its name under /proc, which needs no trust in the
+/// number.
 fn descriptor(number: i32) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut pin = Zeroizing::new(Vec::with_capacity(PIN_MAX_BYTES + 1));
     let limit = u64::try_from(PIN_MAX_BYTES + 1).expect("a small number");

@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Plan {
     pub spec: TokenSpec,
-    /// `None` for a token with its own keypad.
+    /// Where its PIN comes from; none for one with a keypad of its own.
     pub pin: Option<PinSource>,
 }
 
@@ -106,8 +106,8 @@ pub fn run() -> io::Result<()> {
     sandbox::confine_spawner(switches).map_err(io::Error::other)?;
     let plans: Vec<Plan> = read_json(&mut control)?;
     let secret: Arc<[String]> = plans.iter().filter_map(Plan::pin_variable).map(str::to_owned).collect();
-    let mut tokens: Vec<Token> =
-        plans.into_iter().map(|plan| Token::new(plan, switches, Arc::clone(&secret))).collect();
+    let token = |plan| Token::new(plan, switches, Arc::clone(&secret));
+    let mut tokens: Vec<Token> = plans.into_iter().map(token).collect();
     environment::forget(secret.iter().map(String::as_str))?;
     let mut number = [0; 4];
     loop {
@@ -134,9 +134,9 @@ struct Token {
     spec: TokenSpec,
     switches: Switches,
     pin: Result<Option<Locked>, String>,
-    /// The source of a PIN that could not be read, to be tried again: its file may come late.
+    /// Where a PIN that could not be read is looked for again: its file may come late.
     source: Option<PinSource>,
-    /// The environment variables that held the PIN of any token.
+    /// Variables that held the PIN of any token.
     secret: Arc<[String]>,
     child: Option<Child>,
     /// Killed children that may not have ended yet.
@@ -183,7 +183,7 @@ impl Token {
     }
 }
 
-/// Reading a PIN again costs no attempt, because it is not used here.
+/// No attempt is made with a PIN here, so reading it again costs none.
 fn read_pin(source: Option<&PinSource>) -> Result<Option<Locked>, String> {
     match source.map(pin::read).transpose()? {
         None => Ok(None),

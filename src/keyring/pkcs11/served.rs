@@ -5,7 +5,11 @@ use super::{
     token::{Key, Pin, Token},
 };
 use crate::{
-    config::pkcs11::{profile::Profile, reach::Reach, spec::TokenSpec},
+    config::pkcs11::{
+        profile::Profile,
+        reach::Reach,
+        spec::{KeySpec, TokenSpec},
+    },
     keyring::{
         child::protocol::{SignRequest, encode_answer, read_frame, read_json, write_frame},
         device::Trouble,
@@ -56,10 +60,8 @@ fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenEr
     let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
     // Logged in once: the PIN is not needed any more.
     drop(pin);
-    let mut keys = Vec::new();
-    for key in &spec.keys {
-        keys.push(token.find_key(&key.object, KeyType::from(key.key_type))?);
-    }
+    let find = |key: &KeySpec| token.find_key(&key.object, KeyType::from(key.key_type));
+    let keys = spec.keys.iter().map(find).collect::<Result<_, _>>()?;
     Ok((token, keys))
 }
 

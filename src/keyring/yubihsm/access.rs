@@ -130,16 +130,14 @@ impl Access {
     }
 }
 
-/// Reads the password. As in tmkms, white space at the end of a file is removed. The error shows nothing of the
-/// password.
+/// The password. A file's without the white space at its end, as tmkms reads it. The error shows nothing of it.
 pub fn read_password(source: &PasswordSource) -> Result<Zeroizing<String>, String> {
     let password = match source {
         PasswordSource::File(path) => {
             let content = key_file::read(path).map_err(|error| format!("password file: {error}"))?;
-            match std::str::from_utf8(&content) {
-                Ok(text) => Zeroizing::new(text.trim_end().to_owned()),
-                Err(_) => return Err(format!("password file: {} is not UTF-8 text", path.display())),
-            }
+            let text = std::str::from_utf8(&content);
+            let text = text.map_err(|_| format!("password file: {} is not UTF-8 text", path.display()))?;
+            Zeroizing::new(text.trim_end().to_owned())
         }
         PasswordSource::Inline(secret) => Zeroizing::new(secret.expose().to_owned()),
     };

@@ -42,19 +42,19 @@ pub const MESSAGE_MAX_BYTES: usize = 2019;
 /// The YubiHSMs of a configuration, each with its thread.
 pub struct YubiHsms {
     plan: Plan,
-    /// In the order of [`Config::yubihsm`]. `None` for a device that holds no configured key.
+    /// In the order of [`Config::yubihsm`]. None without a key.
     devices: Vec<Option<Arc<Device>>>,
 }
 
 /// Which key on which device signs for which chain.
 pub(super) struct Plan {
-    /// The public key of every served chain whose key is on a YubiHSM, or why it is not known.
+    /// Every served chain that they sign for.
     chains: BTreeMap<ChainId, Result<PublicKey, String>>,
-    /// For each of these chains, the keys that sign: provider and object id, in file order.
+    /// The same, and which keys sign for it: provider and object id, in file order.
     places: BTreeMap<ChainId, Vec<(usize, u16)>>,
-    /// The keys that sign, for each device in the order of [`Config::yubihsm`].
+    /// The keys that sign, of each device in the order of [`Config::yubihsm`].
     keys: Vec<Vec<Key>>,
-    /// Resolves the connectors' host names.
+    /// Who the connectors are.
     names: Names,
 }
 
@@ -86,20 +86,21 @@ impl Plan {
         Self { chains, places, keys, names: names.clone() }
     }
 
-    /// Every device, in the order of [`Config::yubihsm`]. `None` for a device that holds no configured key.
+    /// Every device, in the order of [`Config::yubihsm`]. None without a key.
     pub(super) fn equipment(&self, config: &Config) -> Vec<Option<Equipment>> {
-        let mut all = Vec::new();
-        for (index, (provider, keys)) in config.yubihsm.iter().zip(&self.keys).enumerate() {
-            let chains = self.places.iter().filter(|(_, places)| places.iter().any(|(place, _)| *place == index));
-            all.push((!keys.is_empty()).then(|| Equipment {
+        let of = |(index, provider): (usize, &YubiHsmConfig)| {
+            let keys = &self.keys[index];
+            let is_here = |places: &[(usize, u16)]| places.iter().any(|(place, _)| *place == index);
+            let chains = self.places.iter().filter(|(_, places)| is_here(places));
+            (!keys.is_empty()).then(|| Equipment {
                 name: provider.to_string(),
                 opener: Box::new(YubiHsmOpener::new(provider.clone(), keys.clone(), self.names.clone())),
                 keys: keys.iter().map(|key| key.public_key).collect(),
                 message_max_bytes: Some(MESSAGE_MAX_BYTES),
                 chains: chains.map(|(chain, _)| chain.clone()).collect(),
-            }));
-        }
-        all
+            })
+        };
+        config.yubihsm.iter().enumerate().map(of).collect()
     }
 }
 
@@ -107,38 +108,29 @@ impl YubiHsms {
     /// Starts a thread for every device that has a key.
     pub(super) fn start(config: &Config, names: &Names) -> io::Result<Self> {
         let plan = Plan::of(config, names);
-        let mut devices = Vec::new();
-        for equipment in plan.equipment(config) {
-            devices.push(equipment.map(Device::start).transpose()?);
-        }
+        let start = |equipment: Option<Equipment>| equipment.map(Device::start).transpose();
+        let devices = plan.equipment(config).into_iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self { plan, devices })
     }
 
-    /// The devices that hold a configured key.
+    /// Those that have a key.
     pub(super) fn devices(&self) -> impl Iterator<Item = &Arc<Device>> {
         self.devices.iter().flatten()
     }
 
-    /// The key of `chain`, which is on one of these devices or on several.
+    /// What signs for `chain`, whose key is on one of these devices or on several.
     pub(super) fn signer(&self, chain: &ChainId) -> Result<DeviceKey, KeyError> {
         let Plan { chains, places, keys, .. } = &self.plan;
-        let public_key = match chains.get(chain) {
-            Some(Ok(public_key)) => *public_key,
-            Some(Err(reason)) => return Err(KeyError::PublicKey { reason: reason.clone() }),
-            None => {
-                let reason = format!("no [[validator]] serves {chain}, so its YubiHSM was not opened");
-                return Err(KeyError::PublicKey { reason });
-            }
-        };
-        let mut on_devices = Vec::new();
-        for (device, id) in places.get(chain).into_iter().flatten() {
+        let unknown = || Err(format!("no [[validator]] serves {chain}, so its YubiHSM was not opened"));
+        let public_key = chains.get(chain).cloned().unwrap_or_else(unknown);
+        let public_key = public_key.map_err(|reason| KeyError::PublicKey { reason })?;
+        let on_devices = places.get(chain).map(Vec::as_slice).unwrap_or_default();
+        let place = |(device, id): &(usize, u16)| {
             let key = Key { id: *id, public_key };
-            let index = keys[*device].iter().position(|held| *held == key);
-            if let (Some(index), Some(device)) = (index, &self.devices[*device]) {
-                on_devices.push(Place { device: Arc::clone(device), index });
-            }
-        }
-        Ok(DeviceKey::new(on_devices, public_key))
+            let index = keys[*device].iter().position(|held| *held == key)?;
+            Some(Place { device: Arc::clone(self.devices[*device].as_ref()?), index })
+        };
+        Ok(DeviceKey::new(on_devices.iter().filter_map(place).collect(), public_key))
     }
 }
 
