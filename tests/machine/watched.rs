@@ -556,7 +556,7 @@ fn status_answers_why_a_node_gets_no_signature() {
     for words in [
         "height regression refused: asked for 8/0/precommit, the watermark is at 9/0/precommit",
         &format!("this connection serves chain {HEALTHY} only"),
-        &format!("the node has peer id {id}, the configuration pins {other}"),
+        &format!("the node has peer id {id}, but the configuration pins {other}"),
     ] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
