@@ -1,4 +1,4 @@
-//! One request answered, from its bytes to the message that goes back: what a node's bytes become here, and nowhere else.
+//! Answers one request, from its bytes to the message that goes back. Nothing else turns a node's bytes into an answer.
 
 use crate::{
     chain::{Chain, Signed},
@@ -7,7 +7,8 @@ use crate::{
 };
 use std::time::Duration;
 
-/// Answers one message. Above `max_height` nothing is signed for this node: its limit refuses before the mark moves.
+/// Answers one message, given as the bytes after the length prefix. Refuses heights above `max_height`, the node's own
+/// limit, before the mark moves.
 pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Message, Event), Unanswerable> {
     let request = match Request::parse(body, chain.id()) {
         Ok(request) => request,
@@ -31,7 +32,7 @@ pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Me
     })
 }
 
-/// What leaves for the node, and what is recorded of it.
+/// The message for the node, and what is recorded about it.
 struct Answer {
     message: Message,
     outcome: Outcome,
@@ -69,40 +70,40 @@ fn answer_request(chain: &Chain, request: Request) -> Result<Answer, Refusal> {
     })
 }
 
-/// Bytes that are no request of any kind. CometBFT knows no answer to them, so the link ends.
+/// The bytes are not a request of any kind. CometBFT has no answer for that, so the link must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unanswerable;
 
-/// What became of a request, for log, metrics and status.
+/// The result of a request, for the log, metrics and status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Which kind of request.
+    /// The kind of the request.
     pub kind: RequestKind,
-    /// Height, round and step, if it has them.
+    /// Height, round and step of a vote or proposal that could be read.
     pub hrs: Option<Hrs>,
-    /// What it got.
+    /// How it was answered.
     pub outcome: Outcome,
-    /// How long a new mark took to become durable.
+    /// How long the new mark took to become durable. `None` if the mark did not move.
     pub flush_time: Option<Duration>,
-    /// The number of the mark that covers the answer.
+    /// The sequence of the mark that covers the answer. `None` if no mark does.
     pub sequence: Option<u64>,
 }
 
-/// What a request got.
+/// How a request was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer without a signature.
+    /// With an answer that needs no signature.
     Answered,
-    /// An error.
+    /// With an error.
     Refused(Refusal),
-    /// A signature that it, or another node, had got before.
+    /// With a signature over a message that was signed before, for this node or another.
     Repeated,
-    /// A new signature.
+    /// With a new signature.
     Signed,
 }
 
 impl Outcome {
-    /// A short name for logs and metrics.
+    /// A short, stable name for logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Answered => "answered",
@@ -117,7 +118,7 @@ impl Outcome {
 }
 
 impl Event {
-    /// A request that was refused.
+    /// The event of a refused request.
     pub fn refused(kind: RequestKind, hrs: Option<Hrs>, refusal: Refusal) -> Self {
         Self { kind, hrs, outcome: Outcome::Refused(refusal), flush_time: None, sequence: None }
     }

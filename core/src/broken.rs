@@ -1,14 +1,14 @@
 //! Deliberate bugs, one at a time, to prove that the tests would notice them.
 //!
-//! `broken!` marks where a bug can be switched on and says what it does. It is nothing at all unless the compiler is
-//! told `--cfg highwater_broken`, which only `tests/project/broken_variants.rs` does. No feature of the crate turns it on, and
-//! a build without debug assertions refuses it.
+//! `broken!` marks a place where a bug can be switched on, and holds the bug. It expands to nothing unless the compiler
+//! gets `--cfg highwater_broken`, which only `tests/project/broken_variants.rs` sets. No feature of the crate turns it
+//! on, and a build without debug assertions refuses it.
 
 #[cfg(all(highwater_broken, not(debug_assertions)))]
 compile_error!("a broken signer is never built for use");
 
-/// `broken!("name" => statement)`: the statement, if this is a broken build and the variable `HIGHWATER_BROKEN` names
-/// this bug.
+/// `broken!("name" => statement)` runs the statement if this is a broken build and the environment variable
+/// `HIGHWATER_BROKEN` names this bug.
 #[cfg(highwater_broken)]
 #[macro_export]
 macro_rules! broken {
@@ -19,14 +19,14 @@ macro_rules! broken {
     };
 }
 
-/// Nothing.
+/// Expands to nothing in an ordinary build.
 #[cfg(not(highwater_broken))]
 #[macro_export]
 macro_rules! broken {
     ($bug:literal => $statement:stmt) => {};
 }
 
-/// Whether this process has the bug.
+/// Whether this process runs with the bug `bug`.
 #[cfg(highwater_broken)]
 pub fn is(bug: &str) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();

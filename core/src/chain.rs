@@ -1,8 +1,8 @@
 //! A chain: one consensus key joined to one watermark, and the only place where a request becomes a signature.
 //!
-//! The order is fixed by types. [`decide`] gives a verdict, only the store turns it into a [`Durable`] mark, and
-//! `release` consumes that mark before a signature leaves or is remembered. One lock per chain spans all of it,
-//! so one request is in flight and a repeat waits for the flush it relies on. Chains share nothing.
+//! Types fix the order. [`decide`] gives a verdict, only the store turns it into a [`Durable`] mark, and `release`
+//! consumes that mark before a signature leaves or is remembered. One lock per chain spans all of this, so one request
+//! is in progress at a time, and a repeat waits for the flush that it relies on. Chains share nothing.
 
 use crate::{
     consensus::{ChainId, Hrs, PublicKey, Signature, Timestamp},
@@ -28,7 +28,7 @@ pub struct Chain {
     public_key: Option<PublicKey>,
     allow_raw_bytes: bool,
     state: Mutex<State>,
-    /// Whether its disk has failed in a way that may pass. Read without the lock: whoever asks must not wait for a disk.
+    /// Whether its disk failed in a way that may go away. Read without the lock, so that no reader waits for a disk.
     disk_failed: Arc<AtomicBool>,
 }
 
@@ -36,7 +36,7 @@ pub struct Chain {
 enum State {
     Closed(Refusal),
     Open(Box<Open>),
-    /// Holds its state file, and does not sign yet.
+    /// Holds its state file, but does not sign yet.
     Waiting {
         why: Refusal,
         open: Box<Open>,
@@ -47,22 +47,22 @@ struct Open {
     signer: Box<dyn Signer>,
     store: Store,
     state_file: PathBuf,
-    /// The signature at the current mark: a second node asks for the same vote, and a device takes its time.
+    /// The signature at the current mark: a second node asks for the same vote, and a device is slow.
     cached: Option<Signature>,
-    /// The same as that of its chain.
+    /// Shared with its chain.
     disk_failed: Arc<AtomicBool>,
 }
 
-/// Why a chain that waits cannot sign.
+/// Why a waiting chain cannot sign.
 #[derive(Debug)]
 pub enum NotReady {
-    /// What it waits for may still come.
+    /// It may become ready: ask again later.
     Yet(Refusal),
-    /// Not before a restart.
+    /// It cannot become ready before a restart.
     Ever {
-        /// Why.
+        /// The answer to its requests until then.
         why: Refusal,
-        /// Whether the disk failed in a way that may pass.
+        /// Whether the disk failed in a way that may go away.
         passes: bool,
     },
 }
@@ -70,22 +70,22 @@ pub enum NotReady {
 /// A message that may leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
-    /// The time that the signature covers; for a repeated vote not the one asked for.
+    /// The time that the signature covers. For a repeated vote, this is the time that was signed first.
     pub timestamp: Timestamp,
-    /// The signature.
+    /// The signature over the message.
     pub signature: Signature,
-    /// Whether it had been signed before.
+    /// Whether the message was signed before.
     pub repeated: bool,
-    /// The signature over the vote extension, if there had to be one.
+    /// The signature over the vote extension, if the request needs one.
     pub extension_signature: Option<Signature>,
     /// How long its mark took to become durable. `None` for a repeat.
     pub flush_time: Option<Duration>,
-    /// The number of its mark.
+    /// The sequence of its mark.
     pub sequence: u64,
 }
 
 impl Chain {
-    /// A chain that can sign. Raises no mark and signs nothing by itself.
+    /// Makes a chain that can sign. Does not move the mark or sign anything.
     pub fn open(id: ChainId, signer: Box<dyn Signer>, store: Store, state_file: &Path, allow_raw_bytes: bool) -> Self {
         let public_key = Some(signer.public_key());
         let disk_failed = Arc::default();
@@ -94,10 +94,10 @@ impl Chain {
         Self { id, public_key, allow_raw_bytes, state: Mutex::new(State::Open(Box::new(open))), disk_failed }
     }
 
-    /// The same chain, which answers every request with `why` until [`Chain::try_to_open`] opens it.
+    /// Makes the chain answer every request with `why` until [`Chain::try_to_open`] opens it.
     #[must_use]
     pub fn waiting(mut self, why: Refusal) -> Self {
-        let state = self.state.get_mut().expect("nobody else has it");
+        let state = self.state.get_mut().expect("there is no other reference to the chain");
         *state = match std::mem::replace(state, State::Closed(why.clone())) {
             State::Open(open) | State::Waiting { open, .. } => State::Waiting { why, open },
             State::Closed(why) => State::Closed(why),
@@ -105,7 +105,7 @@ impl Chain {
         self
     }
 
-    /// Opens a chain that waits, if `ready` finds that it may sign; that may raise its mark.
+    /// Opens a waiting chain if `ready` succeeds, which may raise the mark. Does nothing to any other chain.
     pub fn try_to_open(&self, ready: impl FnOnce(&mut Store) -> Result<(), NotReady>) -> Result<(), NotReady> {
         let mut state = self.lock();
         let State::Waiting { why, open } = &mut *state else { return Ok(()) };
@@ -124,24 +124,24 @@ impl Chain {
         Ok(())
     }
 
-    /// A chain that answers every request with `why`, but for its public key if that is known: a booting node asks
-    /// for it once and exits without.
+    /// Makes a chain that answers every request with `why`. It still gives its public key if that is known: a starting
+    /// node asks for the key once, and exits without it.
     pub fn closed(id: ChainId, public_key: Option<PublicKey>, why: Refusal) -> Self {
         let state = Mutex::new(State::Closed(why));
         Self { id, public_key, allow_raw_bytes: false, state, disk_failed: Arc::default() }
     }
 
-    /// The chain's id.
+    /// The id of the chain.
     pub fn id(&self) -> &ChainId {
         &self.id
     }
 
-    /// Whether its disk has failed in a way that may pass. Needs no lock.
+    /// Whether its disk failed in a way that may go away. Needs no lock.
     pub fn disk_failed(&self) -> bool {
         self.disk_failed.load(Relaxed)
     }
 
-    /// The consensus key. Needs no device, no disk and no lock.
+    /// The consensus key, or why it is not known. If it is known, this needs no device, no disk and no lock.
     pub fn public_key(&self) -> Result<PublicKey, Refusal> {
         match &self.public_key {
             Some(key) => Ok(key.clone()),
@@ -152,7 +152,8 @@ impl Chain {
         }
     }
 
-    /// Keeps the secrets of its key out of swap and core dumps. Returns false if one of them could not be locked.
+    /// Locks the secrets of its key into memory, to keep them out of swap and core dumps. Returns false if one of them
+    /// could not be locked.
     pub fn lock_secrets(&self) -> bool {
         match &*self.lock() {
             State::Closed(_) => true,
@@ -160,7 +161,7 @@ impl Chain {
         }
     }
 
-    /// The last mark of an open chain, or of one that waits to be.
+    /// The last mark of an open or waiting chain.
     pub fn mark(&self) -> Option<Hrs> {
         match &*self.lock() {
             State::Closed(_) => None,
@@ -168,7 +169,7 @@ impl Chain {
         }
     }
 
-    /// The last mark, or why nothing is signed.
+    /// The last mark of an open chain, or why the chain does not sign.
     pub fn last(&self) -> Result<Hrs, Refusal> {
         match &*self.lock() {
             State::Closed(why) | State::Waiting { why, .. } => Err(why.clone()),
@@ -176,7 +177,7 @@ impl Chain {
         }
     }
 
-    /// The number of the last mark, or why there is none.
+    /// The sequence of the last mark, or why the chain has none.
     pub fn sequence(&self) -> Result<u64, Refusal> {
         match &*self.lock() {
             State::Closed(why) => Err(why.clone()),
@@ -184,7 +185,7 @@ impl Chain {
         }
     }
 
-    /// Signs a vote, and its extension if it has one. The answer is whole or a refusal.
+    /// Signs a vote, and its extension if it has one. Returns both signatures or a refusal.
     pub fn sign_vote(&self, request: &VoteRequest) -> Result<Signed, Refusal> {
         let Canonical { height, round, .. } = request.canonical;
         let extension = match &request.extension {
@@ -229,8 +230,8 @@ impl Chain {
 }
 
 impl Open {
-    /// The one way to a signature. A device begins before the mark is flushed and works meanwhile; the release waits
-    /// for both. What the device refuses at once, it refuses before the mark moves.
+    /// The only way to a signature. A device starts before the mark is flushed and works meanwhile; the release waits
+    /// for both. If the device refuses at once, the mark does not move.
     fn sign(
         &mut self,
         id: &ChainId,
@@ -267,19 +268,19 @@ impl Open {
         let durable = durable.map_err(|error| self.state_failed(&error))?;
 
         let (made, extension_signature) = self.finish(pending, message, extension)?;
-        let signature = cached.or(made).expect("it was signed now, or it is the one that was signed before");
+        let signature = cached.or(made).expect("the message was signed now or before");
         let signature = release(durable, id, &sign_bytes, signature);
         self.cached = Some(signature.clone());
         Ok(Signed { timestamp, signature, repeated, extension_signature, flush_time, sequence: self.store.sequence() })
     }
 
-    /// A signature is good for its own mark alone.
+    /// The cached signature is valid for its own mark only.
     fn forget_signature(&mut self) {
         broken!("cache_of_another_mark" => return);
         self.cached = None;
     }
 
-    /// Begins what has to be signed: the message unless its signature is known, and the extension if there is one.
+    /// Starts signing the message, unless its signature is cached, and the extension, if there is one.
     fn begin(
         &self,
         message: Option<&[u8]>,
@@ -295,8 +296,8 @@ impl Open {
         begun.map_err(key_unavailable)
     }
 
-    /// Waits for the signatures that were begun, or makes them now if there was nothing to begin. Returns that of the message
-    /// and that of the extension.
+    /// Waits for the signatures that were started, or makes them now if the key signs without a start. Returns the
+    /// signatures of the message and of the extension.
     fn finish(
         &self,
         pending: Option<Box<dyn Pending>>,
@@ -306,7 +307,7 @@ impl Open {
         let Some(pending) = pending else {
             return Ok((self.sign_now(message)?, self.sign_now(extension)?));
         };
-        // In the order in which `begin` named their messages.
+        // In the order in which `begin` passed the messages.
         let mut made = pending.wait().map_err(key_unavailable)?.into_iter();
         let mut next = || made.next().ok_or_else(|| key_unavailable(SignError::too_few()));
         let of_message = if message.is_some() { Some(next()?) } else { None };
@@ -331,10 +332,10 @@ fn key_unavailable(error: SignError) -> Refusal {
     Refusal::KeyUnavailable(error.to_string())
 }
 
-/// Lets a signature go, against the proof that the mark covering it is on the disk.
+/// Releases a signature, in exchange for the proof that the mark covering it is on the disk.
 ///
 /// # Panics
-/// If the bytes that were signed are not the message of the mark. Nothing in this program can be trusted then.
+/// If the signed bytes are not the message of the mark. Then nothing in this program can be trusted.
 fn release(mark: Durable<Mark>, id: &ChainId, sign_bytes: &SignBytes, signature: Signature) -> Signature {
     broken!("release_unchecked" => return signature);
     let (message, chain) = Canonical::parse(sign_bytes.as_slice()).expect("sign bytes read back");
@@ -357,7 +358,7 @@ fn refusal(violation: Violation, asked: Hrs, last: &Mark) -> Refusal {
     }
 }
 
-/// A state file's error as an answer.
+/// The refusal for an error of the state file at `path`.
 pub fn state_unusable(path: &Path, error: &StoreError) -> Refusal {
     Refusal::StateUnusable(format!("state file {} {error}", path.display()))
 }

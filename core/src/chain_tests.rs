@@ -16,7 +16,7 @@ fn id() -> ChainId {
     ChainId::new("test-chain").unwrap()
 }
 
-/// The key of the test vectors.
+/// Signs with the key of the test vectors.
 struct SoftwareKey(ed25519_dalek::SigningKey);
 
 impl Signer for SoftwareKey {
@@ -331,7 +331,7 @@ fn many_nodes_asking_at_once_get_one_signature_for_one_place() {
             let (chain, signatures) = (&chain, &signatures);
             scope.spawn(move || {
                 for height in 1..=50 {
-                    // Half of the nodes want one block, half another; each at a time of its own.
+                    // Half of the nodes want one block, half another, each at its own time.
                     let request = vote(height, Kind::Prevote, node % 2 + 1, i64::from(node));
                     if let Ok(signed) = chain.sign_vote(&request) {
                         signatures.lock().unwrap().push((height, signed.timestamp, signed.signature));
@@ -371,6 +371,6 @@ fn a_mark_releases_nothing_but_its_own_message() {
 #[test]
 fn the_self_test_is_no_message() {
     assert_eq!(Canonical::parse(SELF_TEST), None);
-    // Its first byte would be a length prefix; nothing it could announce is its own rest.
+    // Its first byte would be a length prefix, and does not match the length of the rest.
     assert_ne!(usize::from(SELF_TEST[0]), SELF_TEST.len() - 1);
 }

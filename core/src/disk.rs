@@ -1,4 +1,4 @@
-//! What every file that matters needs and std leaves to its caller: private from the first moment, never over another
+//! What every important file needs and std leaves to its caller: private from the first moment, never over another
 //! file, and a directory entry that is on the disk.
 
 use std::{
@@ -8,12 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Creates a file that only its owner may read and write. Fails if there is anything at `path`, even a dead link.
+/// Creates a file that only its owner can read and write (mode 0600). Fails if anything exists at `path`, even a dead
+/// link.
 pub fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Waits until the directory entry of `path` is on the disk.
+/// Flushes the directory of `path`, so that the directory entry is on the disk.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     broken!("rename_without_sync" => return Ok(()));
     let parent = match path.parent() {
@@ -23,7 +24,7 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Whether what the system says may pass by itself: a full disk, a mount that comes late.
+/// Whether an error may go away by itself, as with a full disk or a late mount.
 pub fn may_pass(error: &io::Error) -> bool {
     !matches!(
         error.kind(),
@@ -35,16 +36,16 @@ pub fn may_pass(error: &io::Error) -> bool {
     )
 }
 
-/// `path` with `suffix` at the end of its name.
+/// Returns `path` with `suffix` appended to the file name.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// Gives the file at `path` a second name, so that a rename over the first does not lose it: the first free of
-/// `FILE.suffix`, `FILE.suffix.2` … A file that is mounted by itself has no second name in the directory that shows it,
-/// and is copied.
+/// Gives the file at `path` a second name, so that a rename over the first does not lose it: the first free one of
+/// `FILE.suffix`, `FILE.suffix.2` … Returns that name. Copies a file that cannot have a second name in its directory,
+/// because it is itself a mount.
 pub fn keep_beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
     let found = fs::metadata(path)?;
     for number in 1_u32.. {
@@ -55,13 +56,13 @@ pub fn keep_beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
         match fs::hard_link(path, &kept) {
             Ok(()) => return Ok(kept),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // A crash after the link and before the rename leaves our own name behind.
+                // After a crash between the link and the rename, this name is our own.
                 let there = fs::symlink_metadata(&kept)?;
                 if (there.dev(), there.ino()) == (found.dev(), found.ino()) {
                     return Ok(kept);
                 }
             }
-            // Nor has, with `fs.protected_hardlinks`, a file of another user.
+            // A mount, or a file of another user with `fs.protected_hardlinks`.
             Err(error) if matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::PermissionDenied) => {
                 match create_private(&kept) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,

@@ -118,6 +118,8 @@
 //! assert_eq!(Canonical::parse(bytes.as_slice()), Some((nil_prevote, chain)));
 //! ```
 
+#![warn(missing_docs)]
+
 #[doc(hidden)]
 #[macro_use]
 pub mod broken;

@@ -1,4 +1,4 @@
-//! The identity key: who we are on a SecretConnection. It signs handshakes, never blocks.
+//! The identity key: identifies the signer on a SecretConnection. It signs handshakes, never blocks.
 
 use super::{
     KeyError, Secret,
@@ -25,32 +25,32 @@ impl IdentityKey {
         Self::decode(&content).map_err(|reason| KeyError::Malformed { path: path.into(), reason })
     }
 
-    /// Makes a new identity and writes it to `path`, where nothing may be yet.
+    /// Makes a new identity and writes it to `path`, where no file may exist.
     pub fn generate(path: &Path) -> Result<Self, KeyError> {
         let seed = random()?;
         key_file::write(path, &encoding::to_base64(&seed[..]))?;
         Ok(Self { seed })
     }
 
-    /// The public half, which a node may pin.
+    /// The public key, which a node can pin.
     pub fn public_key(&self) -> PublicKey {
         softsign::public_of_seed(&self.seed).into()
     }
 
-    /// Keeps the seed out of swap and core dumps. Whether it is.
+    /// Locks the seed into memory, to keep it out of swap and core dumps. Returns whether that succeeded.
     pub fn lock_secrets(&self) -> bool {
         memory::lock(self.seed.as_ref())
     }
 
-    /// Our own peer id, as the node logs it.
+    /// The signer's own peer id, as the node logs it.
     pub fn peer_id(&self) -> PeerId {
         PeerId(self.public_key().address())
     }
 
-    /// The key in the type that tendermint-p2p asks for, by value.
+    /// The key in the type that tendermint-p2p takes, by value.
     ///
-    /// The one copy of a secret that is not wiped: neither ed25519-consensus nor tendermint-p2p does so. It can
-    /// sign handshakes only. Its `Debug` prints the seed: hand it on at once.
+    /// This is the only copy of a secret that is not wiped: neither ed25519-consensus nor tendermint-p2p does so. It
+    /// signs only handshakes. Its `Debug` prints the seed: pass it on at once.
     pub fn to_consensus_key(&self) -> ed25519_consensus::SigningKey {
         ed25519_consensus::SigningKey::from(**self.seed)
     }

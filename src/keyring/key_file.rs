@@ -1,7 +1,7 @@
 //! Reading and writing the files that hold secrets.
 //!
-//! Reading trusts nothing about a file but what the opened descriptor says. Writing never replaces anything, and
-//! returns only when file and directory entry are on the disk.
+//! Reading checks a file only through its open descriptor. Writing never replaces anything, and returns only when the
+//! file and its directory entry are on the disk.
 
 use super::{KeyError, Secret};
 use highwater_core::disk::{create_private, sync_parent};
@@ -22,9 +22,9 @@ const MODE_OTHERS: u32 = 0o077;
 /// All permission bits, without the type of the file.
 const MODE_BITS: u32 = 0o7777;
 
-/// Reads a secret file whole. Refuses one that other users could have read or replaced.
+/// Reads a whole secret file. Refuses one that other users could have read or replaced.
 pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    // Asked before opening only because opening a pipe would wait for its writer; what counts is the descriptor.
+    // Checked before opening only because opening a pipe would wait for a writer. The descriptor decides.
     let before = fs::metadata(path).map_err(|error| unreadable(path, error))?;
     if !before.is_file() {
         return Err(KeyError::NotAFile { path: path.into() });
@@ -33,13 +33,13 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
     let size = check(path, &metadata, effective_user())?;
 
-    // Its final size from the start: a buffer that grows leaves copies behind.
+    // Has its final size from the start: a buffer that grows leaves copies behind.
     let mut content = Zeroizing::new(vec![0; size]);
     file.read_exact(&mut content).map_err(|error| unreadable(path, error))?;
     Ok(content)
 }
 
-/// Writes a secret file that does not exist yet, readable by its owner alone, and waits for the disk.
+/// Writes a new secret file that only its owner can read, and waits for the disk.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), KeyError> {
     let mut file = create_private(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => KeyError::Exists { path: path.into() },
@@ -51,36 +51,37 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), KeyError> {
         .map_err(|error| cannot("write", path, error))
         .and_then(|()| sync_parent(path).map_err(|error| cannot("flush the directory of", path, error)));
     if written.is_err() {
-        // Ours, and of no use. If it cannot be removed either, the first error says more.
+        // It is ours and useless. If it cannot be removed either, the first error says more.
         let _ = fs::remove_file(path);
     }
     written
 }
 
-/// The size of an opened file that may hold a secret.
+/// Checks an open file that should hold a secret, and returns its size.
 fn check(path: &Path, metadata: &Metadata, us: u32) -> Result<usize, KeyError> {
-    let path = || path.to_path_buf();
     if !metadata.is_file() {
-        return Err(KeyError::NotAFile { path: path() });
+        return Err(KeyError::NotAFile { path: path.into() });
     }
     if !is_trusted(metadata.uid(), us) {
-        return Err(KeyError::Foreign { path: path(), owner: metadata.uid(), expected: us });
+        return Err(KeyError::Foreign { path: path.into(), owner: metadata.uid(), expected: us });
     }
     if metadata.mode() & MODE_OTHERS != 0 {
-        return Err(KeyError::Permissions { path: path(), mode: metadata.mode() & MODE_BITS });
+        return Err(KeyError::Permissions { path: path.into(), mode: metadata.mode() & MODE_BITS });
     }
     let bytes = metadata.len();
-    usize::try_from(bytes).ok().filter(|_| bytes <= SIZE_MAX).ok_or_else(|| KeyError::TooLarge { path: path(), bytes })
+    match usize::try_from(bytes) {
+        Ok(size) if bytes <= SIZE_MAX => Ok(size),
+        _ => Err(KeyError::TooLarge { path: path.into(), bytes }),
+    }
 }
 
-/// Whether a file of `owner` may hold a secret of a process that runs as `us`. Root can read all of them anyway, and
-/// as root an operator looks after the files of the service's user.
+/// Whether a file of `owner` may hold a secret of a process that runs as `us`. Root can read every file anyway, and an
+/// operator manages the files of the service's user as root.
 fn is_trusted(owner: u32, us: u32) -> bool {
     const ROOT: u32 = 0;
     owner == us || owner == ROOT || us == ROOT
 }
 
-/// The effective user id of this process.
 fn effective_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
@@ -99,7 +100,7 @@ fn cannot(action: &'static str, path: &Path, error: io::Error) -> KeyError {
     KeyError::Io { action, path: path.into(), error }
 }
 
-/// Secret bytes from the operating system's random numbers.
+/// Secret bytes from the operating system's random number generator.
 pub fn random<const N: usize>() -> Result<Secret<N>, KeyError> {
     let mut secret = Secret::new(Zeroizing::new([0; N]));
     OsRng.try_fill_bytes(&mut secret[..]).map_err(|error| KeyError::Random { error })?;

@@ -2,5 +2,5 @@
 
 use zeroize::Zeroizing;
 
-/// `N` secret bytes that are wiped when dropped. Boxed: a move leaves no copy behind.
+/// `N` secret bytes that are wiped when dropped. They are boxed, so that a move leaves no copy behind.
 pub type Secret<const N: usize> = Box<Zeroizing<[u8; N]>>;

@@ -1,44 +1,34 @@
-//! Why a link ended, from the operator's side.
+//! Why a link ended, in words for the operator.
 
 use highwater_core::consensus::PeerId;
 use highwater_core::privval::frame::FrameError;
 use std::{fmt, io};
 
-/// Why there is no link, or no longer one.
+/// Why a link could not be made, or has ended.
 #[derive(Debug)]
 pub enum LinkError {
     /// The node closed the connection.
     Closed,
-    /// No connection came about.
+    /// The connection could not be made.
     Connect(io::Error),
-    /// The node sent something that is no message.
+    /// The node sent bytes that are not a message.
     Frame(FrameError),
-    /// SecretConnection did not come about.
+    /// The handshake of SecretConnection failed.
     Handshake(String),
-    /// The operating system failed.
+    /// The operating system reported an error.
     Io(io::Error),
     /// A peer made the SecretConnection code panic.
     Panic(String),
-    /// The connection leads back to ourselves.
+    /// The connection leads back to this signer.
     Reflected,
     /// The host name does not resolve.
-    Resolve {
-        /// The name.
-        host: String,
-        /// What the resolver said.
-        error: io::Error,
-    },
+    Resolve { host: String, error: io::Error },
     /// The node is silent or stuck.
     Timeout,
-    /// The node sent a message of no known kind, which no answer fits.
+    /// The node sent a message of an unknown kind, to which no answer fits.
     Unanswerable,
     /// The node is not the pinned one.
-    WrongPeer {
-        /// Who answered.
-        found: PeerId,
-        /// Who should have.
-        expected: PeerId,
-    },
+    WrongPeer { found: PeerId, expected: PeerId },
 }
 
 impl From<io::Error> for LinkError {
@@ -67,18 +57,18 @@ impl fmt::Display for LinkError {
             Self::Frame(error) => write!(f, "{error}"),
             Self::Handshake(why) => write!(f, "the secret connection failed: {why}"),
             Self::Io(error) => write!(f, "{error}"),
-            Self::Panic(what) => write!(f, "the peer sent what no node sends during the secret connection ({what})"),
+            Self::Panic(what) => write!(f, "the peer sent what no node sends in the secret connection ({what})"),
             Self::Reflected => f.write_str("the connection leads back to this signer: is the node listening?"),
             Self::Resolve { host, error } => write!(f, "cannot resolve {host}: {error}"),
             Self::Timeout => f.write_str("the node fell silent"),
             Self::Unanswerable => f.write_str(
-                "the node sent a message of no known kind, which no answer fits. Does the address belong to a \
-                 CometBFT node's priv_validator_laddr?",
+                "the node sent a message of an unknown kind. Is the address the priv_validator_laddr of a CometBFT \
+                 node?",
             ),
             Self::WrongPeer { found, expected } => write!(
                 f,
-                "the node has peer id {found}, the configuration pins {expected}. A stock CometBFT node makes a new id \
-                 at every start: pin none unless a proxy or patched node keeps its id"
+                "the node has peer id {found}, but the configuration pins {expected}. A stock CometBFT node makes a \
+                 new id at every start: pin an id only if a proxy or a patched node keeps it"
             ),
         }
     }

@@ -1,6 +1,6 @@
-//! The doors: how bytes get to a validator node and back.
+//! Connections to validator nodes.
 //!
-//! A link carries whole messages. Behind it lies `tcp://` with SecretConnection or `unix://` in the clear.
+//! A link carries whole messages, over `tcp://` with SecretConnection or over `unix://` in the clear.
 
 mod error;
 mod secret;
@@ -19,40 +19,38 @@ use std::{
     time::Duration,
 };
 
-/// How long a connection may take to come about.
+/// How long connecting may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A connection to a node over which messages travel.
+/// A connection to a node that carries messages.
 pub trait Link: Send {
-    /// Waits for the next message and puts its body into `body`, replacing what was there.
+    /// Waits for the next message and replaces the content of `body` with its body.
     fn receive(&mut self, body: &mut Vec<u8>) -> Result<(), LinkError>;
-    /// Sends bytes that hold whole messages, in one write if they fit.
+    /// Sends whole messages, in one write if they fit.
     fn send(&mut self, frames: &[u8]) -> Result<(), LinkError>;
-    /// Who is on the other side, if the link knows.
+    /// The peer id of the node, if the link has one.
     fn peer(&self) -> Option<PeerId>;
 }
 
-/// A connection whose node has not spoken yet. A node serves one signer and leaves every other in its backlog, so
-/// this is also where a standby waits, without a deadline, until the node turns to it.
+/// A connection whose node has not sent anything yet. A node serves one signer and leaves every other in its backlog,
+/// so this is also where a standby waits, without a deadline, for the node to accept it.
 pub trait Door: Send {
     /// A handle that closes the connection from another thread.
     fn closer(&self) -> io::Result<Closer>;
-    /// Waits until the node speaks, then makes the connection a link.
+    /// Waits until the node sends something, then turns the connection into a link.
     fn enter(self: Box<Self>) -> Result<Box<dyn Link>, LinkError>;
 }
 
-/// Ends a connection from another thread: a blocked read returns, while an answer in hand can still be written.
+/// Ends a connection from another thread: a blocked read returns, but an answer in progress can still be written.
 pub enum Closer {
-    /// A TCP connection.
     Tcp(TcpStream),
-    /// A unix connection.
     Unix(UnixStream),
 }
 
 impl Closer {
-    /// Ends the reading side.
+    /// Shuts down the reading side.
     pub fn close(&self) {
-        // An error means that the connection is gone already.
+        // An error means that the connection has ended already.
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Read),
             Self::Unix(stream) => stream.shutdown(Shutdown::Read),
@@ -62,9 +60,9 @@ impl Closer {
 
 /// Reads one message from a stream of bytes.
 fn receive_message(stream: &mut impl io::BufRead, body: &mut Vec<u8>) -> Result<(), LinkError> {
-    /// What an idle link keeps; one long request must not hold its memory for ever.
+    /// The memory that an idle link keeps: one long request must not hold its memory for ever.
     const KEEP_BYTES: usize = 64 * 1024;
-    /// How much is allocated ahead of what has arrived.
+    /// How much is allocated beyond the bytes that have arrived.
     const STEP_BYTES: usize = 64 * 1024;
     let mut prefix = LengthPrefix::default();
     let length = loop {

@@ -13,22 +13,22 @@ use tendermint_p2p::secret_connection::{DATA_MAX_SIZE, PublicKey, SecretConnecti
 
 /// A secret connection that carries messages.
 pub(super) struct SecretLink {
-    /// Buffered by a whole chunk: the crate panics when it reads into less.
+    /// The buffer holds a whole chunk: the crate panics when it reads into less.
     stream: BufReader<Contained>,
     peer: PeerId,
 }
 
-/// Every call into the crate goes through here.
+/// Contains panics of the crate: every call into it goes through here.
 struct Contained(SecretConnection<TcpStream>);
 
 impl SecretLink {
-    /// Runs the handshake on `stream`, whose deadlines are set.
+    /// Runs the handshake on `stream`, which must have its time-outs set.
     pub(super) fn handshake(
         stream: TcpStream,
         identity: &IdentityKey,
         pinned: Option<PeerId>,
     ) -> Result<Self, LinkError> {
-        // One format since v0.34; the crate's name for it is that of the first version.
+        // The format has not changed since v0.34, so the crate names it after that version.
         let handshake = contain(|| SecretConnection::new(stream, identity.to_consensus_key(), Version::V0_34))?;
         let connection = handshake.map_err(|error| LinkError::Handshake(one_line(&error.to_string())))?;
         let PublicKey::Ed25519(key) = contain(|| connection.remote_pubkey())?;
@@ -83,7 +83,7 @@ fn peer_id(key: &[u8]) -> PeerId {
     PeerId(id)
 }
 
-/// The crate's errors carry a trace of their sources over several lines; the first says what happened.
+/// The crate's errors have a trace of their sources over several lines. The first lines say what happened.
 fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).take(2).collect::<Vec<_>>().join(": ")
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// A TCP connection that waits for its node to speak.
+/// A TCP connection whose node has not sent anything yet.
 struct TcpDoor {
     stream: TcpStream,
     identity: Arc<IdentityKey>,
@@ -26,7 +26,7 @@ pub fn tcp(
     pinned: Option<PeerId>,
     timeout: Duration,
 ) -> Result<impl Door + use<>, LinkError> {
-    let mut last = LinkError::Connect(io::Error::other("its name has no address"));
+    let mut last = LinkError::Connect(io::Error::other("its host name has no address"));
     for address in addresses {
         match TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
             Ok(stream) => {
@@ -39,8 +39,8 @@ pub fn tcp(
     Err(last)
 }
 
-/// No delay for answers, and keepalive: a parked connection is read without a deadline, and only keepalive notices
-/// that its host has gone.
+/// Sends answers without delay, and turns keepalive on: a waiting connection is read without a deadline, and only
+/// keepalive notices that its host is gone.
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
     const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -56,8 +56,8 @@ impl Door for TcpDoor {
         self.stream.try_clone().map(Closer::Tcp)
     }
 
-    /// The node writes first, right after it accepts (CometBFT `privval/signer_listener_endpoint.go`). Until then we
-    /// are parked in its backlog, and leaving to dial again would only put a dead entry there.
+    /// The node writes first, right after it accepts (CometBFT `privval/signer_listener_endpoint.go`). Until then the
+    /// connection waits in its backlog. Connecting anew would only leave a dead entry there.
     fn enter(self: Box<Self>) -> Result<Box<dyn Link>, LinkError> {
         if self.stream.peek(&mut [0])? == 0 {
             return Err(LinkError::Closed);

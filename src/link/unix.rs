@@ -1,4 +1,4 @@
-//! `unix://`: messages in the clear over a socket whose permissions are the only protection.
+//! `unix://`: messages in the clear, over a socket that only its permissions protect.
 
 use super::{CONNECT_TIMEOUT, Closer, Door, Link, LinkError, receive_message};
 use highwater_core::consensus::PeerId;
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// A unix connection that waits for its node to speak.
+/// A unix connection whose node has not sent anything yet.
 struct UnixDoor {
     stream: UnixStream,
     timeout: Duration,
@@ -22,13 +22,14 @@ struct UnixLink {
 
 /// Connects to the socket at `path`.
 pub fn unix(path: &Path, timeout: Duration) -> Result<impl Door + use<>, LinkError> {
-    // Through socket2, because std's connect waits without a limit while the listener's backlog is full.
-    let connect = || -> io::Result<UnixStream> {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.connect_timeout(&SockAddr::unix(path)?, CONNECT_TIMEOUT)?;
-        Ok(OwnedFd::from(socket).into())
-    };
-    Ok(UnixDoor { stream: connect().map_err(LinkError::Connect)?, timeout })
+    Ok(UnixDoor { stream: connect(path).map_err(LinkError::Connect)?, timeout })
+}
+
+/// Uses socket2, because std's connect waits without a limit while the listener's backlog is full.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.connect_timeout(&SockAddr::unix(path)?, CONNECT_TIMEOUT)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 impl Door for UnixDoor {
@@ -37,7 +38,7 @@ impl Door for UnixDoor {
     }
 
     fn enter(self: Box<Self>) -> Result<Box<dyn Link>, LinkError> {
-        /// A vote with room to spare; longer requests are read past the buffer.
+        /// More than enough for a vote. Longer requests bypass the buffer.
         const BUFFER_BYTES: usize = 4096;
         let mut stream = BufReader::with_capacity(BUFFER_BYTES, self.stream);
         if stream.fill_buf()?.is_empty() {

@@ -1,23 +1,25 @@
-//! Takes secrets out of the environment of this process.
+//! Removes secrets from the environment of this process.
 #![allow(unsafe_code)]
 
 use std::{env, ffi::CString, fs, io};
 
 /// Wipes the values of these variables and removes them, so that neither this process nor any that it starts has them.
-/// Fails where another thread could look at the environment meanwhile.
+/// Fails if the process has other threads, which could read the environment meanwhile.
 pub fn forget<'a>(names: impl Iterator<Item = &'a str>) -> io::Result<()> {
     for name in names.filter(|name| env::var_os(name).is_some()) {
         if fs::read_dir("/proc/self/task")?.count() != 1 {
             return Err(io::Error::other(format!(
-                "{name} cannot be taken out of the environment: threads run already"
+                "cannot remove {name} from the environment: other threads run already"
             )));
         }
         let c_name = CString::new(name)?;
-        // SAFETY: the name is a string that ends in zero. No other thread exists, so nothing changes the environment.
+        // SAFETY: the name is a string that ends with a zero. No other thread exists, so nothing changes the
+        // environment.
         let value = unsafe { libc::getenv(c_name.as_ptr()) };
         if !value.is_null() {
-            // SAFETY: getenv gives a string that ends in zero and belongs to this process: its stack, where the kernel has
-            // put it, or its heap. Nobody else reads or writes it: there is no other thread, and no reference to it.
+            // SAFETY: getenv returns a string that ends with a zero and belongs to this process: it is on the stack,
+            // where the kernel put it, or on the heap. Nothing else reads or writes it: there is no other thread, and
+            // no reference to it.
             unsafe { (0..libc::strlen(value)).for_each(|index| value.add(index).write_volatile(0)) };
         }
         // SAFETY: there is no other thread.

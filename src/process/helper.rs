@@ -1,5 +1,5 @@
-//! A second process of this program, started before there are threads, sockets and secrets, for what the confined
-//! signer must not do itself.
+//! A second process of this program, for what the confined signer must not do itself. It is started before there are
+//! threads, sockets and secrets.
 
 use super::lock::lock;
 use rustix::net::{
@@ -19,44 +19,45 @@ use std::{
     thread,
 };
 
-/// The signer's side of a helper process. It ends when this goes.
+/// The signer's side of a helper process. The process ends when this is dropped.
 pub struct Helper {
     control: Mutex<UnixStream>,
-    /// Taken by whoever waits for its end.
+    /// Taken by the thread that waits for its end.
     process: Mutex<Option<Child>>,
 }
 
 impl Helper {
-    /// Starts this program with a hidden command, and a socket to us for its standard input.
+    /// Starts this program with a hidden command. Its standard input is a socket to this process.
     pub fn start(command_name: &str) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = own_program(command_name, theirs);
-        // A terminal's Ctrl-C is for the signer, which first answers what it has in hand.
+        // A terminal's Ctrl-C must reach only the signer, which first answers the requests in progress.
         let process = command.stderr(Stdio::inherit()).process_group(0).spawn()?;
         Ok(Self { control: Mutex::new(ours), process: Mutex::new(Some(process)) })
     }
 
-    /// The socket to it.
+    /// The socket to the helper.
     pub fn control(&self) -> MutexGuard<'_, UnixStream> {
         lock(&self.control)
     }
 
-    /// Calls `on_end` from another thread when it has ended.
+    /// Calls `on_end` from another thread when the helper has ended.
     pub fn watch(&self, on_end: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let Some(mut process) = lock(&self.process).take() else {
             return Ok(());
         };
-        let wait = move || {
+        let builder = thread::Builder::new().name("helper".into());
+        builder.spawn(move || {
             let _ = process.wait();
             on_end();
-        };
-        thread::Builder::new().name("helper".into()).spawn(wait).map(drop)
+        })?;
+        Ok(())
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // It ends by itself at the end of its control stream; this only makes sure.
+        // The process ends when its control stream does.
         let _ = self.control().shutdown(Shutdown::Both);
         if let Some(process) = &mut *lock(&self.process) {
             let _ = process.wait();
@@ -64,24 +65,23 @@ impl Drop for Helper {
     }
 }
 
-/// This very program, whatever has become of its file, with a stream for standard input.
+/// A command for this same program, even if its file was replaced, with `stream` as its standard input.
 pub fn own_program(command_name: &str, stream: UnixStream) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("highwater").arg(command_name).stdin(OwnedFd::from(stream)).stdout(Stdio::null());
     command
 }
 
-/// Standard input as the socket that it is.
+/// The standard input of a helper, which is a socket.
 pub fn standard_input() -> io::Result<UnixStream> {
     Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
-/// The byte that comes with a descriptor.
+/// The byte that accompanies a descriptor.
 const GRANTED: u8 = 0;
-/// The byte that comes before a reason why there is none.
+/// The byte before the reason why there is no descriptor.
 pub const REFUSED: u8 = 1;
 
-/// Hands over a descriptor.
 pub fn send_descriptor(control: &UnixStream, descriptor: &impl AsFd) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -91,7 +91,7 @@ pub fn send_descriptor(control: &UnixStream, descriptor: &impl AsFd) -> io::Resu
     Ok(())
 }
 
-/// The descriptor that was granted, or `None` if a reason follows.
+/// Receives a descriptor, or `None` if the reason for a refusal follows.
 pub fn receive_descriptor(control: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -107,6 +107,6 @@ pub fn receive_descriptor(control: &UnixStream) -> io::Result<Option<OwnedFd>> {
     match (byte, descriptor) {
         ([GRANTED], Some(descriptor)) => Ok(Some(descriptor)),
         ([REFUSED], None) => Ok(None),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it sent something else than a descriptor")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the helper process did not send a descriptor")),
     }
 }

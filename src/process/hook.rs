@@ -1,7 +1,7 @@
-//! The state hook: an operator's program that tells, at start, how far a chain has come.
+//! The state hook: an operator's program that reports, at start, how far a chain has come.
 //!
 //! tmkms documents it (`{"latest_block_height": "347290"}` on standard output) but never got an answer from it. Here
-//! the height it names counts as committed: nothing at or below it is signed.
+//! the reported height counts as committed: nothing at or below it is signed.
 
 use crate::{config::HookConfig, record::foreign::ForeignText};
 use highwater_core::{
@@ -17,11 +17,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How far above a mark a hook may raise it, in heights; tmkms's limit. A hook that asks a wrong node would otherwise
-/// silence the validator until the chain gets there.
+/// How many heights a hook may raise a mark; tmkms's limit. Otherwise a hook that asks the wrong node would stop the
+/// validator from signing until the chain reaches that height.
 pub const LEAP_MAX: u64 = 9000;
 
-/// The mark for a chain that has committed `height`, if that is above `last`.
+/// The mark for a chain that has committed `height`. `None` if it is not above `last`.
 pub fn raised(height: u64, last: &Mark) -> Result<Option<Mark>, HookError> {
     let mark = Mark::floor(Hrs::end_of(height));
     if mark.hrs <= last.hrs || height == 0 {
@@ -34,7 +34,7 @@ pub fn raised(height: u64, last: &Mark) -> Result<Option<Mark>, HookError> {
     Ok(Some(mark))
 }
 
-/// Runs the hook and returns the height that it names.
+/// Runs the hook and returns the height that it reports.
 pub fn ask(hook: &HookConfig) -> Result<u64, HookError> {
     let (program, arguments) = hook.command.split_first().expect("the configuration requires a program");
     let mut child = Command::new(program)
@@ -47,7 +47,7 @@ pub fn ask(hook: &HookConfig) -> Result<u64, HookError> {
     let deadline = Instant::now() + hook.timeout;
     let answer = listen(&mut child, deadline);
     if !matches!(answer, Ok((_, _, Some(_)))) {
-        // It is late, whatever it still does. An error means that it has just ended by itself.
+        // It is too late, whatever it still does. An error means that it has just ended by itself.
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -58,20 +58,21 @@ pub fn ask(hook: &HookConfig) -> Result<u64, HookError> {
     }
 }
 
-/// What a hook may print.
+/// The limit for a hook's output.
 const OUTPUT_MAX_BYTES: usize = 64 * 1024;
 
-/// How long is waited before looking again.
+/// How long to wait before reading again.
 const STEP: Duration = Duration::from_millis(5);
 
-/// What the program prints, what it complains about, and how it ended; no status at the deadline. Both are read while it
-/// runs: a program that fills a pipe would wait for us, and we for it. Without a thread: what the program has started may
-/// hold a pipe open for ever, and a thread that waits for it would stay outside of the sandbox.
+/// Returns the program's standard output, its standard error and its exit status, which is `None` at the deadline. Both
+/// pipes are read while the program runs: otherwise a program that fills a pipe would wait for us, and we for it. This
+/// uses no thread: a program started by the hook may hold a pipe open for ever, and a thread that waits for it would
+/// stay outside the sandbox.
 fn listen(child: &mut Child, deadline: Instant) -> io::Result<(Vec<u8>, Vec<u8>, Option<ExitStatus>)> {
     let mut answer = Heard::new(child.stdout.take().expect("stdout is piped"), OUTPUT_MAX_BYTES)?;
     let mut said = Heard::new(child.stderr.take().expect("stderr is piped"), ForeignText::MAX_BYTES)?;
     loop {
-        // Asked first: what it printed before its end is in the pipes then.
+        // The status is read first: if the program has ended, its whole output is in the pipes.
         let status = child.try_wait()?;
         said.hear()?;
         let answered = answer.hear()?;
@@ -82,7 +83,7 @@ fn listen(child: &mut Child, deadline: Instant) -> io::Result<(Vec<u8>, Vec<u8>,
     }
 }
 
-/// What has come through a pipe so far. More than the limit is read and dropped.
+/// What was read from a pipe so far. Bytes beyond the limit are read and dropped.
 struct Heard<R> {
     pipe: R,
     text: Vec<u8>,
@@ -96,7 +97,7 @@ impl<R: io::Read + AsFd> Heard<R> {
         Ok(Self { pipe, text: Vec::new(), limit })
     }
 
-    /// Reads all that is there, and no more than a pipe holds. Whether it has come to its end.
+    /// Reads what is available, at most as much as a pipe holds. Returns whether the pipe has ended.
     fn hear(&mut self) -> io::Result<bool> {
         const PIECES: usize = 64;
         let mut piece = [0; 4096];
@@ -135,32 +136,23 @@ pub enum HookError {
     Gone(io::Error),
     /// The height is too far above the mark.
     Leap {
-        /// The height.
         height: u64,
-        /// The mark.
         last: Hrs,
     },
     /// Its output could not be read.
     Output(io::Error),
-    /// It could not be started.
+    /// The text of an error in the process that runs it.
+    Reported(String),
     Spawn {
-        /// The program.
         program: String,
-        /// What the system said.
         error: io::Error,
     },
-    /// It failed.
     Status {
-        /// How.
         status: ExitStatus,
         /// What it wrote to standard error.
         said: ForeignText,
     },
-    /// What the process that runs it says.
-    Told(String),
-    /// It took too long.
     Timeout {
-        /// How long it had.
         after: Duration,
     },
 }
@@ -168,20 +160,24 @@ pub enum HookError {
 impl fmt::Display for HookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answer => f.write_str(r#"the state hook should print {"latest_block_height": "H"}"#),
+            Self::Answer => f.write_str(r#"the state hook did not print {"latest_block_height": "H"}"#),
             Self::Gone(error) => write!(f, "the process that runs the state hook has ended: {error}"),
             Self::Leap { height, last } => write!(
                 f,
-                "the state hook names height {height}, more than {LEAP_MAX} above the mark {last}. If it is right, stop \
-                 the signer and run `highwater state raise --height {height}`"
+                "the state hook reports height {height}, more than {LEAP_MAX} above the mark {last}. If it is right, \
+                 stop the signer and run `highwater state raise --height {height}`"
             ),
-            Self::Output(error) => write!(f, "the state hook's output cannot be read: {error}"),
-            Self::Spawn { program, error } => write!(f, "the state hook {program} cannot be started: {error}"),
+            Self::Output(error) => write!(f, "cannot read the state hook's output: {error}"),
+            Self::Spawn { program, error } => write!(f, "cannot start the state hook {program}: {error}"),
             Self::Status { status, said } if said.is_empty() => write!(f, "the state hook failed: {status}"),
             Self::Status { status, said } => write!(f, "the state hook failed: {status}; it said: {said}"),
-            Self::Told(why) => f.write_str(why),
+            Self::Reported(why) => f.write_str(why),
             Self::Timeout { after } => {
-                write!(f, "the state hook did not answer within {} s; `timeout_secs` gives it longer", after.as_secs())
+                write!(
+                    f,
+                    "the state hook did not answer within {} s: raise `timeout_secs` if it needs longer",
+                    after.as_secs()
+                )
             }
         }
     }
@@ -236,7 +232,7 @@ mod tests {
     fn what_a_hook_complains_about_is_part_of_the_error_and_cannot_pretend_to_be_more() {
         let error = shell(r#"printf 'no node\n2026 INFO signed\033[2J' >&2; exit 3"#).unwrap_err().to_string();
         assert!(error.ends_with(r"exit status: 3; it said: no node\n2026 INFO signed\u{1b}[2J"), "{error}");
-        // More than a pipe holds, and one that outlives the hook.
+        // More output than a pipe holds, and a program that outlives the hook.
         let error = shell("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3").unwrap_err().to_string();
         assert!(error.len() < 600, "{} bytes", error.len());
         let begin = Instant::now();

@@ -1,9 +1,9 @@
-//! State hooks, each run by a small process of its own.
+//! State hooks, each run by its own small process.
 //!
-//! The confined signer starts no program, and a hook whose node is not up yet has to be started again. So each hook has
-//! a process that was started before the signer confined itself, that can run this one command and nothing else, and
-//! that ends as soon as the hook has named a height. The signer sends it a question without words and gets back a
-//! height; the command itself it never names.
+//! The confined signer cannot start programs, and a hook whose node is not up yet has to be started again. So each hook
+//! has a process that was started before the signer confined itself. It can run only this one command, and ends as soon
+//! as the hook has reported a height. The signer sends it a question without words and gets back a height. It never sends
+//! the command.
 
 use crate::{
     config::{Config, HookConfig},
@@ -24,18 +24,18 @@ pub const HOOK_COMMAND: &str = "state-hook";
 /// How much longer than its hook the process may take.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The hooks of a configuration.
+/// The hooks of a configuration, each with its process.
 #[derive(Default)]
 pub struct Hooks(BTreeMap<ChainId, Hook>);
 
 /// A hook and its process.
 pub struct Hook {
     helper: Helper,
-    /// Whether an answer is still to come.
+    /// Whether the process still owes an answer.
     asked: bool,
 }
 
-/// What the process of a hook has to know.
+/// What the process of a hook needs to know.
 #[derive(Deserialize, Serialize)]
 struct Task {
     command: Vec<String>,
@@ -45,12 +45,16 @@ struct Task {
 impl Hooks {
     /// Starts a process for the hook of every served chain that `may_run`, and runs all of those hooks.
     pub fn start(config: &Config, may_run: impl Fn(&ChainId) -> bool) -> io::Result<Self> {
-        let open = config.served_chains().filter(|chain| may_run(&chain.id));
-        let hooks = open.filter_map(|chain| Some((chain.id.clone(), chain.state_hook.as_ref()?)));
-        hooks.map(|(chain, config)| Ok((chain, Hook::start(config)?))).collect::<io::Result<_>>().map(Self)
+        let mut hooks = BTreeMap::new();
+        for chain in config.served_chains().filter(|chain| may_run(&chain.id)) {
+            if let Some(hook) = &chain.state_hook {
+                hooks.insert(chain.id.clone(), Hook::start(hook)?);
+            }
+        }
+        Ok(Self(hooks))
     }
 
-    /// The hook of that chain.
+    /// Takes out the hook of a chain.
     pub fn take(&mut self, chain: &ChainId) -> Option<Hook> {
         self.0.remove(chain)
     }
@@ -67,7 +71,7 @@ impl Hook {
         Ok(hook)
     }
 
-    /// Has the hook run, unless it does already.
+    /// Starts the hook, unless it runs already.
     fn ask(&mut self) -> io::Result<()> {
         if !self.asked {
             frames::ask(&mut *self.helper.control())?;
@@ -76,22 +80,22 @@ impl Hook {
         Ok(())
     }
 
-    /// The height that the hook names.
+    /// Waits for the height that the hook reports.
     pub fn height(&mut self) -> Result<u64, HookError> {
         self.ask().map_err(HookError::Gone)?;
         let answer: Result<u64, String> = match read_short_json(&mut *self.helper.control()) {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                return Err(HookError::Told("the state hook does not end".into()));
+                return Err(HookError::Reported("the state hook does not end".into()));
             }
             other => other.map_err(HookError::Gone)?,
         };
         self.asked = false;
-        answer.map_err(HookError::Told)
+        answer.map_err(HookError::Reported)
     }
 }
 
-/// The program of the hidden command `state-hook`: for each question on its control stream it runs the hook. Ends with
-/// the stream, and so does a hook that still runs.
+/// The program of the hidden command `state-hook`: runs the hook for each question on its control stream. When the
+/// stream ends, the program ends, and so does a hook that still runs.
 pub fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
     let mut questions = control.try_clone()?;
@@ -111,7 +115,7 @@ pub fn run() -> io::Result<()> {
             break;
         }
     }
-    // The signer has made this process the first of a group of its own; started by hand it is not.
+    // The signer started this process as the leader of its own group. Started from a shell, it may not be the leader.
     if getpgrp() == getpid() {
         let _ = kill_process_group(getpgrp(), Signal::KILL);
     }

@@ -1,12 +1,12 @@
-//! What the processes of a signer may do, and how each of them is started.
+//! What the signer's processes may do, and how each of them is started.
 //!
-//! The confined signer starts no program, opens no new file by name and resolves no host. Whatever it still needs of these has a
-//! small process of its own, started before the signer confines itself.
+//! The confined signer starts no program, opens no new file by name and resolves no host name. Small processes do that
+//! for it. They are started before the signer confines itself.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `sandbox` | what a process of ours can still do to its machine |
-//! | `helper` | starts a process of ours, and talks to it |
+//! | `sandbox` | limits what a process can do to its machine |
+//! | `helper` | starts one of our own processes, and talks to it |
 //! | `names` | looks up host names |
 //! | `hook`, `hooks` | runs a state hook: the program that says at start how far a chain has come |
 //! | `environment`, `descriptors` | keep secrets of the environment and of descriptors from what is started |

@@ -1,7 +1,7 @@
-//! Panics end the process: a signer that limps is worse than one that restarts.
+//! A panic ends the process: a signer that runs on with a broken invariant is worse than one that restarts.
 //!
-//! The exceptions are two libraries that whoever is on the other end of a connection can make panic. No state lives in
-//! them, so such a panic costs the connection and nothing else:
+//! The exceptions are two libraries that the other end of a connection can make panic. They hold no state beyond that
+//! connection, so such a panic costs only the connection:
 //!
 //! - tendermint-p2p: a chunk longer than its read buffer, an authentication message with trailing bytes;
 //! - yubihsm: an answer without the authentication code that it should have, or one in many pieces.
@@ -20,8 +20,8 @@ thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `call`, which goes into one of these libraries and nowhere else. After a panic, whose text is the error, the
-/// caller drops the connection, so nobody sees what the call left half done.
+/// Runs `call`, which must only call one of these libraries. The error is the text of a panic. The caller then drops
+/// the connection, so nothing uses the state that the call left half done.
 pub fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     CONTAINED.set(true);
     let result = catch_unwind(AssertUnwindSafe(call));
@@ -37,19 +37,19 @@ fn text_of(payload: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Installs the hook. `end` ends the process and does not return.
+/// Installs the panic hook. `end` ends the process and does not return.
 pub fn end_process_with(end: fn() -> !) {
     panic::set_hook(Box::new(move |info| {
         if CONTAINED.get() {
             return;
         }
-        tell(info);
+        report(info);
         end();
     }));
 }
 
-/// Writes the reason to standard error, but does not wait for a reader who has stopped reading.
-fn tell(info: &PanicHookInfo<'_>) {
+/// Writes the reason to standard error, but does not wait if the reader has stopped reading.
+fn report(info: &PanicHookInfo<'_>) {
     const PATIENCE: Duration = Duration::from_millis(200);
     let text = format!("highwater: a broken invariant ends the process: {info}\n");
     let (sender, written) = mpsc::channel::<()>();

@@ -1,4 +1,5 @@
-//! The audit file: a line of JSON for every decision, and within a chain in the order in which the answers left.
+//! The audit file: a line of JSON for every decision. The lines of one chain are in the order in which the answers
+//! left.
 //!
 //! | field | meaning |
 //! | --- | --- |
@@ -9,15 +10,15 @@
 //! | `height`, `round` | if the request has them |
 //! | `result` | `signed`, `repeated`, `refused`, `failed`; `carried` |
 //! | `reason`, `text` | why it was refused or failed |
-//! | `count` | for how many decisions the line stands, if they have no line of their own |
+//! | `count` | the number of decisions that the line stands for, if they have no lines of their own |
 //! | `sequence` | the watermark's, which every new mark raises by one |
 //!
-//! It is a record: the watermark alone decides what is signed. Nobody who signs waits for it. What was signed is kept
-//! until it can be written, up to `ROOM` lines of each chain; a kill loses what had not been written by then. The
-//! sequence shows that: it is looked at when the signer starts, and a gap is told.
+//! It is only a record: what is signed depends on the watermark alone. Signing never waits for it. Lines for signatures
+//! are kept until they can be written, up to `ROOM` lines of each chain. If the process is killed, unwritten lines are
+//! lost. The sequence shows that: the signer checks it at its start and logs a gap.
 //!
-//! A file that would become too large is rotated, and a new one begins with what must not be forgotten: how far each
-//! key has signed (`carried`).
+//! A file that would become too large is rotated. The new file begins with what must not be lost: how far each key has
+//! signed (`carried`).
 
 use super::{
     evidence::{Evidence, LINE_BEGINS},
@@ -50,38 +51,38 @@ use std::{
 };
 use tracing::{error, info, warn};
 
-/// Lines of a chain that wait for a slow disk, or a full one.
+/// How many lines of a chain can wait for a slow or full disk.
 const ROOM: Room = Room { signed: 16384, other: 1024 };
-/// How long to wait before what a disk did not take is written again.
+/// How long to wait before a failed write is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How long to wait before a rotation that failed is tried again.
+/// How long to wait before a failed rotation is tried again.
 const ROTATE_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// How far back from its end the file is looked at for the last line of a chain.
+/// How much of the file's end is read to find the last line of a chain.
 const TAIL_BYTES: u64 = 1024 * 1024;
 
-/// Where decisions are sent. Cheap to clone.
+/// Takes decisions for the audit file. Cheap to clone.
 #[derive(Clone)]
 pub struct Audit {
     lanes: Lanes<String>,
     reopen: Arc<AtomicBool>,
     path: Arc<Path>,
-    /// The last sequence of each chain, when the file was opened.
+    /// The last sequence of each chain in the file when it was opened.
     last: Arc<BTreeMap<String, u64>>,
 }
 
-/// The file, open, and nothing written yet. Opened before the signer is confined, which may not open it any more.
-pub struct AuditFile {
+/// The open file, before anything is written to it. It must be opened before the signer is confined.
+pub(crate) struct AuditFile {
     file: File,
     path: PathBuf,
     last: BTreeMap<String, u64>,
     evidence: Evidence,
-    /// Its last line was cut off and could not be ended.
+    /// Whether the last line was cut off and could not be ended.
     torn: bool,
     limits: AuditLimits,
     keeper: Keeper,
 }
 
-/// One decision, as it stands in the file.
+/// One decision, as a line of the file.
 #[derive(Default, Serialize)]
 struct Entry<'a> {
     time: u64,
@@ -117,7 +118,7 @@ impl Entry<'_> {
     }
 }
 
-/// What is read back of a line.
+/// The fields of a line that are read back.
 #[derive(Deserialize)]
 struct Known {
     chain: String,
@@ -125,39 +126,39 @@ struct Known {
 }
 
 impl AuditFile {
-    /// Opens the file, which only its owner can read, or makes it, and reads what it and those before it say.
+    /// Opens the file, or creates one that only its owner can read. Reads what it and the older files show as signed.
     #[cfg(test)]
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Self::open_knowing(path, super::evidence::highest_signed(path)?)
     }
 
-    /// The same for whoever has read already what it and those before it say was signed.
-    pub fn open_knowing(path: &Path, evidence: Evidence) -> io::Result<Self> {
+    /// Opens the file, or creates one that only its owner can read. `evidence` is what it and the older files show as
+    /// signed.
+    pub(crate) fn open_knowing(path: &Path, evidence: Evidence) -> io::Result<Self> {
         let mut file = keeper::open(path)?;
         let limits = AuditLimits::default();
         let files = Files { path: path.into(), keep: limits.keep };
         let mut last =
             File::open(files.older(1)).map_or_else(|_| Ok(BTreeMap::new()), |mut older| last_sequences(&mut older))?;
         last.extend(last_sequences(&mut file)?);
-        // A full disk keeps nobody from signing: then the first line that it takes ends the one before.
+        // A full disk does not stop signing. The first line that it takes then also ends this one.
         let torn = end_last_line(&mut file).is_err();
         Ok(Self { file, path: path.into(), last, evidence, torn, limits, keeper: Keeper::Here(files) })
     }
 
-    /// Has its size limited, and new files made by `keeper`.
+    /// Limits its size, and has `keeper` create new files.
     #[must_use]
-    pub fn limited(self, limits: AuditLimits, keeper: Keeper) -> Self {
+    pub(crate) fn limited(self, limits: AuditLimits, keeper: Keeper) -> Self {
         Self { limits, keeper, ..self }
     }
 
-    /// What it and those before it say was signed.
     #[cfg(test)]
     fn evidence(&self) -> &Evidence {
         &self.evidence
     }
 
-    /// Starts the thread that writes it.
-    pub fn start(self) -> io::Result<Audit> {
+    /// Starts the thread that writes the file.
+    pub(crate) fn start(self) -> io::Result<Audit> {
         let Self { file, path, last, evidence, torn, limits, keeper } = self;
         let audit = Audit {
             lanes: Lanes::new(ROOM),
@@ -168,7 +169,7 @@ impl AuditFile {
         let about = file.metadata()?;
         let writer = Writer {
             size: about.len(),
-            // A pipe or a device is nothing to rotate.
+            // A pipe or a device cannot be rotated.
             max_bytes: limits.max_bytes.filter(|_| about.is_file()),
             file,
             path,
@@ -185,7 +186,7 @@ impl AuditFile {
 }
 
 impl Audit {
-    /// An answer has left.
+    /// Records an answer that has left.
     pub fn answered(&self, source: &Source, event: &Event) {
         if matches!(event.kind, RequestKind::Ping | RequestKind::PubKey) {
             return;
@@ -211,7 +212,7 @@ impl Audit {
         self.lanes.lane(&source.chain).put(kind_of(event), entry.line());
     }
 
-    /// Decisions for a node that have no line of their own.
+    /// Records how many decisions for a node have no line of their own.
     pub fn untold(&self, source: &Source, reason: &str, untold: Untold) {
         if untold.result == Outcome::Answered.name() {
             return;
@@ -227,39 +228,39 @@ impl Audit {
         self.lanes.lane(&source.chain).put(Kind::Other, entry.line());
     }
 
-    /// Goes on in the file that has the name now, made if there is none: the old one has been moved away. Waits for
-    /// nothing.
+    /// Continues in the file that has the name now, or creates it: the old one was moved away. Waits for nothing.
     pub fn reopen(&self) {
         self.reopen.store(true, Relaxed);
         self.lanes.wake();
     }
 
-    /// Lines of each chain that are not in the file: the disk was too slow for them, or full.
+    /// For each chain, the lines that are missing from the file because the disk was too slow or full.
     pub fn lost(&self) -> Vec<(ChainId, Lost)> {
         self.lanes.lost()
     }
 
-    /// Says if the file did not end where the watermark of `chain` stands.
+    /// Logs a warning if the file does not end at the watermark of `chain`.
     pub fn look_for_gap(&self, chain: &ChainId, sequence: u64) {
-        let path = self.path.display();
-        match self.last.get(chain.as_str()) {
-            Some(last) if *last != sequence => warn!(
+        if let Some(last) = self.last.get(chain.as_str())
+            && *last != sequence
+        {
+            warn!(
                 %chain,
-                "the audit file {path} ends at sequence {last}, the watermark is at {sequence}: what was decided between \
-                 them, or a command's change of the mark, is not in it"
-            ),
-            _ => {}
+                "the audit file {} ends at sequence {last}, the watermark is at {sequence}: the decisions between \
+                 them, or a command's change of the mark, are missing from it",
+                self.path.display()
+            );
         }
     }
 
-    /// Waits until all decisions are in the file, but not for long.
+    /// Waits until all decisions are in the file, at most one second.
     pub fn finish(&self) {
         const PATIENCE: Duration = Duration::from_secs(1);
         self.lanes.flush(PATIENCE);
     }
 }
 
-/// A line that has been taken out of its lane.
+/// A line that was taken out of its lane.
 struct Line {
     lane: Arc<Lane<String>>,
     kind: Kind,
@@ -273,10 +274,10 @@ struct Writer {
     max_bytes: Option<u64>,
     path: PathBuf,
     keeper: Keeper,
-    /// What a new file begins with.
+    /// A new file begins with this.
     evidence: Evidence,
-    /// What was signed and the disk has not taken. While there is some nothing else is taken out: the lanes fill, and
-    /// refusals are the first that they have no room for.
+    /// Lines for signatures that the disk has not taken. While there are any, no other lines are taken out of the
+    /// lanes: these fill up, and lose refusals first.
     backlog: Vec<Line>,
     failed_at: Option<Instant>,
     /// When a file that is too large may be rotated.
@@ -309,8 +310,10 @@ impl Writer {
             }
             self.write(lines);
             if !flushes.is_empty() {
-                // Whoever flushes is about to go, and this with him.
-                self.backlog.drain(..).for_each(|line| line.lane.lose(line.kind, 1));
+                // A flush is requested only before the process ends, which loses these lines.
+                for line in self.backlog.drain(..) {
+                    line.lane.lose(line.kind, 1);
+                }
             }
             answer(flushes);
         }
@@ -319,7 +322,7 @@ impl Writer {
     fn write(&mut self, mut lines: Vec<Line>) {
         let length: usize = lines.iter().map(|line| line.text.len()).sum();
         if !self.has_room(length as u64) {
-            // It is too large already and cannot be rotated: what was signed is still written.
+            // The file is too large already and cannot be rotated. Only signatures are still written.
             lines.retain(|line| {
                 let stays = line.kind == Kind::Signed;
                 line.lane.lose(line.kind, u64::from(!stays));
@@ -329,7 +332,7 @@ impl Writer {
         if lines.is_empty() {
             return;
         }
-        // What a failed write has left behind is no whole line.
+        // A failed write may have left part of a line.
         let torn = self.failed_at.is_some() && self.file.metadata().map_or(true, |about| about.len() > 0);
         let mut bytes = if torn { b"\n".to_vec() } else { Vec::with_capacity(length) };
         lines.iter().for_each(|line| bytes.extend_from_slice(line.text.as_bytes()));
@@ -339,9 +342,10 @@ impl Writer {
                 if self.failed_at.take().is_some() {
                     info!("the audit file {} is written again", self.path.display());
                 }
-                let signed = lines.iter().filter(|line| line.kind == Kind::Signed);
-                // One that names too many chains is not begun by this process.
-                signed.for_each(|line| drop(self.evidence.look_at(line.text.as_bytes())));
+                for line in lines.iter().filter(|line| line.kind == Kind::Signed) {
+                    // Fails only for a file that names too many chains, which this process does not write.
+                    let _ = self.evidence.look_at(line.text.as_bytes());
+                }
             }
             Err(why) => self.failed(lines, &why),
         }
@@ -350,8 +354,8 @@ impl Writer {
     fn failed(&mut self, lines: Vec<Line>, why: &io::Error) {
         if self.failed_at.is_none() {
             error!(
-                "the audit file {} cannot be written: {why}. What is signed is kept for it, {} lines of each chain; \
-                 refusals are not",
+                "cannot write to the audit file {}: {why}. Up to {} lines for signatures of each chain are kept for \
+                 it; refusals are lost",
                 self.path.display(),
                 ROOM.signed
             );
@@ -365,7 +369,7 @@ impl Writer {
         }
     }
 
-    /// Makes room for that many bytes. Whether there is some.
+    /// Rotates the file if it has no room for `bytes` more. Returns whether there is room.
     fn has_room(&mut self, bytes: u64) -> bool {
         let Some(max) = self.max_bytes.filter(|max| self.size > 0 && self.size + bytes > *max) else { return true };
         if Instant::now() >= self.rotate_at {
@@ -377,8 +381,8 @@ impl Writer {
                 Err(why) => {
                     self.rotate_at = Instant::now() + ROTATE_AGAIN_AFTER;
                     error!(
-                        "the audit file {} has reached its {} MiB and cannot be rotated: {why}. It is tried again every \
-                         minute; at twice that size nothing but what is signed is written",
+                        "the audit file {} has reached its {} MiB and cannot be rotated: {why}. The signer tries again \
+                         every minute; at twice that size it writes only signatures",
                         self.path.display(),
                         max >> 20
                     );
@@ -392,15 +396,15 @@ impl Writer {
         match self.keeper.ask(Order::Reopen) {
             Ok(file) => {
                 self.begin(file);
-                info!("the audit file {} was opened again", self.path.display());
+                info!("reopened the audit file {}", self.path.display());
             }
             Err(why) => {
-                error!("the audit file {} cannot be opened again: {why}. The old one is used on", self.path.display());
+                error!("cannot reopen the audit file {}: {why}. The old one stays in use", self.path.display());
             }
         }
     }
 
-    /// Goes on in that file. An empty one begins with what those before it say.
+    /// Continues in `file`. An empty file begins with what the older ones show as signed.
     fn begin(&mut self, file: File) {
         self.size = file.metadata().map_or(0, |about| about.len());
         self.file = file;
@@ -410,8 +414,8 @@ impl Writer {
         let carried: String = self.evidence.all().iter().map(carried).collect();
         match self.file.write_all(carried.as_bytes()) {
             Ok(()) => self.size = carried.len() as u64,
-            // The older files say it too, as long as they are there.
-            Err(why) => error!("the audit file {} cannot be begun: {why}", self.path.display()),
+            // The older files still show the same, as long as they exist.
+            Err(why) => error!("cannot write the first lines of the audit file {}: {why}", self.path.display()),
         }
     }
 }
@@ -429,7 +433,7 @@ fn carried(highest: &super::evidence::Highest) -> String {
     entry.line()
 }
 
-/// A line that a kill has cut off must not swallow the first one that follows it.
+/// Ends the last line, so that one that was cut off does not swallow the next line.
 fn end_last_line(file: &mut File) -> io::Result<()> {
     let about = file.metadata()?;
     if !about.is_file() || about.len() == 0 {
@@ -444,15 +448,20 @@ fn end_last_line(file: &mut File) -> io::Result<()> {
 /// The sequence in the last line of each chain near the end of the file.
 fn last_sequences(file: &mut File) -> io::Result<BTreeMap<String, u64>> {
     let length = file.metadata()?.len();
-    // A pipe or device has no end to look at.
+    // A pipe or a device has no end to read.
     if !file.metadata()?.is_file() {
         return Ok(BTreeMap::new());
     }
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
     let mut tail = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut tail)?;
-    let known = tail.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Known>(line).ok());
-    Ok(known.filter_map(|known| Some((known.chain, known.sequence?))).collect())
+    let mut last = BTreeMap::new();
+    for line in tail.split(|byte| *byte == b'\n') {
+        if let Ok(Known { chain, sequence: Some(sequence) }) = serde_json::from_slice(line) {
+            last.insert(chain, sequence);
+        }
+    }
+    Ok(last)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ fn every_decision_becomes_a_line_and_the_last_sequence_is_found_again() {
         audit.finish();
         assert!(audit.lost().iter().all(|(_, lost)| *lost == [0, 0]));
     }
-    // Those of the one chain are in their order; where another's stand among them nobody says.
+    // The lines of one chain are in order. Their order among those of another chain is not defined.
     let (one, two): (Vec<_>, Vec<_>) = lines(&path).into_iter().partition(|line| line["chain"] == "test-1");
     assert_eq!((one.len(), two.len()), (4, 2));
     let lines = one;
@@ -77,7 +77,7 @@ fn a_line_that_was_cut_off_is_passed_over() {
     fs::write(&path, "{\"time\":1,\"chain\":\"a\",\"sequence\":3}\n{\"time\":1,\"chain\":\"a\",\"sequ").unwrap();
     assert_eq!(AuditFile::open(&path).unwrap().last, [("a".to_owned(), 3)].into());
     let text = fs::read_to_string(&path).unwrap();
-    assert!(text.ends_with("\"sequ\n"), "what follows begins a line of its own: {text}");
+    assert!(text.ends_with("\"sequ\n"), "the next entry begins a new line: {text}");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn what_was_signed_while_the_disk_took_nothing_is_written_when_it_does() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.jsonl");
     let audit_file = AuditFile::open(&path).unwrap();
-    // A disk that is full, until somebody opens the file again.
+    // A disk that is full until the file is reopened.
     let audit = AuditFile { file: File::options().append(true).open("/dev/full").unwrap(), ..audit_file };
     let audit = audit.start().unwrap();
     (0..100).for_each(|height| audit.answered(&source("a", "n"), &event(height, Outcome::Signed, Some(height))));
@@ -123,7 +123,7 @@ fn a_file_that_is_large_enough_is_rotated_and_the_next_begins_with_what_was_sign
     let files = Files { path: path.clone(), keep: limits.keep };
     let audit = AuditFile::open(&path).unwrap().limited(limits, Keeper::Here(files.clone())).start().unwrap();
     audit.answered(&source("rare-1", "n"), &event(70, Outcome::Signed, Some(1)));
-    // Everything else is another chain's refusals: many times what is kept.
+    // All other lines are another chain's refusals: many times more than is kept.
     for height in 0..5000 {
         audit.answered(&source("loud-1", "n"), &refused(height));
         if height % 50 == 0 {
@@ -139,7 +139,7 @@ fn a_file_that_is_large_enough_is_rotated_and_the_next_begins_with_what_was_sign
         (&first["result"], &first["chain"], &first["height"]),
         (&"carried".into(), &"rare-1".into(), &70.into())
     );
-    // A new process reads it and hands it on, though nothing is signed any more.
+    // A new process reads it and carries it on, although nothing more is signed.
     let audit = AuditFile::open(&path).unwrap();
     let [highest] = audit.evidence().all() else { panic!("{:?}", audit.evidence()) };
     assert_eq!((highest.chain.as_str(), highest.hrs.height, highest.hrs.step), ("rare-1", 70, Step::Precommit));

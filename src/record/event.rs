@@ -8,8 +8,8 @@ use highwater_core::{
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
-/// Logs what became of a request.
-pub fn log(event: &Event, chain: &ChainId, node: &str, took: Duration) {
+/// Logs the result of a request.
+pub(crate) fn log(event: &Event, chain: &ChainId, node: &str, took: Duration) {
     let request = event.hrs.map_or(event.kind.name(), |hrs| hrs.step.name());
     let (height, round) = (event.hrs.map(|hrs| hrs.height), event.hrs.map(|hrs| hrs.round));
     let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

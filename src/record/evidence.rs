@@ -1,9 +1,9 @@
-//! What the audit file says was signed: a second memory, beside the watermark, of how far a chain has come.
+//! What the audit file shows as signed: a second record, beside the watermark, of how far a chain has come.
 //!
-//! It is only ever read to keep a chain closed. A line counts if it can be read; one that was cut off, or that
-//! somebody else wrote into the file, says nothing. A file that was just begun repeats (`carried`) what those before it
-//! say, so that they can go. The whole file is read with those that it was rotated out of, in
-//! pieces, so that neither its size nor a line without an end takes memory.
+//! It is only used to keep a chain closed. A line counts if it can be read; one that was cut off, or that another
+//! program wrote into the file, does not. A new file repeats (`carried`) what the older ones show, so that these can be
+//! deleted. The file and the older ones are read whole, in pieces, so that neither a large file nor a line without an
+//! end takes memory.
 
 use highwater_core::consensus::{CHAIN_ID_MAX_BYTES, ChainId, HEIGHT_MAX, Hrs, PublicKey, Step};
 use serde::Deserialize;
@@ -16,47 +16,46 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Longest line that is looked at. Ours have a few hundred bytes.
+/// The longest line that is read whole. Ours have a few hundred bytes.
 const LINE_MAX_BYTES: u64 = 64 * 1024;
-/// What is read at one time.
+/// How much is read at a time.
 const PIECE_BYTES: usize = 256 * 1024;
-/// Most pairs of chain and key. A file that names more was not written by a signer.
+/// The limit for pairs of chain and key. A file with more was not written by a signer.
 const PAIRS_MAX: usize = 4096;
-/// What every line of ours begins with.
+/// Every line of ours begins with this.
 pub(super) const LINE_BEGINS: &str = "{\"time\":";
 
-/// The highest that was signed, by chain and key.
+/// The highest signed message of each chain and key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// Few, so that looking through them takes less than making a key for a map.
+    /// There are few, so searching them is faster than making a key for a map.
     highest: Vec<Highest>,
     unread: Vec<PathBuf>,
 }
 
-/// The highest of one key.
+/// The highest signed message of one chain and key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Highest {
     pub(super) chain: String,
-    /// Empty in lines of the first versions, which name none.
+    /// Empty for lines of the first versions, which name no key.
     pub(super) key: String,
     pub(super) hrs: Hrs,
 }
 
 impl Evidence {
-    /// The highest that was signed for `chain` with `key`, or for the chain with a key that the line does not name.
+    /// The highest message signed for `chain` with `key`. Lines of the chain that name no key count too.
     pub fn of(&self, chain: &ChainId, key: &PublicKey) -> Option<Hrs> {
         let key = key.to_string();
-        let fits =
-            |highest: &&Highest| highest.chain == chain.as_str() && (highest.key == key || highest.key.is_empty());
-        self.highest.iter().filter(fits).map(|highest| highest.hrs).max()
+        let of_chain = self.highest.iter().filter(|highest| highest.chain == chain.as_str());
+        of_chain.filter(|highest| highest.key == key || highest.key.is_empty()).map(|highest| highest.hrs).max()
     }
 
-    /// Files that look like older parts of the audit file and could not be read as such: packed ones.
+    /// Older parts of the audit file that cannot be read because they are compressed.
     pub fn unread(&self) -> &[PathBuf] {
         &self.unread
     }
 
-    /// Each chain and key, with the highest that was signed.
+    /// Each chain and key with its highest signed message.
     pub(super) fn all(&self) -> &[Highest] {
         &self.highest
     }
@@ -69,7 +68,7 @@ impl Evidence {
             return Ok(());
         }
         if self.highest.len() == PAIRS_MAX {
-            let text = format!("it names more than {PAIRS_MAX} pairs of chain and key: no signer wrote that");
+            let text = format!("it names more than {PAIRS_MAX} pairs of chain and key: a signer did not write that");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         self.highest.push(Highest { chain: chain.into_owned(), key: key.into_owned(), hrs });
@@ -77,8 +76,8 @@ impl Evidence {
     }
 }
 
-/// Reads the audit file at `path` and all that it was rotated out of (`path.1`, `path.2` and so on). No file at all is
-/// no evidence, and no error.
+/// Reads the audit file at `path` and all older ones (`path.1`, `path.2` and so on). If there are none, returns no
+/// evidence and no error.
 pub fn highest_signed(path: &Path) -> io::Result<Evidence> {
     let mut evidence = Evidence::default();
     for part in parts(path)? {
@@ -88,7 +87,7 @@ pub fn highest_signed(path: &Path) -> io::Result<Evidence> {
         }
         let in_part = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", part.display()));
         match File::open(&part) {
-            // Rotated away meanwhile, into a name that is read too.
+            // Renamed by a rotation meanwhile. The new name is read too.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             opened => read(opened.map_err(in_part)?, &mut evidence).map_err(in_part)?,
         }
@@ -96,7 +95,7 @@ pub fn highest_signed(path: &Path) -> io::Result<Evidence> {
     Ok(evidence)
 }
 
-/// The file and its predecessors, whatever rotated it: `FILE.1`, `FILE.1.gz`, `FILE-20260131`.
+/// The file and the older ones, whatever program rotated it: `FILE.1`, `FILE.1.gz`, `FILE-20260131`.
 fn parts(path: &Path) -> io::Result<Vec<PathBuf>> {
     let name = path.file_name().unwrap_or_default();
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
@@ -111,7 +110,7 @@ fn parts(path: &Path) -> io::Result<Vec<PathBuf>> {
             parts.push(path.with_file_name(entry.file_name()));
         }
     }
-    // A pipe or a device has no past to read.
+    // A pipe or a device has no content to read.
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         parts.remove(0);
     }
@@ -119,7 +118,7 @@ fn parts(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(parts)
 }
 
-/// Whether `other` is the name of a file, and then a dot or hyphen and a digit.
+/// Whether `other` is `name`, followed by a dot or hyphen and a digit.
 fn is_predecessor(name: &OsStr, other: &OsStr) -> bool {
     match other.as_bytes().strip_prefix(name.as_bytes()) {
         Some([b'.' | b'-', digit, ..]) => digit.is_ascii_digit(),
@@ -147,7 +146,7 @@ fn read(file: File, evidence: &mut Evidence) -> io::Result<()> {
     }
 }
 
-/// Reads to the end of a line that is too long. Whether anything follows it.
+/// Reads to the end of a line that is too long. Returns whether the file goes on after it.
 fn skip_line(reader: &mut BufReader<File>) -> io::Result<bool> {
     loop {
         let piece = reader.fill_buf()?;
@@ -163,7 +162,7 @@ fn skip_line(reader: &mut BufReader<File>) -> io::Result<bool> {
     }
 }
 
-/// A decision of which a signature left.
+/// A decision whose signature left.
 #[derive(Debug, PartialEq, Eq)]
 struct Signed<'a> {
     chain: Cow<'a, str>,
@@ -171,7 +170,7 @@ struct Signed<'a> {
     hrs: Hrs,
 }
 
-/// What is read of a line.
+/// The fields of a line that are read.
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(borrow)]
@@ -188,15 +187,15 @@ struct Line<'a> {
 }
 
 impl<'a> Signed<'a> {
-    /// What the line says was signed, or signed again.
+    /// Reads a line for a signature, new or repeated. `None` for any other line.
     fn read(line: &'a [u8]) -> Option<Self> {
         let line = str::from_utf8(line).ok()?;
-        // Most lines of a flooded file are refusals. Looking for a word is ten times as fast as reading them.
+        // Most lines of a flooded file are refusals. Searching for a word is ten times as fast as parsing them.
         if !["\"signed\"", "\"repeated\"", "\"carried\""].iter().any(|word| line.contains(word)) {
             return None;
         }
         Self::parse(line).or_else(|| {
-            // A kill cuts a line off, and the next process goes on behind it.
+            // A killed process can leave part of a line, and the next process continues after it.
             let begin = line.rfind(LINE_BEGINS).filter(|begin| *begin > 0)?;
             Self::parse(&line[begin..])
         })
@@ -256,11 +255,11 @@ mod tests {
         let (ours, other) = (key().to_string(), "ed25519:00");
         fs::write(&path, line(&ours, "prevote", 9, 0, "signed")).unwrap();
         assert_eq!(highest_signed(&path).unwrap().of(&chain("a"), &key()), Some(at(9, 0, Step::Prevote)));
-        // An older part has the higher one, as after an older state was put back.
+        // An older part has the higher one, as when an older state was restored.
         fs::write(path.with_file_name("audit.jsonl.2"), line(&ours, "precommit", 70, 3, "repeated")).unwrap();
         fs::write(path.with_file_name("audit.jsonl-20260131"), line(&ours, "proposal", 70, 4, "signed")).unwrap();
         fs::write(path.with_file_name("audit.jsonl.1"), line(other, "precommit", 900, 0, "signed")).unwrap();
-        // What is no part of it.
+        // Not part of the audit file.
         fs::write(path.with_file_name("audit.jsonl.old"), line(&ours, "prevote", 8000, 0, "signed")).unwrap();
         fs::write(path.with_file_name("audit.jsonl.3.gz"), "packed").unwrap();
         let evidence = highest_signed(&path).unwrap();
@@ -293,10 +292,10 @@ mod tests {
             assert_eq!(Signed::read(other.as_bytes()), None, "{other}");
         }
         assert_eq!(Signed::read(b"\xff\"signed\""), None);
-        // The next process went on behind a line that a kill had cut off.
+        // The next process continued after a line that a kill had cut off.
         let glued = format!("{}{good}", &line("", "prevote", 4, 0, "signed")[..50]);
         assert_eq!(Signed::read(glued.as_bytes()).unwrap().hrs, at(5, 0, Step::Prevote));
-        // Somebody has put blanks into it.
+        // Somebody added blanks to it.
         let spaced = r#"{ "chain": "a", "type": "prevote", "height": 6, "result": "signed" }"#;
         assert_eq!(Signed::read(spaced.as_bytes()).unwrap().hrs, at(6, 0, Step::Prevote));
     }

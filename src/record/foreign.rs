@@ -1,38 +1,39 @@
-//! Text that somebody else's program wrote: a vendor's module, a connector, a hook.
+//! Text from another program: a vendor's module, a connector, a hook.
 //!
-//! It ends up in the log, in `status`, in the audit file and in a node's log, and is kept in memory while it waits for
-//! those. So it is made harmless where it enters, and whoever holds one need not think of it again.
+//! It ends up in the log, in `status`, in the audit file and in a node's log, and stays in memory until then. So it is
+//! made harmless where it enters, and no later code has to care.
 
 use serde::Serialize;
 use std::{fmt, ops::Deref};
 
-/// Text of at most [`ForeignText::MAX_BYTES`] on one line, in which nothing steers a terminal.
+/// Text of at most [`ForeignText::MAX_BYTES`] on one line, without characters that control a terminal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ForeignText(Box<str>);
 
 impl ForeignText {
-    /// Longest text, with what says that it was cut off.
+    /// The longest text, including [`Self::CUT`].
     pub const MAX_BYTES: usize = 500;
-    /// What says that it was cut off.
+    /// Marks a text that was cut off.
     const CUT: &str = " (cut off)";
 
-    /// Reads bytes that should be text.
+    /// Takes bytes that should be text.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        // More could not be shown, and four megabytes need not be copied to find that out.
+        // More cannot be shown, so up to four megabytes are not copied for nothing.
         let head = &bytes[..bytes.len().min(Self::MAX_BYTES + 4)];
         Self::new(&String::from_utf8_lossy(head))
     }
 
     fn new(text: &str) -> Self {
         let mut clean = String::new();
-        // Where the text can end so that the mark of a cut still fits.
+        // Where the text can end so that `CUT` still fits.
         let mut whole = 0;
         for c in text.trim_end().chars() {
             let before = clean.len();
-            match is_harmless(c) {
-                true => clean.push(c),
+            if is_harmless(c) {
+                clean.push(c);
+            } else {
                 // As in a Rust string: `\n`, `\u{1b}`.
-                false => clean.extend(c.escape_default()),
+                clean.extend(c.escape_default());
             }
             if before <= Self::MAX_BYTES - Self::CUT.len() {
                 whole = before;
@@ -47,7 +48,7 @@ impl ForeignText {
     }
 }
 
-/// Neither a control character nor one that reorders, hides or breaks a line.
+/// Whether `c` is neither a control character nor one that reorders, hides or breaks a line.
 fn is_harmless(c: char) -> bool {
     let steers = matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'

@@ -1,37 +1,34 @@
-//! A histogram of durations that is written without a lock.
+//! A histogram of durations that needs no lock.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-/// Upper bounds in microseconds: from a software signature on a fast disk to what CometBFT no longer waits for.
+/// Upper bounds in microseconds: from a software signature on a fast disk to longer than CometBFT waits.
 const BOUNDS_US: [u64; 15] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000,
 ];
 
-/// How often something took how long.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// One for each bound, and one for what is longer.
+    /// One for each bound, and one for longer durations.
     counts: [AtomicU64; BOUNDS_US.len() + 1],
     sum_ns: AtomicU64,
 }
 
-/// What a histogram held at one moment.
+/// The content of a histogram at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// Each upper bound in seconds, the last of them infinite, and how many durations are in its bucket alone.
+    /// Each upper bound in seconds, the last one infinite, and the number of durations in that bucket alone.
     pub buckets: Vec<(f64, u64)>,
-    /// How many durations.
     pub count: u64,
-    /// All of them together, in seconds.
+    /// The sum of all durations, in seconds.
     pub sum: f64,
 }
 
 impl Histogram {
-    /// Adds one duration.
     pub fn observe(&self, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(BOUNDS_US.len());
@@ -39,7 +36,7 @@ impl Histogram {
         self.sum_ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// What it holds now. Bucket by bucket: a duration that is added meanwhile may be in it or not.
+    /// The current content, read bucket by bucket: a duration that is added meanwhile may be in it or not.
     pub fn snapshot(&self) -> Snapshot {
         let bounds = BOUNDS_US.iter().map(|us| Duration::from_micros(*us).as_secs_f64()).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(&self.counts).map(|(bound, count)| (bound, count.load(Relaxed))).collect();
@@ -52,8 +49,8 @@ impl Histogram {
 }
 
 impl Snapshot {
-    /// An upper bound, in seconds, that `percent` of the durations do not exceed. `None` if there are none, or if it is
-    /// longer than any bound.
+    /// The upper bound, in seconds, that `percent` of the durations do not exceed. `None` without durations, or if they
+    /// exceed the last finite bound.
     pub fn percentile(&self, percent: u64) -> Option<f64> {
         let rank = (self.count * percent).div_ceil(100);
         let mut seen = 0;

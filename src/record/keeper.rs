@@ -1,8 +1,8 @@
-//! Who makes and renames audit files: a process of its own, because the confined signer makes and renames nothing.
+//! The process that creates and renames audit files, because the confined signer can do neither.
 //!
-//! The signer can tell it two things, of one byte each, and gets an open file for either. It cannot say which file: a
-//! signer that somebody has taken over renames its audit files, and never a state file that lies beside them. The
-//! keeper itself reaches that directory only.
+//! The signer can send it two orders of one byte each, and gets an open file for either. An order does not name a file:
+//! a signer under an attacker's control can rename its audit files, but never a state file in the same directory. The
+//! keeper itself can reach only that directory.
 
 use crate::{
     config::{AuditLimits, Config},
@@ -23,37 +23,36 @@ use std::{
 };
 
 /// The hidden command that becomes the keeper.
-pub const KEEPER_COMMAND: &str = "audit-keeper";
+pub(crate) const KEEPER_COMMAND: &str = "audit-keeper";
 /// How long a new file may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the keeper is asked for.
+/// An order to the keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// The file that has the name now, made if there is none: somebody has moved the old one away.
+pub(crate) enum Order {
+    /// Open the file that has the name now, or create it: the old one was moved away.
     Reopen,
-    /// A new file under the name, after all older ones moved on by a number.
+    /// Rename all older files to the next number, then create a new file.
     Rotate,
 }
 
-/// Makes audit files.
-pub enum Keeper {
-    /// This process itself.
+/// Creates audit files.
+pub(crate) enum Keeper {
+    /// In this process.
     Here(Files),
-    /// A process that was started for it.
+    /// In a process of its own.
     Process(Helper),
 }
 
-/// The audit file and those that it was rotated out of: `FILE`, `FILE.1` and so on, the oldest last.
+/// The audit file and the older ones: `FILE`, `FILE.1` and so on, the oldest last.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Files {
-    /// `FILE`
+pub(crate) struct Files {
     pub path: PathBuf,
-    /// How many older ones stay.
+    /// How many older files are kept.
     pub keep: u32,
 }
 
-/// What a keeper has to know.
+/// What a keeper needs to know.
 #[derive(Deserialize, Serialize)]
 struct Task {
     files: Files,
@@ -62,7 +61,7 @@ struct Task {
 
 impl Keeper {
     /// Starts a keeper for the audit file of the configuration, if it has one.
-    pub fn start(config: &Config) -> io::Result<Option<Self>> {
+    pub(crate) fn start(config: &Config) -> io::Result<Option<Self>> {
         let Some(path) = &config.highwater.audit else { return Ok(None) };
         let AuditLimits { keep, .. } = config.highwater.audit_limits;
         let task = Task { files: Files { path: path.clone(), keep }, switches: Switches::of(config) };
@@ -73,7 +72,7 @@ impl Keeper {
         Ok(Some(Self::Process(helper)))
     }
 
-    /// Does as it is asked. Waits for some seconds at most.
+    /// Carries out an order. Waits a few seconds at most.
     pub(super) fn ask(&self, order: Order) -> io::Result<File> {
         match self {
             Self::Here(files) => files.follow(order),
@@ -81,12 +80,12 @@ impl Keeper {
                 let control = helper.control();
                 ask(&control, order).map_err(|error| match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                        // A late answer would be taken for that to the next order.
+                        // A late answer would be mistaken for the answer to the next order.
                         let _ = control.shutdown(std::net::Shutdown::Both);
-                        io::Error::new(io::ErrorKind::TimedOut, "the process that makes audit files does not answer")
+                        io::Error::new(io::ErrorKind::TimedOut, "the process that creates audit files does not answer")
                     }
                     io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
-                        io::Error::new(error.kind(), "the process that makes audit files has ended")
+                        io::Error::new(error.kind(), "the process that creates audit files has ended")
                     }
                     _ => error,
                 })
@@ -111,7 +110,7 @@ fn ask(mut control: &UnixStream, order: Order) -> io::Result<File> {
 }
 
 /// The program of the hidden command `audit-keeper`: its control stream is standard input. Ends with the stream.
-pub fn run() -> io::Result<()> {
+pub(crate) fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
     let Task { files, switches } = read_json(&mut control)?;
     sandbox::confine_audit_keeper(switches, &files.path).map_err(io::Error::other)?;
@@ -120,7 +119,7 @@ pub fn run() -> io::Result<()> {
         let order = match byte[0] {
             REOPEN => Order::Reopen,
             ROTATE => Order::Rotate,
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "there is no such order")),
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown order")),
         };
         match files.follow(order) {
             Ok(file) => send_descriptor(&control, &file)?,
@@ -141,15 +140,15 @@ impl Files {
         open(&self.path)
     }
 
-    /// The older file of that number.
-    pub fn older(&self, number: u32) -> PathBuf {
+    /// The path of the older file with this number.
+    pub(crate) fn older(&self, number: u32) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
         path.push(format!(".{number}"));
         path.into()
     }
 
     fn rotate(&self) -> io::Result<()> {
-        // Looked at first, all of them: nothing that is not ours is moved, nor anything moved over it.
+        // All of them are checked first: no file of another program is moved or overwritten.
         for number in 1..=self.keep {
             refuse_foreign(&self.older(number))?;
         }
@@ -170,24 +169,24 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens an audit file, which only its owner can read, or makes it. What holds something else is refused: a line
-/// written to a state file or a key would spoil it.
+/// Opens an audit file, or creates one that only its owner can read. Refuses a file with other content: a line written
+/// to a state file or a key would spoil it.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     refuse_foreign(path)?;
     OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
 }
 
-/// Fails if there is something else than an audit file.
+/// Fails if there is a file that is not an audit file.
 pub(crate) fn refuse_foreign(path: &Path) -> io::Result<()> {
     let about = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
     if !about.is_file() {
-        // A pipe or a device: it is somebody's intention.
+        // A pipe or a device is there on purpose.
         return Ok(());
     }
-    /// A write that failed may have left the end of a line and nothing else.
+    /// A failed write may have left only the end of a line.
     const BLANK_MAX_BYTES: usize = 64;
     let mut begin = Vec::new();
     File::open(path)?.take((BLANK_MAX_BYTES + LINE_BEGINS.len()) as u64).read_to_end(&mut begin)?;
@@ -197,7 +196,7 @@ pub(crate) fn refuse_foreign(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let text = format!(
-        "{} is there and is no audit file of Highwater: move it away, or give [highwater.audit] another `file`",
+        "{} exists and is not an audit file of Highwater: move it away, or set another `file` in [highwater.audit]",
         path.display()
     );
     Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
@@ -227,7 +226,7 @@ mod tests {
         assert_eq!([1, 2, 3].map(|number| read(&files.older(number))), [Some("4".into()), Some("3".into()), None]);
         write(&files.path, "5");
         assert!(files.follow(Order::Reopen).unwrap().metadata().unwrap().len() > 0, "what has the name is not moved");
-        // A gap is no obstacle.
+        // A gap does no harm.
         fs::remove_file(files.older(1)).unwrap();
         files.follow(Order::Rotate).unwrap();
         assert_eq!([1, 2].map(|number| read(&files.older(number))), [Some("5".into()), Some("3".into())]);
@@ -241,7 +240,7 @@ mod tests {
         write(&files.path, "1");
         write(&files.older(1), "2");
         let error = files.follow(Order::Rotate).unwrap_err().to_string();
-        assert!(error.contains("state.3 is there and is no audit file"), "{error}");
+        assert!(error.contains("state.3 exists and is not an audit file"), "{error}");
         let kept = [read(&files.path), read(&files.older(1)), read(&files.older(2)), read(&files.older(3))];
         assert_eq!(kept, [Some("1".into()), Some("2".into()), None, Some("HIGHWATER state".into())]);
         assert!(open(&files.older(3)).is_err());

@@ -1,7 +1,9 @@
-//! Queues from those who answer to those who write it down: one for each chain, and in each a part for what was signed.
+//! Queues from the threads that answer to the threads that write: one for each chain, each with separate room for
+//! signatures.
 //!
-//! Putting something in never waits for whoever takes it out, so a lane can fill up. What floods one chain then costs
-//! the others nothing, and refusals cost no signature its line. Whatever does not fit is counted in its lane.
+//! Putting an item in never waits for the thread that takes it out, so a lane can fill up. A flood on one chain then
+//! costs the other chains nothing, and refusals cost no signature its line. Items that do not fit are counted in their
+//! lane.
 
 use crate::process::lock::lock;
 use highwater_core::consensus::ChainId;
@@ -20,21 +22,21 @@ use std::{
     time::Duration,
 };
 
-/// What an item is about.
+/// The kind of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A new signature has left.
     Signed,
-    /// Anything else: a refusal, or an answer that was given before.
+    /// Anything else: a refusal, or an answer that repeats an earlier one.
     Other,
 }
 
 impl Kind {
-    /// Both, in the order of [`Lost`].
-    pub const ALL: [Self; 2] = [Self::Signed, Self::Other];
+    /// Both kinds, in the order of [`Lost`].
+    pub(crate) const ALL: [Self; 2] = [Self::Signed, Self::Other];
 
     /// Its label in the metrics.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Signed => "signed",
             Self::Other => "other",
@@ -42,15 +44,14 @@ impl Kind {
     }
 }
 
-/// How many of each [`Kind`] were lost.
-pub type Lost = [u64; 2];
+/// The number of lost items of each [`Kind`].
+pub(crate) type Lost = [u64; 2];
 
-/// How many items of each kind a lane holds.
+/// How many items of each kind a lane can hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
-    /// For what was signed, whatever else comes.
+pub(crate) struct Room {
+    /// For new signatures only.
     pub signed: usize,
-    /// For the rest.
     pub other: usize,
 }
 
@@ -63,11 +64,11 @@ impl Room {
     }
 }
 
-/// Items in their order.
-pub type Items<T> = VecDeque<(Kind, T)>;
+/// Items in the order in which they were put in.
+pub(crate) type Items<T> = VecDeque<(Kind, T)>;
 
-/// The queue of one chain. Only its own nodes, and whoever empties it, take its lock; nobody keeps it.
-pub struct Lane<T> {
+/// The queue of one chain. Only the chain's own nodes and the emptying thread take its lock, and only for a moment.
+pub(crate) struct Lane<T> {
     chain: ChainId,
     room: Room,
     waiting: Mutex<Waiting<T>>,
@@ -82,18 +83,18 @@ struct Waiting<T> {
 
 impl<T> Lane<T> {
     fn new(chain: ChainId, room: Room, wake: Arc<Wake>) -> Self {
-        // All the memory that it will ever take: putting something in takes none.
+        // All memory that the lane ever needs: putting an item in allocates nothing.
         let items = VecDeque::with_capacity(room.signed + room.other);
         Self { chain, room, waiting: Mutex::new(Waiting { items, counts: [0; 2] }), lost: Default::default(), wake }
     }
 
-    /// The chain.
-    pub fn chain(&self) -> &ChainId {
+    #[cfg(test)]
+    fn chain(&self) -> &ChainId {
         &self.chain
     }
 
-    /// Puts an item in, or counts it as lost.
-    pub fn put(&self, kind: Kind, item: T) {
+    /// Puts an item in, or counts it as lost if there is no room.
+    pub(crate) fn put(&self, kind: Kind, item: T) {
         let mut waiting = self.waiting();
         let has_room = waiting.counts[kind as usize] < self.room.of(kind);
         if has_room {
@@ -108,17 +109,16 @@ impl<T> Lane<T> {
         }
     }
 
-    /// Counts items as lost that had been taken out.
-    pub fn lose(&self, kind: Kind, count: u64) {
+    /// Counts items as lost that were taken out already.
+    pub(crate) fn lose(&self, kind: Kind, count: u64) {
         self.lost[kind as usize].fetch_add(count, Relaxed);
     }
 
-    /// How many were lost.
-    pub fn lost(&self) -> Lost {
+    pub(crate) fn lost(&self) -> Lost {
         self.lost.each_ref().map(|lost| lost.load(Relaxed))
     }
 
-    /// Exchanges what waits for `empty`.
+    /// Swaps the waiting items with `empty`.
     fn take(&self, empty: &mut Items<T>) {
         empty.reserve(self.room.signed + self.room.other);
         let mut waiting = self.waiting();
@@ -132,13 +132,13 @@ impl<T> Lane<T> {
 }
 
 /// The lanes of all chains, and the one thread that empties them. Cheap to clone.
-pub struct Lanes<T>(Arc<Shared<T>>);
+pub(crate) struct Lanes<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
     room: Room,
     lanes: Mutex<BTreeMap<ChainId, Arc<Lane<T>>>>,
     wake: Arc<Wake>,
-    /// Whoever waits until all is out.
+    /// Threads that wait in [`Lanes::flush`].
     flushes: Mutex<Vec<SyncSender<()>>>,
 }
 
@@ -149,13 +149,12 @@ impl<T> Clone for Lanes<T> {
 }
 
 impl<T> Lanes<T> {
-    /// No lanes yet.
-    pub fn new(room: Room) -> Self {
+    pub(crate) fn new(room: Room) -> Self {
         Self(Arc::new(Shared { room, lanes: Mutex::default(), wake: Arc::default(), flushes: Mutex::default() }))
     }
 
-    /// The lane of that chain.
-    pub fn lane(&self, chain: &ChainId) -> Arc<Lane<T>> {
+    /// The lane of a chain, made on the first call.
+    pub(crate) fn lane(&self, chain: &ChainId) -> Arc<Lane<T>> {
         let mut lanes = self.lanes();
         if let Some(lane) = lanes.get(chain) {
             return Arc::clone(lane);
@@ -165,42 +164,45 @@ impl<T> Lanes<T> {
         lane
     }
 
-    /// What each chain has lost.
-    pub fn lost(&self) -> Vec<(ChainId, Lost)> {
+    pub(crate) fn lost(&self) -> Vec<(ChainId, Lost)> {
         self.lanes().values().map(|lane| (lane.chain.clone(), lane.lost())).collect()
     }
 
-    /// Has the emptying thread look up.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.0.wake.up();
     }
 
-    /// Waits until all that was put in before has been taken out and dealt with, but not for long.
-    pub fn flush(&self, patience: Duration) {
+    /// Waits until all items so far are taken out and processed, at most for `patience`.
+    pub(crate) fn flush(&self, patience: Duration) {
         let (done, flushed) = sync_channel(1);
         self.flushes().push(done);
         self.wake();
         let _ = flushed.recv_timeout(patience);
     }
 
-    /// For the emptying thread: whoever is to be told once what is there now has been dealt with.
-    pub fn asked_to_flush(&self) -> Vec<SyncSender<()>> {
+    /// For the emptying thread: the waiting flushes, to [`answer`] once all items so far are processed.
+    pub(crate) fn asked_to_flush(&self) -> Vec<SyncSender<()>> {
         mem::take(&mut *self.flushes())
     }
 
-    /// For the emptying thread: waits until there is something to do, or has been said, or the time is over.
-    pub fn wait(&self, at_most: Duration, or: impl Fn() -> bool) {
-        let has_work = || self.lanes().values().any(|lane| !lane.waiting().items.is_empty());
-        self.0.wake.sleep_unless(|| has_work() || !self.flushes().is_empty() || or(), at_most);
+    /// For the emptying thread: waits until there is an item or a flush, or `or` returns true, or the time is over.
+    pub(crate) fn wait(&self, at_most: Duration, or: impl Fn() -> bool) {
+        self.0.wake.sleep_unless(|| self.has_items() || !self.flushes().is_empty() || or(), at_most);
     }
 
-    /// For the emptying thread: takes out all that is there, one chain after the other.
-    pub fn take(&self, spare: &mut Items<T>, mut each: impl FnMut(&Arc<Lane<T>>, Kind, T)) {
-        // Not under the lock: a new lane can wait, those who put in cannot.
+    fn has_items(&self) -> bool {
+        self.lanes().values().any(|lane| !lane.waiting().items.is_empty())
+    }
+
+    /// For the emptying thread: takes out all items, one chain after the other.
+    pub(crate) fn take(&self, spare: &mut Items<T>, mut each: impl FnMut(&Arc<Lane<T>>, Kind, T)) {
+        // Not under the lock: nobody may wait for it while items are processed.
         let lanes: Vec<_> = self.lanes().values().map(Arc::clone).collect();
         for lane in lanes {
             lane.take(spare);
-            spare.drain(..).for_each(|(kind, item)| each(&lane, kind, item));
+            for (kind, item) in spare.drain(..) {
+                each(&lane, kind, item);
+            }
         }
     }
 
@@ -213,15 +215,15 @@ impl<T> Lanes<T> {
     }
 }
 
-/// For the emptying thread: tells those who flush that it is done.
-pub fn answer(flushes: Vec<SyncSender<()>>) {
+/// For the emptying thread: ends the wait of these flushes.
+pub(crate) fn answer(flushes: Vec<SyncSender<()>>) {
     for flush in flushes {
-        // One that has waited long enough is gone.
+        // The other side is gone if it has waited long enough.
         let _ = flush.try_send(());
     }
 }
 
-/// Wakes the emptying thread. Costs a system call only while that sleeps.
+/// Wakes the emptying thread. Costs a system call only if that thread sleeps.
 #[derive(Default)]
 struct Wake {
     asleep: AtomicBool,
@@ -231,13 +233,15 @@ struct Wake {
 impl Wake {
     fn up(&self) {
         if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
-            self.sleeper.get().iter().for_each(|sleeper| sleeper.unpark());
+            if let Some(sleeper) = self.sleeper.get() {
+                sleeper.unpark();
+            }
         }
     }
 
     fn sleep_unless(&self, ready: impl Fn() -> bool, at_most: Duration) {
         self.sleeper.get_or_init(thread::current);
-        // Said before the look: whoever puts something in after the look sees it.
+        // Set before `ready` is called: a thread that puts an item in after that call sees it.
         self.asleep.store(true, SeqCst);
         if !ready() {
             thread::park_timeout(at_most);
@@ -270,7 +274,7 @@ mod tests {
         assert_eq!(all(&lanes), expected.map(|(chain, item)| (chain.to_owned(), item)));
         let ids = ["a", "b"].map(|chain| ChainId::new(chain).unwrap());
         assert_eq!(lanes.lost(), ids.into_iter().zip([[0, 998], [0, 0]]).collect::<Vec<_>>());
-        // Room again, and what does not fit even so is counted as what it is.
+        // There is room again, and items that still do not fit are counted under their own kind.
         (0..4).for_each(|number| flooded.put(Kind::Signed, number));
         assert_eq!((all(&lanes).len(), flooded.lost()), (3, [1, 998]));
     }

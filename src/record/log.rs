@@ -1,6 +1,6 @@
 //! The log: one line per event on standard error, through a bounded queue.
 //!
-//! Whoever reads the other end of the pipe may stop reading; then lines are dropped and counted, and signing goes on.
+//! If the reader of the pipe stops reading, lines are dropped and counted, and signing goes on.
 
 use std::{
     io::{self, BufWriter},
@@ -11,9 +11,9 @@ use std::{
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// One JSON object a line.
     Json,
     /// Time, level, message and `key=value` pairs.
@@ -21,19 +21,18 @@ pub enum LogFormat {
     Text,
 }
 
-/// Lines that wait for a slow reader; past that they are dropped.
+/// How many lines wait for a slow reader. Further lines are dropped.
 const QUEUE_LINES: usize = 4096;
 
-/// The log of this process. Lines that are still queued are written when it goes, if anybody reads them.
-pub struct Log {
+/// The log of this process. When dropped, it writes the lines that are still queued, if they are read in time.
+pub(crate) struct Log {
     worker: Option<WorkerGuard>,
     dropped: ErrorCounter,
 }
 
 impl Log {
-    /// Starts the log.
-    pub fn start(format: LogFormat, verbose: bool) -> Self {
-        // The queue's thread flushes whenever the queue is empty: lines that come together leave together.
+    pub(crate) fn start(format: LogFormat, verbose: bool) -> Self {
+        // The queue's thread flushes whenever the queue is empty, so lines that arrive together are written together.
         let stderr = BufWriter::new(io::stderr());
         let (writer, worker) =
             NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).finish(stderr);
@@ -41,7 +40,7 @@ impl Log {
         let level = if verbose { Level::DEBUG } else { Level::INFO };
         let subscriber =
             tracing_subscriber::fmt().with_writer(writer).with_max_level(level).with_target(false).with_ansi(false);
-        // A second subscriber in one process would be a mistake in a test; the first one stays.
+        // Only a test by mistake sets a second subscriber in one process. The first one stays.
         let _ = match format {
             LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish()),
             LogFormat::Text => tracing::subscriber::set_global_default(subscriber.finish()),
@@ -49,19 +48,19 @@ impl Log {
         Self { worker: Some(worker), dropped }
     }
 
-    /// How many lines were dropped since the start.
-    pub fn dropped_lines(&self) -> usize {
+    /// How many lines were dropped since the process started.
+    pub(crate) fn dropped_lines(&self) -> usize {
         self.dropped.dropped_lines()
     }
 
-    /// A counter of the same.
-    pub fn dropped(&self) -> ErrorCounter {
+    /// The counter behind [`Log::dropped_lines`].
+    pub(crate) fn dropped(&self) -> ErrorCounter {
         self.dropped.clone()
     }
 }
 
 impl Drop for Log {
-    /// The guard waits for the queue, and on a full one for standard output. Nobody waits for the guard.
+    /// The guard waits for the queue, and if that is full, for standard output. So a thread of its own drops the guard.
     fn drop(&mut self) {
         const PATIENCE: Duration = Duration::from_secs(1);
         let (sender, written) = mpsc::channel::<()>();

@@ -1,28 +1,28 @@
-//! What becomes of each request, written down after its answer has left. No request ever waits for anything here.
+//! Records the result of each request after its answer has left. No request ever waits for anything here.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `event` | what became of one request |
+//! | `event` | the log line of one request |
 //! | `histogram`, `stats` | counters |
 //! | `served` | a chain with its counters |
 //! | `lanes` | the queues to the recorder and to the audit file, one for each chain |
-//! | `recorder` | logs each event, away from the threads that answer |
+//! | `recorder` | logs each event, on its own thread |
 //! | `quiet` | keeps one node from filling the log |
 //! | `audit` | the audit file: a line for every decision |
-//! | `evidence`, `keeper` | what that file says was signed; the process that makes and renames it |
+//! | `evidence`, `keeper` | what the audit file shows as signed; the process that creates and renames the file |
 //! | `foreign` | text from other programs, made harmless |
 //! | `log`, `utc` | lines on standard error, and their times |
 
-pub mod audit;
-pub mod event;
+pub(crate) mod audit;
+pub(crate) mod event;
 pub mod evidence;
-pub mod foreign;
-pub mod histogram;
-pub mod keeper;
-pub mod lanes;
-pub mod log;
-pub mod quiet;
-pub mod recorder;
-pub mod served;
-pub mod stats;
+pub(crate) mod foreign;
+pub(crate) mod histogram;
+pub(crate) mod keeper;
+pub(crate) mod lanes;
+pub(crate) mod log;
+pub(crate) mod quiet;
+pub(crate) mod recorder;
+pub(crate) mod served;
+pub(crate) mod stats;
 pub mod utc;

@@ -1,8 +1,8 @@
-//! Keeps one node from filling log and audit file with what it does not get.
+//! Keeps one node from filling the log and the audit file with requests that get no new signature.
 //!
-//! A new signature is always told. Everything else that a node can have told as often as it likes is limited, for each
-//! reason by itself, so that a flood of one does not hide the first of another: equal lines are merged, the others have
-//! a rate. What is not told is counted, and the count is told.
+//! A new signature always has its line. A node can cause any number of other lines, so these are limited, separately
+//! for each reason: a flood of one reason does not hide the first line of another. Equal lines are merged, and the
+//! others are rate-limited. Lines that are left out are counted, and the count gets a line.
 
 use highwater_core::{
     answer::{Event, Outcome},
@@ -13,18 +13,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Lines of one reason that are told at once.
+/// How many lines of one reason are written at once.
 const BURST: u32 = 30;
-/// After them, one in that time. A second node of a busy chain, that comes late with everything, stays below it.
+/// After that, one line in this time. A second node of a busy chain that is always late stays below this rate.
 const ONE_IN: Duration = Duration::from_millis(500);
-/// How long an equal line says nothing new.
+/// For how long an equal line is not written again.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
-/// What one node has had told.
+/// The recent lines of one node, by reason.
 #[derive(Debug, Default)]
-pub struct Quiet(BTreeMap<&'static str, Stream>);
+pub(crate) struct Quiet(BTreeMap<&'static str, Stream>);
 
-/// Lines of one reason.
+/// The lines of one reason.
 #[derive(Debug)]
 struct Stream {
     last: Option<(Event, Instant)>,
@@ -32,25 +32,25 @@ struct Stream {
     untold: Untold,
 }
 
-/// How often something is told: some times at once, and then once in a while.
+/// How often something is written: a few times at once, then once in a while.
 #[derive(Debug)]
-pub struct Rate {
+pub(crate) struct Rate {
     burst: u32,
     one_in: Duration,
-    /// Lines that can still be told at once.
+    /// How many lines can still be written at once.
     left: u32,
     refilled: Option<Instant>,
     untold: u32,
 }
 
 impl Rate {
-    /// `burst` at once, then one in that time.
-    pub const fn new(burst: u32, one_in: Duration) -> Self {
+    /// Allows `burst` lines at once, then one in the time `one_in`.
+    pub(crate) const fn new(burst: u32, one_in: Duration) -> Self {
         Self { burst, one_in, left: burst, refilled: None, untold: 0 }
     }
 
-    /// Whether to tell it now: then how often it happened, with all the times that it was not told.
-    pub fn tells(&mut self, now: Instant) -> Option<u32> {
+    /// Counts one event. If it is to be written now, returns how many events there were since the last one written.
+    pub(crate) fn tells(&mut self, now: Instant) -> Option<u32> {
         let since = now.saturating_duration_since(*self.refilled.get_or_insert(now));
         let more = u32::try_from(since.as_millis() / self.one_in.as_millis()).unwrap_or(u32::MAX);
         if more > 0 {
@@ -63,43 +63,50 @@ impl Rate {
     }
 }
 
-/// Decisions that have no line of their own.
+/// Decisions without a line of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Untold {
-    /// How many.
     pub count: u64,
-    /// What they were, as [`Outcome::name`] says it.
+    /// Their result: an [`Outcome::name`].
     pub result: &'static str,
 }
 
 impl Quiet {
-    /// Whether to tell of this.
-    pub fn tells(&mut self, event: &Event, now: Instant) -> bool {
+    /// Whether this event gets a line. Counts it if not.
+    pub(crate) fn tells(&mut self, event: &Event, now: Instant) -> bool {
         if event.outcome == Outcome::Signed {
             return true;
         }
-        let new = || Stream { last: None, rate: Rate::new(BURST, ONE_IN), untold: Untold::default() };
-        let stream = self.0.entry(reason(event)).or_insert_with(new);
+        let stream = self.0.entry(reason(event)).or_insert_with(Stream::new);
         let tells = !stream.is_equal(event, now) && stream.rate.tells(now).is_some();
         if tells {
             stream.last = Some((event.clone(), now));
         } else if event.kind != RequestKind::Ping {
-            // Pings are equal by nature, and only a verbose log has them.
+            // Pings are all equal, and only a verbose log has them.
             stream.untold.count += 1;
             stream.untold.result = event.outcome.name();
         }
         tells
     }
 
-    /// What was not told since this was last asked, by its reason.
-    pub fn take_untold(&mut self) -> Vec<(&'static str, Untold)> {
-        let with_some = self.0.iter_mut().filter(|(_, stream)| stream.untold.count > 0);
-        with_some.map(|(reason, stream)| (*reason, std::mem::take(&mut stream.untold))).collect()
+    /// The decisions without a line since the last call, by their reason.
+    pub(crate) fn take_untold(&mut self) -> Vec<(&'static str, Untold)> {
+        let mut taken = Vec::new();
+        for (reason, stream) in &mut self.0 {
+            if stream.untold.count > 0 {
+                taken.push((*reason, std::mem::take(&mut stream.untold)));
+            }
+        }
+        taken
     }
 }
 
 impl Stream {
-    /// Whether its line would be the same as the last one, but for the time.
+    fn new() -> Self {
+        Self { last: None, rate: Rate::new(BURST, ONE_IN), untold: Untold::default() }
+    }
+
+    /// Whether the event's line would differ from the last one only in its time.
     fn is_equal(&self, event: &Event, now: Instant) -> bool {
         self.last.as_ref().is_some_and(|(last, at)| {
             let same = (&last.outcome, last.hrs, last.kind) == (&event.outcome, event.hrs, event.kind);
@@ -108,7 +115,7 @@ impl Stream {
     }
 }
 
-/// What its lines have in common.
+/// The reason under which an event is limited.
 fn reason(event: &Event) -> &'static str {
     match &event.outcome {
         Outcome::Refused(refusal) => refusal.name(),
@@ -147,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_counts_what_it_does_not_tell() {
+    fn a_rate_counts_what_is_not_written() {
         let (mut rate, begin) = (Rate::new(2, Duration::from_secs(10)), Instant::now());
         let told = [0, 1, 2, 3, 10, 11, 100, 101, 102].map(|after| rate.tells(begin + Duration::from_secs(after)));
         assert_eq!(told, [Some(1), Some(1), None, None, Some(3), None, Some(2), Some(1), None]);

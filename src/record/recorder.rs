@@ -1,9 +1,9 @@
-//! Tells what became of each request, to the log and to the audit file, from a thread of its own.
+//! Writes the result of each request to the log and to the audit file, on a thread of its own.
 //!
-//! Writing a line costs more than deciding, and waking the thread that writes it costs a system call. So the thread that
-//! answers a node only puts the event into the lane of its chain, and the recorder looks there every few milliseconds
-//! while there is something: a busy signer wakes it a hundred times a second, not once for every vote. The recorder
-//! itself waits for nothing: the log drops what nobody reads, and the audit file has lanes of its own.
+//! Writing a line costs more than the decision, and waking the thread that writes it costs a system call. So the thread
+//! that answers a node only puts the event into the lane of its chain. While there are events, the recorder looks there
+//! every few milliseconds: a busy signer wakes it a hundred times a second, not once for every vote. The recorder waits
+//! for nothing itself: the log drops lines that are not read, and the audit file has its own lanes.
 
 use super::{
     audit::Audit,
@@ -29,41 +29,40 @@ use std::{
 };
 use tracing::warn;
 
-/// Events of a chain that wait for the recorder, which comes every [`GATHER`].
+/// How many events of a chain can wait for the recorder, which takes them every [`GATHER`].
 const ROOM: Room = Room { signed: 4096, other: 512 };
 /// How long the recorder lets events gather.
 const GATHER: Duration = Duration::from_millis(10);
-/// How often it says how many requests were not told.
+/// How often it writes how many requests have no line.
 const UNTOLD_EVERY: Duration = Duration::from_secs(30);
 
-/// Whose requests they are.
+/// The chain and the node that send requests.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The chain.
     pub chain: ChainId,
-    /// Its consensus key, if that is known.
+    /// The chain's consensus key, if it is known.
     pub key: Option<String>,
-    /// The address of the node.
+    /// The node's address.
     pub node: Arc<str>,
 }
 
-/// Where the events of one node are sent.
+/// Takes the events of one node.
 pub struct Tape {
     source: Source,
     lane: Arc<Lane<Entry>>,
     untold: AtomicU64,
-    /// The recorder's alone.
+    /// Used only by the recorder.
     quiet: Mutex<Quiet>,
 }
 
-/// The thread that tells of events. Cheap to clone.
+/// The thread that records events. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
     lanes: Lanes<Entry>,
     tapes: Arc<Mutex<Vec<Arc<Tape>>>>,
 }
 
-/// What became of a request.
+/// The result of a request.
 struct Entry {
     tape: Arc<Tape>,
     event: Event,
@@ -71,18 +70,18 @@ struct Entry {
 }
 
 impl Tape {
-    /// An answer has left. Waits for nothing.
+    /// Records an answer that has left. Waits for nothing.
     pub fn answered(self: &Arc<Self>, event: Event, took: Duration) {
         let kind = kind_of(&event);
         self.lane.put(kind, Entry { tape: Arc::clone(self), event, took });
     }
 
-    /// Whose events they are.
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// Requests that have no line of their own in log and audit file: equal to others, or too many.
+    /// How many requests have no line of their own in the log and the audit file, because they were too many or equal
+    /// to others.
     pub fn untold(&self) -> u64 {
         self.untold.load(Relaxed)
     }
@@ -92,13 +91,12 @@ impl Tape {
     }
 }
 
-/// What must not be lost, and what may be rather than that.
+/// New signatures must not be lost. Other events are lost first.
 pub(super) fn kind_of(event: &Event) -> Kind {
     if event.outcome == Outcome::Signed { Kind::Signed } else { Kind::Other }
 }
 
 impl Recorder {
-    /// Starts the recorder.
     pub fn start(audit: Option<Audit>) -> io::Result<Self> {
         let recorder = Self { lanes: Lanes::new(ROOM), tapes: Arc::default() };
         let at_work = recorder.clone();
@@ -106,7 +104,7 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// Where a node's events are sent.
+    /// Makes a tape for the events of one node.
     pub fn tape(&self, source: Source) -> Arc<Tape> {
         let lane = self.lanes.lane(&source.chain);
         let tape = Arc::new(Tape { source, lane, untold: AtomicU64::new(0), quiet: Mutex::default() });
@@ -114,17 +112,17 @@ impl Recorder {
         tape
     }
 
-    /// Events of each chain that are in no log and no audit file: too many came at once.
+    /// For each chain, the events that are in neither the log nor the audit file, because too many came at once.
     pub fn lost(&self) -> Vec<(ChainId, Lost)> {
         self.lanes.lost()
     }
 
-    /// Every node's, for what they did not have told.
+    /// The tapes of all nodes, with their counts of requests without a line.
     pub fn tapes(&self) -> MutexGuard<'_, Vec<Arc<Tape>>> {
         lock(&self.tapes)
     }
 
-    /// Waits until all events have been told, but not for long.
+    /// Waits until all events are recorded, at most one second.
     pub fn finish(&self) {
         const PATIENCE: Duration = Duration::from_secs(1);
         self.lanes.flush(PATIENCE);
@@ -134,7 +132,7 @@ impl Recorder {
         let mut spare = VecDeque::new();
         let (mut has_untold, mut told_untold) = (false, Instant::now());
         loop {
-            // Nobody is woken for a count that does not grow.
+            // Without new counts there is no reason to wake up.
             let patience = if has_untold { UNTOLD_EVERY } else { Duration::MAX };
             self.lanes.wait(patience, || false);
             let flushes = self.lanes.asked_to_flush();
@@ -142,9 +140,11 @@ impl Recorder {
                 thread::sleep(GATHER);
             }
             let now = Instant::now();
-            self.lanes.take(&mut spare, |_, _, entry| has_untold |= !tell(&entry, now, audit));
+            self.lanes.take(&mut spare, |_, _, entry| has_untold |= !record(&entry, now, audit));
             if has_untold && (!flushes.is_empty() || now - told_untold >= UNTOLD_EVERY) {
-                self.tapes().iter().for_each(|tape| tell_untold(tape, audit));
+                for tape in self.tapes().iter() {
+                    record_untold(tape, audit);
+                }
                 (has_untold, told_untold) = (false, now);
             }
             answer(flushes);
@@ -152,13 +152,14 @@ impl Recorder {
     }
 }
 
-/// Tells of an event, unless its node has had enough told. False if it has to be counted.
-fn tell(entry: &Entry, now: Instant, audit: Option<&Audit>) -> bool {
+/// Writes a line for an event, unless its node is over its limit. Returns false if the event was counted instead.
+fn record(entry: &Entry, now: Instant, audit: Option<&Audit>) -> bool {
     let Entry { tape, event, took } = entry;
-    let tells = tape.quiet().tells(event, now);
-    if tells {
+    if tape.quiet().tells(event, now) {
         super::event::log(event, &tape.source.chain, &tape.source.node, *took);
-        audit.iter().for_each(|audit| audit.answered(&tape.source, event));
+        if let Some(audit) = audit {
+            audit.answered(&tape.source, event);
+        }
         return true;
     }
     if event.kind == RequestKind::Ping {
@@ -168,20 +169,22 @@ fn tell(entry: &Entry, now: Instant, audit: Option<&Audit>) -> bool {
     false
 }
 
-fn tell_untold(tape: &Tape, audit: Option<&Audit>) {
+fn record_untold(tape: &Tape, audit: Option<&Audit>) {
     let untold = tape.quiet().take_untold();
     let Source { chain, node, .. } = &tape.source;
     let mut all = String::new();
     for (reason, untold) in &untold {
         let _ = write!(all, "{}{} {reason}", if all.is_empty() { "" } else { ", " }, untold.count);
-        audit.iter().for_each(|audit| audit.untold(&tape.source, reason, *untold));
+        if let Some(audit) = audit {
+            audit.untold(&tape.source, reason, *untold);
+        }
     }
     if !untold.is_empty() {
         let requests: u64 = untold.iter().map(|(_, untold)| untold.count).sum();
         warn!(
             %chain, %node, requests,
-            "this node's requests were too many, or too much alike, to tell of each: {all}. Nothing that was signed is \
-             among them"
+            "requests of this node without their own log lines, because they were too many or too similar: {all}. New \
+             signatures always have their own line"
         );
     }
 }
@@ -229,8 +232,8 @@ mod tests {
         assert!(recorder.lost().iter().all(|(_, lost)| *lost == [0, 0]));
     }
 
-    /// A hostile node of one chain asks as fast as it can, while two others sign: all that they signed is in the file,
-    /// what the hostile one asked is a few lines and counts that add up.
+    /// A hostile node of one chain asks as fast as it can, while two others sign. The file has a line for each
+    /// signature, and a few lines with counts that add up for the hostile node.
     #[test]
     fn a_flood_costs_no_signature_its_line_and_is_told_in_numbers() {
         const SIGNED: u64 = 800;
@@ -262,7 +265,7 @@ mod tests {
         let refused = lines.iter().filter(|line| line["result"] == "refused");
         let told: Vec<_> = refused.map(|line| line["count"].as_u64().unwrap_or(1)).collect();
         let lost: u64 = recorder.lost().iter().map(|(_, [signed, other])| signed * REFUSED + other).sum();
-        assert_eq!(told.iter().sum::<u64>() + lost, REFUSED, "each is told, counted or lost and counted");
+        assert_eq!(told.iter().sum::<u64>() + lost, REFUSED, "each is written, counted, or lost and counted");
         assert!(told.len() < 100, "{} lines", told.len());
         assert!(hostile.untold() > 0 && honest.iter().all(|tape| tape.untold() == 0));
     }

@@ -1,4 +1,4 @@
-//! A chain with its counters. The chain itself knows nothing of them.
+//! A chain with its counters, which the chain itself does not know.
 
 use super::stats::ChainStats;
 use highwater_core::{
@@ -8,14 +8,14 @@ use highwater_core::{
     watermark::Store,
 };
 
-/// A chain that is served to its nodes, and what is counted of it.
+/// A chain that is served to its nodes, with its counters.
 pub struct ServedChain {
     chain: Chain,
     stats: ChainStats,
 }
 
 impl ServedChain {
-    /// The chain, as it is now: open, closed, or waiting to be opened.
+    /// Takes the chain as it is now: open, closed, or waiting to be opened.
     pub fn new(chain: Chain) -> Self {
         let stats = ChainStats::default();
         if let Some(mark) = chain.mark() {
@@ -27,12 +27,14 @@ impl ServedChain {
         Self { chain, stats }
     }
 
-    /// Opens a chain that waits, as [`Chain::try_to_open`] does.
+    /// Opens a waiting chain, as [`Chain::try_to_open`] does.
     pub fn try_to_open(&self, ready: impl FnOnce(&mut Store) -> Result<(), NotReady>) -> Result<(), NotReady> {
         let opened = self.chain.try_to_open(ready);
         match &opened {
             Ok(()) => {
-                self.chain.mark().iter().for_each(|mark| self.stats.mark(*mark));
+                if let Some(mark) = self.chain.mark() {
+                    self.stats.mark(mark);
+                }
                 self.stats.open();
             }
             Err(NotReady::Yet(why) | NotReady::Ever { why, .. }) => self.stats.wait(why),
@@ -40,27 +42,25 @@ impl ServedChain {
         opened
     }
 
-    /// An answer has left.
+    /// Counts an answer that has left.
     pub fn answered(&self, event: &Event) {
         self.stats.answered(event);
     }
 
-    /// The chain.
     pub fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    /// The chain's id.
     pub fn id(&self) -> &ChainId {
         self.chain.id()
     }
 
-    /// How far the chain has come. Reading it needs no lock of the signing path.
+    /// The chain's counters. Reading them needs no lock of the signing path.
     pub fn stats(&self) -> &ChainStats {
         &self.stats
     }
 
-    /// Whether the chain is closed by a disk that may be well again after a restart. Needs no lock of the signing path.
+    /// Whether a disk error that a restart may fix closed the chain. Needs no lock of the signing path.
     pub fn waits_for_its_disk(&self) -> bool {
         self.chain.disk_failed() && self.stats.why_closed().is_some()
     }

@@ -1,7 +1,7 @@
-//! What a running signer counts, for metrics and `status`.
+//! The counters of a running signer, for metrics and `status`.
 //!
-//! All of it is written after an answer has left, by the thread that sent it, into atomics or into a lock that only its
-//! own node or chain shares with a reader. Nothing here is ever waited for on the way to a signature.
+//! The thread that sent an answer updates them after it has left. They are atomics, or are behind a lock that only one
+//! node or chain shares with a reader. On the way to a signature, nothing waits for them.
 
 use super::histogram::Histogram;
 use crate::process::lock::lock;
@@ -19,12 +19,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// What a request is called in metrics. A `vote` is one whose step could not be read.
-pub const TYPES: [&str; 7] = ["ping", "precommit", "prevote", "proposal", "pub-key", "raw-bytes", "vote"];
-/// What it can get.
-pub const RESULTS: [&str; 5] = ["answered", "failed", "refused", "repeated", "signed"];
-/// Why it can be refused, or fail. `block-against-block` is the one that should wake somebody up.
-pub const REASONS: [&str; 13] = [
+/// The types of requests in metrics. A `vote` is one whose step could not be read.
+pub(crate) const TYPES: [&str; 7] = ["ping", "precommit", "prevote", "proposal", "pub-key", "raw-bytes", "vote"];
+/// The results that a request can have.
+pub(crate) const RESULTS: [&str; 5] = ["answered", "failed", "refused", "repeated", "signed"];
+/// The reasons why a request can be refused or fail. `block-against-block` should page somebody.
+pub(crate) const REASONS: [&str; 13] = [
     "block-against-block",
     "block-against-nil",
     "conflicting-proposal",
@@ -39,44 +39,42 @@ pub const REASONS: [&str; 13] = [
     "watermark-without-digest",
     "wrong-chain",
 ];
-/// How many refusals a node remembers, for `status`.
+/// How many refusals of each node are kept for `status`.
 const REFUSALS_KEPT: usize = 5;
 
-/// What one node has asked for.
+/// The counters of one node.
 #[derive(Debug, Default)]
 pub struct NodeStats {
     /// By [`TYPES`], then [`RESULTS`].
     requests: [[AtomicU64; RESULTS.len()]; TYPES.len()],
     /// By [`REASONS`].
     refusals: [AtomicU64; REASONS.len()],
-    /// From a request that has been read to an answer that has been written. Pings are not in it.
+    /// The time from a request that has been read to its written answer, without pings.
     pub answered_in: Histogram,
-    /// How often the link came up.
     connects: AtomicU64,
-    /// Seconds since 1970 at which the link came up; 0 while it is down.
+    /// When the link came up, in seconds since 1970; 0 while it is down.
     up_since: AtomicU64,
-    /// The same for when it went down; 0 while it is up, and before it has been dialled.
+    /// When the link went down, in seconds since 1970; 0 while it is up, and before the first attempt to connect.
     down_since: AtomicU64,
-    /// When something to sign was last asked for, in seconds since 1970; 0 for never.
+    /// When the node last asked for a signature, in seconds since 1970; 0 for never.
     asked_at: AtomicU64,
-    /// When a signature was last given.
+    /// When the node last got a signature, in seconds since 1970; 0 for never.
     granted_at: AtomicU64,
     told: Mutex<Told>,
 }
 
-/// What a person wants to read about a node.
+/// Details about a node, for `status`.
 #[derive(Clone, Debug, Default)]
 pub struct Told {
-    /// Who is at the other end; unix sockets do not say.
+    /// The node's peer id. Unix sockets have none.
     pub peer: Option<String>,
-    /// Why the link was lost the last time, and when.
+    /// When and why the link was last lost, or could not be made.
     pub lost: Option<(SystemTime, String)>,
     /// The last refusals, the newest last.
     pub refusals: VecDeque<(SystemTime, String)>,
 }
 
 impl NodeStats {
-    /// The link is up.
     pub fn link_up(&self, peer: Option<String>) {
         self.connects.fetch_add(1, Relaxed);
         self.told().peer = peer;
@@ -84,26 +82,27 @@ impl NodeStats {
         self.up_since.store(unix_seconds(SystemTime::now()).max(1), Relaxed);
     }
 
-    /// The link is down, or never came up.
+    /// Notes that the link was lost, or that an attempt to connect failed.
     pub fn link_down(&self, why: &str) {
         let now = SystemTime::now();
         self.up_since.store(0, Relaxed);
-        // Every attempt that fails comes here; it is down since the first.
+        // Every failed attempt comes here. The link is down since the first one.
         let _ = self.down_since.compare_exchange(0, unix_seconds(now).max(1), Relaxed, Relaxed);
         self.told().lost = Some((now, why.to_owned()));
     }
 
-    /// Since when the link is down, in seconds since 1970, if it has been dialled.
+    /// Since when the link is down, in seconds since 1970. `None` while it is up, and before the first attempt to
+    /// connect.
     pub fn down_since(&self) -> Option<u64> {
         Some(self.down_since.load(Relaxed)).filter(|seconds| *seconds > 0)
     }
 
-    /// When something to sign was last asked for, in seconds since 1970.
+    /// When the node last asked for a signature, in seconds since 1970.
     pub fn asked_at(&self) -> Option<u64> {
         Some(self.asked_at.load(Relaxed)).filter(|at| *at > 0)
     }
 
-    /// When a signature was last given, in seconds since 1970.
+    /// When the node last got a signature, in seconds since 1970.
     pub fn granted_at(&self) -> Option<u64> {
         Some(self.granted_at.load(Relaxed)).filter(|at| *at > 0)
     }
@@ -118,7 +117,7 @@ impl NodeStats {
         self.connects.load(Relaxed)
     }
 
-    /// An answer has left.
+    /// Counts an answer that has left.
     pub fn answered(&self, event: &Event, took: Duration) {
         let kind = type_of(event);
         let result = event.outcome.name();
@@ -151,50 +150,46 @@ impl NodeStats {
         refusals.push_back((SystemTime::now(), refusal.to_string()));
     }
 
-    /// Every type, result and count of requests, zeros too.
+    /// The number of requests by type and result, including zeros.
     pub fn requests(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-        let of_type = |(kind, counts): (&'static str, &[AtomicU64; RESULTS.len()])| {
-            let counts: Vec<_> =
-                RESULTS.iter().zip(counts).map(|(result, n)| (kind, *result, n.load(Relaxed))).collect();
-            counts
-        };
-        TYPES.into_iter().zip(&self.requests).flat_map(of_type)
+        TYPES.into_iter().zip(&self.requests).flat_map(|(kind, counts)| {
+            RESULTS.into_iter().zip(counts).map(move |(result, count)| (kind, result, count.load(Relaxed)))
+        })
     }
 
-    /// Every reason and count of refusals, zeros too.
+    /// The number of refusals by reason, including zeros.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         REASONS.into_iter().zip(&self.refusals).map(|(reason, count)| (reason, count.load(Relaxed)))
     }
 
-    /// What a person wants to read.
+    /// Details for `status`.
     pub fn told(&self) -> MutexGuard<'_, Told> {
         lock(&self.told)
     }
 }
 
-/// How far one chain has come.
+/// The watermark and the counters of one chain.
 #[derive(Debug, Default)]
 pub struct ChainStats {
     height: AtomicU64,
     round: AtomicU32,
     step: AtomicU8,
-    /// When it last signed a proposal, a prevote and a precommit: seconds since 1970, 0 for never.
+    /// When it last signed a proposal, a prevote and a precommit, in seconds since 1970; 0 for never.
     signed_at: [AtomicU64; 3],
-    /// From the write of a mark to the end of its flush.
+    /// The time from the write of a mark to the end of its flush.
     pub flush_time: Histogram,
     closed: AtomicBool,
     why_closed: Mutex<Option<String>>,
 }
 
 impl ChainStats {
-    /// The mark is there.
     pub fn mark(&self, hrs: Hrs) {
         self.height.store(hrs.height, Relaxed);
         self.round.store(hrs.round, Relaxed);
         self.step.store(hrs.step.number(), Relaxed);
     }
 
-    /// An answer has left.
+    /// Counts an answer that has left.
     pub fn answered(&self, event: &Event) {
         if let (Outcome::Signed, Some(hrs)) = (&event.outcome, event.hrs) {
             self.mark(hrs);
@@ -208,37 +203,40 @@ impl ChainStats {
         }
     }
 
-    /// The last mark. Its three parts are read one after the other: while a vote is signed they may be of two marks.
+    /// The last mark. Its three parts are read one after the other: while a vote is signed, they can come from two
+    /// marks.
     pub fn last(&self) -> (u64, u32, u8) {
         (self.height.load(Relaxed), self.round.load(Relaxed), self.step.load(Relaxed))
     }
 
     /// When a message of each step was last signed, in seconds since 1970; `None` for never since the start.
     pub fn signed_at(&self) -> impl Iterator<Item = (Step, Option<u64>)> {
-        let at = |step| (step, Some(self.signed_at[index(step)].load(Relaxed)).filter(|at| *at > 0));
-        [Step::Propose, Step::Prevote, Step::Precommit].into_iter().map(at)
+        [Step::Propose, Step::Prevote, Step::Precommit].into_iter().map(|step| {
+            let at = self.signed_at[index(step)].load(Relaxed);
+            (step, (at > 0).then_some(at))
+        })
     }
 
-    /// The chain signs nothing any more, or never did.
+    /// Notes why the chain does not sign. The first reason is kept.
     pub fn close(&self, why: &Refusal) {
         if !self.closed.swap(true, Relaxed) {
             *self.why() = Some(why.to_string());
         }
     }
 
-    /// The chain does not sign yet. The last reason counts.
+    /// Notes why the chain does not sign yet. The last reason is kept.
     pub fn wait(&self, why: &Refusal) {
         *self.why() = Some(why.to_string());
         self.closed.store(true, Relaxed);
     }
 
-    /// The chain signs from now on.
+    /// Notes that the chain signs from now on.
     pub fn open(&self) {
         self.closed.store(false, Relaxed);
         *self.why() = None;
     }
 
-    /// Why the chain signs nothing, if that is so.
+    /// Why the chain does not sign. `None` if it does.
     pub fn why_closed(&self) -> Option<String> {
         if self.closed.load(Relaxed) { self.why().clone() } else { None }
     }
@@ -252,8 +250,8 @@ fn index(step: Step) -> usize {
     usize::from(step.number()) - 1
 }
 
-/// A vote or proposal goes by its step.
-pub fn type_of(event: &Event) -> &'static str {
+/// The type of a request, one of [`TYPES`]. For a vote or proposal it depends on the step.
+pub(crate) fn type_of(event: &Event) -> &'static str {
     match (event.hrs.map(|hrs| hrs.step), event.kind) {
         (Some(Step::Propose), _) | (None, RequestKind::Proposal) => "proposal",
         (Some(Step::Prevote), _) => "prevote",
@@ -269,8 +267,7 @@ fn position(names: &[&str], name: &str) -> Option<usize> {
     names.iter().position(|known| *known == name)
 }
 
-/// Seconds since 1970.
-pub fn unix_seconds(time: SystemTime) -> u64 {
+pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -1,14 +1,14 @@
-//! The time of day, written for labels and reports.
+//! Times as text, for labels and reports.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Now, as RFC 3339 writes it, in UTC and whole seconds: `2026-02-28T12:00:00Z`.
+/// The current time in UTC as RFC 3339 with whole seconds: `2026-02-28T12:00:00Z`.
 pub fn now() -> String {
-    // A clock before 1970 is as good as none.
+    // A clock before 1970 counts as 1970.
     at(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()))
 }
 
-/// The same for seconds since 1970.
+/// The same for a time in seconds since 1970.
 pub fn at(seconds: u64) -> String {
     const DAY: u64 = 24 * 60 * 60;
     let (mut day, second) = (seconds / DAY, seconds % DAY);
@@ -39,7 +39,7 @@ fn days_of_year(year: u64) -> u64 {
 mod tests {
     use super::*;
 
-    // By GNU date.
+    // Computed with GNU date.
     #[test]
     fn times_are_written_as_rfc_3339_has_them() {
         for (seconds, text) in [

@@ -1,7 +1,7 @@
-//! The metrics, as Prometheus reads them. `docs/metrics.md` says what each means and which to watch.
+//! The metrics for Prometheus. `docs/metrics.md` explains each one and which to watch.
 //!
-//! Every series is there from the start, with a zero: an alert on a series that appears with its first event misses
-//! that event. Times are those of the event, never ages: an age lies as soon as the scrape is late.
+//! Every series exists from the start, with a zero: an alert on a series that appears with its first event misses that
+//! event. Times are those of the event, never ages: an age is wrong as soon as the scrape is late.
 
 use super::telemetry::{NodeView, Telemetry};
 use crate::{
@@ -26,10 +26,10 @@ use std::{
 };
 
 /// The content type of [`encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of `telemetry`, in the text format of OpenMetrics.
-pub fn encode(telemetry: &Arc<Telemetry>) -> Result<String, Error> {
+pub(crate) fn encode(telemetry: &Arc<Telemetry>) -> Result<String, Error> {
     let mut registry = Registry::with_prefix("highwater");
     registry.register_collector(Box::new(Snapshot(Arc::clone(telemetry))));
     let mut text = String::new();
@@ -68,17 +68,16 @@ fn signer(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     let ready = u64::from(telemetry.not_ready().is_empty());
     out.gauge("ready", "Whether every chain signs: state open, key proven, a link up", None, [(NO_LABELS, ready)])?;
     let sandbox = telemetry.sandbox.iter().map(|(feature, on)| ([("feature", feature.name())], u64::from(*on)));
-    out.gauge("sandbox", "Whether a part of the confinement is in force", None, sandbox)?;
+    out.gauge("sandbox", "Whether this part of the sandbox is in force", None, sandbox)?;
     let unread = telemetry.dropped_lines.as_ref().map_or(0, |counter| counter.dropped_lines() as u64);
     let unheard: u64 = of_recorder(telemetry).iter().flat_map(|(_, lost)| lost).sum();
     let dropped = unread + unheard;
-    out.counter("log_lines_dropped", "Log lines that nobody read in time", [(NO_LABELS, dropped)])?;
+    out.counter("log_lines_dropped", "Log lines dropped because their reader was too slow", [(NO_LABELS, dropped)])?;
     out.counter(
         "audit_lines_lost",
-        "Decisions that are not in the audit file",
+        "Decisions that are missing from the audit file",
         audit_lost(telemetry).iter().flat_map(|(chain, lost)| {
-            let label = |kind: Kind| ([("chain", chain.as_str()), ("kind", kind.name())], lost[kind as usize]);
-            Kind::ALL.map(label)
+            Kind::ALL.map(|kind| ([("chain", chain.as_str()), ("kind", kind.name())], lost[kind as usize]))
         }),
     )?;
     let tapes = telemetry.recorder.as_ref().map(Recorder::tapes);
@@ -86,37 +85,37 @@ fn signer(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
         let source = tape.source();
         ([("chain", source.chain.as_str()), ("node", &*source.node)], tape.untold())
     });
-    out.counter("requests_untold", "Requests without a line of their own in log and audit file", untold)
+    out.counter("requests_untold", "Requests without their own line in the log and the audit file", untold)
 }
 
-/// Lost on the way to log and audit file.
+/// Events lost on the way to the log and the audit file.
 fn of_recorder(telemetry: &Telemetry) -> Vec<(ChainId, Lost)> {
     telemetry.recorder.as_ref().map_or_else(Vec::new, Recorder::lost)
 }
 
-/// Of each chain: what its audit lane lost, and what never came so far. All zero if there is no audit file.
+/// For each chain, the events lost in its audit lane and before it. All zero without an audit file.
 fn audit_lost(telemetry: &Telemetry) -> Vec<(ChainId, Lost)> {
-    let lost = telemetry.audit.as_ref().map(|audit| [audit.lost(), of_recorder(telemetry)].concat());
-    let lost = lost.unwrap_or_default();
-    let of = |id: &ChainId| {
-        let of_chain = lost.iter().filter(|(chain, _)| chain == id);
-        of_chain.fold([0, 0], |[signed, other], (_, lost)| [signed + lost[0], other + lost[1]])
-    };
-    telemetry.chains.iter().map(|chain| (chain.id().clone(), of(chain.id()))).collect()
+    let mut all: Vec<_> = telemetry.chains.iter().map(|chain| (chain.id().clone(), [0, 0])).collect();
+    let Some(audit) = &telemetry.audit else { return all };
+    for (chain, [signed, other]) in audit.lost().into_iter().chain(of_recorder(telemetry)) {
+        if let Some((_, sum)) = all.iter_mut().find(|(id, _)| *id == chain) {
+            *sum = [sum[0] + signed, sum[1] + other];
+        }
+    }
+    all
 }
 
 fn nodes(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     let nodes = || telemetry.nodes.iter().map(|node| (node, of_node(node)));
     let requests = nodes().flat_map(|(node, [chain, name])| {
-        let label = move |(kind, result, count)| ([chain, name, ("type", kind), ("result", result)], count);
-        node.stats.requests().map(label)
+        let requests = node.stats.requests();
+        requests.map(move |(kind, result, count)| ([chain, name, ("type", kind), ("result", result)], count))
     });
-    out.counter("requests", "Requests by what was asked and what came of it", requests)?;
+    out.counter("requests", "Requests by what was asked and by the result", requests)?;
     let refusals = nodes().flat_map(|(node, [chain, name])| {
-        let label = move |(reason, count)| ([chain, name, ("reason", reason)], count);
-        node.stats.refusals().map(label)
+        node.stats.refusals().map(move |(reason, count)| ([chain, name, ("reason", reason)], count))
     });
-    out.counter("refusals", "Requests that got no signature, by the reason", refusals)?;
+    out.counter("refusals", "Requests that got no signature, by reason", refusals)?;
     let up = nodes().map(|(node, labels)| (labels, u64::from(node.stats.up_since().is_some())));
     out.gauge("node_link_up", "Whether the link to the node is up", None, up)?;
     let connects = nodes().map(|(node, labels)| (labels, node.stats.connects()));
@@ -138,8 +137,8 @@ fn chains(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     let step = chains().map(|(chain, labels)| (labels, u64::from(chain.stats().last().2)));
     out.gauge("last_signed_step", "Step of the watermark: 1 proposal, 2 prevote, 3 precommit", None, step)?;
     let signed_at = chains().flat_map(|(chain, [label])| {
-        let at = move |(step, at): (Step, Option<u64>)| ([label, ("type", step_name(step))], at.unwrap_or_default());
-        chain.stats().signed_at().map(at)
+        let signed_at = chain.stats().signed_at();
+        signed_at.map(move |(step, at)| ([label, ("type", step_name(step))], at.unwrap_or_default()))
     });
     let help = "When a message of that type was last signed, since 1970; 0 for never since the start";
     out.gauge("last_signed_timestamp", help, Some(&Unit::Seconds), signed_at)?;
@@ -152,13 +151,17 @@ fn devices(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     let up = devices().map(|(device, labels)| (labels, u64::from(device.health() == Health::Up)));
     out.gauge("device_up", "Whether the device signs", None, up)?;
     let waiting = devices().map(|(device, labels)| (labels, device.stats().waiting()));
-    out.gauge("device_queue_requests", "Requests that wait for the device or are in work", None, waiting)?;
+    out.gauge("device_queue_requests", "Requests that wait for the device or are in progress", None, waiting)?;
     let failures = devices().map(|(device, labels)| (labels, device.stats().failures()));
     out.counter("device_failures", "Requests that the device did not sign", failures)?;
     let sessions = devices().map(|(device, labels)| (labels, device.stats().sessions()));
     out.counter("device_sessions", "Sessions that were opened with the device", sessions)?;
     let durations = devices().map(|(device, labels)| (labels, &device.stats().signed_in));
-    out.histogram("device_signature_duration", "The time of one signature, without the wait for the device", durations)
+    out.histogram(
+        "device_signature_duration",
+        "How long one signature takes, without the wait for the device",
+        durations,
+    )
 }
 
 fn of_node(node: &NodeView) -> [(&'static str, &str); 2] {
@@ -175,7 +178,7 @@ fn step_name(step: Step) -> &'static str {
 
 const NO_LABELS: [(&str, &str); 0] = [];
 
-/// Writes one family of metrics after the other.
+/// Writes metrics, one family after the other.
 struct Out<'a>(DescriptorEncoder<'a>);
 
 impl Out<'_> {
@@ -201,7 +204,7 @@ impl Out<'_> {
         self.family(name, help, unit, MetricType::Gauge, series, write)
     }
 
-    /// In seconds.
+    /// A histogram of seconds.
     fn histogram<'l, const N: usize>(
         &mut self,
         name: &str,

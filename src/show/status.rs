@@ -1,4 +1,4 @@
-//! The running signer, for `highwater status`: one JSON object, whose fields are described in `docs/status.md`.
+//! The running signer, for `highwater status`: one JSON object. `docs/status.md` describes its fields.
 
 use super::telemetry::{NodeView, Telemetry};
 use crate::{
@@ -9,33 +9,27 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
-/// All that `status` tells. Times are seconds since 1970.
+/// Everything that `status` shows. Times are seconds since 1970.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// Goes up when a field changes its meaning.
     pub schema: u32,
-    /// Of the program.
     pub version: String,
-    /// Of the signer.
     pub pid: u32,
-    /// When this was asked.
+    /// The time of this answer.
     pub now: u64,
     /// When the process began to sign.
     pub started: u64,
     /// Whether every chain signs.
     pub ready: bool,
-    /// Every served chain.
     pub chains: Vec<ChainStatus>,
-    /// Every device that holds keys.
     pub devices: Vec<DeviceStatus>,
-    /// What protection was taken away or is not to be had here.
+    /// Which protections are switched off or not available on this system.
     pub warnings: Vec<String>,
 }
 
-/// A chain.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct ChainStatus {
-    /// The chain's id.
+pub(crate) struct ChainStatus {
     pub id: String,
     /// The consensus key in hex, if it is known.
     pub public_key: Option<String>,
@@ -43,90 +37,84 @@ pub struct ChainStatus {
     pub address: Option<String>,
     /// The watermark, as height, round and step (1 proposal, 2 prevote, 3 precommit).
     pub mark: (u64, u32, u8),
-    /// When it last signed.
     pub signed_at: Option<u64>,
     /// What keeps it from signing now. Empty if nothing does.
     pub missing: Vec<String>,
-    /// What it refuses, and why, if that is all that its nodes get.
+    /// The newest refusal, if its nodes get only refusals.
     #[serde(default)]
     pub refusing: Option<String>,
-    /// Since when no linked node has asked for a signature. None while no node is linked.
+    /// Since when no connected node has asked for a signature. `None` while no node is connected.
     #[serde(default)]
     pub quiet_since: Option<u64>,
     /// How long its marks take to become durable.
     pub flush: Latency,
-    /// Its nodes.
     pub nodes: Vec<NodeStatus>,
 }
 
-/// A validator node.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct NodeStatus {
-    /// Its address.
+pub(crate) struct NodeStatus {
     pub address: String,
     /// Its peer id, once it is known. Unix sockets have none.
     pub peer: Option<String>,
-    /// Since when the link is up. None while it is down.
+    /// Since when the link is up. `None` while it is down.
     pub up_since: Option<u64>,
-    /// Since when the link is down. None while it is up, and before the first attempt to connect has failed.
+    /// Since when the link is down. `None` while it is up, and before the first attempt to connect has failed.
     #[serde(default)]
     pub down_since: Option<u64>,
     /// How often the link came up.
     pub connects: u64,
-    /// When and why the link was lost the last time, or could not be made.
+    /// When and why the link was last lost, or could not be made.
     pub lost: Option<(u64, String)>,
-    /// Messages signed, signed again, refused, failed.
+    /// Requests that got a new signature.
     pub signed: u64,
-    /// The same signature as before.
+    /// Requests that got the same signature as before.
     pub repeated: u64,
-    /// Refused by the rule or the configuration.
+    /// Requests refused by the rule or the configuration.
     pub refused: u64,
-    /// Not signed because key or disk failed.
+    /// Requests not signed because the key or the disk failed.
     pub failed: u64,
-    /// From a request to its answer.
+    /// The time from a request to its answer.
     pub answer: Latency,
     /// When and why the last requests were refused, the newest last.
     pub refusals: Vec<(u64, String)>,
 }
 
-/// A device.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct DeviceStatus {
-    /// What messages call it.
+pub(crate) struct DeviceStatus {
+    /// Its name in messages.
     pub name: String,
     /// The chains whose key is on it.
     pub chains: Vec<String>,
-    /// Why it does not sign. None if it does.
+    /// Why it does not sign. `None` if it does.
     pub down: Option<String>,
-    /// Requests that wait for it or are in work.
+    /// Requests that wait for it or are in progress.
     pub waiting: u64,
     /// Requests that it did not sign.
     pub failures: u64,
     /// Sessions that were opened with it.
     pub sessions: u64,
-    /// The time of a signature.
+    /// The time that a signature takes.
     pub signature: Latency,
 }
 
 /// How long something takes, as upper bounds in seconds: the bounds of the buckets of a histogram.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub struct Latency {
+pub(crate) struct Latency {
     /// How often it happened.
     pub count: u64,
     /// Half of them took no longer.
     pub p50: Option<f64>,
     /// 99 of 100 took no longer.
     pub p99: Option<f64>,
-    /// On average.
     pub mean: Option<f64>,
 }
 
-/// After how long without a request a chain is called quiet. Blocks of most chains come within ten seconds.
+/// A chain is called quiet after this time without a request. Most chains have a block within ten seconds.
 const QUIET_SECONDS: u64 = 60;
 
 impl ChainStatus {
-    /// Since when a chain that could sign has been asked for nothing, if that is worth a word.
-    pub fn quiet(&self, now: u64) -> Option<u64> {
+    /// Since when no node has asked a chain that could sign, if that is long enough to be reported.
+    pub(crate) fn quiet(&self, now: u64) -> Option<u64> {
         let since = self.quiet_since.filter(|since| now.saturating_sub(*since) >= QUIET_SECONDS);
         since.filter(|_| self.missing.is_empty() && self.refusing.is_none())
     }
@@ -134,10 +122,9 @@ impl ChainStatus {
 
 impl Status {
     /// The version of the format.
-    pub const SCHEMA: u32 = 1;
+    pub(crate) const SCHEMA: u32 = 1;
 
-    /// What `telemetry` shows now.
-    pub fn of(telemetry: &Telemetry) -> Self {
+    pub(crate) fn of(telemetry: &Telemetry) -> Self {
         Self {
             schema: Self::SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -154,7 +141,7 @@ impl Status {
 
 impl ChainStatus {
     fn of(chain: &ServedChain, telemetry: &Telemetry) -> Self {
-        // Known from the start, or never: asking it waits for nothing.
+        // Known from the start or never, so this waits for nothing.
         let key = chain.chain().public_key().ok();
         Self {
             id: chain.id().to_string(),

@@ -1,10 +1,10 @@
-//! What systemd is told (`Type=notify`, sd_notify(3)): ready, alive, stopping, and one line on how the signer is.
+//! Notifies systemd (`Type=notify`, sd_notify(3)): ready, alive, stopping, and a status line.
 //!
-//! The sign of life comes from the control plane, which waits for no disk, device or peer: a slow one of those never
-//! looks like a dead signer. Without systemd nothing here does anything.
+//! The sign of life comes from the control plane, which waits for no disk, device or peer: a slow one never looks like
+//! a dead signer. Without systemd, this does nothing.
 //!
-//! The socket is connected before the signer is confined, and kept: a confined signer opens no datagram socket, which is
-//! what every library does for each message.
+//! The socket is connected before the signer is confined, and kept: a confined signer cannot open a datagram socket,
+//! which the usual libraries do for each message.
 
 use super::telemetry::Telemetry;
 use std::{
@@ -23,30 +23,29 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-/// Names the socket on which systemd listens.
+/// Holds the address of the socket on which systemd listens.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 /// How long systemd waits for a sign of life, in microseconds.
 const WATCHDOG_VARIABLE: &str = "WATCHDOG_USEC";
-/// From which process, if not from any.
+/// Which process must send the sign of life. Not set if any may.
 const WATCHDOG_PID_VARIABLE: &str = "WATCHDOG_PID";
-/// How old the status line may be.
+/// How often the status line is updated.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
-/// Nobody reads a longer line.
+/// A longer status line is cut off.
 const STATUS_MAX_CHARS: usize = 400;
 
-/// A way to tell systemd something.
-pub struct Systemd {
+pub(crate) struct Systemd {
     socket: net::UnixDatagram,
     watchdog: Option<Duration>,
 }
 
 impl Systemd {
-    /// Connects to the systemd that has started this process, if one has and wants to hear something.
-    pub fn connect() -> io::Result<Option<Arc<Self>>> {
+    /// Connects to systemd, if it started this process and wants notifications.
+    pub(crate) fn connect() -> io::Result<Option<Arc<Self>>> {
         let Some(path) = env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()) else { return Ok(None) };
         let socket = net::UnixDatagram::unbound()?;
         socket.connect_addr(&address(&path)?)?;
-        // Whoever does not listen must not hold up the control plane.
+        // A receiver that does not read must not hold up the control plane.
         socket.set_nonblocking(true)?;
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
         let is_for_us = number(WATCHDOG_PID_VARIABLE).is_none_or(|pid| pid == u64::from(process::id()));
@@ -54,24 +53,24 @@ impl Systemd {
         Ok(Some(Arc::new(Self { socket, watchdog })))
     }
 
-    /// The chains are open.
-    pub fn ready(&self, telemetry: &Telemetry) {
-        self.tell(&format!("READY=1\nSTATUS={}", status(telemetry)));
+    /// Reports that the signer has started.
+    pub(crate) fn ready(&self, telemetry: &Telemetry) {
+        self.send(&format!("READY=1\nSTATUS={}", status(telemetry)));
     }
 
-    /// No request is taken any more.
-    pub fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=stopping: requests in hand are answered first");
+    /// Reports that the signer takes no more requests.
+    pub(crate) fn stopping(&self) {
+        self.send("STOPPING=1\nSTATUS=stopping: requests in progress are answered first");
     }
 
-    fn tell(&self, message: &str) {
+    fn send(&self, message: &str) {
         if let Err(error) = self.socket.send(message.as_bytes()) {
-            warn!("cannot tell systemd how the signer is: {error}");
+            warn!("cannot notify systemd: {error}");
         }
     }
 }
 
-/// A path, or a name that begins with `@`.
+/// Parses an address: a path, or an abstract name that begins with `@`.
 fn address(path: &OsStr) -> io::Result<net::SocketAddr> {
     match path.as_bytes().strip_prefix(b"@") {
         Some(name) => net::SocketAddr::from_abstract_name(name),
@@ -79,27 +78,27 @@ fn address(path: &OsStr) -> io::Result<net::SocketAddr> {
     }
 }
 
-/// Tells at least every half of the watchdog's time that the control plane is alive, and how the signer is when that
-/// has changed. For ever.
-pub async fn keep_telling(systemd: Arc<Systemd>, telemetry: Arc<Telemetry>) {
+/// Sends a sign of life at least twice in the watchdog's time, and the status line whenever it has changed. Runs for
+/// ever.
+pub(crate) async fn keep_telling(systemd: Arc<Systemd>, telemetry: Arc<Telemetry>) {
     let mut ticks = interval(tick(systemd.watchdog));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = String::new();
     loop {
         ticks.tick().await;
         if systemd.watchdog.is_some() {
-            systemd.tell("WATCHDOG=1");
+            systemd.send("WATCHDOG=1");
         }
         let status = status(&telemetry);
         if status != last {
-            systemd.tell(&format!("STATUS={status}"));
+            systemd.send(&format!("STATUS={status}"));
             last = status;
         }
     }
 }
 
 fn tick(watchdog: Option<Duration>) -> Duration {
-    /// tokio has no interval of no time.
+    /// tokio accepts no interval of zero.
     const SHORTEST: Duration = Duration::from_millis(1);
     watchdog.map_or(STATUS_EVERY, |time| (time / 2).min(STATUS_EVERY).max(SHORTEST))
 }
@@ -108,7 +107,7 @@ fn status(telemetry: &Telemetry) -> String {
     status_line(telemetry.chains.len(), &telemetry.not_ready())
 }
 
-/// One line: a second one would be another message to systemd, and some of the words come from outside.
+/// Makes it one line: a second line would be another message to systemd, and part of the text comes from outside.
 fn status_line(chains: usize, not_ready: &[(impl Display, Vec<String>)]) -> String {
     let Some((chain, missing)) = not_ready.first() else { return "every chain signs".into() };
     let signing = chains - not_ready.len();

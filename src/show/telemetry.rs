@@ -1,4 +1,4 @@
-//! All that can be seen of a running signer, and whether it is ready.
+//! Everything that a running signer shows, and whether it is ready.
 
 use crate::{
     keyring::device::{Device, Health},
@@ -15,12 +15,13 @@ use highwater_core::consensus::ChainId;
 use std::{sync::Arc, time::SystemTime};
 use tracing_appender::non_blocking::ErrorCounter;
 
-/// How long after a signature of its chain a refusal is the usual second request of a second node.
+/// For how long after a signature of its chain a refusal is normal: a second node asks for the same message.
 const USUAL_SECONDS: u64 = 10;
-/// How long after a refusal a link that comes up again is still that of a node that is refused: it may have hung up over it.
+/// For how long after a refusal a new link of that node does not clear it: the node may reconnect because of the
+/// refusal.
 const AGAIN_SECONDS: u64 = 60;
 
-/// A running signer, seen from outside. Holds what it shows, and changes none of it.
+/// A running signer, as it is shown. Only read.
 pub struct Telemetry {
     /// When the process began to sign.
     pub started: SystemTime,
@@ -30,30 +31,27 @@ pub struct Telemetry {
     pub nodes: Vec<NodeView>,
     /// Every device that holds keys.
     pub devices: Vec<Arc<Device>>,
-    /// Log lines that nobody read in time.
+    /// Counts log lines that were dropped because their reader was too slow.
     pub dropped_lines: Option<ErrorCounter>,
-    /// What tells of requests, if it is not the threads of their nodes.
+    /// The recorder of requests. `None` if the threads of their nodes record them.
     pub recorder: Option<Recorder>,
-    /// The audit file, if there is one.
     pub audit: Option<Audit>,
-    /// What protection was taken away or is not to be had here.
+    /// Which protections are switched off or not available on this system.
     pub warnings: Vec<String>,
-    /// Each part of the confinement, and whether it is in force.
+    /// Each part of the sandbox, and whether it is in force.
     pub sandbox: Vec<(Feature, bool)>,
 }
 
-/// A validator node, seen from outside.
+/// A validator node, as it is shown.
 pub struct NodeView {
-    /// The chain it is served.
     pub chain: ChainId,
-    /// Its address.
+    /// The node's address.
     pub name: String,
-    /// What it has asked for.
     pub stats: Arc<NodeStats>,
 }
 
 impl Telemetry {
-    /// A signer that has just been opened.
+    /// Shows a signer that has just started.
     pub fn new(chains: Vec<Arc<ServedChain>>, nodes: Vec<NodeView>, devices: Vec<Arc<Device>>) -> Self {
         Self {
             started: SystemTime::now(),
@@ -68,18 +66,19 @@ impl Telemetry {
         }
     }
 
-    /// What keeps this chain from signing now, in whole sentences. Empty if nothing does.
+    /// What keeps this chain from signing now, one text for each cause. Empty if nothing does.
     pub fn missing(&self, chain: &ServedChain) -> Vec<String> {
         let id = chain.id();
         let mut missing: Vec<String> = chain.stats().why_closed().into_iter().collect();
-        let devices: Vec<_> = self.devices.iter().filter(|device| device.chains().contains(id)).collect();
-        let down = devices.iter().filter_map(|device| match device.health() {
-            Health::Up => None,
-            Health::Down(why) => Some(format!("{}: {why}", device.name())),
-        });
-        let down: Vec<_> = down.collect();
+        let (mut up, mut down) = (0, Vec::new());
+        for device in self.devices.iter().filter(|device| device.chains().contains(id)) {
+            match device.health() {
+                Health::Up => up += 1,
+                Health::Down(why) => down.push(format!("{}: {why}", device.name())),
+            }
+        }
         // One of several devices with the key is enough.
-        if !devices.is_empty() && down.len() == devices.len() {
+        if up == 0 {
             missing.extend(down);
         }
         if !self.nodes_of(id).any(|node| node.stats.up_since().is_some()) {
@@ -93,42 +92,48 @@ impl Telemetry {
         missing
     }
 
-    /// What a chain that could sign refuses to sign, and why: the newest of what its nodes were refused, unless one of
-    /// them has got a signature since, or shortly before.
+    /// The newest refusal to the nodes of a chain that could sign. `None` if one of them got a signature since then, or
+    /// shortly before.
     pub fn refusing(&self, chain: &ServedChain) -> Option<String> {
-        let nodes = || self.nodes_of(chain.id());
-        let granted_at = nodes().filter_map(|node| node.stats.granted_at()).max();
-        let last_refusal = |node: &NodeView| {
-            let (at, why) = node.stats.told().refusals.back().cloned()?;
-            let at = unix_seconds(at);
-            // What comes over a new link may be well.
-            let is_of_this_link = node.stats.up_since().is_none_or(|since| since <= at + AGAIN_SECONDS);
-            is_of_this_link.then(|| (at, format!("node {} was refused at {}: {why}", node.name, utc::at(at))))
-        };
-        let (at, text) = nodes().filter_map(last_refusal).max_by_key(|(at, _)| *at)?;
+        let granted_at = self.nodes_of(chain.id()).filter_map(|node| node.stats.granted_at()).max();
+        let refusals = self.nodes_of(chain.id()).filter_map(NodeView::last_refusal);
+        let (at, text) = refusals.max_by_key(|(at, _)| *at)?;
         granted_at.is_none_or(|granted| at > granted + USUAL_SECONDS).then_some(text)
     }
 
-    /// Every chain that does not sign now, with what is missing or refused. Empty when the signer is ready.
+    /// Every chain that does not sign now, with the causes. Empty when the signer is ready.
     pub fn not_ready(&self) -> Vec<(&ChainId, Vec<String>)> {
-        let why = |chain: &Arc<ServedChain>| {
+        let mut not_ready = Vec::new();
+        for chain in &self.chains {
             let mut why = self.missing(chain);
             why.extend(self.refusing(chain));
-            why
-        };
-        let chains = self.chains.iter().map(|chain| (chain.id(), why(chain)));
-        chains.filter(|(_, why)| !why.is_empty()).collect()
+            if !why.is_empty() {
+                not_ready.push((chain.id(), why));
+            }
+        }
+        not_ready
     }
 
-    /// Since when a linked chain has been asked for nothing to sign, in seconds since 1970. None while no node is linked.
+    /// Since when no node of a connected chain has asked for a signature, in seconds since 1970. `None` while no node
+    /// is connected.
     pub fn quiet_since(&self, chain: &ChainId) -> Option<u64> {
         let asked_at = self.nodes_of(chain).filter_map(|node| node.stats.asked_at()).max();
         let first_link = self.nodes_of(chain).filter_map(|node| node.stats.up_since()).min()?;
         Some(asked_at.unwrap_or(first_link))
     }
 
-    /// The nodes of that chain.
     pub fn nodes_of(&self, chain: &ChainId) -> impl Iterator<Item = &NodeView> {
         self.nodes.iter().filter(move |node| node.chain == *chain)
+    }
+}
+
+impl NodeView {
+    /// When the node was last refused, in seconds since 1970, and why. `None` if it has connected anew since then.
+    fn last_refusal(&self) -> Option<(u64, String)> {
+        let (at, why) = self.stats.told().refusals.back().cloned()?;
+        let at = unix_seconds(at);
+        // Requests over a new link may be good.
+        let is_of_this_link = self.stats.up_since().is_none_or(|since| since <= at + AGAIN_SECONDS);
+        is_of_this_link.then(|| (at, format!("node {} was refused at {}: {why}", self.name, utc::at(at))))
     }
 }

@@ -1,7 +1,7 @@
-//! Plain HTTP for those who watch: the metrics endpoint, and the control socket that `highwater status` asks.
+//! Plain HTTP: the metrics endpoint, and the control socket for `highwater status`.
 //!
-//! It only reads. It runs on the control plane's one thread, takes few connections and short requests, and gives none
-//! of them long: whatever comes in here, no signature waits for it.
+//! It only reads. It runs on the control plane's one thread, and limits the number of connections, the length of
+//! requests and their time: whatever comes in here, no signature waits for it.
 
 use super::{metrics, status::Status, telemetry::Telemetry};
 use http_body_util::Full;
@@ -29,14 +29,14 @@ use tokio::{
 };
 use tracing::debug;
 
-/// Connections at one time to each door. A scraper and an operator need one each, and strangers at the one door must not
-/// take the other from the operator.
+/// The limit for connections at one time, for each of the two. A scraper and an operator need one each, and strangers
+/// at the metrics endpoint must not block the operator's control socket.
 const CONNECTIONS_MAX: usize = 16;
-/// A request line and its headers.
+/// The limit for a request line and its headers.
 const HEAD_MAX_BYTES: usize = 8 * 1024;
 /// How long a connection may last, with all its requests.
 const CONNECTION_MAX: Duration = Duration::from_secs(60);
-/// How long the head of a request may take to come.
+/// How long the head of a request may take to arrive.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait when the system has no more descriptors.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -49,15 +49,15 @@ pub struct Web {
     control: Arc<Semaphore>,
 }
 
-/// A control socket. Its file goes with it.
+/// A control socket. Its file is removed when this is dropped.
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
 }
 
 impl ControlSocket {
-    /// Listens at `path`, in place of a socket that an earlier process left there. Only this user can connect. The caller
-    /// holds the state files, so no other signer of this home is running.
+    /// Listens at `path` and replaces a socket that an earlier process left there. Only this user can connect. The
+    /// caller holds the state files, so no other signer of this home is running.
     pub fn bind(path: &Path) -> io::Result<Self> {
         if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
             fs::remove_file(path)?;
@@ -70,19 +70,18 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // One that stays is replaced at the next start.
+        // If it stays, the next start replaces it.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl Web {
-    /// Shows `telemetry`.
     pub fn new(telemetry: Arc<Telemetry>) -> Self {
         let [metrics, control] = [(); 2].map(|()| Arc::new(Semaphore::new(CONNECTIONS_MAX)));
         Self { telemetry, metrics, control }
     }
 
-    /// Serves metrics, for ever.
+    /// Serves the metrics endpoint, for ever.
     pub async fn serve_metrics(self, listener: TcpListener) {
         loop {
             match listener.accept().await {
@@ -121,7 +120,7 @@ impl Web {
             });
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_MAX_BYTES);
-            // Whatever a client does wrong, it hears about it from hyper or not at all.
+            // hyper answers a client's mistakes, or closes the connection.
             let _ = timeout(CONNECTION_MAX, server.serve_connection(TokioIo::new(stream), answer)).await;
         });
     }
@@ -130,14 +129,14 @@ impl Web {
 /// Where a request came in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Door {
-    /// Over the network: numbers, and whether all is well.
+    /// The metrics endpoint, on the network: shows numbers and whether all is well.
     Metrics,
-    /// From this user on this machine: everything.
+    /// The control socket, for this user on this machine: shows everything.
     Control,
 }
 
 async fn no_connection(error: &io::Error) {
-    debug!("the metrics endpoint takes no connection: {error}");
+    debug!("cannot accept a connection to the metrics endpoint or the control socket: {error}");
     tokio::time::sleep(PAUSE).await;
 }
 
@@ -148,18 +147,21 @@ fn answer(telemetry: &Arc<Telemetry>, door: Door, request: &Request<Incoming>) -
     }
     match (request.uri().path(), door) {
         ("/livez", _) => response(StatusCode::OK, TEXT, "alive\n"),
-        // Why not is for the operator: it has paths, addresses and the words of devices.
-        ("/readyz", _) => match telemetry.not_ready().is_empty() {
-            true => response(StatusCode::OK, TEXT, "ready\n"),
-            false => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n"),
-        },
+        // The reasons are only for the operator: they hold paths, addresses and texts of devices.
+        ("/readyz", _) => {
+            if telemetry.not_ready().is_empty() {
+                response(StatusCode::OK, TEXT, "ready\n")
+            } else {
+                response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n")
+            }
+        }
         ("/metrics", _) => match metrics::encode(telemetry) {
             Ok(text) => response(StatusCode::OK, metrics::CONTENT_TYPE, text),
-            Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be written\n"),
+            Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "cannot write the metrics\n"),
         },
         ("/status", Door::Control) => match serde_json::to_string(&Status::of(telemetry)) {
             Ok(text) => response(StatusCode::OK, "application/json", text),
-            Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the status cannot be written\n"),
+            Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "cannot write the status\n"),
         },
         _ => response(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /livez and /readyz\n"),
     }

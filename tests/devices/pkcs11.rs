@@ -103,7 +103,7 @@ fn a_wrong_pin_is_sent_once_and_never_again_before_an_operator_acts() {
     // A token that says nothing about its counter would be asked again, if anybody asked.
     faults.plan(&["every login rv 0xa0"]);
     let mut signer = scene.home.start();
-    signer.wait_for_log("not tried again before a restart");
+    signer.wait_for_log("does not try this device again before a restart");
     let mut session = scene.node.accept().unwrap();
     for height in 1..=20 {
         let (why, _) = refused(&mut session, prevote(height, 0, Some(7)));
@@ -118,7 +118,7 @@ fn a_wrong_pin_is_sent_once_and_never_again_before_an_operator_acts() {
     for _ in 0..2 {
         let mut signer = scene.home.start();
         let mut session = scene.node.accept().unwrap();
-        signer.wait_for_log("not tried again before a restart");
+        signer.wait_for_log("does not try this device again before a restart");
         for height in 1..=20 {
             let (why, _) = refused(&mut session, prevote(height, 0, Some(7)));
             assert!(why.contains("PIN") && !why.contains("11111111"), "{why}");
@@ -152,7 +152,7 @@ fn a_pin_file_that_comes_late_is_found_without_a_restart() {
     assert!(why.contains("PIN file: there is no"), "{why}");
     scene.hsm.pin_file("pin", PIN);
     sign_at_last(&mut session, &scene.key, 2);
-    assert!(!signer.log().contains("not tried again before a restart"), "{}", signer.log());
+    assert!(!signer.log().contains("does not try this device again before a restart"), "{}", signer.log());
     signer.assert_running();
 }
 
@@ -165,7 +165,7 @@ fn a_token_with_another_key_than_the_pinned_one_signs_nothing() {
     let scene = Scene::with_provider(hsm, &provider, pinned);
     let mut signer = scene.home.start();
     let mut session = scene.node.accept().unwrap();
-    signer.wait_for_log("not tried again before a restart");
+    signer.wait_for_log("does not try this device again before a restart");
     for height in 1..=3 {
         let (why, _) = refused(&mut session, prevote(height, 0, Some(7)));
         assert!(why.contains("the configuration pins"), "{why}");

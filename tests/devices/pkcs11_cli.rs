@@ -159,7 +159,7 @@ fn a_key_is_generated_pasted_checked_and_tested() {
     desk.run("state init --never-signed").assert(0, "made", "");
     desk.run("check").assert(0, &format!("ok    chain test-1: key|{}|is tested", pinned.address_hex()), "");
 
-    let taken = "is on the token already, and is not overwritten";
+    let taken = "is on the token already and is not overwritten";
     desk.run("pkcs11 generate --id 01 --label other").assert(73, "", taken);
     desk.run("pkcs11 generate --id 02 --label made").assert(73, "", taken);
     let second = desk.json("pkcs11 generate --id 02 --label second -t account --extractable --chain test-1");

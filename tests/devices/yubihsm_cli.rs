@@ -467,7 +467,7 @@ fn a_device_that_fails_is_named_and_costs_no_more_than_a_deadline() {
     desk.run("yubihsm keys list").assert(66, "", "the password in the file|is empty");
     desk.write_config(1, device::PASSWORD, "");
     desk.device.fault("sessions-full/1");
-    desk.run("yubihsm keys list").assert(74, "", "all of its 16 sessions are taken");
+    desk.run("yubihsm keys list").assert(74, "", "all of its 16 sessions are in use");
     desk.device.fault("drop/1");
     desk.run("yubihsm keys list").assert(74, "", "YubiHSM at tcp");
     desk.device.fault("hang/30");

@@ -133,7 +133,7 @@ fn a_signer_with_one_healthy_chain_and_one_without_its_device_tells_the_truth_ab
         "3 signed, 0 repeated, 1 refused, 0 failed",
         "another block was signed there",
         &format!("{ILL}  does not sign"),
-        "its connector cannot be reached",
+        "cannot reach its connector",
     ] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
@@ -556,7 +556,7 @@ fn status_answers_why_a_node_gets_no_signature() {
     for words in [
         "height regression refused: asked for 8/0/precommit, the watermark is at 9/0/precommit",
         &format!("this connection serves chain {HEALTHY} only"),
-        &format!("the node has peer id {id}, the configuration pins {other}"),
+        &format!("the node has peer id {id}, but the configuration pins {other}"),
     ] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }

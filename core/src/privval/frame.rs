@@ -5,15 +5,15 @@ use std::fmt;
 
 /// Largest request accepted from a node.
 ///
-/// A request carries at most one vote extension; CometBFT's own cap on what a node may send is far below.
+/// A request carries at most one vote extension. CometBFT's own limit for a node's messages is far lower.
 pub const REQUEST_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Largest response a node of any version accepts (`privval/signer_endpoint.go`, v0.34 to v1).
 ///
-/// A longer one is worse than none: the node reads its prefix only and every later message is out of step.
+/// A longer one is worse than none: the node reads only its prefix, and misreads every later message.
 pub const RESPONSE_MAX_BYTES: usize = 10_240;
 
-/// A length prefix that arrives byte by byte.
+/// Decodes a length prefix that arrives byte by byte.
 #[derive(Debug, Default)]
 pub struct LengthPrefix {
     value: u64,
@@ -21,8 +21,8 @@ pub struct LengthPrefix {
 }
 
 impl LengthPrefix {
-    /// Takes the next byte. `Some` is the length of the message that follows, already checked against
-    /// [`REQUEST_MAX_BYTES`], so that nobody allocates for a length that will not be read.
+    /// Takes the next byte. Returns `None` while the prefix goes on, then the length of the message in bytes, which is
+    /// at most [`REQUEST_MAX_BYTES`]: a caller never allocates for a message that is too long.
     pub fn push(&mut self, byte: u8) -> Result<Option<usize>, FrameError> {
         const PREFIX_MAX_BYTES: u32 = 10;
         let shift = 7 * self.bytes;
@@ -42,14 +42,14 @@ impl LengthPrefix {
     }
 }
 
-/// Why a stream of bytes is no stream of messages. There is no way to find the next message after this.
+/// Why a stream of bytes is not a stream of messages. The next message cannot be found after this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
     /// The length prefix does not end within ten bytes or does not fit 64 bits.
     PrefixOverflow,
     /// The message would be longer than [`REQUEST_MAX_BYTES`].
     TooLong {
-        /// Its announced length.
+        /// The announced length.
         bytes: u64,
     },
 }
@@ -57,7 +57,7 @@ pub enum FrameError {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PrefixOverflow => f.write_str("the peer sent a length prefix that is no number"),
+            Self::PrefixOverflow => f.write_str("the peer sent an invalid length prefix"),
             Self::TooLong { bytes } => {
                 write!(f, "the peer announced a message of {bytes} bytes; the limit is {REQUEST_MAX_BYTES}")
             }

@@ -1,8 +1,8 @@
 //! The privval messages as one union that serves CometBFT v0.34 to v0.40, v1, v2 and Celestia's fork.
 //!
-//! Protobuf package names never travel, only field numbers do, and those agree across versions but for one
-//! response (`proto/tendermint/privval/types.proto` against `proto/cometbft/privval/v1/types.proto`). So there
-//! is one set of types and no version setting; a node skips the fields it does not know.
+//! Package names of Protobuf are not on the wire, only field numbers are. Those agree across versions except in one
+//! response (`proto/tendermint/privval/types.proto` against `proto/cometbft/privval/v1/types.proto`). So there is one
+//! set of types and no version setting: a node skips the fields it does not know.
 
 use crate::consensus::KeyType;
 use prost::{
@@ -14,14 +14,14 @@ use prost::{
 /// The envelope of every message on a privval connection.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Message {
-    /// What it carries.
+    /// The request or response that it carries.
     #[prost(oneof = "Sum", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub sum: Option<Sum>,
 }
 
 impl Message {
-    /// Field number of the first field in `body`, for a body that does not decode as a whole: it still tells
-    /// which kind of answer the node waits for.
+    /// Field number of the first field in `body`. If the body does not decode as a whole, this still shows which kind
+    /// of answer the node waits for.
     pub fn first_field(body: &[u8]) -> Option<u32> {
         let mut rest = body;
         let (field, _) = encoding::decode_key(&mut rest).ok()?;
@@ -40,34 +40,34 @@ impl From<Sum> for Message {
     }
 }
 
-/// The payloads. Field 9 is a request of two dialects, told apart by their fields.
+/// The payloads. Field 9 is used by two different requests, which differ in their fields.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Sum {
-    /// Node asks for the consensus key.
+    /// The node asks for the consensus key.
     #[prost(message, tag = "1")]
     PubKeyRequest(PubKeyRequest),
     /// The consensus key.
     #[prost(message, tag = "2")]
     PubKeyResponse(PubKeyResponse),
-    /// Node asks for a prevote or precommit.
+    /// The node asks for a signature on a prevote or precommit.
     #[prost(message, tag = "3")]
     SignVoteRequest(SignVoteRequest),
     /// The signed vote.
     #[prost(message, tag = "4")]
     SignedVoteResponse(SignedVoteResponse),
-    /// Node asks for a proposal.
+    /// The node asks for a signature on a proposal.
     #[prost(message, tag = "5")]
     SignProposalRequest(SignProposalRequest),
     /// The signed proposal.
     #[prost(message, tag = "6")]
     SignedProposalResponse(SignedProposalResponse),
-    /// Node asks whether we live.
+    /// The node asks whether the signer is alive.
     #[prost(message, tag = "7")]
     PingRequest(PingRequest),
-    /// We live.
+    /// The signer is alive.
     #[prost(message, tag = "8")]
     PingResponse(PingResponse),
-    /// v1 `SignBytes` or Celestia `SignRawBytes`.
+    /// CometBFT v1 `SignBytes` or Celestia `SignRawBytes`.
     #[prost(message, tag = "9")]
     SignBytesRequest(SignBytesRequest),
     /// The answer to either.
@@ -75,24 +75,24 @@ pub enum Sum {
     SignBytesResponse(SignBytesResponse),
 }
 
-/// Field 1.
+/// Field 1: the request for the consensus key.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct PubKeyRequest {
-    /// Chain whose key is wanted.
+    /// Id of the chain whose key is wanted.
     #[prost(string, tag = "1")]
     pub chain_id: String,
 }
 
-/// Field 2, the one message whose form differs: v0.34 to v0.40 read field 1, v1 and v2 fields 3 and 4.
+/// Field 2: the consensus key. Only here do versions differ: v0.34 to v0.40 read field 1, v1 and v2 fields 3 and 4.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct PubKeyResponse {
-    /// The key as v0.34 to v0.40 read it.
+    /// The key for v0.34 to v0.40.
     #[prost(message, optional, tag = "1")]
     pub pub_key: Option<PublicKey>,
     /// Why there is no key.
     #[prost(message, optional, tag = "2")]
     pub error: Option<RemoteSignerError>,
-    /// The raw key as v1 and v2 read it.
+    /// The raw key for v1 and v2.
     #[prost(bytes = "vec", tag = "3")]
     pub pub_key_bytes: Vec<u8>,
     /// The key type as v1 and v2 read it: [`KeyType::name`].
@@ -142,13 +142,13 @@ impl prost::Message for PublicKey {
     }
 }
 
-/// Field 3.
+/// Field 3: the request to sign a vote.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SignVoteRequest {
     /// The vote to sign.
     #[prost(message, optional, tag = "1")]
     pub vote: Option<Vote>,
-    /// Its chain.
+    /// Id of its chain.
     #[prost(string, tag = "2")]
     pub chain_id: String,
     /// v1 and later: the node wants no extension signature.
@@ -156,7 +156,7 @@ pub struct SignVoteRequest {
     pub skip_extension_signing: bool,
 }
 
-/// Field 4.
+/// Field 4: the signed vote.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SignedVoteResponse {
     /// The vote with its signatures.
@@ -167,18 +167,18 @@ pub struct SignedVoteResponse {
     pub error: Option<RemoteSignerError>,
 }
 
-/// Field 5.
+/// Field 5: the request to sign a proposal.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SignProposalRequest {
     /// The proposal to sign.
     #[prost(message, optional, tag = "1")]
     pub proposal: Option<Proposal>,
-    /// Its chain.
+    /// Id of its chain.
     #[prost(string, tag = "2")]
     pub chain_id: String,
 }
 
-/// Field 6.
+/// Field 6: the signed proposal.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SignedProposalResponse {
     /// The proposal with its signature.
@@ -189,16 +189,16 @@ pub struct SignedProposalResponse {
     pub error: Option<RemoteSignerError>,
 }
 
-/// Field 7.
+/// Field 7: asks whether the signer is alive. Has no fields.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct PingRequest {}
 
-/// Field 8.
+/// Field 8: the answer to a ping. Has no fields.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct PingResponse {}
 
 /// Field 9: v1 `SignBytesRequest { value = 1 }` or Celestia `SignRawBytesRequest { chain_id = 1, raw_bytes = 2,
-/// unique_id = 3 }`. All are read as bytes: `value` need not be text.
+/// unique_id = 3 }`. All are read as bytes, because `value` need not be text.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SignBytesRequest {
     /// v1: the bytes to sign. Celestia: the chain id.
@@ -212,24 +212,24 @@ pub struct SignBytesRequest {
     pub unique_id: Vec<u8>,
 }
 
-/// Field 10, the same in both dialects.
+/// Field 10: the signature over raw bytes, the same for both requests.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SignBytesResponse {
     /// The signature.
     #[prost(bytes = "vec", tag = "1")]
     pub signature: Vec<u8>,
-    /// Why there is none.
+    /// Why there is no signature.
     #[prost(message, optional, tag = "2")]
     pub error: Option<RemoteSignerError>,
 }
 
-/// A refusal. Nodes print the code and the description; none interprets the code.
+/// A refusal. Nodes print the code and the description; no node interprets the code.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RemoteSignerError {
-    /// See [`super::ErrorCode`].
+    /// The number of an [`super::ErrorCode`].
     #[prost(int32, tag = "1")]
     pub code: i32,
-    /// For the node's log.
+    /// The reason, for the node's log.
     #[prost(string, tag = "2")]
     pub description: String,
 }

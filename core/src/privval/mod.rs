@@ -1,13 +1,13 @@
-//! The privval protocol: what a validator node asks and what it is told. Pure: no I/O, no clock, no keys.
+//! The privval protocol: a validator node's requests and the answers to them. Pure: no I/O, no clock, no keys.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `frame` | the length prefix and the size limits |
 //! | `message` | the protobuf union of all versions |
-//! | `request` | a message from a node, checked: everything downstream can rely on it |
+//! | `request` | a message from a node, validated: all later code can rely on it |
 //! | `sign_bytes` | what a key signs |
 //! | `response` | a message to a node |
-//! | `refusal` | why there is no signature, and the code for it |
+//! | `refusal` | the reason why a request gets no signature, and its code |
 
 pub mod frame;
 pub mod message;

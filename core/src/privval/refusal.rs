@@ -1,7 +1,7 @@
-//! Refusals: an answer that carries no signature, on a connection that stays open.
+//! Refusals: answers without a signature, on a connection that stays open.
 //!
 //! CometBFT prints `signerEndpoint returned error #<code>: <description>`, skips the vote and does not ask
-//! again (`privval/retry_signer_client.go`). No node interprets the code; the codes are for operators.
+//! again (`privval/retry_signer_client.go`). No node interprets the code: it is for operators.
 
 use crate::consensus::{ChainId, Conflict, Hrs};
 use std::fmt;
@@ -10,21 +10,21 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum ErrorCode {
-    /// Another message was already signed for this height, round and step.
+    /// Another message was, or may have been, signed for this height, round and step.
     DoubleSign = 100,
     /// The chain has moved past this height, round or step.
     Regression = 101,
     /// The request is for another chain than this connection serves.
     WrongChain = 102,
-    /// The key cannot sign now: device, connector or key file.
+    /// The key cannot sign now, because of its device, connector or key file.
     KeyUnavailable = 104,
     /// The height is above the configured `max_height`.
     MaxHeight = 105,
     /// The watermark cannot be read or written.
     StateUnusable = 106,
-    /// No honest node sends this.
+    /// The request is one that no honest node sends.
     Malformed = 107,
-    /// The configuration does not allow it, or Highwater never does it.
+    /// The configuration does not allow the request, or Highwater never serves it.
     NotPermitted = 108,
 }
 
@@ -35,44 +35,44 @@ pub enum Refusal {
     DoubleSign {
         /// Height, round and step of both messages.
         hrs: Hrs,
-        /// What speaks against it.
+        /// How the message conflicts with the one at the mark.
         conflict: Conflict,
     },
-    /// [`ErrorCode::KeyUnavailable`]
+    /// [`ErrorCode::KeyUnavailable`], with the reason.
     KeyUnavailable(String),
-    /// [`ErrorCode::Malformed`]
+    /// [`ErrorCode::Malformed`], with what is wrong.
     Malformed(&'static str),
     /// [`ErrorCode::MaxHeight`]
     MaxHeight {
-        /// The height asked for.
+        /// The requested height.
         height: u64,
-        /// The highest allowed.
+        /// The highest height that the node may ask for.
         max_height: u64,
     },
-    /// [`ErrorCode::NotPermitted`]
+    /// [`ErrorCode::NotPermitted`], with the whole sentence for the node.
     NotPermitted(&'static str),
-    /// [`ErrorCode::StateUnusable`], and it is seen to that this passes.
+    /// [`ErrorCode::StateUnusable`], with the reason. The signer keeps trying to open the chain.
     NotYet(String),
     /// [`ErrorCode::Regression`]
     Regression {
-        /// What was asked for.
+        /// The requested height, round and step.
         asked: Hrs,
         /// The watermark.
         last: Hrs,
     },
-    /// [`ErrorCode::StateUnusable`]
+    /// [`ErrorCode::StateUnusable`], with the reason. Lasts until a restart.
     StateUnusable(String),
     /// [`ErrorCode::WrongChain`]
     WrongChain {
         /// The chain that this connection serves.
         ours: ChainId,
-        /// The chain that was asked for, if that is a name that a chain can have.
+        /// The requested chain, if its id is a valid one.
         asked: Option<Box<ChainId>>,
     },
 }
 
 impl Refusal {
-    /// The code that goes to the node.
+    /// The code in the answer to the node.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::DoubleSign { .. } => ErrorCode::DoubleSign,
@@ -86,7 +86,7 @@ impl Refusal {
         }
     }
 
-    /// A short name for logs and metrics.
+    /// A short, stable name for logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::DoubleSign { conflict, .. } => conflict.name(),
@@ -102,7 +102,7 @@ impl Refusal {
     }
 }
 
-/// The `description` that goes to the node and into our log.
+/// The `description` in the answer to the node and in our log.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -129,7 +129,7 @@ impl fmt::Display for Refusal {
                 write!(f, "this connection serves chain {ours} only, and the node asks for chain {asked}")
             }
             Self::WrongChain { ours, asked: None } => {
-                write!(f, "this connection serves chain {ours} only, and the node asks for one without a proper id")
+                write!(f, "this connection serves chain {ours} only, and the node asks for a chain with an invalid id")
             }
         }
     }

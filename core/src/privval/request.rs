@@ -1,6 +1,6 @@
-//! Requests: what a node sent, checked once so that nothing downstream has to.
+//! Requests from a node, validated once so that no later code has to.
 //!
-//! Refused here is what no honest node sends: CometBFT's own signer would sign some of it and crash on the rest
+//! This refuses what no honest node sends. CometBFT's own signer would sign some of it and crash on the rest
 //! (`privval/file.go`, `types/canonical.go`).
 
 use super::{
@@ -10,71 +10,71 @@ use super::{
 };
 use crate::consensus::{ChainId, Hrs, Timestamp};
 
-/// A request that can be acted upon, for the chain that the connection serves.
+/// A valid request for the chain that the connection serves.
 #[derive(Clone, Debug)]
 pub enum Request {
-    /// Are you there?
+    /// Asks whether the signer is alive.
     Ping,
-    /// Sign a proposal.
+    /// Asks for a signature on a proposal.
     Proposal(ProposalRequest),
-    /// Which key do you sign with?
+    /// Asks for the consensus key.
     PubKey,
-    /// Sign Celestia raw bytes.
+    /// Asks for a signature on Celestia raw bytes.
     RawBytes(RawBytesRequest),
-    /// Sign a prevote or precommit.
+    /// Asks for a signature on a prevote or precommit.
     Vote(VoteRequest),
 }
 
 /// A vote to sign.
 #[derive(Clone, Debug)]
 pub struct VoteRequest {
-    /// What is signed.
+    /// The part of the vote that is signed.
     pub canonical: Canonical,
-    /// What to do about the vote extension.
+    /// Whether the vote extension is signed too.
     pub extension: Extension,
-    /// The vote as it came, less everything that is never sent back.
+    /// The vote as it was received, without its extension, which is never sent back.
     pub echo: message::Vote,
 }
 
-/// What a vote says about its extension.
+/// Whether a vote's extension must be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extension {
-    /// A prevote, a nil precommit, or the node asked to skip.
+    /// No: a prevote, a nil precommit, or the node asked to skip it.
     None,
-    /// Sign this, even when it is empty: CometBFT 0.38 and later panic over a precommit for a block without it.
+    /// Yes, even if it is empty: CometBFT 0.38 and later panic on a precommit for a block without this signature.
     Sign(Vec<u8>),
 }
 
 /// A proposal to sign.
 #[derive(Clone, Debug)]
 pub struct ProposalRequest {
-    /// What is signed.
+    /// The part of the proposal that is signed.
     pub canonical: Canonical,
-    /// The proposal as it came.
+    /// The proposal as it was received.
     pub echo: message::Proposal,
 }
 
 /// Celestia raw bytes to sign.
 #[derive(Clone, Debug)]
 pub struct RawBytesRequest {
-    /// The bytes.
+    /// The bytes, at most 1 MiB and not empty.
     pub raw_bytes: Vec<u8>,
-    /// What they are for.
+    /// What the bytes are for. Not empty.
     pub unique_id: String,
 }
 
-/// The kinds of request, each with its own kind of response.
+/// The kind of a request. Each has its own kind of response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
-    /// Field 7.
+    /// Field 7 of the envelope.
     Ping,
-    /// Field 5.
+    /// Field 5 of the envelope.
     Proposal,
-    /// Field 1.
+    /// Field 1 of the envelope.
     PubKey,
-    /// Field 9.
+    /// Field 9 of the envelope.
     SignBytes,
-    /// Field 3.
+    /// Field 3 of the envelope.
     Vote,
 }
 
@@ -91,7 +91,7 @@ impl RequestKind {
         }
     }
 
-    /// A short name for logs and metrics.
+    /// A short, stable name for logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ping => "ping",
@@ -103,17 +103,17 @@ impl RequestKind {
     }
 }
 
-/// Why a message is no request.
+/// Why a message is not a valid request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseError {
-    /// It is one that is refused, with an answer of this kind.
+    /// The request is refused, with an answer of this kind.
     Refused(RequestKind, Refusal),
-    /// Nobody can tell which answer would match it. The connection ends.
+    /// No answer would fit the message. The connection must be closed.
     Unanswerable,
 }
 
 impl Request {
-    /// Reads the message in `body` as a request for `chain`.
+    /// Decodes and validates the message in `body` as a request for `chain`.
     pub fn parse(body: &[u8], chain: &ChainId) -> Result<Self, ParseError> {
         let Ok(message) = <Message as prost::Message>::decode(body) else {
             return Err(match Message::first_field(body).and_then(RequestKind::from_field) {
@@ -122,9 +122,12 @@ impl Request {
             });
         };
         let refused = |kind| move |refusal| ParseError::Refused(kind, refusal);
-        let of_chain = |id: &str| match id == chain.as_str() {
-            true => Ok(()),
-            false => Err(Refusal::WrongChain { ours: chain.clone(), asked: ChainId::new(id).ok().map(Box::new) }),
+        let of_chain = |id: &str| {
+            if id == chain.as_str() {
+                Ok(())
+            } else {
+                Err(Refusal::WrongChain { ours: chain.clone(), asked: ChainId::new(id).ok().map(Box::new) })
+            }
         };
         match message.sum {
             Some(Sum::PingRequest(_)) => Ok(Self::Ping),
@@ -147,7 +150,7 @@ impl Request {
         }
     }
 
-    /// The height, round and step of a vote or proposal.
+    /// The height, round and step of a vote or proposal. `None` for other requests.
     pub fn hrs(&self) -> Option<Hrs> {
         match self {
             Self::Proposal(request) => Some(request.canonical.hrs()),
@@ -156,7 +159,7 @@ impl Request {
         }
     }
 
-    /// Which kind it is.
+    /// The kind of this request.
     pub fn kind(&self) -> RequestKind {
         match self {
             Self::Ping => RequestKind::Ping,
@@ -174,10 +177,10 @@ impl VoteRequest {
         let kind = match vote.r#type {
             message::TYPE_PREVOTE => Kind::Prevote,
             message::TYPE_PRECOMMIT => Kind::Precommit,
-            _ => return Err(Refusal::Malformed("a vote is a prevote (1) or a precommit (2)")),
+            _ => return Err(Refusal::Malformed("the type of the vote is not prevote (1) or precommit (2)")),
         };
         if !matches!(vote.validator_address.len(), 0 | ADDRESS_BYTES) {
-            return Err(Refusal::Malformed("a validator address has 20 bytes"));
+            return Err(Refusal::Malformed("the validator address does not have 20 bytes"));
         }
         if !vote.non_rp_extension.is_empty() || !vote.non_rp_extension_signature.is_empty() {
             return Err(Refusal::NotPermitted(
@@ -190,7 +193,7 @@ impl VoteRequest {
         let timestamp = timestamp(vote.timestamp)?;
         let extension = std::mem::take(&mut vote.extension);
         if extension.len() > EXTENSION_MAX_BYTES {
-            return Err(Refusal::Malformed("a vote extension has at most 1 MiB"));
+            return Err(Refusal::Malformed("the vote extension is longer than 1 MiB"));
         }
         let extension = match (kind, block_id) {
             (Kind::Precommit, Some(_)) if request.skip_extension_signing => Extension::None,
@@ -207,7 +210,7 @@ impl ProposalRequest {
     fn parse(request: message::SignProposalRequest) -> Result<Self, Refusal> {
         let proposal = request.proposal.ok_or(Refusal::Malformed("the request carries no proposal"))?;
         if proposal.r#type != message::TYPE_PROPOSAL {
-            return Err(Refusal::Malformed("a proposal has type 32"));
+            return Err(Refusal::Malformed("the type of the proposal is not 32"));
         }
         if proposal.pol_round < -1 {
             return Err(Refusal::Malformed("the proof-of-lock round is below -1"));
@@ -215,7 +218,7 @@ impl ProposalRequest {
         let (height, round) = height_and_round(proposal.height, proposal.round)?;
         let block_id = block_id(proposal.block_id.as_ref())?;
         if block_id.is_none() {
-            return Err(Refusal::Malformed("a proposal names a block"));
+            return Err(Refusal::Malformed("the proposal names no block"));
         }
         let timestamp = timestamp(proposal.timestamp)?;
         let kind = Kind::Proposal { pol_round: proposal.pol_round };
@@ -225,7 +228,7 @@ impl ProposalRequest {
 }
 
 impl RawBytesRequest {
-    /// Celestia's request has fields 2 and 3; CometBFT v1's `SignBytes` has field 1 alone, and would have us sign
+    /// Celestia's request has fields 2 and 3. CometBFT v1's `SignBytes` has only field 1, and asks for a signature on
     /// bytes that could be a vote.
     fn parse(
         request: message::SignBytesRequest,
@@ -236,20 +239,22 @@ impl RawBytesRequest {
                 "SignBytes signs bytes without any context, so they could hold a vote: Highwater never signs them",
             ));
         }
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| Refusal::Malformed("a name is not text"));
+        let text = |bytes: Vec<u8>| {
+            String::from_utf8(bytes).map_err(|_| Refusal::Malformed("the chain id or the unique id is not UTF-8"))
+        };
         of_chain(&text(request.value_or_chain_id)?)?;
         if request.raw_bytes.is_empty() || request.unique_id.is_empty() {
             return Err(Refusal::Malformed("raw bytes and their unique id cannot be empty"));
         }
         if request.raw_bytes.len() > EXTENSION_MAX_BYTES {
-            return Err(Refusal::Malformed("raw bytes are at most 1 MiB"));
+            return Err(Refusal::Malformed("the raw bytes are longer than 1 MiB"));
         }
         Ok(Self { raw_bytes: request.raw_bytes, unique_id: text(request.unique_id)? })
     }
 }
 
-/// The longest vote extension of an honest node (CometBFT `types.MaxVoteExtensionSize`). What is longer would keep a
-/// device busy past the deadlines of all the chains that share it; raw bytes are held to the same.
+/// The longest vote extension of an honest node (CometBFT `types.MaxVoteExtensionSize`). A longer one would keep a
+/// device busy past the deadlines of all chains that share it. Raw bytes have the same limit.
 const EXTENSION_MAX_BYTES: usize = 1024 * 1024;
 
 /// Length of every validator address (CometBFT `crypto.AddressSize`).
@@ -262,7 +267,7 @@ fn height_and_round(height: i64, round: i32) -> Result<(u64, u32), Refusal> {
     Ok((height, round))
 }
 
-/// A block id is whole or nil (`spec/consensus/signing.md`); absent means nil.
+/// A block id is either complete or nil (`spec/consensus/signing.md`). No block id means nil.
 fn block_id(id: Option<&message::BlockId>) -> Result<Option<BlockId>, Refusal> {
     let Some(id) = id else { return Ok(None) };
     let (parts_total, parts_hash) = match &id.part_set_header {

@@ -1,4 +1,4 @@
-//! Responses: what a node is told.
+//! Responses: the answers to a node.
 
 use super::{
     frame::RESPONSE_MAX_BYTES,
@@ -9,7 +9,7 @@ use super::{
 use crate::consensus::{KeyType, PublicKey, Signature, Timestamp};
 use prost::Message as _;
 
-/// The consensus key, in the form of every version at once: v0.34 to v0.40 read field 1, v1 and v2 fields 3 and 4,
+/// The consensus key, in the forms of all versions at once: v0.34 to v0.40 read field 1, v1 and v2 read fields 3 and 4,
 /// and each skips the others.
 pub fn pub_key(key: &PublicKey) -> Message {
     pub_key_of(key.key_type(), key.as_bytes())
@@ -25,8 +25,8 @@ fn pub_key_of(key_type: KeyType, bytes: &[u8]) -> Message {
     .into()
 }
 
-/// A signed vote. The extension is never sent back: a node takes only the signatures and the timestamp from here,
-/// and a long response would put its stream out of step.
+/// A signed vote. The extension is never sent back: a node takes only the signatures and the timestamp from it, and
+/// would misread every message after one that is too long.
 pub fn vote(
     echo: message::Vote,
     timestamp: Timestamp,
@@ -56,16 +56,16 @@ pub fn raw_bytes(signature: &Signature) -> Message {
     Sum::SignBytesResponse(message::SignBytesResponse { signature: signature.as_bytes().to_vec(), error: None }).into()
 }
 
-/// We live.
+/// The answer to a ping: the signer is alive.
 pub fn ping() -> Message {
     Sum::PingResponse(message::PingResponse {}).into()
 }
 
-/// A refusal, in the response that pairs with the request.
+/// A refusal, in the kind of response that fits the request.
 pub fn refused(kind: RequestKind, refusal: &Refusal) -> Message {
     let error = Some(message::RemoteSignerError { code: refusal.code() as i32, description: describe(refusal) });
     match kind {
-        // A ping has no error; only one that does not even decode comes here.
+        // The answer to a ping has no error field. Only a ping that does not decode comes here.
         RequestKind::Ping => return ping(),
         RequestKind::Proposal => Sum::SignedProposalResponse(message::SignedProposalResponse { proposal: None, error }),
         RequestKind::PubKey => Sum::PubKeyResponse(message::PubKeyResponse { error, ..Default::default() }),
@@ -75,8 +75,8 @@ pub fn refused(kind: RequestKind, refusal: &Refusal) -> Message {
     .into()
 }
 
-/// Whether every node will accept `message`. True by construction of everything above; checked before each write
-/// because a longer one would be worse than none.
+/// Whether `message` is short enough for every node ([`RESPONSE_MAX_BYTES`]). Every response above is, but this is
+/// checked before each write, because a longer one would be worse than none.
 pub fn fits(message: &Message) -> bool {
     message.encoded_len() <= RESPONSE_MAX_BYTES
 }
@@ -137,7 +137,7 @@ mod tests {
             let body = subtle_encoding::hex::decode(body).unwrap();
             let message = Message::decode(body.as_slice()).unwrap();
             assert!(message.sum.is_some(), "{name}");
-            // Go emits empty sub-messages and zero times that prost has no reason to keep.
+            // Go writes empty sub-messages and zero times, which prost leaves out.
             if !name.contains("error") {
                 assert_eq!(message.encode_to_vec(), body, "{name}");
             }

@@ -1,8 +1,8 @@
-//! Sign bytes: exactly what a consensus key signs.
+//! Sign bytes: the exact bytes that a consensus key signs.
 //!
-//! `uvarint(length) ‖ protobuf(CanonicalVote | CanonicalProposal | CanonicalVoteExtension)`, the same in every
-//! CometBFT version (`types/canonical.go`, `spec/consensus/signing.md`). Written and read by hand: a vote fits
-//! a fixed buffer, and reading back what was written is how the release of a signature checks itself.
+//! `uvarint(length) ‖ protobuf(CanonicalVote | CanonicalProposal | CanonicalVoteExtension)`, the same in every CometBFT
+//! version (`types/canonical.go`, `spec/consensus/signing.md`). Encoded and decoded without a Protobuf library: a vote
+//! fits a fixed buffer, and the release of a signature checks itself by decoding the sign bytes again.
 
 use super::frame::REQUEST_MAX_BYTES;
 use crate::{
@@ -17,17 +17,17 @@ use std::fmt;
 pub struct BlockId {
     /// Hash of the block's header.
     pub hash: [u8; 32],
-    /// Number of parts, not 0.
+    /// Number of parts, at least 1.
     pub parts_total: u32,
     /// Merkle root of the parts.
     pub parts_hash: [u8; 32],
 }
 
-/// A vote or a proposal, reduced to what is signed. Valid by construction but for the chain id, which every
-/// call takes beside it.
+/// A vote or a proposal, reduced to the signed fields. The chain id is the one signed field that is not here: every
+/// function takes it as a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Canonical {
-    /// Vote or proposal.
+    /// Whether it is a prevote, a precommit or a proposal.
     pub kind: Kind,
     /// Block height, 1 to [`HEIGHT_MAX`].
     pub height: u64,
@@ -35,18 +35,18 @@ pub struct Canonical {
     pub round: u32,
     /// The block, or `None` for nil. A proposal always has one.
     pub block_id: Option<BlockId>,
-    /// When the node made it.
+    /// The time that the node gave it.
     pub timestamp: Timestamp,
 }
 
-/// What a canonical message is.
+/// The kind of a canonical message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The second vote.
+    /// The second vote of a round (`SignedMsgType` 2).
     Precommit,
-    /// The first vote.
+    /// The first vote of a round (`SignedMsgType` 1).
     Prevote,
-    /// A block proposal.
+    /// The proposal of a block (`SignedMsgType` 32).
     Proposal {
         /// Round of the proof of lock, -1 for none.
         pol_round: i32,
@@ -65,17 +65,17 @@ impl Kind {
 }
 
 impl Canonical {
-    /// Height, round and step.
+    /// Height, round and step of this message.
     pub fn hrs(&self) -> Hrs {
         Hrs { height: self.height, round: self.round, step: self.kind.step() }
     }
 
-    /// Block or nil.
+    /// Whether this message is for a block or for nil.
     pub fn target(&self) -> Target {
         if self.block_id.is_some() { Target::Block } else { Target::Nil }
     }
 
-    /// The sign bytes for `chain`.
+    /// The sign bytes of this message for `chain`.
     pub fn sign_bytes(&self, chain: &ChainId) -> SignBytes {
         let mut body = SignBytes::default();
         body.byte(TYPE);
@@ -86,7 +86,7 @@ impl Canonical {
         });
         body.fixed64(HEIGHT, self.height);
         body.fixed64(ROUND, u64::from(self.round));
-        // A proposal has one field more before the block id, so the later ones carry higher numbers.
+        // A proposal has one more field before the block id, so later fields have higher numbers.
         let shift = match self.kind {
             Kind::Proposal { pol_round } => {
                 body.pol_round(pol_round);
@@ -102,14 +102,14 @@ impl Canonical {
         body.delimited()
     }
 
-    /// SHA-256 of the sign bytes for `chain` with the timestamp zeroed: equal for messages that differ in
-    /// nothing but their time.
+    /// SHA-256 of the sign bytes for `chain` with the timestamp zeroed. Equal for messages that differ only in their
+    /// time.
     pub fn digest(&self, chain: &ChainId) -> Digest {
         let timeless = Self { timestamp: Timestamp::ZERO, ..*self };
         Digest(Sha256::digest(timeless.sign_bytes(chain).as_slice()).into())
     }
 
-    /// Reads sign bytes. `None` unless they are, to the byte, what [`Canonical::sign_bytes`] would write.
+    /// Decodes sign bytes. `None` unless they are, to the byte, what [`Canonical::sign_bytes`] would write.
     pub fn parse(bytes: &[u8]) -> Option<(Self, ChainId)> {
         let mut rest = Reader(bytes);
         let length = rest.varint()?;
@@ -117,12 +117,12 @@ impl Canonical {
             return None;
         }
         let (canonical, chain) = rest.canonical()?;
-        // One encoding per meaning: whatever a lenient reader would also accept is refused here.
+        // Each message has one encoding: this refuses others that a lenient reader would accept.
         (canonical.sign_bytes(&chain).as_slice() == bytes).then_some((canonical, chain))
     }
 }
 
-/// The sign bytes of a vote extension (CometBFT `types.VoteExtensionSignBytes`). No step, no block, no time.
+/// The sign bytes of a vote extension (CometBFT `types.VoteExtensionSignBytes`). They have no step, block or time.
 pub fn extension_sign_bytes(chain: &ChainId, height: u64, round: u32, extension: &[u8]) -> Vec<u8> {
     debug_assert!(extension.len() <= REQUEST_MAX_BYTES, "the frame limit bounds an extension");
     let mut tail = SignBytes::default();
@@ -146,9 +146,9 @@ pub fn extension_sign_bytes(chain: &ChainId, height: u64, round: u32, extension:
     out
 }
 
-/// What Celestia's `SignRawBytes` signs: its own prefix, then the delimited request (celestia-core
-/// `privval/raw_bytes.go`). The prefix keeps it apart from all other sign bytes: as a length prefix its first
-/// byte announces 67 bytes, and the second is no field of a canonical message.
+/// The sign bytes of Celestia's `SignRawBytes`: its own prefix, then the delimited request (celestia-core
+/// `privval/raw_bytes.go`). No other sign bytes have that prefix: as a length prefix its first byte announces 67 bytes,
+/// and its second byte is no field of a canonical message.
 pub fn raw_sign_bytes(chain: &ChainId, raw_bytes: &[u8], unique_id: &str) -> Vec<u8> {
     const PREFIX: &[u8] = b"COMET::RAW_BYTES::SIGN";
     let fields: [(u8, &[u8]); 3] = [(0x0a, chain.as_str().as_bytes()), (0x12, raw_bytes), (0x1a, unique_id.as_bytes())];
@@ -163,7 +163,7 @@ pub fn raw_sign_bytes(chain: &ChainId, raw_bytes: &[u8], unique_id: &str) -> Vec
     out
 }
 
-/// Sign bytes of a vote or proposal in a fixed buffer: no allocation on the hot path.
+/// Sign bytes of a vote or proposal in a fixed buffer: the hot path does not allocate.
 #[derive(Clone, Copy)]
 pub struct SignBytes {
     buffer: [u8; SIGN_BYTES_MAX],
@@ -174,7 +174,7 @@ pub struct SignBytes {
 const SIGN_BYTES_MAX: usize = 192;
 
 impl SignBytes {
-    /// The bytes.
+    /// The bytes that the key signs.
     pub fn as_slice(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
@@ -232,7 +232,7 @@ impl SignBytes {
         self.bytes(0x12, &id.parts_hash);
     }
 
-    /// Always present, even when its own fields are all left out.
+    /// Always present, even if all of its own fields are left out.
     fn timestamp(&mut self, tag: u8, timestamp: Timestamp) {
         let mut fields = Self::default();
         if timestamp.seconds() != 0 {
@@ -268,7 +268,7 @@ impl fmt::Debug for SignBytes {
     }
 }
 
-/// Reads canonical messages field by field, in the one order in which they are written.
+/// Decodes canonical messages field by field, in the order in which they are written.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -21,19 +21,19 @@ use std::{
 
 /// A state file, open and locked for as long as this lives.
 ///
-/// The lock is `flock`: it belongs to the open file and goes with the process, however that ends.
+/// The lock is `flock`: it belongs to the open file and is released when the process ends, in whatever way.
 pub struct StateFile {
     file: File,
-    /// As the configuration names it, for a person.
+    /// As in the configuration, for messages.
     path: PathBuf,
-    /// The same without links, found once: whoever turns a link elsewhere does not move the file of a signer at work.
+    /// The same path with all links resolved once: changing a link does not move the file of a running signer.
     resolved: PathBuf,
     place: Place,
     /// Whether the end of the file is missing, and with it the second slot.
     short: bool,
 }
 
-/// A file among all that are there now.
+/// Identifies a file among those that exist now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     device: (u32, u32),
@@ -45,15 +45,15 @@ impl Place {
         Self { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino }
     }
 
-    /// Asks for the inode number and nothing else: whoever asks for the times of a file has Linux give the next write a
-    /// fresh one, which costs that write another trip to the disk.
+    /// Asks for the inode number only: once the times of a file were read, Linux gives the next write a fresh
+    /// timestamp, which costs that write another trip to the disk.
     fn at(path: &Path) -> io::Result<Self> {
         Ok(Self::of(&statx(CWD, path, AtFlags::empty(), StatxFlags::INO)?))
     }
 }
 
 impl StateFile {
-    /// Opens and locks the file at `path`, whatever it holds.
+    /// Opens and locks the file at `path` without looking at its content.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let at = |action| FileError::io(path, action);
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| unopened(path, error))?;
@@ -76,12 +76,12 @@ impl StateFile {
         }
     }
 
-    /// Where the file is.
+    /// The path of the file, as given to [`StateFile::open`].
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The newest record, if the file verifies.
+    /// The newest record. Fails if the file does not verify.
     pub fn newest(&mut self) -> Result<Record, StoreError> {
         newest(self)
     }
@@ -136,7 +136,7 @@ impl Disk for StateFile {
     }
 }
 
-/// Creates the state file at `path` at `mark`. Never touches a file that is there.
+/// Creates a state file with `mark` at `path`. Never touches an existing file.
 pub fn create(path: &Path, host: HostId, identity: &Identity, mark: Mark) -> Result<(), FileError> {
     let at = |action| FileError::io(path, action);
     let mut file = create_private(path).map_err(|error| match error.kind() {
@@ -150,20 +150,20 @@ pub fn create(path: &Path, host: HostId, identity: &Identity, mark: Mark) -> Res
         sync_parent(path)
     });
     written.map_err(|error| {
-        // Half a state file would only look like a damaged one.
+        // Half a state file would look like a damaged one.
         let _ = fs::remove_file(path);
         at("write")(error)
     })
 }
 
-/// Puts a new state file at `mark` in the place of `old`, which is kept as `FILE.replaced`; returns where.
+/// Replaces `old` with a new state file with `mark`. The old file is kept as `FILE.replaced`; returns its new path.
 ///
-/// The new file is durable before the one rename that makes it visible, so a crash leaves the old or the new one.
+/// The new file is durable before the single rename that makes it visible, so a crash leaves the old or the new one.
 pub fn replace(old: &StateFile, host: HostId, identity: &Identity, mark: Mark) -> Result<PathBuf, FileError> {
     let path = &old.resolved;
     let at = |action| FileError::io(path, action);
     let new = with_suffix(path, ".new");
-    // A leftover of a crash between here and the rename; nothing ever reads it.
+    // Left over from a crash between here and the rename; nothing ever reads it.
     if let Err(error) = fs::remove_file(&new)
         && error.kind() != io::ErrorKind::NotFound
     {
@@ -181,8 +181,8 @@ pub fn replace(old: &StateFile, host: HostId, identity: &Identity, mark: Mark) -
     Ok(kept)
 }
 
-/// The newest record at `path` and the file that it is in, read beside whoever holds the lock. A signer that is writing
-/// may tear a read, so a damaged file is looked at again.
+/// Reads the newest record at `path`, and the id of its file, without taking the lock. A signer that writes at the same
+/// time can tear a read, so a file that looks damaged is read again.
 pub fn read_unlocked(path: &Path) -> Result<(Record, FileId), StateReadError> {
     const TRIES: usize = 5;
     let file = open_to_look(path).map_err(|error| StateReadError::File(unopened(path, error)))?;
@@ -207,7 +207,7 @@ pub enum StateReadError {
     Store(StoreError),
 }
 
-/// Whether `path` leads to a state file of Highwater, of whatever format and however damaged.
+/// Whether `path` is a state file of Highwater, in any format and even if damaged.
 pub fn is_state_file(path: &Path) -> Result<bool, FileError> {
     let file = open_to_look(path).map_err(|error| unopened(path, error))?;
     let mut start = [0; super::record::MAGIC_BYTES];
@@ -216,7 +216,7 @@ pub fn is_state_file(path: &Path) -> Result<bool, FileError> {
     Ok(length == FILE_BYTES as u64 || start[..read] == super::header::MAGIC)
 }
 
-/// Which file this is, whatever becomes of its names.
+/// The id of an open file, which does not depend on its names.
 fn id_of(file: &File) -> io::Result<FileId> {
     let found = look(file, StatxFlags::INO | StatxFlags::BTIME)?;
     let birth =
@@ -228,7 +228,7 @@ fn look(file: &File, what: StatxFlags) -> io::Result<Statx> {
     Ok(statx(file, c"", AtFlags::EMPTY_PATH, what)?)
 }
 
-/// Fills `bytes` from `offset`; what lies behind the end of the file reads as zeros.
+/// Fills `bytes` from `offset`. Past the end of the file, it fills in zeros.
 fn read_or_blank(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
@@ -243,7 +243,8 @@ fn read_or_blank(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file for reading. One that is not regular is refused before: opening a pipe would wait for its writer.
+/// Opens a file for reading. Refuses one that is not regular before it opens it: opening a pipe would wait for a
+/// writer.
 fn open_to_look(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
@@ -259,8 +260,8 @@ fn unopened(path: &Path, error: io::Error) -> FileError {
     }
 }
 
-/// Takes the lock. Its holder may be a process that has just been killed, or a child of ours between fork and exec, so
-/// it is asked for again for a short while.
+/// Takes the lock. A process that was just killed, or a child of ours between fork and exec, may still hold it, so this
+/// tries again for a short while.
 fn lock(file: &File, path: &Path) -> Result<(), FileError> {
     broken!("no_lock" => return Ok(()));
     const TRIES: u32 = 10;
@@ -278,45 +279,45 @@ fn lock(file: &File, path: &Path) -> Result<(), FileError> {
 /// Why a state file cannot be opened, created or replaced.
 #[derive(Debug)]
 pub enum FileError {
-    /// A link to nothing.
+    /// The path is a link whose target does not exist.
     DeadLink {
-        /// Where.
+        /// Path of the link.
         path: PathBuf,
     },
-    /// There is one already.
+    /// A file to be created exists already.
     Exists {
-        /// Where.
+        /// Path of the existing file.
         path: PathBuf,
     },
-    /// The file system failed.
+    /// The operating system reported an error.
     Io {
-        /// Where.
+        /// Path of the state file.
         path: PathBuf,
-        /// What we asked of it.
+        /// The action that failed, as in "cannot {action} state file".
         action: &'static str,
-        /// What it said.
+        /// The system's error.
         error: io::Error,
     },
-    /// Another process uses it.
+    /// Another process uses the file.
     Locked {
-        /// Where.
+        /// Path of the state file.
         path: PathBuf,
     },
-    /// There is none.
+    /// There is no file at the path.
     Missing {
-        /// Where.
+        /// The path that was tried.
         path: PathBuf,
     },
-    /// A directory, socket or device.
+    /// The path is a directory, socket or device.
     NotAFile {
-        /// Where.
+        /// The path that was tried.
         path: PathBuf,
     },
-    /// Others may write it.
+    /// The file's group or other users can write to it.
     Writable {
-        /// Where.
+        /// Path of the state file.
         path: PathBuf,
-        /// Its permissions.
+        /// Its permission bits.
         mode: u32,
     },
 }
@@ -349,8 +350,8 @@ impl fmt::Display for FileError {
             ),
             Self::Missing { path } => write!(
                 f,
-                "there is no state file {}. Start never makes one, because an empty watermark forgets what was signed: \
-                 run `highwater state init --never-signed` for a new key, `highwater state init --height H` or \
+                "there is no state file {}. `start` never makes one, because an empty watermark forgets what was \
+                 signed: run `highwater state init --never-signed` for a new key, `highwater state init --height H` or \
                  `highwater state import FILE` for one that has signed",
                 path.display()
             ),

@@ -105,7 +105,7 @@ fn a_shortened_or_lengthened_file_is_refused() {
 }
 
 #[test]
-fn state_files_of_ours_are_told_from_others_also_when_damaged() {
+fn state_files_of_ours_are_recognised_even_when_damaged() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("state");
     for content in ["{\"height\":\"1\"}", "", "garbage"] {
@@ -131,7 +131,7 @@ fn a_file_that_was_copied_untarred_or_restored_is_a_copy() {
     open_store(&away).unwrap();
     fs::copy(&away, &path).unwrap();
     assert!(matches!(open_store(&path), Err(StoreError::Copy { mark: copied }) if copied == mark(3)));
-    // The inode of a removed file is used again, its birth is not.
+    // The inode of a removed file is used again; its birth time is not.
     let content = fs::read(&away).unwrap();
     fs::remove_file(&path).unwrap();
     fs::remove_file(&away).unwrap();
@@ -141,7 +141,7 @@ fn a_file_that_was_copied_untarred_or_restored_is_a_copy() {
 }
 
 #[test]
-fn a_link_that_is_turned_elsewhere_does_not_move_the_file_in_use() {
+fn changing_a_link_does_not_move_the_file_in_use() {
     let home = tempfile::tempdir().unwrap();
     let [path, other, link] = ["state", "other", "link"].map(|name| home.path().join(name));
     make(&path, mark(3)).unwrap();
@@ -177,7 +177,7 @@ fn replacing_keeps_the_old_file_under_a_free_name() {
         let old = StateFile::open(&path).unwrap();
         let kept = replace_by(&old, mark(height)).unwrap();
         assert_eq!(read_unlocked(&kept).unwrap().0.mark, mark(height - 1));
-        assert!(!old.names_us().unwrap(), "whoever holds the old file has lost it");
+        assert!(!old.names_us().unwrap(), "the old file no longer has the name");
         drop(old);
         assert_eq!(open_store(&path).unwrap().mark(), &mark(height));
     }
@@ -190,7 +190,7 @@ fn replacing_resumes_after_a_crash_at_any_point() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("state");
     make(&path, mark(3)).unwrap();
-    // Died after the new file was half written and the link was made.
+    // The process died after it wrote half of the new file and made the link.
     fs::write(home.path().join("state.new"), "half").unwrap();
     fs::hard_link(&path, home.path().join("state.replaced")).unwrap();
     let kept = replace_by(&StateFile::open(&path).unwrap(), mark(9)).unwrap();

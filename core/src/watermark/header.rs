@@ -1,7 +1,9 @@
-//! The header of a state file: whose it is, and which file on which machine. Written once, when the file is made.
+//! The header of a state file: its chain, its key, its machine and which file it is. Written once, when the file is
+//! created.
 //!
 //! Every record carries the digest of its header, so a record never counts in a file of another chain, key or machine.
-//! The file's own inode number and birth time stand in it too, so that a copy of the file can be told from the file.
+//! The header also holds the file's own inode number and birth time, so that a copy of the file is recognised as a
+//! copy.
 
 use super::{
     host::HostId,
@@ -10,7 +12,8 @@ use super::{
 use crate::consensus::{CHAIN_ID_MAX_BYTES, ChainId, KeyType, PublicKey};
 use sha2::{Digest as _, Sha256};
 
-/// Size of the header, and distance between the parts of a state file: each in a block of its own on every file system.
+/// Size of the header, and distance between the parts of a state file: each part has its own block on every file
+/// system.
 pub const BLOCK_BYTES: usize = 4096;
 
 /// Whose mark a state file holds.
@@ -22,25 +25,26 @@ pub struct Identity {
     pub key: PublicKey,
 }
 
-/// A file, told from every other file that its machine has or had. A device number is no part of it: it may change at a
-/// boot.
+/// Identifies a file among all files that its machine has or had. The device number is not part of it, because it may
+/// change at a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
     /// Its inode number.
     pub inode: u64,
-    /// When it was made, in seconds and nanoseconds since 1970, if the file system keeps that.
+    /// When it was created, in seconds and nanoseconds since 1970, if the file system records that.
     pub birth: Option<(i64, u32)>,
 }
 
 impl FileId {
-    /// Whether `found` is the file that this was noted of. A file system that kept no birth time may have learnt to since.
+    /// Whether `found` is the file that this id was taken from. An id without a birth time also matches a file that has
+    /// one: the file system may support birth times by now.
     pub fn is(&self, found: &Self) -> bool {
         broken!("copy_unnoticed" => return true);
         self.inode == found.inode && (self.birth.is_none() || self.birth == found.birth)
     }
 }
 
-/// What a state file says of itself, for good.
+/// The part of a state file that never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     host: HostId,
@@ -56,7 +60,7 @@ const BODY_BYTES: usize = BLOCK_BYTES - CHECKSUM_BYTES;
 /// The longest public key of any scheme that CometBFT knows, ML-DSA-65, has 1,952 bytes.
 const KEY_MAX_BYTES: usize = 2048;
 
-/// The fields in their order; the number is the field's place. What is not named is zero.
+/// The position of each field, in order. Bytes that no field covers are zero.
 mod at {
     use std::ops::Range;
 
@@ -82,7 +86,7 @@ impl Header {
         header
     }
 
-    /// The machine that made the file.
+    /// The machine that created the file.
     pub fn host(&self) -> HostId {
         self.host
     }
@@ -92,17 +96,17 @@ impl Header {
         &self.identity
     }
 
-    /// The file that this header was written for.
+    /// The id of the file that this header was written for.
     pub fn file(&self) -> &FileId {
         &self.file
     }
 
-    /// SHA-256 of the header, which stands at its end and which its records carry.
+    /// SHA-256 over the header. It is the header's last 32 bytes, and every record of the file carries it.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
 
-    /// The header as bytes; numbers are little-endian.
+    /// Encodes the header. Numbers are little-endian; unused bytes are zero.
     pub fn encode(&self) -> [u8; BLOCK_BYTES] {
         let mut out = [0; BLOCK_BYTES];
         out[at::MAGIC].copy_from_slice(&MAGIC);
@@ -127,7 +131,7 @@ impl Header {
         out
     }
 
-    /// Reads a header. Whatever [`Header::encode`] would not have written is an error.
+    /// Decodes a header. Bytes that [`Header::encode`] would not have written are an error.
     pub fn decode(bytes: &[u8; BLOCK_BYTES]) -> Result<Self, RecordError> {
         if bytes.iter().all(|byte| *byte == 0) {
             return Err(RecordError::Blank);
@@ -135,7 +139,7 @@ impl Header {
         if bytes[at::MAGIC] != MAGIC {
             return Err(RecordError::NotARecord);
         }
-        // Before the checksum: nobody knows where a newer format has its own.
+        // Before the checksum: a newer format may have it elsewhere.
         let format = u16::from_le_bytes(array(&bytes[at::VERSION]));
         if format > VERSION {
             return Err(RecordError::Newer { what: Feature::Format, number: format });
@@ -240,7 +244,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_a_newer_highwater_wrote_is_told_as_that() {
+    fn what_a_newer_highwater_wrote_is_reported_as_newer() {
         let format = changed(&sample_header(), at::VERSION.start + 1, 1);
         let key_type = changed(&sample_header(), at::KEY_TYPE, 7);
         let mut moved_checksum = format;
@@ -249,7 +253,7 @@ pub(super) mod tests {
             [(format, Feature::Format), (moved_checksum, Feature::Format), (key_type, Feature::KeyType)]
         {
             let error = Header::decode(&bytes).unwrap_err();
-            assert!(matches!(error, RecordError::Newer { what: told, .. } if told == what), "{error}");
+            assert!(matches!(error, RecordError::Newer { what: found, .. } if found == what), "{error}");
         }
     }
 
@@ -260,6 +264,6 @@ pub(super) mod tests {
         assert!(!noted.is(&FileId { inode: 4712, ..noted }));
         assert!(!noted.is(&FileId { birth: Some((1_700_000_000, 998)), ..noted }));
         assert!(!noted.is(&FileId { birth: None, ..noted }));
-        assert!(FileId { birth: None, ..noted }.is(&noted), "an upgraded kernel may tell more");
+        assert!(FileId { birth: None, ..noted }.is(&noted), "an upgraded kernel may report more");
     }
 }

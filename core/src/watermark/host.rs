@@ -1,19 +1,19 @@
-//! Which machine this is, so that a state file copied elsewhere is noticed.
+//! The identity of this machine, so that a state file copied to another one is noticed.
 
 use crate::hex::Hex;
 use sha2::{Digest as _, Sha256};
 use std::{fmt, fs, io};
 
-/// A machine, told from others by systemd's machine id. The id itself is confidential (machine-id(5)), so only a
-/// hash of it is kept.
+/// A machine, identified by systemd's machine id. That id is confidential (machine-id(5)), so this holds only the first
+/// 16 bytes of a SHA-256 over it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HostId(pub [u8; 16]);
 
-/// Where the machine id lives, in the order in which it is looked for (machine-id(5), dbus-uuidgen(1)).
+/// The files that can hold the machine id, in the order in which they are read (machine-id(5), dbus-uuidgen(1)).
 const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 
 impl HostId {
-    /// This machine.
+    /// Reads the identity of this machine. Fails if no file holds a machine id of 32 hex digits.
     pub fn of_this_machine() -> Result<Self, HostError> {
         let mut last = None;
         for path in MACHINE_ID_FILES {
@@ -39,7 +39,7 @@ fn is_machine_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The start of the hash, enough to tell hosts apart in an error text.
+/// The first four bytes of the hash in hex, enough to distinguish hosts in an error text.
 impl fmt::Display for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Hex(&self.0[..4]))
@@ -61,7 +61,7 @@ pub struct HostError {
 
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot tell which machine this is: {}", self.path)?;
+        write!(f, "cannot identify this machine: {}", self.path)?;
         match &self.error {
             Some(error) => write!(f, ": {error}")?,
             None => f.write_str(" does not hold 32 hex digits")?,

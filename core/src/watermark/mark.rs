@@ -2,40 +2,40 @@
 
 use crate::consensus::{Digest, Hrs, Target, Timestamp};
 
-/// The watermark of a chain. Nothing below it is signed, and nothing but the same message at it.
+/// The watermark of a chain. Nothing below it is signed. At it, only the same message is signed again.
 ///
-/// It holds no signature: whoever has the mark, the request and the key can make the same Ed25519 signature again.
+/// It holds no signature: the mark, the request and the key are enough to make the same Ed25519 signature again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Height, round and step of the last message.
     pub hrs: Hrs,
-    /// What was signed there; `None` for a mark made by init, import, raise or hook, whose own height, round and
-    /// step is always refused.
+    /// What was signed there. `None` for a mark that init, import, raise or a hook made: a request for exactly its
+    /// height, round and step is always refused.
     pub signed: Option<Signed>,
 }
 
 /// The message behind a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signed {
-    /// Block or nil.
+    /// Whether it was for a block or for nil.
     pub target: Target,
-    /// The message's time, with which it is signed again.
+    /// The time in the message. A repeated vote is signed with this time.
     pub timestamp: Timestamp,
-    /// Everything else about it.
+    /// SHA-256 over the rest of the message: its sign bytes with the timestamp zeroed.
     pub digest: Digest,
 }
 
 impl Mark {
-    /// Nothing was ever signed.
+    /// The mark of a key that has never signed.
     pub const NEVER_SIGNED: Self = Self::floor(Hrs::GENESIS);
 
-    /// A mark that does not know what was signed at `hrs`.
+    /// A mark at `hrs` without a record of what was signed there.
     pub const fn floor(hrs: Hrs) -> Self {
         Self { hrs, signed: None }
     }
 }
 
-/// Proof that a value is on the disk. Only [`super::Store`] makes one, and no signature leaves without it.
+/// Proof that a value is on the disk. Only [`super::Store`] makes one, and no signature leaves without one.
 #[derive(Debug)]
 pub struct Durable<T>(T);
 
@@ -45,7 +45,7 @@ impl<T> Durable<T> {
         Self(value)
     }
 
-    /// The value, for the one release that the proof is good for.
+    /// Returns the value and uses up the proof, which is good for one release.
     pub fn spend(self) -> T {
         self.0
     }

@@ -4,9 +4,9 @@
 //! | --- | --- |
 //! | `mark` | a mark, and the proof that one is on the disk |
 //! | `rule` | may this be signed? Pure |
-//! | `header` | whose a state file is, and which file: its first block. Pure |
+//! | `header` | the first block of a state file: its chain, key, machine and identity as a file. Pure |
 //! | `record` | a mark as 512 bytes. Pure |
-//! | `store` | two slots, one write and one flush per mark, over a small disk trait |
+//! | `store` | two slots, one write and one flush for each mark, over a small disk trait |
 //! | `file` | the disk: lock, permissions, creation, replacement |
 //! | `host` | which machine this is |
 

@@ -12,20 +12,20 @@ use std::fmt;
 /// Size of a record: one sector of every disk.
 pub const RECORD_BYTES: usize = 512;
 
-/// What a state file says.
+/// The content of a slot: a mark, and the file that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Whether the file is in use.
     pub mode: Mode,
-    /// Counts the records of a file from 0.
+    /// Number of this record; the first of a file is 0.
     pub sequence: u64,
-    /// Whose mark it is, and of which file.
+    /// The header of its file: the chain, the key and the machine.
     pub header: Header,
     /// The mark.
     pub mark: Mark,
 }
 
-/// Whether a state file is in use. Mode 2 is kept for files whose marks a cluster decides.
+/// Whether a state file is in use. Mode 2 is reserved for files whose marks a cluster decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// A signer may use it.
@@ -35,16 +35,16 @@ pub enum Mode {
 }
 
 pub(super) const MAGIC_BYTES: usize = 8;
-/// The format of headers and records. Format 1 never left the workshop.
+/// The format of headers and records. Format 1 was never released.
 pub(super) const VERSION: u16 = 2;
 /// How every record begins.
 const MAGIC: [u8; MAGIC_BYTES] = *b"HIGHWMRK";
 const CHECKSUM_BYTES: usize = 32;
 const BODY_BYTES: usize = RECORD_BYTES - CHECKSUM_BYTES;
-/// Nobody counts this far, so a higher sequence is no record of ours. A successor must always have a number.
+/// No signer gets this far, so a record with a higher sequence is not ours. Every record must have a successor.
 const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
-/// The fields in their order; the number is the field's place. What is not named is zero.
+/// The position of each field, in order. Bytes that no field covers are zero.
 mod at {
     use std::ops::Range;
 
@@ -62,18 +62,18 @@ mod at {
     pub(super) const SECONDS: Range<usize> = 72..80;
     pub(super) const NANOS: Range<usize> = 80..84;
     pub(super) const DIGEST: Range<usize> = 88..120;
-    /// For what a cluster has to remember; zero in every other mode.
+    /// Reserved for a cluster; zero in every other mode.
     #[cfg(test)]
     pub(super) const CLUSTER: Range<usize> = 128..256;
 }
 
 impl Record {
-    /// The record that follows this one.
+    /// The record that follows this one in the same file, with the next sequence.
     pub fn next(&self, mark: Mark, mode: Mode) -> Self {
         Self { mode, sequence: self.sequence + 1, mark, ..self.clone() }
     }
 
-    /// The record as bytes; numbers are little-endian.
+    /// Encodes the record. Numbers are little-endian; the last 32 bytes are a SHA-256 over the rest.
     pub fn encode(&self) -> [u8; RECORD_BYTES] {
         let mut out = [0; RECORD_BYTES];
         out[at::MAGIC].copy_from_slice(&MAGIC);
@@ -102,7 +102,8 @@ impl Record {
         out
     }
 
-    /// Reads a record of the file with that header. Whatever [`Record::encode`] would not have written is an error.
+    /// Decodes a record of the file with that header. Bytes that [`Record::encode`] would not have written are an
+    /// error.
     pub fn decode(bytes: &[u8; RECORD_BYTES], header: &Header) -> Result<Self, RecordError> {
         if bytes.iter().all(|byte| *byte == 0) {
             return Err(RecordError::Blank);
@@ -156,7 +157,7 @@ pub(super) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().expect("the field has the length of its type")
 }
 
-/// Something that a newer Highwater may have and this one does not know.
+/// A property of a state file in which a newer Highwater can differ from this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     /// The format of headers and records.
@@ -177,10 +178,10 @@ impl fmt::Display for Feature {
     }
 }
 
-/// Why bytes are no header or no record.
+/// Why bytes are not a header or not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordError {
-    /// Nothing but zeros.
+    /// All bytes are zero.
     Blank,
     /// The checksum does not match: a bit changed, or a write was cut short.
     Checksum,
@@ -193,9 +194,9 @@ pub enum RecordError {
         /// Its number.
         number: u16,
     },
-    /// Something else altogether.
+    /// The bytes do not begin like a header or a record.
     NotARecord,
-    /// A record of another state file.
+    /// The record belongs to another state file.
     OtherFile,
 }
 
@@ -282,7 +283,7 @@ pub(super) mod tests {
             (at::SIGNED, 9),
             (at::STEP, 0),
             (at::STEP, 4),
-            // The highest bit of a number: a sequence that would run out, a height and a round that nobody has.
+            // The highest bit of a number: a sequence that would run out, an impossible height and an impossible round.
             (at::SEQUENCE.end - 1, 0x80),
             (at::HEIGHT.end - 1, 0x80),
             (at::ROUND.end - 1, 0x80),

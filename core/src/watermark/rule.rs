@@ -1,44 +1,44 @@
 //! The rule: may this message be signed, given the mark?
 //!
-//! CometBFT's `privval/file.go` (`CheckHRS`, `signVote`, `signProposal`) with one difference: a proposal is repeated
-//! only if it is the same to the byte, because a node takes nothing but the signature from the answer, and the old
-//! signature does not cover the new time.
+//! This is CometBFT's `privval/file.go` (`CheckHRS`, `signVote`, `signProposal`) with one difference: a proposal is
+//! repeated only if it is the same to the byte. A node takes only the signature from the answer, and the old signature
+//! does not cover the new time.
 
 use super::mark::{Mark, Signed};
 use crate::consensus::{Conflict, Digest, Hrs, Step, Target, Timestamp};
 
-/// A message that asks to be signed.
+/// A message to be signed, reduced to what the rule compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Its height, round and step.
     pub hrs: Hrs,
-    /// Block or nil.
+    /// Whether it is for a block or for nil.
     pub target: Target,
-    /// Its time.
+    /// The time in the message.
     pub timestamp: Timestamp,
-    /// Everything else about it.
+    /// SHA-256 over the rest of the message: its sign bytes with the timestamp zeroed.
     pub digest: Digest,
 }
 
 impl Candidate {
-    /// The mark that covers this message.
+    /// The mark that must be durable before this message's signature leaves.
     pub fn mark(&self) -> Mark {
         let signed = Signed { target: self.target, timestamp: self.timestamp, digest: self.digest };
         Mark { hrs: self.hrs, signed: Some(signed) }
     }
 }
 
-/// What the rule says.
+/// The decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Never.
+    /// Never sign it.
     Refuse(Violation),
-    /// It was signed before: answer with the signature over the time it had then.
+    /// The message was signed before: answer with the signature over the time that it had then.
     Repeat {
-        /// The time it had then.
+        /// The time that it had then.
         timestamp: Timestamp,
     },
-    /// It is new: move the mark, then sign.
+    /// The message is new: move the mark, then sign.
     Sign,
 }
 
@@ -47,11 +47,11 @@ pub enum Verdict {
 pub enum Violation {
     /// Something else was, or may have been, signed at the same height, round and step.
     DoubleSign(Conflict),
-    /// The mark is past it.
+    /// The mark is already above its height, round and step.
     Regression,
 }
 
-/// Decides over `asked`, given the `last` mark.
+/// Decides whether `asked` may be signed, given the `last` mark.
 pub fn decide(last: &Mark, asked: &Candidate) -> Verdict {
     broken!("rule_comparison_flipped" => if asked.hrs >= last.hrs { return Verdict::Sign });
     if asked.hrs > last.hrs {
@@ -72,7 +72,7 @@ pub fn decide(last: &Mark, asked: &Candidate) -> Verdict {
         _ if !is_vote => Conflict::Proposal,
         (Target::Block, Target::Nil) => Conflict::NilAgainstBlock,
         (Target::Nil, Target::Block) => Conflict::BlockAgainstNil,
-        // Two nil votes of one chain at one height, round and step have one digest, so this is two blocks.
+        // Two nil votes of one chain at one height, round and step have the same digest, so these are two blocks.
         (Target::Block | Target::Nil, _) => Conflict::BlockAgainstBlock,
     }))
 }

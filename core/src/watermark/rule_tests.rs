@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a message says, before it is hashed.
+/// The content of a message, before it is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Message {
     height: u64,

@@ -1,13 +1,13 @@
-//! The store: two slots that are written in turn, one write and one flush per mark.
+//! The store: two slots that are written in turn, with one write and one flush for each mark.
 //!
 //! Invariants, checked when a store is opened and kept by every write:
-//! - the header is of this chain, key, machine and file, and both slots hold a record of that header;
-//! - their sequences are adjacent, and a record lies in the slot that its sequence names;
+//! - the header belongs to this chain, key, machine and file, and both slots hold a record of that header;
+//! - the sequences of the two records are adjacent, and each record is in the slot for its sequence;
 //! - the newer mark is not below the older.
 //!
-//! While one slot is written the other keeps the last mark that was released. It is read back before each write: whoever
-//! writes another content into the file of a signer at work is noticed with the next request. A slot that does not verify
-//! is never papered over with the other one: that one may be older than a vote that left.
+//! While one slot is written, the other keeps the last mark that was released. That slot is read back before each
+//! write: if another program writes into the file of a running signer, the next request notices. A slot that does not
+//! verify is never replaced by the other one, which may be older than a vote that left.
 
 use super::{
     header::{BLOCK_BYTES, FileId, Header, Identity},
@@ -24,9 +24,9 @@ pub const FILE_BYTES: usize = 3 * BLOCK_BYTES;
 /// One of the two places for a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
-    /// Even sequences.
+    /// Holds records with an even sequence.
     First,
-    /// Odd sequences.
+    /// Holds records with an odd sequence.
     Second,
 }
 
@@ -35,7 +35,7 @@ impl Slot {
         if sequence.is_multiple_of(2) { Self::First } else { Self::Second }
     }
 
-    /// Where the slot begins in the file.
+    /// Position of the slot's first byte in the file.
     pub fn offset(self) -> usize {
         match self {
             Self::First => BLOCK_BYTES,
@@ -44,17 +44,17 @@ impl Slot {
     }
 }
 
-/// What the store needs of a disk. Small, so that every fault of a disk can be played.
+/// The operations that the store needs. The trait is small so that tests can simulate every fault of a disk.
 pub trait Disk: Send {
-    /// Which file this is, whatever it holds.
+    /// The id of this file, whatever it holds.
     fn id(&mut self) -> io::Result<FileId>;
-    /// Makes everything durable that an earlier process left in the page cache: the file and its directory entry.
+    /// Flushes whatever an earlier process left in the page cache: the file and its directory entry.
     fn settle(&mut self) -> io::Result<()>;
-    /// Reads the header.
+    /// Reads the header. Bytes that a short file lacks are zero.
     fn read_header(&mut self, header: &mut [u8; BLOCK_BYTES]) -> io::Result<()>;
-    /// Reads a slot.
+    /// Reads a slot. Bytes that a short file lacks are zero.
     fn read(&mut self, slot: Slot, record: &mut [u8; RECORD_BYTES]) -> io::Result<()>;
-    /// Writes a slot in one go.
+    /// Writes a slot in one write. Not durable before [`Disk::flush`].
     fn write(&mut self, slot: Slot, record: &[u8; RECORD_BYTES]) -> io::Result<()>;
     /// Makes the last write durable.
     fn flush(&mut self) -> io::Result<()>;
@@ -66,14 +66,14 @@ pub trait Disk: Send {
 pub struct Store {
     disk: Box<dyn Disk>,
     newest: Record,
-    /// The newest record as it stands in its slot.
+    /// The newest record as it was written to its slot.
     written: [u8; RECORD_BYTES],
     stopped: Option<String>,
 }
 
 impl Store {
-    /// Opens the store of `identity` on `disk`. After this the newest record is on the disk: an earlier process may
-    /// have died over a failed flush, which leaves a page that reads well and was never written.
+    /// Opens the store of `identity` on `disk` and writes the newest record again, so that it is certainly on the disk:
+    /// an earlier process may have died of a failed flush, which leaves a page that can be read and was never written.
     pub fn open(mut disk: Box<dyn Disk>, identity: &Identity, host: HostId) -> Result<Self, StoreError> {
         disk.settle().map_err(StoreError::io("flush"))?;
         let newest = newest(disk.as_mut())?;
@@ -86,30 +86,31 @@ impl Store {
         Ok(Self { disk, newest, written, stopped: None })
     }
 
-    /// The last mark.
+    /// The last mark, as it is on the disk.
     pub fn mark(&self) -> &Mark {
         &self.newest.mark
     }
 
-    /// Counts the marks of this file.
+    /// The number of the last mark. Every new mark raises it by one.
     pub fn sequence(&self) -> u64 {
         self.newest.sequence
     }
 
     /// Moves the mark forward and makes it durable.
     ///
-    /// After any error the store is stopped for the life of the process: what the disk holds is unknown, and a
-    /// second flush may report success over the pages that the first one lost.
+    /// After any error the store stays stopped until the process ends: what the disk holds is unknown, and a second
+    /// flush can report success although the first one lost its pages.
     ///
     /// # Panics
-    /// If `mark` is not above the last one: the rule decides that before.
+    /// If `mark` is not above the last one, which [`super::decide`] rules out beforehand.
     pub fn advance(&mut self, mark: Mark) -> Result<Durable<Mark>, StoreError> {
         assert!(mark.hrs > self.newest.mark.hrs, "a mark only moves forward");
         self.put(mark, Mode::Active)?;
         Ok(Durable::attest(mark))
     }
 
-    /// The last mark, proven durable: for an answer that repeats what was signed.
+    /// Proof that the last mark is durable, for an answer that repeats what was signed. Fails, and stops the store, if
+    /// the file was replaced or another program wrote into it.
     pub fn current(&mut self) -> Result<Durable<Mark>, StoreError> {
         self.guard()?;
         let ours = self.still_written().and_then(|()| self.still_named());
@@ -117,7 +118,7 @@ impl Store {
         Ok(Durable::attest(self.newest.mark))
     }
 
-    /// Closes the file for good: its mark has gone to another program.
+    /// Marks the file as retired, so that no signer uses it again: another program takes over its mark.
     pub fn retire(mut self) -> Result<(), StoreError> {
         self.put(self.newest.mark, Mode::Retired)
     }
@@ -133,7 +134,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the slot of the newest record still holds it. Nobody else has any business there.
+    /// Checks that the slot of the newest record still holds it. No other program may write there.
     fn still_written(&mut self) -> Result<(), StoreError> {
         broken!("overwrite_unnoticed" => return Ok(()));
         let mut found = [0; RECORD_BYTES];
@@ -141,7 +142,7 @@ impl Store {
         if found == self.written {
             return Ok(());
         }
-        // So that the next start does not take the other content for ours. It can only raise what stands there.
+        // So that the next start does not accept the other content. This can only raise the mark in the file.
         let slot = Slot::of(self.newest.sequence);
         let _ = self.disk.write(slot, &self.written).and_then(|()| self.disk.flush());
         Err(StoreError::Overwritten)
@@ -179,7 +180,7 @@ impl Store {
 }
 
 impl Record {
-    /// Whether a signer for `identity` on `host` may use `file`, of which this is the newest record.
+    /// Checks that a signer for `identity` on `host` may use `file`, whose newest record this is.
     pub fn check(&self, identity: &Identity, host: HostId, file: &FileId) -> Result<(), StoreError> {
         let found = self.header.identity();
         if found.chain != identity.chain {
@@ -201,7 +202,7 @@ impl Record {
     }
 }
 
-/// The newest record on `disk`, if every invariant holds.
+/// Reads the newest record on `disk`. Fails if an invariant of the two slots does not hold.
 pub fn newest(disk: &mut dyn Disk) -> Result<Record, StoreError> {
     let mut bytes = [0; BLOCK_BYTES];
     disk.read_header(&mut bytes).map_err(StoreError::io("read"))?;
@@ -218,7 +219,7 @@ pub fn newest(disk: &mut dyn Disk) -> Result<Record, StoreError> {
     newer_of(slot(Slot::First)?, slot(Slot::Second)?)
 }
 
-/// The newer of two slots that belong together.
+/// The newer of the two slots, if they belong together.
 fn newer_of(first: Result<Record, RecordError>, second: Result<Record, RecordError>) -> Result<Record, StoreError> {
     broken!("older_slot_fallback" => if let (Ok(one), Err(_)) | (Err(_), Ok(one)) = (&first, &second) {
         return Ok(one.clone());
@@ -234,7 +235,7 @@ fn newer_of(first: Result<Record, RecordError>, second: Result<Record, RecordErr
             return Err(StoreError::Damaged(Damage { what: Broken::Slots(slots), survivor }));
         }
     };
-    // Of two adjacent sequences one is even, so with the first slot the second is right too.
+    // Of two adjacent sequences one is even, so if the first slot is right, the second is too.
     let in_place = Slot::of(first.sequence) == Slot::First;
     let adjacent = first.sequence.abs_diff(second.sequence) == 1;
     let (old, new) = if first.sequence < second.sequence { (first, second) } else { (second, first) };
@@ -249,7 +250,7 @@ fn newer_of(first: Result<Record, RecordError>, second: Result<Record, RecordErr
     Err(StoreError::Damaged(Damage { what: Broken::Rule(rule), survivor: Some(survivor) }))
 }
 
-/// The content of a new state file: the header of `record`, and `record` and its successor with the same mark.
+/// The content of a new state file: the header of `record`, then `record` and its successor with the same mark.
 pub fn image(record: &Record) -> [u8; FILE_BYTES] {
     let mut out = [0; FILE_BYTES];
     out[..BLOCK_BYTES].copy_from_slice(&record.header.encode());
@@ -260,7 +261,7 @@ pub fn image(record: &Record) -> [u8; FILE_BYTES] {
     out
 }
 
-/// A state file that does not verify.
+/// What is wrong with a state file that does not verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     what: Broken,
@@ -301,38 +302,38 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Why a store cannot be used. The caller knows the path.
+/// Why a store cannot be used. Its text follows "state file PATH": the caller knows the path.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The file is a copy: it was made as another file.
+    /// The file is a copy: its header names another file.
     Copy {
-        /// Its mark.
+        /// The mark in the copy.
         mark: Mark,
     },
     /// A slot does not verify, or the two contradict each other.
     Damaged(Damage),
     /// The file belongs to another chain.
     ForeignChain {
-        /// That chain.
+        /// The chain in the file.
         found: String,
     },
     /// The file was written on another machine.
     ForeignHost {
-        /// Its mark.
+        /// The mark in the file.
         mark: Mark,
     },
     /// The file belongs to another key.
     ForeignKey {
-        /// That key.
+        /// The key in the file.
         found: String,
         /// The configured key.
         ours: String,
     },
-    /// The disk failed.
+    /// The operating system reported an error.
     Io {
-        /// What we asked of it.
+        /// The action that failed, as in "cannot {action}".
         action: &'static str,
-        /// What it said.
+        /// The system's error.
         error: io::Error,
     },
     /// A newer Highwater wrote it.
@@ -342,18 +343,18 @@ pub enum StoreError {
         /// Its number.
         number: u16,
     },
-    /// Somebody else wrote into the file while it was in use.
+    /// Another program wrote into the file while it was in use.
     Overwritten,
-    /// Another file has taken the path.
+    /// The path leads to another file than the open one.
     Replaced,
     /// The mark was exported to another program.
     Retired {
-        /// The mark then.
+        /// The mark that was exported.
         mark: Mark,
     },
-    /// An earlier error stopped this store for the life of the process.
+    /// An earlier error stopped this store until the process ends.
     Stopped {
-        /// That error.
+        /// The text of that error.
         why: String,
     },
 }
@@ -365,7 +366,7 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// Whether the trouble may pass by itself: a disk that is full, for instance.
+    /// Whether the cause may go away by itself, as with a full disk.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Io { error, .. } if disk::may_pass(error))
     }

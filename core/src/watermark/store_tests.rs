@@ -8,7 +8,7 @@ use super::*;
 use crate::consensus::{Hrs, Step};
 use std::sync::{Arc, Mutex};
 
-/// A disk whose content outlives the store and whose every operation can be made to fail.
+/// A disk whose content outlives the store. Every operation can be made to fail.
 #[derive(Clone)]
 struct TestDisk(Arc<Mutex<Inner>>);
 
@@ -211,7 +211,7 @@ fn of_two_marks_at_one_place_the_newer_survives() {
         other => panic!("{other:?}"),
     };
     assert_eq!(survivor(Record { sequence: 10, ..sample(newer) }, sample(mark(5))), Some(newer));
-    // Neither is newer: the first slot speaks for both.
+    // Neither is newer: the first slot counts.
     assert_eq!(survivor(sample(newer), sample(mark(5))), Some(newer));
 }
 
@@ -306,7 +306,7 @@ fn whoever_writes_into_a_file_in_use_stops_its_store() {
         let result = if repeats { store.current() } else { store.advance(mark(7)) };
         assert!(matches!(result, Err(StoreError::Overwritten)), "{result:?}");
         assert!(matches!(store.advance(mark(8)), Err(StoreError::Stopped { .. })));
-        // The next start does not go on from what was written there.
+        // The next start does not continue from what was written there.
         match disk.open() {
             Ok(store) => assert_eq!(store.mark(), &mark(6)),
             Err(StoreError::Damaged(damage)) => assert_eq!(damage.survivor(), Some(mark(6))),

@@ -1,16 +1,16 @@
-//! A few secret bytes that are kept out of swap and core dumps.
+//! Secret bytes that are kept out of swap and core dumps.
 
 use crate::process::sandbox::memory;
 use std::ops::Deref;
 use zeroize::Zeroize as _;
 
-/// What a page takes on every machine that Linux HSM modules exist for, or more.
+/// At least the size of a page on every machine for which Linux HSM modules exist.
 const PAGE_BYTES: usize = 4096;
 
-/// Most bytes that fit.
+/// The longest secret that fits.
 pub(super) const LOCKED_MAX_BYTES: usize = PAGE_BYTES;
 
-/// A page of its own, so that locking it touches nothing else.
+/// A whole page, so that locking it affects nothing else.
 #[repr(C, align(4096))]
 struct Page([u8; PAGE_BYTES]);
 
@@ -21,8 +21,8 @@ pub(super) struct Locked {
 }
 
 impl Locked {
-    /// Moves `secret` into a locked page. A system that does not let us lock one (`RLIMIT_MEMLOCK`) is no reason not
-    /// to sign: the page is then an ordinary one. `None` if it does not fit.
+    /// Copies `secret` into a locked page. If the system does not allow that (`RLIMIT_MEMLOCK`), signing goes on with
+    /// an ordinary page. `None` if the secret does not fit.
     pub(super) fn new(secret: &[u8]) -> Option<Self> {
         if secret.len() > LOCKED_MAX_BYTES {
             return None;

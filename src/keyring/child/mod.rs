@@ -1,14 +1,14 @@
-//! A provider in a process of its own, as the signer sees it.
+//! A provider in its own process, as the signer sees it.
 //!
-//! The child knows the PIN and the keys of its token, and neither a network link nor a watermark. Whatever it does to itself, the
-//! signer kills that process and asks the spawner for another. What the child calls is not this folder's affair: for a PKCS#11
-//! token that is [`super::pkcs11`].
+//! The child knows the PIN and the keys of its token, but no network link and no watermark. If it fails, the signer
+//! kills the process and asks the spawner for another. The code that the child runs is elsewhere: for a PKCS#11 token
+//! in [`super::pkcs11`].
 //!
 //! | file | what | process |
 //! | --- | --- | --- |
 //! | `spawner` | starts children | spawner and signer |
 //! | `pin`, `locked` | reads PINs and keeps them | spawner |
-//! | `protocol` | what they say to each other | all |
+//! | `protocol` | the messages between them | all |
 
 mod locked;
 pub mod pin;
@@ -37,12 +37,12 @@ pub struct ChildOpener {
     spawner: Arc<Spawner>,
     number: usize,
     keys: Vec<PublicKey>,
-    /// A child that was not ready in time, and since when it is awaited.
+    /// A child that was not ready in time, and when it was started.
     late: Option<(UnixStream, Instant)>,
 }
 
 impl ChildOpener {
-    /// For the token of that number in the spawner's plans, which must hold `keys`.
+    /// Opens children for the token with this number in the spawner's plans. The token must hold `keys`.
     pub fn new(spawner: Arc<Spawner>, number: usize, keys: Vec<PublicKey>) -> Self {
         Self { spawner, number, keys, late: None }
     }
@@ -50,7 +50,7 @@ impl ChildOpener {
 
 impl Opener for ChildOpener {
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
-        /// A child that takes longer to log in hangs.
+        /// A child that takes longer than this to log in has hung.
         const PATIENCE: Duration = Duration::from_secs(20);
         let (mut stream, since) = match self.late.take() {
             Some(late) => late,

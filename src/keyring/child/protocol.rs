@@ -1,19 +1,18 @@
-//! What signer, spawner and children say to each other, each in a frame of [`crate::process::frames`]. A body of the wrong
-//! form ends the connection.
+//! The messages of signer, spawner and children, each in a frame of [`crate::process::frames`]. A malformed body ends the
+//! connection.
 
 use crate::{keyring::device::Trouble, record::foreign::ForeignText};
 
-/// A request to sign: the key's index and the message.
+/// The body of a request to sign: the key's index and the message.
 pub struct SignRequest;
 
 impl SignRequest {
-    /// The request as a body.
     pub fn encode(key: usize, message: &[u8]) -> Vec<u8> {
         let key = u32::try_from(key).expect("a token has few keys");
         [&key.to_le_bytes()[..], message].concat()
     }
 
-    /// Key and message of a body.
+    /// Returns the key's index and the message.
     pub fn decode(body: &[u8]) -> Option<(usize, &[u8])> {
         let (key, message) = body.split_first_chunk::<4>()?;
         Some((usize::try_from(u32::from_le_bytes(*key)).ok()?, message))
@@ -25,7 +24,7 @@ const BROKEN: u8 = 1;
 const FATAL: u8 = 2;
 const REJECTED: u8 = 3;
 
-/// An answer: bytes, or what went wrong.
+/// Encodes an answer: bytes or an error.
 pub fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
     let (tag, body) = match answer {
         Ok(body) => (OK, body.as_slice()),
@@ -37,10 +36,10 @@ pub fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
     [&[tag], body].concat()
 }
 
-/// The answer in a body. One of the wrong form means that the child is broken.
+/// Decodes an answer. A malformed one means that the child is broken.
 pub fn decode_answer(body: &[u8]) -> Result<Vec<u8>, Trouble> {
     let Some((tag, rest)) = body.split_first() else {
-        return Err(Trouble::Broken("the child process sent nothing".into()));
+        return Err(Trouble::Broken("the child process sent an empty answer".into()));
     };
     let text = || ForeignText::from_bytes(rest);
     match *tag {
@@ -48,7 +47,7 @@ pub fn decode_answer(body: &[u8]) -> Result<Vec<u8>, Trouble> {
         FATAL => Err(Trouble::Fatal(text())),
         REJECTED => Err(Trouble::Rejected(text())),
         BROKEN => Err(Trouble::Broken(text())),
-        _ => Err(Trouble::Broken("the child process sent an answer of no known kind".into())),
+        _ => Err(Trouble::Broken("the child process sent an unknown kind of answer".into())),
     }
 }
 

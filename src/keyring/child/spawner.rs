@@ -1,8 +1,8 @@
-//! The spawner: a small process that starts the children that talk to PKCS#11 modules, and keeps their PINs.
+//! The spawner: a small process that keeps the PINs and starts the children, which call the PKCS#11 modules.
 //!
-//! It is started before anything else, so that the signer itself never has to start a program, nor see a PIN. The
-//! signer asks for the child of a token by its number and gets the end of a socket pair; the child on the other end has
-//! already been told its token and its PIN. Asking again replaces the child: the old one is killed.
+//! It is started before anything else, so that the signer itself never starts a program or sees a PIN. The signer asks
+//! for the child of a token by the token's number, and gets one end of a socket pair. The child on the other end
+//! already has its token and its PIN. Asking again replaces the child: the old one is killed.
 
 use super::{locked::Locked, pin};
 use crate::{
@@ -34,17 +34,16 @@ pub const CHILD_COMMAND: &str = "hsm-child";
 /// How long the spawner may take to start a child.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A token and where its PIN comes from.
+/// A token and the source of its PIN.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Plan {
-    /// The token.
     pub spec: TokenSpec,
     /// Where its PIN comes from; none for one with a keypad of its own.
     pub pin: Option<SecretSource>,
 }
 
 impl Plan {
-    /// The variable that holds the PIN, if one does.
+    /// The environment variable that holds the PIN, if one does.
     pub fn pin_variable(&self) -> Option<&str> {
         self.pin.as_ref()?.variable()
     }
@@ -55,7 +54,7 @@ impl Plan {
     }
 }
 
-/// The signer's side of the spawner. It ends when this goes, and so do its children.
+/// The signer's side of the spawner. The spawner and its children end when this is dropped.
 pub struct Spawner(Helper);
 
 impl Spawner {
@@ -68,19 +67,20 @@ impl Spawner {
         Ok(Self(helper))
     }
 
-    /// Calls `on_end` from another thread when the spawner has ended: no child can be replaced from then on.
+    /// Calls `on_end` from another thread when the spawner has ended. From then on, no child can be replaced.
     pub fn watch(&self, on_end: impl FnOnce() + Send + 'static) -> io::Result<()> {
         self.0.watch(on_end)
     }
 
-    /// A new child for the token of that number.
+    /// Starts a new child for the token with this number.
     pub fn child(&self, number: usize) -> Result<UnixStream, Trouble> {
         let control = self.0.control();
         let child = request_child(&control, number);
         child.unwrap_or_else(|error| {
-            // A late answer would be taken for that to the next request: the spawner is of no use any more.
+            // A late answer would be mistaken for the answer to the next request, so the spawner cannot be used any
+            // more.
             let _ = control.shutdown(Shutdown::Both);
-            Err(Trouble::Broken(format!("the process that starts children is gone: {error}").into()))
+            Err(Trouble::Broken(format!("the HSM spawner process has ended: {error}").into()))
         })
     }
 }
@@ -90,7 +90,7 @@ fn request_child(mut control: &UnixStream, number: usize) -> io::Result<Result<U
     control.write_all(&number.to_le_bytes())?;
     Ok(match receive_descriptor(control)? {
         Some(stream) => Ok(stream.into()),
-        // A PIN that cannot be read yet, or a system that starts no program now: neither has cost an attempt.
+        // The PIN cannot be read yet, or the system cannot start a program now. Neither costs an attempt at the PIN.
         None => Err(Trouble::Broken(read_json::<String>(&mut control)?.into())),
     })
 }
@@ -114,8 +114,9 @@ pub fn run() -> io::Result<()> {
             other => other?,
         }
         let index = usize::try_from(u32::from_le_bytes(number)).ok();
-        let token = index.and_then(|index| tokens.get_mut(index));
-        let token = token.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "there is no such token"))?;
+        let Some(token) = index.and_then(|index| tokens.get_mut(index)) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown token number"));
+        };
         match token.start_child() {
             Ok(stream) => send_descriptor(&control, &stream)?,
             Err(why) => {
@@ -126,7 +127,7 @@ pub fn run() -> io::Result<()> {
     }
 }
 
-/// A token in the spawner's hands.
+/// A token, its PIN and its child.
 struct Token {
     spec: TokenSpec,
     switches: Switches,
@@ -136,7 +137,7 @@ struct Token {
     /// Variables that held the PIN of any token.
     secret: Arc<[String]>,
     child: Option<Child>,
-    /// Killed, and perhaps not gone yet.
+    /// Killed children that may not have ended yet.
     ended: Vec<Child>,
 }
 
@@ -161,20 +162,18 @@ impl Token {
         command.envs(self.spec.variables(&self.secret).filter_map(|name| Some((name, env::var_os(name)?))));
         // A module that logs into a full pipe would hang.
         self.child = Some(command.stderr(Stdio::null()).spawn().map_err(cannot)?);
-        let mut tell = || {
-            write_json(&mut ours, &self.switches)?;
-            write_json(&mut ours, &self.spec)?;
-            write_frame(&mut ours, pin.as_deref().unwrap_or(&[]))
-        };
-        tell().map_err(cannot)?;
+        write_json(&mut ours, &self.switches)
+            .and_then(|()| write_json(&mut ours, &self.spec))
+            .and_then(|()| write_frame(&mut ours, pin.as_deref().unwrap_or(&[])))
+            .map_err(cannot)?;
         Ok(ours)
     }
 
-    /// Kills the child. Does not wait for it: one that is stuck in the kernel must not keep other tokens from their
-    /// children.
+    /// Kills the child, but does not wait for it: a child that is stuck in the kernel must not hold up those of other
+    /// tokens.
     fn end_child(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // An error means that it has ended by itself.
+            // An error means that it has already ended.
             let _ = child.kill();
             self.ended.push(child);
         }

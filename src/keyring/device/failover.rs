@@ -1,7 +1,7 @@
 //! One key on one device or on several: when the first fails, the next takes over.
 //!
-//! All of them stand behind the same watermark, and are asked for a signature over the same bytes, one after the other:
-//! two answers to one request can differ (in ECDSA) and still never conflict.
+//! All of them are behind the same watermark, and sign the same bytes, one after the other: two signatures for one
+//! request can differ (with ECDSA) but never conflict.
 
 use super::{Device, Submitted};
 use highwater_core::{
@@ -14,27 +14,26 @@ use std::{
     vec,
 };
 
-/// How long after it was asked a request may still go on to another device. One more deadline after that is below the 5 s
-/// after which CometBFT gives up on its signer.
+/// For how long after its arrival a request may still go to another device. One more deadline after that is below the 5
+/// s after which CometBFT gives up on its signer.
 const GO_ON_FOR: Duration = Duration::from_millis(2500);
 
-/// Where a key is.
+/// A key on one device.
 #[derive(Clone)]
 pub struct Place {
-    /// On this device.
     pub device: Arc<Device>,
-    /// Where it stands among the keys of `device`.
+    /// Index of the key among the keys of `device`.
     pub index: usize,
 }
 
-/// A key in devices.
+/// A key on one device or several.
 pub struct DeviceKey {
     places: Vec<Place>,
     public_key: PublicKey,
 }
 
 impl DeviceKey {
-    /// The key in these places, which are tried in this order. `public_key` is pinned: what each device is started with.
+    /// The places are tried in this order. `public_key` is the pinned key that each device was started with.
     pub fn new(places: Vec<Place>, public_key: PublicKey) -> Self {
         Self { places, public_key }
     }
@@ -55,7 +54,7 @@ impl Signer for DeviceKey {
     }
 }
 
-/// Signatures that a device is making, and the devices that are asked next if it fails.
+/// Signatures that a device is making, and the devices to try next if it fails.
 struct Ticket {
     pending: Submitted,
     messages: Vec<Vec<u8>>,
@@ -64,12 +63,12 @@ struct Ticket {
     failures: Failures,
 }
 
-/// What the devices said that did not sign.
+/// The errors of the devices that did not sign.
 #[derive(Default)]
 struct Failures(Vec<String>);
 
 impl Ticket {
-    /// Begins on the first device that does not refuse at once.
+    /// Starts on the first device that does not refuse at once.
     fn begin(places: &[Place], messages: &[&[u8]], asked_at: Instant) -> Result<Self, SignError> {
         let mut rest = Vec::from(places).into_iter();
         let mut failures = Failures::default();
@@ -80,7 +79,7 @@ impl Ticket {
 }
 
 impl Pending for Ticket {
-    /// Goes on to the next device if one fails.
+    /// Tries the next device if one fails.
     fn wait(mut self: Box<Self>) -> Result<Vec<Signature>, SignError> {
         loop {
             match self.pending.wait() {
@@ -91,7 +90,7 @@ impl Pending for Ticket {
                 return Err(self.failures.into_error());
             }
             let messages: Vec<_> = self.messages.iter().map(Vec::as_slice).collect();
-            // Another device has a deadline of its own.
+            // The next device has its own deadline.
             self.pending = self.failures.submit(&mut self.rest, &messages, Instant::now())?;
         }
     }

@@ -1,9 +1,9 @@
 //! Keys in devices: one thread per device, a bounded queue, one deadline per request, recovery, and a breaker.
 //!
-//! Whatever the kind of device, its session lives on the device's own thread and nobody else waits for it: a caller
-//! waits for what is [`Submitted`], never past its deadline. Every signature is verified against the pinned public key
-//! before it leaves here. A device that keeps failing is asked nothing but self-tests until one succeeds, so a dead
-//! one costs its callers no time.
+//! The session of a device lives on the device's own thread, and no other thread waits for it: a caller waits for what
+//! it [`Submitted`], never past its deadline. Every signature is verified against the pinned public key before it
+//! leaves here. A device that keeps failing gets only self-tests until one succeeds, so a dead one costs its callers no
+//! time.
 
 pub mod failover;
 
@@ -31,74 +31,72 @@ use tracing::{error, info, warn};
 /// below the 5 s after which CometBFT gives up on its signer.
 pub const DEADLINE: Duration = Duration::from_millis(1200);
 
-/// How long a device that is down may take to come up.
+/// How long a device that is down may take to recover.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Requests that wait for one device. More would pass their deadline anyway.
+/// How many requests can wait for one device. More would miss their deadline anyway.
 const QUEUE_REQUESTS: usize = 8;
 
-/// How long an idle session is trusted before a self-test looks whether it still lives; some devices drop one that
-/// is silent for 30 s.
+/// How long a session may be idle before a self-test checks that it still works. Some devices drop a session after 30 s
+/// of silence.
 const IDLE_BEFORE_SELF_TEST: Duration = Duration::from_secs(15);
 
 /// Waits between self-tests of a device that failed.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Failures in a row after which a device is asked nothing but self-tests. One missed deadline is enough.
+/// After this many failures in a row, a device gets only self-tests. One missed deadline is enough too.
 const FAILURES_TO_TRIP: u32 = 3;
 
 /// A connection to a device that is ready to sign.
 pub trait Session: Send {
-    /// Signs `message` with the device's key of that index. Returns soon after `deadline` at the latest.
+    /// Signs `message` with the device's key at index `key`. Returns soon after `deadline` at the latest.
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble>;
 }
 
-/// Makes sessions.
 pub trait Opener: Send {
-    /// Opens a session in place of the last one, which is gone for good. Returns soon after `deadline` at the latest.
+    /// Opens a session to replace the last one, which is not used again. Returns soon after `deadline` at the latest.
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble>;
 
-    /// What about the device, opened once, will stop it from signing sooner or later, in words that follow its name.
+    /// A setting of the device that will sooner or later stop it from signing, known after the first `open`.
     fn flaw(&self) -> Option<&str> {
         None
     }
 }
 
-/// A device of the configuration that has no thread yet.
+/// A configured device whose thread is not started yet.
 pub struct Equipment {
-    /// What the log and errors call it.
+    /// Its name in the log and in errors.
     pub name: String,
-    /// Makes its sessions.
     pub opener: Box<dyn Opener>,
-    /// The keys on it that sign. Never empty.
+    /// Its keys that sign. Never empty.
     pub keys: Vec<PublicKey>,
-    /// The longest message that it signs, in bytes.
+    /// The longest message that it can sign, in bytes.
     pub message_max_bytes: Option<usize>,
     /// The served chains whose consensus key is on it.
     pub chains: Vec<ChainId>,
 }
 
-/// Why a device did not do what it was asked. What it says comes from modules, connectors and devices, which can say
+/// Why a device did not carry out a request. The texts come from modules, connectors and devices, and can hold
 /// anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// Others were served until there was no time left. Says nothing about the device.
+    /// Other requests used up the time. Not a fault of the device.
     Busy,
     /// The session or the device is in an unknown state: a new session may help.
     Broken(ForeignText),
-    /// Nothing helps before an operator acts, and trying again may do harm: a wrong PIN locks a token.
+    /// An operator has to act first. Trying again can do harm: a wrong PIN locks a token.
     Fatal(ForeignText),
     /// It did not answer in time.
     Late,
-    /// It gave a clear answer, and would give it again.
+    /// It rejected the request, and would reject it again.
     Rejected(ForeignText),
     /// It was reached and did not accept the password. Trying again does no harm here: the device counts no attempts.
     WrongPassword(ForeignText),
 }
 
 impl Trouble {
-    /// In words that follow the name of the device.
+    /// The text that follows the name of the device.
     pub fn text(&self) -> &str {
         match self {
             Self::Broken(text) | Self::Fatal(text) | Self::Rejected(text) | Self::WrongPassword(text) => text,
@@ -113,7 +111,7 @@ impl Trouble {
     }
 }
 
-/// A device and its thread. The thread ends when this goes.
+/// A device and its thread. The thread ends when this is dropped.
 pub struct Device {
     name: String,
     chains: Vec<ChainId>,
@@ -123,46 +121,42 @@ pub struct Device {
     stats: Arc<DeviceStats>,
 }
 
-/// What a device has done.
+/// The counters of a device.
 #[derive(Debug, Default)]
 pub struct DeviceStats {
-    /// The time of each signature that the device made, without the wait in its queue.
+    /// How long each signature took, without the wait in the queue.
     pub signed_in: Histogram,
-    /// Requests that it did not sign.
     failures: AtomicU64,
-    /// Sessions that were opened.
     sessions: AtomicU64,
-    /// Requests that are in its queue or in work.
     waiting: AtomicU64,
 }
 
 impl DeviceStats {
-    /// Requests that it did not sign.
+    /// Requests that the device did not sign.
     pub fn failures(&self) -> u64 {
         self.failures.load(Relaxed)
     }
 
-    /// Sessions that were opened.
+    /// Sessions that were opened with the device.
     pub fn sessions(&self) -> u64 {
         self.sessions.load(Relaxed)
     }
 
-    /// Requests that are in its queue or in work.
+    /// Requests that wait for the device or are in progress.
     pub fn waiting(&self) -> u64 {
         self.waiting.load(Relaxed)
     }
 }
 
-/// What is known about a device.
+/// Whether a device signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Down, and why. Only self-tests are sent to it.
+    /// It does not, and why. It gets only self-tests.
     Down(String),
-    /// It signs.
     Up,
 }
 
-/// Signatures that one device is making. Dropping it discards them.
+/// Signatures that a device is making. Dropping this discards them.
 pub struct Submitted {
     signatures: Receiver<Result<Vec<Signature>, SignError>>,
     deadline: Instant,
@@ -177,8 +171,8 @@ struct Job {
 }
 
 impl Device {
-    /// Starts the thread of a device, and gives it one deadline to come up. A device that is down is
-    /// no error: it is looked for until it comes.
+    /// Starts the thread of a device, and waits for one deadline until the device signs. A device that is down is not
+    /// an error: the thread keeps trying.
     pub fn start(equipment: Equipment) -> io::Result<Arc<Self>> {
         let Equipment { name, opener, keys, message_max_bytes, chains } = equipment;
         let stats: Arc<DeviceStats> = Arc::default();
@@ -201,12 +195,12 @@ impl Device {
             stats: Arc::clone(&stats),
         };
         thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
-        // Its answer does not matter here: the health is told to whoever asks.
+        // The answer does not matter here: `health` shows it.
         let _ = came_up.recv_timeout(DEADLINE);
         Ok(Arc::new(Self { name, chains, jobs, health, message_max_bytes, stats }))
     }
 
-    /// What messages call it.
+    /// The device's name in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -216,19 +210,17 @@ impl Device {
         &self.chains
     }
 
-    /// What it has done.
     pub fn stats(&self) -> &DeviceStats {
         &self.stats
     }
 
-    /// How the device is.
     pub fn health(&self) -> Health {
         lock(&self.health).clone()
     }
 
-    /// Puts messages into the queue, all for one key and under one deadline, which counts from `asked_at`. Refuses at
-    /// once what cannot succeed: a device that is down, a full queue, a message that the device does not take, a
-    /// deadline that is over.
+    /// Queues messages, all for one key and with one deadline, which counts from `asked_at`. Refuses at once what
+    /// cannot succeed: the device is down, the queue is full, a message is too long for the device, or the deadline has
+    /// passed.
     pub fn submit(&self, key: usize, messages: &[&[u8]], asked_at: Instant) -> Result<Submitted, SignError> {
         let refuse = |why: &str| SignError::Backend(format!("{}: {why}", self.name));
         if let Health::Down(why) = &*lock(&self.health) {
@@ -237,7 +229,7 @@ impl Device {
         if let (Some(most), Some(longest)) = (self.message_max_bytes, messages.iter().map(|m| m.len()).max())
             && longest > most
         {
-            return Err(refuse(&format!("it signs at most {most} bytes, this message has {longest}")));
+            return Err(refuse(&format!("it signs at most {most} bytes, but this message has {longest}")));
         }
         let deadline = asked_at + DEADLINE;
         if Instant::now() >= deadline {
@@ -245,7 +237,7 @@ impl Device {
         }
         let (reply, signatures) = sync_channel(1);
         let messages = messages.iter().map(|message| message.to_vec()).collect();
-        // Counted before it is sent: the device may be done with it before this thread goes on.
+        // Counted before it is sent: the device may finish it before this thread continues.
         self.stats.waiting.fetch_add(1, Relaxed);
         let sent = self.jobs.try_send(Job { key, messages, deadline, reply });
         sent.map_err(|error| {
@@ -260,9 +252,9 @@ impl Device {
 }
 
 impl Submitted {
-    /// Waits for the signatures, in the order of their messages, no longer than their deadline.
+    /// Waits for the signatures, in the order of their messages, until their deadline.
     pub fn wait(self) -> Result<Vec<Signature>, SignError> {
-        /// The device's thread notices a missed deadline itself, and knows more about it.
+        /// The device's thread notices a missed deadline itself, and its error says more.
         const GRACE: Duration = Duration::from_millis(50);
         let left = self.deadline.saturating_duration_since(Instant::now()) + GRACE;
         match self.signatures.recv_timeout(left) {
@@ -282,16 +274,16 @@ struct Worker {
     session: Option<Box<dyn Session>>,
     keys: Vec<PublicKey>,
     health: Arc<Mutex<Health>>,
-    /// How long the last signature took, at most half a deadline. What has less time left is not begun: it would be
-    /// late, and cost a session that is well.
+    /// How long the last signature took, at most half a deadline. A request with less time left is not started: it
+    /// would be late, and cost a good session.
     usual: Duration,
-    /// The key whose self-test was the last pulse.
+    /// The key of the last self-test of an idle device.
     pulse: usize,
     failures: u32,
     /// Waits between self-tests since the device went down.
     waits: Backoff,
     fatal: bool,
-    /// How often its troubles are told: a node can ask as often as it likes.
+    /// Limits how often its troubles are logged: a node can cause any number of them.
     told: Rate,
     stats: Arc<DeviceStats>,
 }
@@ -322,17 +314,17 @@ impl Worker {
     }
 
     fn serve(&mut self, job: &Job) {
-        let signed = job.messages.iter().map(|message| self.sign(job.key, message, job.deadline)).collect();
-        let signed: Result<Vec<Signature>, Trouble> = signed;
+        let signed: Result<Vec<Signature>, Trouble> =
+            job.messages.iter().map(|message| self.sign(job.key, message, job.deadline)).collect();
         self.note(signed.as_ref().err());
         self.stats.waiting.fetch_sub(1, Relaxed);
         self.stats.failures.fetch_add(u64::from(signed.is_err()), Relaxed);
-        let signed = signed.map_err(|trouble| SignError::Backend(format!("{}: {}", self.name, trouble.text())));
-        // Whoever asked may have stopped waiting.
-        let _ = job.reply.try_send(signed);
+        let reply = signed.map_err(|trouble| SignError::Backend(format!("{}: {}", self.name, trouble.text())));
+        // The caller may have stopped waiting.
+        let _ = job.reply.try_send(reply);
     }
 
-    /// Signs, and once more with a new session if the first try broke the old one.
+    /// Signs. Tries once more, with a new session, if the first try broke the old one.
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         match self.try_sign(key, message, deadline) {
             Err(broken) if broken.is_of_the_session() => match self.try_sign(key, message, deadline) {
@@ -365,7 +357,7 @@ impl Worker {
             self.stats.signed_in.observe(took);
             self.usual = took.min(DEADLINE / 2);
         }
-        // After anything but a clear answer the session is not used again: some modules stay stuck in it.
+        // The session is used again only after a clear answer: some modules hang in it otherwise.
         if matches!(signature, Ok(_) | Err(Trouble::Rejected(_))) {
             self.session = Some(session);
         }
@@ -382,8 +374,8 @@ impl Worker {
         Ok(session)
     }
 
-    /// Signs the self-test: with every key as the probe of a device that comes up, with one key at a time as the pulse
-    /// of an idle one, where a request may come in at any moment.
+    /// Signs the self-test: with every key on a device that was down, and with one key at a time on an idle one, where
+    /// a request may arrive at any moment.
     fn self_test(&mut self) {
         if self.fatal {
             return;
@@ -399,7 +391,7 @@ impl Worker {
         let mut rejected = Vec::new();
         let tried = keys.len();
         for key in keys {
-            // A device that is being opened may take its time; nobody waits for this.
+            // Opening a device may take long. No caller waits for it.
             let patience = if self.session.is_some() { DEADLINE } else { PROBE_DEADLINE };
             match self.sign(key, SELF_TEST, Instant::now() + patience) {
                 Ok(_) => {}
@@ -407,17 +399,19 @@ impl Worker {
                 Err(trouble) => return self.note(Some(&trouble)),
             }
         }
-        // A device with one bad key is good for the others.
+        // A device with one bad key still signs with its others.
         match rejected.first() {
             Some(trouble) if rejected.len() == tried => self.note(Some(trouble)),
             _ => {
-                rejected.iter().for_each(|trouble| warn!(device = %self.name, "{}", trouble.text()));
+                for trouble in &rejected {
+                    warn!(device = %self.name, "{}", trouble.text());
+                }
                 self.note(None);
             }
         }
     }
 
-    /// Keeps the breaker: closed by a success, opened by repeated failure.
+    /// Updates the breaker: a success closes it, repeated failures open it.
     fn note(&mut self, trouble: Option<&Trouble>) {
         let Some(trouble) = trouble else {
             self.failures = 0;
@@ -436,7 +430,7 @@ impl Worker {
                 !was_up || self.failures >= FAILURES_TO_TRIP
             }
             Trouble::Fatal(_) | Trouble::Late => true,
-            // The key or message is wrong, not the device.
+            // The key or the message is at fault, not the device.
             Trouble::Rejected(_) => !was_up,
         };
         if !trips {
@@ -452,7 +446,7 @@ impl Worker {
         }
         if matches!(trouble, Trouble::Fatal(_)) {
             self.fatal = true;
-            error!(device = %self.name, "not tried again before a restart");
+            error!(device = %self.name, "the signer does not try this device again before a restart");
         }
     }
 

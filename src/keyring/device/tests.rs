@@ -12,7 +12,7 @@ fn software_key() -> Box<dyn Signer> {
     SecretKey::from_raw(KeyType::Ed25519, &[0x42; 32]).unwrap().into_signer()
 }
 
-/// What the next calls do, taken from the front; then all is well.
+/// What the next calls do, taken from the front. After that, all calls succeed.
 #[derive(Clone, Debug)]
 enum Fault {
     Broken,
@@ -237,7 +237,7 @@ fn more_work_than_time_costs_no_session_and_does_not_count_as_a_failure() {
     let bench = Bench::default();
     bench.latency_ms.store(200, Ordering::SeqCst);
     let device = bench.start();
-    // The deadline has room for five or six of them.
+    // Five or six of them fit into the deadline.
     let tickets: Vec<_> =
         (0..QUEUE_REQUESTS).map(|_| device.submit(0, &[b"message"], Instant::now()).unwrap()).collect();
     let results: Vec<_> = tickets.into_iter().map(Submitted::wait).collect();
@@ -251,7 +251,7 @@ fn more_work_than_time_costs_no_session_and_does_not_count_as_a_failure() {
 #[test]
 fn no_more_requests_wait_than_there_are() {
     let bench = Bench::default();
-    // It refuses its second key at once, before this thread goes on.
+    // It refuses its second key at once, before this thread continues.
     let device = bench.start_with(2);
     let end = AtomicBool::new(false);
     let most = thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Why a token did not do what it was asked, and whether to ask again.
+//! Why a token did not carry out a request, and whether to try again.
 
 use super::token_info::PinState;
 use crate::{
@@ -12,76 +12,51 @@ use std::{fmt, path::PathBuf};
 /// What to do about a [`TokenError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// The token or the key is not there now. It may be unplugged or out of reach: asking again later does no harm.
+    /// The token or the key is not there now, because it is unplugged or out of reach. Trying again later does no harm.
     Absent,
-    /// Trouble with session, device or transport: open the token anew and ask once more.
+    /// The session, the device or the transport failed: open the token anew and try once more.
     Broken,
-    /// Asking again does harm, as it would after a wrong PIN, or cannot help. An operator has to act first.
+    /// Trying again does harm, as after a wrong PIN, or cannot help. An operator has to act first.
     Fatal,
-    /// The device's clear answer to this request: the same request would get it again.
+    /// The device rejected the request, and would reject it again.
     Rejected,
 }
 
-/// Why a token did not do what it was asked. Never holds a PIN or a byte of a secret key.
+/// Why a token did not carry out a request. Never holds a PIN or a byte of a secret key.
 #[derive(Debug)]
 pub enum TokenError {
-    /// More than one private key fits.
-    AmbiguousKey {
-        /// Which key was wanted.
-        object: ObjectSelector,
-        /// The keys that fit.
-        hits: Vec<String>,
-    },
-    /// More than one token fits.
-    AmbiguousToken {
-        /// Which token was wanted.
-        token: TokenSelector,
-        /// The tokens that fit.
-        hits: Vec<String>,
-    },
+    /// More than one private key matches.
+    AmbiguousKey { object: ObjectSelector, hits: Vec<String> },
+    /// More than one token matches.
+    AmbiguousToken { token: TokenSelector, hits: Vec<String> },
     /// A function of the module failed.
     Call {
-        /// What was to be done, as in "cannot {action}".
+        /// The action that failed, as in "cannot {action}".
         action: &'static str,
-        /// What the module answered.
         error: Error,
     },
-    /// A new key was to have an id or a label that is taken.
-    Exists {
-        /// What is taken.
-        object: ObjectSelector,
-    },
-    /// An Ed25519 key without its seed was to be imported.
+    /// The id or label for a new key is taken.
+    Exists { object: ObjectSelector },
+    /// An Ed25519 key cannot be imported without its seed.
     Expanded,
-    /// The device refused the login, for another reason than a wrong PIN.
-    Login {
-        /// Which token.
-        token: TokenSelector,
-        /// What it answered.
-        error: Error,
-    },
+    /// The device refused the login for another reason than a wrong PIN.
+    Login { token: TokenSelector, error: Error },
     /// The module cannot be loaded.
     Module {
-        /// The module.
         path: PathBuf,
-        /// What the loader said.
+        /// The loader's error.
         reason: String,
     },
-    /// No private key fits.
+    /// No private key matches.
     NoKey {
-        /// Which key was wanted.
         object: ObjectSelector,
         /// The private keys on the token.
         present: Vec<String>,
     },
-    /// No PIN was given, and the token has no way of its own to ask for one.
-    NoPin {
-        /// Which token.
-        token: TokenSelector,
-    },
-    /// No token fits.
+    /// No PIN was given, and the token has no keypad of its own.
+    NoPin { token: TokenSelector },
+    /// No token matches.
     NoToken {
-        /// Which token was wanted.
         token: TokenSelector,
         /// The tokens that the module shows.
         present: Vec<String>,
@@ -90,24 +65,18 @@ pub enum TokenError {
     NotRemoved {
         /// Why the action failed.
         first: Box<TokenError>,
-        /// Why its remains are still there.
+        /// Why its remains could not be removed.
         then: Box<TokenError>,
     },
-    /// The token says that few or no attempts at its PIN are left. Nothing was sent to it.
-    PinAtRisk {
-        /// Which token.
-        token: TokenSelector,
-        /// How much is left.
-        state: PinState,
-    },
-    /// What was given as the PIN cannot be one of this device. Nothing was sent to it.
+    /// The token reports that few or no attempts at its PIN are left. No PIN was sent.
+    PinAtRisk { token: TokenSelector, state: PinState },
+    /// The given PIN cannot be one of this device. It was not sent.
     PinForm {
-        /// Which token.
         token: TokenSelector,
         /// What is wrong; completes the sentence "the PIN ...".
         what: &'static str,
     },
-    /// A new key signed, but not so that its public key verifies it.
+    /// The signature of a new key does not verify.
     SelfTest,
     /// What the device returned is no signature.
     Signature {
@@ -116,29 +85,14 @@ pub enum TokenError {
         /// Whose signature it should be.
         key_type: KeyType,
     },
-    /// The message is longer than the device signs.
-    TooLong {
-        /// Length of the message.
-        bytes: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// A new key is on the token, but its public half cannot be read.
+    /// The message is longer than the device can sign.
+    TooLong { bytes: usize, max: usize },
+    /// A new key is on the token, but its public key cannot be read.
     Unreadable,
-    /// The profile says that the device has no such keys.
-    Unsupported {
-        /// Which kind.
-        key_type: KeyType,
-        /// Name of the profile.
-        profile: String,
-    },
+    /// According to the profile, the device does not support this type of key.
+    Unsupported { key_type: KeyType, profile: String },
     /// The token did not accept the PIN. It counts attempts: never try again without an operator.
-    WrongPin {
-        /// Which token.
-        token: TokenSelector,
-        /// What it answered.
-        error: Error,
-    },
+    WrongPin { token: TokenSelector, error: Error },
 }
 
 impl TokenError {
@@ -153,7 +107,7 @@ impl TokenError {
             | Self::PinForm { .. }
             | Self::WrongPin { .. } => ErrorClass::Fatal,
             Self::Call { error, .. } => class(error),
-            // Whatever is not plainly trouble on the way could be this device's word for a wrong PIN.
+            // Any other answer could be this device's answer to a wrong PIN.
             Self::Login { error: Error::Pkcs11(rv, _), .. } if is_trouble(*rv) => ErrorClass::Broken,
             Self::Login { .. } => ErrorClass::Fatal,
             Self::NoKey { .. } | Self::NoToken { .. } => ErrorClass::Absent,
@@ -180,12 +134,12 @@ impl TokenError {
         }
     }
 
-    /// Makes the error of a module's function one of ours.
+    /// Makes an error for a module's function that failed.
     pub(crate) fn call(action: &'static str) -> impl FnOnce(Error) -> Self {
         move |error| Self::Call { action, error }
     }
 
-    /// Sorts what a device answered to a login.
+    /// Makes an error for a failed login.
     pub(crate) fn login(token: &TokenSelector, error: Error) -> Self {
         let token = token.clone();
         match error {
@@ -202,18 +156,18 @@ impl fmt::Display for TokenError {
         match self {
             Self::AmbiguousKey { object, hits } => {
                 write!(f, "{} private keys have {object}: {}; ", hits.len(), list(hits))?;
-                f.write_str("select by what only one of them has, or delete what should not be there")
+                f.write_str("select the key by something that only one of them has, or delete the wrong ones")
             }
             Self::AmbiguousToken { token, hits } => {
-                write!(f, "more than one fits {token}: {}; select the token by its serial", list(hits))
+                write!(f, "more than one token matches {token}: {}; select the token by its serial", list(hits))
             }
             Self::Call { action, error } => write!(f, "cannot {action}: {}", answer(error)),
             Self::Exists { object } => {
-                write!(f, "a key with {object} is on the token already, and is not overwritten: choose another")
+                write!(f, "a key with {object} is on the token already and is not overwritten: choose another")
             }
             Self::Expanded => {
                 f.write_str(
-                    "this Ed25519 key is expanded, its seed is lost, and a PKCS#11 device imports only seeds: ",
+                    "this Ed25519 key is expanded and its seed is lost, but a PKCS#11 device imports only seeds: ",
                 )?;
                 f.write_str("import it from a file that holds the seed, or generate a new key")
             }
@@ -226,14 +180,14 @@ impl fmt::Display for TokenError {
                 write!(f, "no private key on the token has {object}; the token holds {}", list(present))
             }
             Self::NoPin { token } => {
-                write!(f, "{token} needs a PIN and none is configured: name a source for it with `pin`")
+                write!(f, "{token} needs a PIN, but none is configured: set its source with `pin`")
             }
             Self::NoToken { token, present } => write!(f, "there is no {token}; the module shows {}", list(present)),
             Self::NotRemoved { first, then } => {
                 write!(f, "{first}; and what this left on the token could not be removed ({then}): ")?;
-                f.write_str("list the token's keys and delete what is not yours")
+                f.write_str("list the token's keys and delete what is left of the new one")
             }
-            Self::PinAtRisk { token, state } => write!(f, "{token} says that {state}"),
+            Self::PinAtRisk { token, state } => write!(f, "{token} reports that {state}"),
             Self::PinForm { token, what } => write!(f, "no PIN was sent to {token}: the PIN {what}"),
             Self::SelfTest => {
                 f.write_str("the new key's signature over the self-test does not verify, so the key was removed again")
@@ -243,18 +197,18 @@ impl fmt::Display for TokenError {
                 write!(f, "the device returned {bytes} bytes that are not a {length}-byte signature")
             }
             Self::TooLong { bytes, max } => {
-                write!(f, "the message has {bytes} bytes, and this device signs at most {max}")
+                write!(f, "the message has {bytes} bytes, but this device signs at most {max}")
             }
             Self::Unreadable => {
-                f.write_str("the new key's public half cannot be read, so the key was removed again: ")?;
-                f.write_str("is the profile the right one for this device?")
+                f.write_str("cannot read the new key's public key, so the key was removed again: ")?;
+                f.write_str("is this the right profile for the device?")
             }
             Self::Unsupported { key_type, profile } => {
-                write!(f, "devices of profile {profile} have no {key_type} keys")
+                write!(f, "devices of profile {profile} do not support {key_type} keys")
             }
             Self::WrongPin { token, error } => {
-                write!(f, "{token} did not accept the PIN ({}): it is not sent again, because the ", answer(error))?;
-                f.write_str("token locks after a few wrong ones; correct the PIN, then restart")
+                write!(f, "{token} did not accept the PIN ({}). It is not sent again, because the ", answer(error))?;
+                f.write_str("token locks after a few wrong ones: correct the PIN, then restart")
             }
         }
     }
@@ -262,11 +216,11 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-/// Sorts what a function other than C_Login answered.
+/// The class of an error of any function except C_Login.
 fn class(error: &Error) -> ErrorClass {
     use RvError as Rv;
     let Error::Pkcs11(rv, _) = error else {
-        // A function that is missing, or an answer that makes no sense: so it will be the next time.
+        // A function is missing, or an answer makes no sense. The next time will be the same.
         return ErrorClass::Rejected;
     };
     match rv {
@@ -303,7 +257,7 @@ fn class(error: &Error) -> ErrorClass {
     }
 }
 
-/// Whether an answer to C_Login speaks of session, device or transport, and so cannot mean a wrong PIN.
+/// Whether an answer to C_Login is about the session, the device or the transport, and so cannot mean a wrong PIN.
 fn is_trouble(rv: RvError) -> bool {
     use RvError as Rv;
     matches!(
@@ -324,7 +278,7 @@ fn is_trouble(rv: RvError) -> bool {
     )
 }
 
-/// The error of a module as its manual writes it: `C_Sign answered CKR_DEVICE_ERROR`.
+/// The error of a module in the terms of its manual: `C_Sign answered CKR_DEVICE_ERROR`.
 fn answer(error: &Error) -> String {
     match error {
         Error::Pkcs11(rv, function) => format!("C_{function:?} answered {}", rv_name(*rv)),
@@ -358,7 +312,7 @@ fn standard_name(rv: RvError) -> Option<String> {
 fn list(items: &[String]) -> String {
     match items {
         [] => "none".to_owned(),
-        // Labels and serials are the module's words.
+        // Labels and serials come from the module.
         _ => items.iter().map(|item| ForeignText::from(item.as_str()).to_string()).collect::<Vec<_>>().join(", "),
     }
 }

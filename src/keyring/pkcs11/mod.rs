@@ -1,4 +1,4 @@
-//! Keys in PKCS#11 tokens: everything that calls a module.
+//! Keys in PKCS#11 tokens: all calls to a module.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -7,7 +7,7 @@
 //! | `module`, `token`, `token_info`, `error` | the calls themselves |
 //! | `reach` | which files and sockets a module gets, and what to say when they are not enough |
 //!
-//! A device's module is somebody else's C code, so it runs on one thread of a process that can be thrown away.
+//! A device's module is C code from its vendor, so it runs on one thread of a process that can be killed and replaced.
 
 pub(crate) mod algorithms;
 pub mod error;

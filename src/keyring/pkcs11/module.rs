@@ -9,9 +9,9 @@ use cryptoki::{
 };
 use std::{mem::ManuallyDrop, path::Path};
 
-/// A loaded and initialised module. Finalised when dropped, so that a fresh start in the same process is possible.
+/// A loaded and initialised module. Finalised when dropped, so that the same process can initialise it again.
 pub(crate) struct Module {
-    /// Never unloaded: a module may have threads and exit handlers of its own, which would then point nowhere.
+    /// Never unloaded: a module may have its own threads and exit handlers, whose code would be gone.
     context: ManuallyDrop<Pkcs11>,
 }
 
@@ -21,7 +21,7 @@ impl Module {
         let context = Pkcs11::new(path).map_err(|error| unloadable(path, error))?;
         let module = Self { context: ManuallyDrop::new(context) };
         match module.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-            // A module that could not be finalised is still of use.
+            // A module that could not be finalised can still be used.
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(module),
             Err(error) => Err(TokenError::Call { action: "initialise the PKCS#11 module", error }),
         }
@@ -50,7 +50,7 @@ impl Module {
         }
     }
 
-    /// Every token that can be read, and why others cannot: one faulty token must not hide the rest.
+    /// Every token that can be read, and why others cannot: one faulty token must not hide the others.
     fn scan(&self) -> Result<Scan, TokenError> {
         const ACTION: &str = "list the tokens";
         let slots = self.context.get_slots_with_token().map_err(TokenError::call(ACTION))?;
@@ -70,24 +70,24 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // Nothing is lost if it fails: the next start takes an initialised module as it is.
+        // An error does no harm: the next `load` accepts an initialised module.
         let _ = Pkcs11::clone(&self.context).finalize();
     }
 }
 
-/// What a look at every slot of a module shows.
+/// The tokens of a module.
 struct Scan {
-    /// The tokens that can be read, and where they are.
+    /// The tokens that can be read, with their slots.
     tokens: Vec<(Slot, TokenInfo)>,
-    /// Why others cannot.
+    /// Why others cannot be read.
     unreadable: Vec<String>,
 }
 
-/// Why a file is not loaded as a module.
+/// The error for a file that cannot be loaded as a module.
 fn unloadable(path: &Path, error: Error) -> TokenError {
     let reason = match error {
         Error::LibraryLoading(error) => error.to_string(),
-        Error::MissingSymbol(symbol) => format!("it is no PKCS#11 module, it lacks {symbol}"),
+        Error::MissingSymbol(symbol) => format!("it is not a PKCS#11 module: it lacks {symbol}"),
         other => other.to_string(),
     };
     TokenError::Module { path: path.into(), reason }

@@ -31,10 +31,10 @@ pub fn run() -> io::Result<()> {
     let confined = sandbox::confine_module(switches, &reach.limits(&spec));
     reach.probe();
     let pin = read_frame(&mut stream)?;
-    // As far as the system lets us: the signer says whether it does.
+    // As far as the system allows. The signer logs a warning if it does not.
     memory::lock(pin.as_slice());
     if let Err(why) = confined {
-        let text = format!("its process cannot be confined: {why}");
+        let text = format!("cannot confine its process: {why}");
         return write_frame(&mut stream, &encode_answer(&Err(Trouble::Fatal(text.into()))));
     }
     let pin = (!pin.is_empty()).then(|| Pin::new(pin));
@@ -58,7 +58,7 @@ pub fn run() -> io::Result<()> {
 
 fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenError> {
     let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
-    // Logged in once: the PIN has done its work here.
+    // Logged in once: the PIN is not needed any more.
     drop(pin);
     let find = |key: &KeySpec| token.find_key(&key.object, key.key_type);
     let keys = spec.keys.iter().map(find).collect::<Result<_, _>>()?;
@@ -66,17 +66,17 @@ fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenEr
 }
 
 fn sign(profile: &Profile, token: &Token, keys: &[Key], body: &[u8]) -> Result<Vec<u8>, Trouble> {
-    let wrong = || Trouble::Broken("the signer sent a request of the wrong form".into());
+    let wrong = || Trouble::Broken("the signer sent a malformed request".into());
     let (index, message) = SignRequest::decode(body).ok_or_else(wrong)?;
     let key = keys.get(index).ok_or_else(wrong)?;
     let signature = token.sign(key, message).map_err(|error| trouble_of(profile, &error, ""))?;
     Ok(signature.as_bytes().to_vec())
 }
 
-/// `hint` follows what the error says.
+/// The trouble for an error. `hint` is appended to its text.
 fn trouble_of(profile: &Profile, error: &TokenError, hint: &str) -> Trouble {
     let mut text = error.to_string();
-    // Some devices use a standard code for something of their own.
+    // Some devices use a standard code with their own meaning.
     if let Some(meaning) = error.codes().iter().find_map(|code| profile.error_meaning(code)) {
         text = format!("{text} (on this device: {meaning})");
     }

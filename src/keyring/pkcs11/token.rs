@@ -29,12 +29,13 @@ use zeroize::Zeroizing;
 pub struct Pin(Zeroizing<Vec<u8>>);
 
 impl Pin {
-    /// Takes the bytes as they are to be sent to the device.
+    /// Takes the bytes that are sent to the device.
     pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(bytes)
     }
 
-    /// Whether it can be a PIN of this device: a wrong one counts. Bytes that are no text are the operator's affair.
+    /// Checks that it can be a PIN of this device, because the device counts wrong ones. Bytes that are not text are
+    /// not checked.
     fn check(&self, profile: &Profile) -> Result<(), &'static str> {
         str::from_utf8(&self.0).map_or(Ok(()), |text| profile.session.pin_format.check(text))
     }
@@ -42,7 +43,7 @@ impl Pin {
 
 /// A token that was opened and logged in to.
 pub struct Token {
-    /// Closed before the module is finalised: fields are dropped in their order.
+    /// Closed before the module is finalised: fields are dropped in order.
     session: Session,
     /// Keeps the module initialised.
     _module: Module,
@@ -85,10 +86,7 @@ impl Token {
             return Err(TokenError::PinAtRisk { token: selector.clone(), state: info.pin });
         }
         let context = module.context();
-        let session = match read_write {
-            true => context.open_rw_session(slot),
-            false => context.open_ro_session(slot),
-        };
+        let session = if read_write { context.open_rw_session(slot) } else { context.open_ro_session(slot) };
         let session = session.map_err(TokenError::call("open a session with the token"))?;
         login(&session, selector, &info, profile, pin)?;
         let listed = context.get_mechanism_list(slot).map_err(TokenError::call("list the token's mechanisms"))?;
@@ -106,7 +104,7 @@ impl Token {
         }
         let public_objects = self.objects(ObjectClass::PUBLIC_KEY, selector)?;
         let public_key = match public_objects[..] {
-            // With several it would be a guess.
+            // With several, this would be a guess.
             [public_object] => self.read_public_key(public_object, key_type),
             _ => None,
         };
@@ -164,7 +162,7 @@ impl Token {
         self.session.find_objects(template).map_err(TokenError::call("search the token"))
     }
 
-    /// One attribute of an object, if the device shows it. Modules differ in how they say that there is none.
+    /// One attribute of an object, if the device shows it. Modules differ in how they report that there is none.
     pub(crate) fn attribute(&self, object: ObjectHandle, kind: AttributeType) -> Option<Attribute> {
         self.session.get_attributes(object, &[kind]).ok()?.pop()
     }
@@ -181,7 +179,7 @@ impl Token {
         })
     }
 
-    /// The error for a key that is not there. Itself fails where the token cannot be searched.
+    /// The error for a key that was not found. Fails itself if the token cannot be searched.
     pub(crate) fn no_key(&self, selector: &ObjectSelector) -> Result<TokenError, TokenError> {
         let keys = self.find(&[Attribute::Class(ObjectClass::PRIVATE_KEY)])?;
         Ok(TokenError::NoKey { object: selector.clone(), present: self.shown(&keys) })
@@ -189,14 +187,15 @@ impl Token {
 
     /// Id and label of each of these keys, for an error text.
     pub(crate) fn shown(&self, keys: &[ObjectHandle]) -> Vec<String> {
-        let show = |key: &ObjectHandle| {
+        let mut shown = Vec::new();
+        for key in keys {
             let (id, label) = self.id_and_label(*key);
-            format!("{} {}", ObjectSelector::Id(id), ObjectSelector::Label(label))
-        };
-        keys.iter().map(show).collect()
+            shown.push(format!("{} {}", ObjectSelector::Id(id), ObjectSelector::Label(label)));
+        }
+        shown
     }
 
-    /// Id and label of an object, empty where it has none.
+    /// Id and label of an object, empty if it has none.
     pub(crate) fn id_and_label(&self, object: ObjectHandle) -> (Vec<u8>, String) {
         let id = match self.attribute(object, AttributeType::Id) {
             Some(Attribute::Id(id)) => id,
@@ -249,7 +248,7 @@ fn login(
         None => return Ok(()),
     };
     match answer {
-        // What a module that could not be finalised still remembers.
+        // A module that could not be finalised is still logged in.
         Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
         Err(error) => Err(TokenError::login(selector, error)),
     }

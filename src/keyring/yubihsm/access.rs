@@ -1,4 +1,4 @@
-//! Being let in: the password, and how often a device may be asked for a session.
+//! Access to a device: the password, and how often the signer may open a session.
 
 use super::{
     client::{Client, DeviceInfo, NotOpened, Reached},
@@ -22,19 +22,19 @@ use std::{
 use yubihsm::{Credentials, authentication::Key};
 use zeroize::Zeroizing;
 
-/// How many sessions may be asked for at once.
+/// How many sessions the signer may open at once.
 const SESSIONS_AT_ONCE: u32 = 4;
-/// The same for a command. A device has 16.
+/// How many sessions a command may open at once. A device has 16.
 const SESSIONS_OF_A_COMMAND: u32 = 12;
-/// How long until one more may be asked for. A session that nobody uses lives for 30 s on the device, and the crate
-/// cannot close one: with those at once there are never more than 12 of the device's 16, so that others find one too.
-/// Spread out, and not eight and then none for half a minute: what broke them is most often over within a second.
+/// How long until one more session may be opened. An unused session lives for 30 s on the device, and the crate cannot
+/// close one. With those opened at once, there are never more than 12 of the device's 16, which leaves some for others.
+/// They are spread out, instead of eight and then none for half a minute: a fault is usually over within a second.
 const SESSION_EVERY: Duration = Duration::from_millis(3750);
 
-/// A way to a device.
+/// Access to one device.
 pub struct Access {
     config: YubiHsmConfig,
-    /// With the key that is derived from the password, once that could be read. Wiped when dropped.
+    /// The key derived from the password, once that could be read. Wiped when dropped.
     credentials: Option<Credentials>,
     sessions: Arc<Mutex<Sessions>>,
     threads: Threads,
@@ -42,19 +42,20 @@ pub struct Access {
 }
 
 impl Access {
-    /// To the device of that section. Reads no password yet.
+    /// Accesses the device of a section. Reads no password yet.
     pub fn new(config: YubiHsmConfig, names: Names) -> Self {
         Self { config, credentials: None, sessions: Arc::default(), threads: Threads::default(), names }
     }
 
-    /// For a command: it takes several sessions one after the other, and ends. A signer that keeps asking is another matter.
+    /// For a command, which opens several sessions one after the other and then ends. A signer gets fewer, because it
+    /// keeps asking.
     #[must_use]
     pub fn for_a_command(self) -> Self {
         lock(&self.sessions).at_once = SESSIONS_OF_A_COMMAND;
         self
     }
 
-    /// To the same device by another authentication key. Sessions are counted together.
+    /// Accesses the same device with another authentication key. Sessions are counted together.
     pub(crate) fn by_key(&self, auth_key: u16, key: Key) -> Self {
         let config = YubiHsmConfig { auth_key, ..self.config.clone() };
         let credentials = Some(Credentials::new(auth_key, key));
@@ -67,19 +68,20 @@ impl Access {
         }
     }
 
-    /// Insists on this serial number from now on.
+    /// Requires this serial number from now on.
     pub(crate) fn pin_serial_number(&mut self, serial_number: String) {
         self.config.serial_number = Some(serial_number);
     }
 
-    /// What the device tells everybody, without a session. Returns soon after `deadline` at the latest.
+    /// What the device shows without a session. Returns soon after `deadline` at the latest.
     pub fn device_info(&self, deadline: Instant) -> Result<DeviceInfo, Trouble> {
         let (config, names) = (self.config.clone(), self.names.clone());
-        let ask = move || Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?.device_info();
-        self.threads.ask(deadline, ask)
+        self.threads.ask(deadline, move || {
+            Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?.device_info()
+        })
     }
 
-    /// What the connector in front of the device says of itself; `None` on USB, where there is none.
+    /// The status of the device's connector. `None` on USB, which has no connector.
     pub fn connector_status(&self, deadline: Instant) -> Result<Option<Status>, Trouble> {
         match self.config.adapter.clone() {
             YubiHsmAdapter::Http { host, port } => {
@@ -90,7 +92,6 @@ impl Access {
         }
     }
 
-    /// The section.
     pub fn config(&self) -> &YubiHsmConfig {
         &self.config
     }
@@ -127,7 +128,7 @@ impl Access {
         if let Some(credentials) = &self.credentials {
             return Ok(credentials.clone());
         }
-        // An operator can put a bad file right while this runs.
+        // Read again after an error: an operator can correct the file while this runs.
         let password = read_password(&self.config.password).map_err(|text: String| Trouble::Broken(text.into()))?;
         let credentials = Credentials::from_password(self.config.auth_key, password.as_bytes());
         Ok(self.credentials.insert(credentials).clone())
@@ -169,15 +170,14 @@ pub fn take_passwords(config: &mut Config) -> io::Result<()> {
     environment::forget(variables.iter().map(String::as_str))
 }
 
-/// How many sessions may be asked for: a bucket that holds a few and gets another one every few seconds.
+/// Limits how many sessions are opened: a bucket that holds a few, and gets another one every few seconds.
 struct Sessions {
-    /// How many the bucket holds.
+    /// How many the bucket can hold.
     at_once: u32,
-    /// How long the bucket takes to be full again.
+    /// How long it takes until the bucket is full again, as of `at`.
     missing: Duration,
-    /// When that was so.
     at: Option<Instant>,
-    /// Why there was none the last time.
+    /// Why the last session was not opened.
     last_failure: Option<Trouble>,
 }
 
@@ -188,7 +188,7 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// Takes one, or refuses it.
+    /// Takes one session out of the bucket. Fails if there is none.
     fn take(&mut self, now: Instant) -> Result<(), Trouble> {
         let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.missing = self.missing.saturating_sub(passed);
@@ -196,7 +196,7 @@ impl Sessions {
         if self.missing + SESSION_EVERY > SESSION_EVERY * self.at_once {
             let why = self.last_failure.as_ref().map_or("it loses one session after the other", Trouble::text);
             let text = format!(
-                "{why}. Waiting for at most {} s: the device has 16 sessions, and each is its own for 30 s",
+                "{why}. Waiting for at most {} s: the device has 16 sessions, and keeps each for 30 s",
                 SESSION_EVERY.as_secs() + 1
             );
             return Err(match &self.last_failure {
@@ -208,7 +208,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// Puts one back that the device knows nothing of.
+    /// Puts a session back that never reached the device.
     fn give_back(&mut self) {
         self.missing = self.missing.saturating_sub(SESSION_EVERY);
     }

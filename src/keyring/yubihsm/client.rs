@@ -1,6 +1,6 @@
-//! All that calls the `yubihsm` crate, and what its errors mean.
+//! All calls to the `yubihsm` crate, and the meaning of its errors.
 //!
-//! Every call blocks for as long as the crate does; [`super::lane`] gives them a deadline.
+//! Every call blocks for as long as the crate does. [`super::lane`] adds a deadline.
 
 use super::algorithms;
 use crate::{
@@ -23,30 +23,30 @@ use yubihsm::{
 /// How long a connector may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A device that has been reached, and no session with it yet.
+/// A device that can be reached, without a session.
 pub struct Reached {
     connector: Connector,
 }
 
-/// What a device tells without a session.
+/// What a device shows without a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// Ten digits.
     pub serial_number: String,
-    /// Of its firmware: major, minor, patch.
+    /// The version of its firmware: major, minor, patch.
     pub version: [u8; 3],
-    /// Entries in its log that have not been read and cleared, and how many it holds.
+    /// The number of entries in its audit log, and the most that it can hold.
     pub log: (u8, u8),
 }
 
-/// A session with a device. Nothing of it may be used again after an error other than [`Trouble::Rejected`].
+/// A session with a device. It must not be used again after an error other than [`Trouble::Rejected`].
 pub struct Client {
     crate_client: yubihsm::Client,
     auth_key: u16,
 }
 
 impl Reached {
-    /// Looks for the device's connector. Takes up no session on the device.
+    /// Looks for the device's connector. Uses no session of the device.
     pub fn look_for(adapter: &YubiHsmAdapter, serial_number: Option<&str>, names: &Names) -> Result<Self, Trouble> {
         match adapter {
             YubiHsmAdapter::Http { host, port } => {
@@ -64,13 +64,13 @@ impl Reached {
         }
     }
 
-    /// Asks the device who it is. Takes up no session.
+    /// Asks the device for its serial number, firmware and log. Uses no session.
     pub fn device_info(&self) -> Result<DeviceInfo, Trouble> {
         let command = vec![DEVICE_INFO, 0, 0];
         let sent = contain(|| self.connector.send_message(Uuid::nil(), command.into()));
         let answer: Vec<u8> = match sent.map_err(|text| panicked(&text))? {
             Ok(answer) => answer.into(),
-            Err(error) => return Err(Trouble::Broken(format!("it does not say who it is ({error})").into())),
+            Err(error) => return Err(Trouble::Broken(format!("it does not answer Device Info ({error})").into())),
         };
         parse_device_info(&answer).ok_or_else(|| panicked("no device information"))
     }
@@ -80,7 +80,7 @@ impl Reached {
 const DEVICE_INFO: u8 = 0x06;
 
 fn parse_device_info(answer: &[u8]) -> Option<DeviceInfo> {
-    /// What the code of an answer has and that of its command has not.
+    /// The bit that the code of an answer adds to the code of the command.
     const ANSWER: u8 = 0x80;
     let (header, body) = answer.split_first_chunk::<3>()?;
     let (fields, _algorithms) = body.split_first_chunk::<9>()?;
@@ -95,7 +95,7 @@ fn parse_device_info(answer: &[u8]) -> Option<DeviceInfo> {
 /// The error for a connector that does not accept a connection.
 #[allow(clippy::needless_pass_by_value)]
 pub(super) fn not_reached(error: io::Error) -> Trouble {
-    Trouble::Broken(format!("its connector cannot be reached ({error}): is yubihsm-connector running there?").into())
+    Trouble::Broken(format!("cannot reach its connector ({error}): is yubihsm-connector running there?").into())
 }
 
 /// Connects to the first of the connector's addresses that answers.
@@ -113,19 +113,19 @@ pub(super) fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 #[cfg(feature = "usb")]
 fn usb(timeout_ms: u64, serial_number: Option<&str>) -> Result<Reached, Trouble> {
     let serial = serial_number.map(str::parse).transpose();
-    let serial = serial.map_err(|error| Trouble::Fatal(format!("its serial number cannot be read: {error}").into()))?;
+    let serial =
+        serial.map_err(|error| Trouble::Fatal(format!("its configured serial number is invalid: {error}").into()))?;
     Ok(Reached { connector: Connector::usb(&yubihsm::UsbConfig { serial, timeout_ms }) })
 }
 
 #[cfg(not(feature = "usb"))]
 fn usb(_timeout_ms: u64, _serial_number: Option<&str>) -> Result<Reached, Trouble> {
-    Err(Trouble::Fatal("this build cannot speak USB: it lacks the cargo feature `usb`".into()))
+    Err(Trouble::Fatal("this build does not support USB: it lacks the cargo feature `usb`".into()))
 }
 
-/// Why there is no client.
+/// Why no session was opened.
 #[derive(Debug)]
 pub struct NotOpened {
-    /// What to tell.
     pub trouble: Trouble,
     /// Whether the device may hold a session all the same.
     pub takes_session: bool,
@@ -138,10 +138,10 @@ impl From<Trouble> for NotOpened {
 }
 
 impl Client {
-    /// Opens a session, and looks whether it is the right device.
+    /// Opens a session, and checks that it is the right device.
     pub fn open(config: &YubiHsmConfig, reached: Reached, credentials: Credentials) -> Result<Self, NotOpened> {
         let auth_key = config.auth_key;
-        // Without reconnecting: a session that the crate replaces by itself would be one that nobody has counted.
+        // Without reconnecting: if the crate replaced a session by itself, the new one would not be counted.
         let opened = contain(|| yubihsm::Client::open(reached.connector, credentials, false));
         let crate_client = opened.map_err(|text| panicked(&text))?.map_err(|error| NotOpened {
             trouble: not_opened(&error, auth_key),
@@ -149,7 +149,7 @@ impl Client {
         })?;
         let client = Self { crate_client, auth_key };
         if let Some(expected) = &config.serial_number {
-            let found = client.ask("tell its serial number", yubihsm::Client::device_info)?.serial_number.to_string();
+            let found = client.ask("show its serial number", yubihsm::Client::device_info)?.serial_number.to_string();
             if found != *expected {
                 return Err(Trouble::Broken(format!("the device there has the serial number {found}").into()).into());
             }
@@ -157,46 +157,46 @@ impl Client {
         Ok(client)
     }
 
-    /// Whether the device refuses to sign once its log is full, or `None` if the authentication key may not know.
+    /// Whether the device refuses to sign once its log is full. `None` if the authentication key may not read that.
     pub fn force_audit(&self) -> Result<Option<bool>, Trouble> {
-        match self.ask("tell its audit settings", yubihsm::Client::get_force_audit_option) {
+        match self.ask("show its audit settings", yubihsm::Client::get_force_audit_option) {
             Ok(option) => Ok(Some(option != AuditOption::Off)),
             Err(Trouble::Rejected(_)) => Ok(None),
             Err(trouble) => Err(trouble),
         }
     }
 
-    /// The public key of the asymmetric key with that object id, which must be of that type.
+    /// The public key of the asymmetric key with this object id. It must be of this type.
     pub fn public_key(&self, id: u16, key_type: KeyType) -> Result<PublicKey, Trouble> {
         let algorithm = algorithms::of(key_type)?;
         let found = self.ask(&format!("show key {id}"), |client| client.get_public_key(id))?;
         if found.algorithm != algorithm.asymmetric {
-            let text = format!("its key {id} is of the kind {:?}, and must be {key_type}", found.algorithm);
+            let text = format!("its key {id} has the algorithm {:?}, but must be {key_type}", found.algorithm);
             return Err(Trouble::Rejected(text.into()));
         }
         let key = (algorithm.public_key)(&found.bytes);
-        key.ok_or_else(|| Trouble::Broken(format!("what it says to be the public key of key {id} is none").into()))
+        key.ok_or_else(|| Trouble::Broken(format!("it returned an invalid public key for key {id}").into()))
     }
 
-    /// Refuses a key that is not `expected`.
+    /// Fails if the key with this object id is not `expected`.
     pub fn expect_key(&self, id: u16, expected: &PublicKey) -> Result<(), Trouble> {
         let found = self.public_key(id, expected.key_type())?;
         if found != *expected {
             let text = format!(
-                "its key {id} is {found}, and the state file is bound to {expected}: correct `key`, or put the right key \
-                 into the device"
+                "its key {id} is {found}, but the state file is bound to {expected}: correct `key`, or put the right \
+                 key into the device"
             );
             return Err(Trouble::Rejected(text.into()));
         }
         Ok(())
     }
 
-    /// Signs `message` with the key of this object id and type.
+    /// Signs `message` itself with Ed25519, or its SHA-256 with ECDSA. ECDSA signatures have low S.
     pub fn sign(&self, id: u16, key_type: KeyType, message: &[u8]) -> Result<Signature, Trouble> {
         (algorithms::of(key_type)?.sign)(self, id, message)
     }
 
-    /// Asks the crate for something, in words that follow "it refused to".
+    /// Calls the crate. `what` is what is asked for, in words that follow "it refused to".
     pub fn ask<T>(&self, what: &str, act: impl FnOnce(&yubihsm::Client) -> Result<T, Error>) -> Result<T, Trouble> {
         let answer = contain(|| act(&self.crate_client)).map_err(|text| panicked(&text))?;
         answer.map_err(|error| match error.device_error() {
@@ -207,49 +207,48 @@ impl Client {
 }
 
 fn panicked(text: &str) -> Trouble {
-    Trouble::Broken(format!("its connector sent what no YubiHSM sends ({text})").into())
+    Trouble::Broken(format!("its connector sent an answer that no YubiHSM sends ({text})").into())
 }
 
-/// What an error says that the device itself has sent, through its session.
+/// The trouble for an error that the device itself sent, through its session.
 fn refused(answer: DeviceError, what: &str, auth_key: u16) -> Trouble {
     let refused = |hint: &str| Trouble::Rejected(format!("it refused to {what} ({answer}): {hint}").into());
     match answer {
         DeviceError::InsufficientPermissions => refused(&format!(
-            "give authentication key {auth_key} and the key itself that capability, or put both into one domain"
+            "give that capability to authentication key {auth_key} and to the key, or put both into one domain"
         )),
         DeviceError::InvalidId | DeviceError::ObjectNotFound => {
             refused(&format!("it has no such key, or none in a domain of authentication key {auth_key}"))
         }
         DeviceError::LogFull => refused(
-            "its log is full and force-audit is on: read and clear the log, and turn force-audit off, or it will stop again",
+            "its log is full and force-audit is on: read and clear the log, and turn force-audit off, or it will stop \
+             again",
         ),
         DeviceError::ObjectExists => refused(
-            "an object with that id is there already, maybe in a domain that this authentication key may not see",
+            "an object with that id already exists, perhaps in a domain that this authentication key cannot see",
         ),
         DeviceError::StorageFailed => refused("its storage is full, or worn out"),
         DeviceError::InvalidCommand | DeviceError::InvalidData | DeviceError::WrongLength => {
             refused("it does not understand the command")
         }
-        // Everything else is about the session or the device, and a new session may help.
+        // All others are about the session or the device: a new session may help.
         _ => Trouble::Broken(format!("it could not {what} ({answer})").into()),
     }
 }
 
-/// What an error says that did not come through the session. The crate shows whatever the device sends outside of a
-/// session as a `MemoryError` and forgets the code.
+/// The trouble for an error that did not come through the session. For anything that the device sends outside a
+/// session, the crate reports a `MemoryError` and drops the code.
 fn lost(error: &Error) -> Trouble {
     match error.kind() {
         ErrorKind::ConnectorError | ErrorKind::ProtocolError => {
             Trouble::Broken(format!("the session broke off ({error})").into())
         }
-        ErrorKind::ResponseError => {
-            Trouble::Broken("it does not know the session any more, as after a power cycle".into())
-        }
+        ErrorKind::ResponseError => Trouble::Broken("it no longer knows the session, as after a power cycle".into()),
         _ => Trouble::Broken(format!("the session was lost ({error})").into()),
     }
 }
 
-/// Whether the connector did not even accept a connection: nothing has reached the device.
+/// Whether the connector did not even accept a connection, so that nothing reached the device.
 fn was_refused(error: &Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -261,11 +260,11 @@ fn was_refused(error: &Error) -> bool {
     false
 }
 
-/// Why there is no session. Trying again does no harm: a YubiHSM locks nothing after wrong passwords.
+/// The trouble for a session that was not opened. Trying again does no harm: wrong passwords do not lock a YubiHSM.
 fn not_opened(error: &Error, auth_key: u16) -> Trouble {
     if error.device_error() == Some(DeviceError::SessionsFull) {
         let text =
-            "all of its 16 sessions are taken: end other programs that use it; a session that is silent for 30 s ends";
+            "all of its 16 sessions are in use: stop other programs that use it. A session ends after 30 s of silence";
         return Trouble::Broken(text.into());
     }
     match error.kind() {

@@ -1,4 +1,4 @@
-//! What a yubihsm-connector says of itself. As much HTTP as that takes.
+//! The status of a yubihsm-connector, over the little HTTP that it takes.
 
 use super::client::{connect, not_reached};
 use crate::{keyring::device::Trouble, process::names::Names};
@@ -7,27 +7,26 @@ use std::{
     time::Duration,
 };
 
-/// Far above what a status has.
+/// Far more than a status has.
 const ANSWER_MAX_BYTES: u64 = 8192;
 /// How long each read and write may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a connector answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// `OK`, or `NO_DEVICE` where none is plugged in.
+    /// `OK`, or `NO_DEVICE` if no device is plugged in.
     pub status: String,
     /// The connector's own version.
     pub version: String,
 }
 
-/// Asks the connector. Blocks for some seconds at most. Takes nothing from the device.
+/// Asks the connector for its status. Blocks for a few seconds at most, and uses no session of the device.
 pub(super) fn status(host: &str, port: u16, names: &Names) -> Result<Status, Trouble> {
     let answer = get(host, port, names).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Trouble::Late,
         _ => not_reached(error),
     })?;
-    parse(&answer).ok_or_else(|| Trouble::Broken("what listens there is no yubihsm-connector".into()))
+    parse(&answer).ok_or_else(|| Trouble::Broken("the program that listens there is not yubihsm-connector".into()))
 }
 
 fn get(host: &str, port: u16, names: &Names) -> io::Result<String> {
@@ -48,13 +47,16 @@ fn get(host: &str, port: u16, names: &Names) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Whether an answer has the length that it announces. One that announces none ends with its connection.
+/// Whether an answer has the length that it announces. An answer without one ends with its connection.
 fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().filter_map(|line| line.split_once(':'));
-    let mut length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    length.next().and_then(|(_, value)| value.trim().parse().ok()).is_some_and(|length: usize| body.len() >= length)
+    for (name, value) in head.lines().filter_map(|line| line.split_once(':')) {
+        if name.eq_ignore_ascii_case("content-length") {
+            return value.trim().parse().is_ok_and(|length: usize| body.len() >= length);
+        }
+    }
+    false
 }
 
 fn parse(answer: &str) -> Option<Status> {
@@ -63,9 +65,9 @@ fn parse(answer: &str) -> Option<Status> {
         return None;
     }
     let field = |name: &str| {
-        let value = body.lines().find_map(|line| line.split_once('=').filter(|(key, _)| *key == name));
-        let is_plain = |value: &&str| value.len() <= 64 && !value.contains(char::is_control);
-        value.map(|(_, value)| value.trim()).filter(is_plain).map(str::to_owned)
+        let (_, value) = body.lines().find_map(|line| line.split_once('=').filter(|(key, _)| *key == name))?;
+        let value = value.trim();
+        (value.len() <= 64 && !value.contains(char::is_control)).then(|| value.to_owned())
     };
     Some(Status { status: field("status")?, version: field("version")? })
 }

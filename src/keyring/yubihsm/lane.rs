@@ -1,7 +1,7 @@
-//! A thread that owns a client: a hang costs its caller a deadline and no more.
+//! A thread that owns a client: a hang costs its caller only a deadline.
 //!
-//! The crate's sockets wait 20 s, and a stuck connector for ever. A call that has not come back in time is left behind
-//! with its thread, which ends when the call does.
+//! The crate's sockets wait 20 s, and for a stuck connector for ever. A call that does not return in time is left
+//! behind with its thread, which ends when the call does.
 
 use super::client::Client;
 use crate::keyring::device::Trouble;
@@ -14,12 +14,12 @@ use std::{
     time::Instant,
 };
 
-/// How many calls to one device may hang. There is no use in more, and each holds a thread and a connection.
+/// How many calls to one device may hang. More would not help, and each holds a thread and a connection.
 const HANGING_MAX: usize = 4;
 
 type Call = Box<dyn FnOnce(&Client) + Send>;
 
-/// A client on a thread of its own. The thread ends when this goes, or as soon as the call that it is in returns.
+/// A client on its own thread. The thread ends when this is dropped, or as soon as a call in progress returns.
 pub struct Lane {
     calls: Sender<Call>,
 }
@@ -33,7 +33,7 @@ impl Threads {
         Arc::strong_count(&self.0) - 1
     }
 
-    /// Asks something that needs no client, on a thread that can be left behind.
+    /// Runs `act`, which needs no client, on a thread that can be left behind.
     pub fn ask<T: Send + 'static>(
         &self,
         deadline: Instant,
@@ -46,22 +46,21 @@ impl Threads {
 
     fn start(&self, run: impl FnOnce() + Send + 'static) -> Result<(), Trouble> {
         if self.count() >= HANGING_MAX {
-            let text = format!("{HANGING_MAX} calls to it hang: restart its yubihsm-connector, or plug it out and in");
+            let text = format!("{HANGING_MAX} calls to it hang: restart its yubihsm-connector, or replug the device");
             return Err(Trouble::Broken(text.into()));
         }
         let counted = self.clone();
-        let run = move || {
+        let started = thread::Builder::new().name("yubihsm".into()).spawn(move || {
             let _counted = counted;
             run();
-        };
-        let started = thread::Builder::new().name("yubihsm".into()).spawn(run);
-        started.map_err(|error| Trouble::Broken(format!("the system gives no thread for it: {error}").into()))?;
+        });
+        started.map_err(|error| Trouble::Broken(format!("cannot start a thread for it: {error}").into()))?;
         Ok(())
     }
 }
 
 impl Lane {
-    /// Starts a thread that opens a client by `open` and keeps it.
+    /// Starts a thread that opens a client with `open` and keeps it.
     pub fn open(
         threads: &Threads,
         deadline: Instant,
@@ -71,10 +70,12 @@ impl Lane {
         let (opened, answer) = sync_channel(1);
         threads.start(move || match open() {
             Err(trouble) => drop(opened.send(Err(trouble))),
-            // Nobody may wait for it any more.
+            // The caller may have stopped waiting.
             Ok(client) => {
                 if opened.send(Ok(())).is_ok() {
-                    queue.into_iter().for_each(|call| call(&client));
+                    for call in queue {
+                        call(&client);
+                    }
                 }
             }
         })?;
@@ -82,7 +83,7 @@ impl Lane {
         Ok(Self { calls })
     }
 
-    /// Has the client do something. After [`Trouble::Late`] the lane is of no use any more.
+    /// Runs `act` with the client. After [`Trouble::Late`] the lane must not be used any more.
     pub fn call<T: Send + 'static>(
         &self,
         deadline: Instant,

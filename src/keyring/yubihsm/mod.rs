@@ -2,17 +2,17 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `client` | all that calls the `yubihsm` crate, and what its errors mean |
+//! | `client` | all calls to the `yubihsm` crate, and the meaning of its errors |
 //! | `algorithms` | what is peculiar to each algorithm |
-//! | `lane` | a thread that owns a client: a hang costs its caller a deadline and no more |
-//! | `access` | password, and how often a device may be asked for a session |
-//! | `session` | what the device's own thread ([`super::device`]) opens and signs with |
-//! | `connector` | what a yubihsm-connector says of itself |
-//! | `public_keys` | where the public key of a chain is known from |
+//! | `lane` | a thread that owns a client: a hang costs its caller only a deadline |
+//! | `access` | the password, and how often the signer may open a session |
+//! | `session` | the sessions of the device's own thread ([`super::device`]) |
+//! | `connector` | the status of a yubihsm-connector |
+//! | `public_keys` | finds the public key of a chain |
 //!
-//! The crate's client is never trusted twice: after anything but an answer that the device itself encrypted it is thrown
-//! away and made anew, because it would go on using a session that the device has lost. Its time-out is fixed at 20 s,
-//! so it lives on a thread of its own that can be left behind.
+//! The crate's client is not trusted after a failure: unless the last answer was one that the device itself encrypted,
+//! the client is dropped and made anew, because it would go on using a session that the device has lost. Its time-out
+//! is fixed at 20 s, so it lives on its own thread, which can be left behind.
 
 pub mod access;
 pub(crate) mod algorithms;

@@ -1,8 +1,8 @@
-//! Where the public key of a chain is known from.
+//! Finds the public key of a chain.
 //!
-//! A state file is bound to a key for good, so it is also the pin of that key: a node gets its public key, and every
-//! signature is verified, whether the device is there or not. Only a chain without a state file of Highwater has to ask
-//! its devices, once; then they must agree.
+//! A state file is bound to one key for ever, so it also pins that key: a node gets its public key, and every signature
+//! is verified, whether the device can be reached or not. Only for a chain without a state file of Highwater are the
+//! devices asked, once. Then they must agree.
 
 use super::{access::Access, keys_of, lane::Lane};
 use crate::{
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long each device has to tell its key.
+/// How long each device may take to return its key.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Finds public keys. Opens one session with each device at most, and none if all is recorded.
@@ -45,8 +45,8 @@ impl Finder {
 
     fn ask(&mut self, index: usize, provider: &YubiHsmConfig, id: u16, kind: KeyType) -> Result<PublicKey, Trouble> {
         let deadline = Instant::now() + PATIENCE;
-        let open = || Access::new(provider.clone(), self.names.clone()).open(deadline);
-        let lane = self.lanes.entry(index).or_insert_with(open);
+        let lane = self.lanes.entry(index);
+        let lane = lane.or_insert_with(|| Access::new(provider.clone(), self.names.clone()).open(deadline));
         let answer = lane.as_ref().map_err(Clone::clone)?.call(deadline, move |client| client.public_key(id, kind));
         if let Err(trouble) = &answer
             && !matches!(trouble, Trouble::Rejected(_))
@@ -57,27 +57,27 @@ impl Finder {
     }
 }
 
-/// What each device said.
+/// The answer of each device.
 struct Answers(Vec<(String, Result<PublicKey, Trouble>)>);
 
 impl Answers {
     fn agree(&self, chain: &ChainConfig) -> Result<PublicKey, String> {
-        let mut told = self.0.iter().filter_map(|(device, key)| Some((device, key.as_ref().ok()?)));
-        let Some((first, key)) = told.next() else {
+        let mut known = self.0.iter().filter_map(|(device, key)| Some((device, key.as_ref().ok()?)));
+        let Some((first, key)) = known.next() else {
             let reasons = self.0.iter().filter_map(|(device, key)| Some((device, key.as_ref().err()?)));
             let reasons: Vec<_> = reasons.map(|(device, why)| format!("{device}: {}", why.text())).collect();
             return Err(format!(
-                "the public key of {} is not known: {} does not hold it yet, and no device tells it ({})",
+                "the public key of {} is not known: {} does not hold it yet, and no device returned it ({})",
                 chain.id,
                 chain.watermark().display(),
                 reasons.join("; ")
             ));
         };
-        match told.find(|(_, other)| *other != key) {
+        match known.find(|(_, other)| *other != key) {
             None => Ok(key.clone()),
             Some((second, other)) => Err(format!(
-                "{first} has the key {key} for {}, and {second} has {other}: a chain has one key, so correct `key` in one of \
-                 the two, or take the chain out of it",
+                "{first} has the key {key} for {}, but {second} has {other}: a chain has one key, so correct `key` in \
+                 one of the two, or remove the chain from it",
                 chain.id
             )),
         }
@@ -119,7 +119,8 @@ mod tests {
         let error = agree(&[Ok(key(1)), down(), Ok(key(2))]).unwrap_err();
         assert!(error.contains("device 0 has the key") && error.contains("device 2 has"), "{error}");
         let error = agree(&[down(), Err(Trouble::Late)]).unwrap_err();
-        let words = "a.state.highwater does not hold it yet, and no device tells it (device 0: unplugged; device 1: it did not answer";
+        let words = "a.state.highwater does not hold it yet, and no device returned it (device 0: unplugged; device 1: it \
+                     did not answer";
         assert!(error.contains(words), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the thread of a YubiHSM opens and signs with.
+//! The sessions with which the thread of a YubiHSM signs.
 
 use super::{access::Access, lane::Lane};
 use crate::{
@@ -10,7 +10,7 @@ use highwater_core::consensus::{PublicKey, Signature};
 use std::time::{Duration, Instant};
 use tracing::debug;
 
-/// How long a device is waited for while nobody waits for it: short, so that it is soon found to be back.
+/// How long to wait for a device, even if the deadline is later: short, so that its return is noticed soon.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A key on a device.
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) struct Key {
     /// Its object id.
     pub(super) id: u16,
-    /// What every signature is verified against.
+    /// Every signature is verified against this.
     pub(super) public_key: PublicKey,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Key {
 pub(super) struct YubiHsmOpener {
     access: Access,
     keys: Vec<Key>,
-    /// What its audit settings will lead to, once they are known.
+    /// The device's flaw, once its audit settings are known. See [`Opener::flaw`].
     flaw: Option<Option<&'static str>>,
 }
 
@@ -35,12 +35,12 @@ impl YubiHsmOpener {
         Self { access: Access::new(config, names), keys, flaw: None }
     }
 
-    /// Asks once how the device is set up. One that stops when its log is full stops a validator within minutes.
+    /// Reads the audit settings once. A device that stops when its log is full stops a validator within minutes.
     fn look_at_audit(&mut self, lane: &Lane, deadline: Instant) -> Result<(), Trouble> {
         let force_audit = lane.call(deadline, |client| client.force_audit())?;
         if force_audit.is_none() {
             let device = self.access.config();
-            debug!(%device, "the authentication key may not read whether force-audit is on");
+            debug!(%device, "the authentication key has no permission to read whether force-audit is on");
         }
         let flaw = "force-audit is on: the device stops signing when its log of 62 entries is full. Turn it off";
         self.flaw = Some((force_audit == Some(true)).then_some(flaw));
@@ -66,7 +66,7 @@ impl Opener for YubiHsmOpener {
 struct YubiHsmSession {
     lane: Lane,
     keys: Vec<Key>,
-    /// Which keys were found to be the right ones in this session.
+    /// Which keys were checked in this session.
     seen: Vec<bool>,
 }
 
@@ -77,7 +77,7 @@ impl Session for YubiHsmSession {
         let message = message.to_vec();
         let deadline = deadline.min(Instant::now() + PATIENCE);
         let signature = self.lane.call(deadline, move |client| {
-            // Every signature is verified all the same; this only gives the better error.
+            // Every signature is verified anyway. This only gives a better error.
             if !seen {
                 client.expect_key(id, &public_key)?;
             }
