@@ -128,12 +128,13 @@ impl Load<'_> {
             if chains.len() == 1 { "chain" } else { "chains" },
             block_time.as_secs_f64()
         );
-        match share > BUSY_PERCENT {
-            false => report.ok(text),
-            true => report.warn(format!(
+        if share > BUSY_PERCENT {
+            report.warn(format!(
                 "{text}. Above {BUSY_PERCENT} % votes wait for each other, and vote extensions come on top: move chains to \
                  another device"
-            )),
+            ));
+        } else {
+            report.ok(text);
         }
         share
     }

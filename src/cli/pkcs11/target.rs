@@ -104,9 +104,10 @@ impl TargetArgs {
         let selector = self.selector().ok_or_else(|| {
             CliError::usage("name the token with --token or --serial: `highwater pkcs11 tokens` shows both")
         })?;
-        let profile_text = match text.contains('/') || text.ends_with(".toml") {
-            true => absolute(Path::new(text))?.display().to_string(),
-            false => text.to_owned(),
+        let profile_text = if text.contains('/') || text.ends_with(".toml") {
+            absolute(Path::new(text))?.display().to_string()
+        } else {
+            text.to_owned()
         };
         let pin_source = self.pin_source()?;
         Ok(Target { profile, profile_text, module, selector, pin_source, config: None, section: None, pin: None })
@@ -178,7 +179,7 @@ impl Target {
 
     /// Refuses a token that a running signer of this configuration has.
     fn refuse_running(&self, config: &Config) -> Result<(), CliError> {
-        let token = Provider::Pkcs11(Pkcs11Config {
+        let token = Provider::Pkcs11(Box::new(Pkcs11Config {
             profile: self.profile.clone(),
             profile_text: self.profile_text.clone(),
             module: self.module.clone(),
@@ -188,7 +189,7 @@ impl Target {
             files: Vec::new(),
             environment: Vec::new(),
             line: 0,
-        });
+        }));
         let users = config.chains.iter().filter(|chain| config.may_use(&chain.id, &token));
         chains::refuse_running(users, &self.selector.to_string())
     }
@@ -225,16 +226,16 @@ pub(super) fn modules(
                     modules.push((provider.module.clone(), Some(provider.profile.clone())));
                 }
             }
-            match modules.is_empty() {
-                false => Ok(modules),
-                true if !errors.is_empty() => Err(ConfigError::Invalid { path: config.path, findings: errors }.into()),
-                true => {
-                    let path = config.path.display();
-                    Err(CliError::usage(format!(
-                        "{path} has no [[providers.pkcs11]]: add one, or name the device with --profile"
-                    )))
-                }
+            if !modules.is_empty() {
+                return Ok(modules);
             }
+            if !errors.is_empty() {
+                return Err(ConfigError::Invalid { path: config.path, findings: errors }.into());
+            }
+            let path = config.path.display();
+            Err(CliError::usage(format!(
+                "{path} has no [[providers.pkcs11]]: add one, or name the device with --profile"
+            )))
         }
     }
 }

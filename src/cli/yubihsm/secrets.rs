@@ -24,9 +24,12 @@ impl Sink {
         let opened = match descriptor {
             // Opened anew by its name under /proc, which needs no trust in the number.
             Some(number) => OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}")),
-            None => OpenOptions::new().write(true).open(TERMINAL).or_else(|error| match io::stdout().is_terminal() {
-                true => OpenOptions::new().write(true).open("/proc/self/fd/1"),
-                false => Err(error),
+            None => OpenOptions::new().write(true).open(TERMINAL).or_else(|error| {
+                if io::stdout().is_terminal() {
+                    OpenOptions::new().write(true).open("/proc/self/fd/1")
+                } else {
+                    Err(error)
+                }
             }),
         };
         opened.map(Self).map_err(|error| match descriptor {

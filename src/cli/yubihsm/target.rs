@@ -121,13 +121,13 @@ impl DeviceArgs {
         };
         if config.yubihsm().is_empty() {
             let path = config.path;
-            return Err(match errors.is_empty() {
-                false => ConfigError::Invalid { path, findings: errors }.into(),
-                true => CliError::usage(format!(
-                    "{} has no [[providers.yubihsm]]: tmkms.toml.example shows how one is written",
-                    path.display()
-                )),
-            });
+            if !errors.is_empty() {
+                return Err(ConfigError::Invalid { path, findings: errors }.into());
+            }
+            return Err(CliError::usage(format!(
+                "{} has no [[providers.yubihsm]]: tmkms.toml.example shows how one is written",
+                path.display()
+            )));
         }
         if !errors.is_empty() {
             let path = config.path.display();
