@@ -3,7 +3,7 @@
 //! A node has a thread of its own and blocks on its own connection; nothing it does can hold up another.
 
 use crate::{
-    config::{NodeAddress, ValidatorConfig},
+    config::ValidatorConfig,
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
     process::{backoff::Backoff, lock::lock, names::Names},
@@ -50,7 +50,7 @@ impl Node {
         chain: Arc<ServedChain>,
         names: Names,
     ) -> Self {
-        let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
+        let needs_identity = config.address.identity_key().is_some();
         assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
         let name = config.address.to_string().into();
         Self { config, name, identity, chain, names, stop: Arc::default(), stats: Arc::default(), tape: None }
@@ -130,16 +130,8 @@ impl Node {
     }
 
     fn dial(&self) -> Result<Box<dyn Door>, LinkError> {
-        let timeout = self.config.timeout;
-        match &self.config.address {
-            NodeAddress::Tcp { peer_id, host, port, .. } => {
-                let identity = Arc::clone(self.identity.as_ref().expect("checked in Node::new"));
-                let unresolved = |error| LinkError::Resolve { host: host.clone(), error };
-                let addresses = self.names.resolve(host, *port).map_err(unresolved)?;
-                Ok(Box::new(link::tcp(&addresses, identity, *peer_id, timeout)?))
-            }
-            NodeAddress::Unix { path } => Ok(Box::new(link::unix(path, timeout)?)),
-        }
+        let resolve = |host: &str, port| self.names.resolve(host, port);
+        link::dial(&self.config.address, self.identity.as_ref(), resolve, self.config.timeout)
     }
 
     fn serve(&self, link: &mut dyn Link, mut on_answer: impl FnMut()) -> Result<Infallible, LinkError> {

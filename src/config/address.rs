@@ -11,9 +11,7 @@ const PEER_ID_DIGITS: usize = 40;
 /// An address, read but not yet tried.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Address {
-    /// Over TCP.
     Tcp { peer_id: Option<PeerId>, host: String, port: u16 },
-    /// Over a Unix socket.
     Unix { path: PathBuf },
 }
 
@@ -97,11 +95,9 @@ pub(super) enum AddressError {
     PeerId,
     /// A port that is not from 1 to 65535.
     Port,
-    /// No port.
     PortMissing,
     /// `unix://path` with two slashes.
     RelativePath,
-    /// Another scheme.
     Scheme {
         /// What stands before `://`.
         scheme: String,

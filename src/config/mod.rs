@@ -8,6 +8,8 @@
 //! Every mistake in a file is reported at once, each with its line. What works, but not as one may think, comes as a
 //! warning beside the configuration.
 
+#![allow(missing_docs, reason = "a doc here says what a name does not")]
+
 mod address;
 mod chain;
 mod draft;
@@ -195,18 +197,12 @@ fn read_sections(root: &mut Table<'_>, file_system: FileSystem, findings: &mut F
 pub enum ConfigError {
     /// The file can be read, but not used.
     Invalid {
-        /// The file.
         path: PathBuf,
         /// Everything that is wrong, in the order of the file. Not empty.
         findings: Vec<Finding>,
     },
     /// The file cannot be read.
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
+    Unreadable { path: PathBuf, error: io::Error },
 }
 
 /// One line for each finding: `file:line: sentence`.

@@ -74,7 +74,8 @@ impl Config {
 
     /// Every `[[providers.pkcs11]]`, in file order.
     pub fn pkcs11<'a>(&'a self) -> Vec<&'a Pkcs11Config> {
-        let is_one = |provider: &'a Provider| if let Provider::Pkcs11(token) = provider { Some(token) } else { None };
+        let is_one =
+            |provider: &'a Provider| if let Provider::Pkcs11(token) = provider { Some(&**token) } else { None };
         self.providers.iter().filter_map(is_one).collect()
     }
 
@@ -133,11 +134,9 @@ impl Config {
 /// A key of any provider.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyConfig<'a> {
-    /// Its provider.
     pub provider: &'a Provider,
     /// Where that stands in [`Config::providers`].
     pub provider_number: usize,
-    /// The key.
     pub key: &'a Key,
     /// Where it stands among the keys of its provider.
     pub number: usize,

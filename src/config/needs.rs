@@ -19,13 +19,10 @@ pub struct Needs {
 /// A file that is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeededFile {
-    /// Where it is.
     pub path: PathBuf,
     /// What messages call it.
     pub what: &'static str,
-    /// What it is.
     pub kind: FileKind,
-    /// Who reads it.
     pub reader: FileReader,
 }
 
@@ -52,7 +49,6 @@ pub enum FileReader {
 }
 
 impl Needs {
-    /// Adds what another needs.
     pub(super) fn add(&mut self, other: Self) {
         self.files.extend(other.files);
         self.ports.extend(other.ports);
@@ -60,12 +56,10 @@ impl Needs {
         self.usb |= other.usb;
     }
 
-    /// Adds a file.
     pub(super) fn file(&mut self, path: impl Into<PathBuf>, what: &'static str, kind: FileKind, reader: FileReader) {
         self.files.push(NeededFile { path: path.into(), what, kind, reader });
     }
 
-    /// Adds a TCP connection.
     pub(super) fn dial(&mut self, host: &str, port: u16) {
         self.ports.push(port);
         if host.parse::<IpAddr>().is_err() {

@@ -12,28 +12,16 @@ use super::{
 };
 use std::fmt;
 
-/// Providers of tmkms that this program has not, and what to do about it.
-const MISSING: [(&str, &str); 2] = [
-    (
-        "ledgertm",
-        "Highwater does not sign with a Ledger ([[providers.ledgertm]]): remove the section, and move its chains to a key \
-         in an HSM or in a file, or keep tmkms for them",
-    ),
-    (
-        "fortanixdsm",
-        "Highwater does not sign with Fortanix DSM ([[providers.fortanixdsm]]): remove the section, and reach the key \
-         through a PKCS#11 module and [[providers.pkcs11]], or keep tmkms for its chains",
-    ),
-];
+/// Providers of tmkms that Highwater does not have.
+const MISSING: [&str; 2] = ["ledgertm", "fortanixdsm"];
 
 /// A section of `[providers]`.
 #[derive(Clone, Debug)]
 pub enum Provider {
     /// A token of a PKCS#11 module.
-    Pkcs11(Pkcs11Config),
+    Pkcs11(Box<Pkcs11Config>),
     /// A key in a file.
     Softsign(SoftsignConfig),
-    /// A YubiHSM 2.
     YubiHsm(YubiHsmConfig),
 }
 
@@ -127,7 +115,7 @@ pub(super) fn read(
     }
     if let Some(value) = table.get("pkcs11", findings) {
         providers.extend(value.tables("[[providers.pkcs11]]", findings, |table, findings| {
-            Pkcs11Config::read(table, uses, file_system, findings).map(Provider::Pkcs11)
+            Pkcs11Config::read(table, uses, file_system, findings).map(|token| Provider::Pkcs11(Box::new(token)))
         }));
     }
     if let Some(value) = table.get("yubihsm", findings) {
@@ -135,9 +123,12 @@ pub(super) fn read(
             YubiHsmConfig::read(table, uses, findings).map(Provider::YubiHsm)
         }));
     }
-    for (name, what_to_do) in MISSING {
+    for name in MISSING {
         if let Some(value) = table.get(name, findings) {
-            findings.error(value.line, what_to_do);
+            let text = format!(
+                "[[providers.{name}]] is not supported: remove the section, and keep the present signer for its chains"
+            );
+            findings.error(value.line, text);
             // Its chains are not looked at, and nobody need be told that they have no key.
             uses.incomplete = true;
         }

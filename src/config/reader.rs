@@ -94,7 +94,6 @@ impl<'t> Table<'t> {
         result
     }
 
-    /// Where the table begins.
     pub(crate) fn line(&self) -> usize {
         self.line
     }
@@ -222,7 +221,6 @@ impl<'t> Value<'t> {
         self.value.is_integer()
     }
 
-    /// A string.
     pub(crate) fn string(self, findings: &mut Findings<'_>) -> Option<&'t str> {
         match self.value {
             DeValue::String(text) => Some(text),

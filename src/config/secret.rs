@@ -18,7 +18,6 @@ const FIRST_FREE_FD: u16 = 3;
 pub enum SecretSource {
     /// In the systemd credential of this name, a file of `$CREDENTIALS_DIRECTORY`.
     Credential(String),
-    /// In this environment variable.
     Env(String),
     /// To be read from this file descriptor, which is open at start.
     Fd(i32),
@@ -93,7 +92,6 @@ impl Secret {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The secret text.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -50,10 +50,7 @@ pub enum NodeAddress {
         identity_key: PathBuf,
     },
     /// `unix:///path`
-    Unix {
-        /// The socket's path.
-        path: PathBuf,
-    },
+    Unix { path: PathBuf },
 }
 
 impl NodeAddress {

@@ -11,11 +11,13 @@ pub use error::LinkError;
 pub use tcp::tcp;
 pub use unix::unix;
 
+use crate::{config::NodeAddress, keyring::IdentityKey};
 use highwater_core::{consensus::PeerId, privval::frame::LengthPrefix};
 use std::{
     io,
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
+    sync::Arc,
     time::Duration,
 };
 
@@ -39,6 +41,23 @@ pub trait Door: Send {
     fn closer(&self) -> io::Result<Closer>;
     /// Waits until the node sends something, then turns the connection into a link.
     fn enter(self: Box<Self>) -> Result<Box<dyn Link>, LinkError>;
+}
+
+/// Connects to the node at `address`. `identity` is who we are on a link that proves it; `resolve` looks up a host.
+pub fn dial(
+    address: &NodeAddress,
+    identity: Option<&Arc<IdentityKey>>,
+    resolve: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>>,
+    timeout: Duration,
+) -> Result<Box<dyn Door>, LinkError> {
+    match address {
+        NodeAddress::Tcp { peer_id, host, port, .. } => {
+            let identity = Arc::clone(identity.expect("a tcp node has an identity key"));
+            let addresses = resolve(host, *port).map_err(|error| LinkError::Resolve { host: host.clone(), error })?;
+            Ok(Box::new(tcp(&addresses, identity, *peer_id, timeout)?))
+        }
+        NodeAddress::Unix { path } => Ok(Box::new(unix(path, timeout)?)),
+    }
 }
 
 /// Ends a connection from another thread: a blocked read returns, but an answer in progress can still be written.

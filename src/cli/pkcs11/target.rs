@@ -177,7 +177,7 @@ impl Target {
 
     /// Refuses a token that a running signer of this configuration has.
     fn refuse_running(&self, config: &Config) -> Result<(), CliError> {
-        let token = Provider::Pkcs11(Pkcs11Config {
+        let token = Provider::Pkcs11(Box::new(Pkcs11Config {
             profile: self.profile.clone(),
             profile_text: self.profile_text.clone(),
             module: self.module.clone(),
@@ -187,7 +187,7 @@ impl Target {
             files: Vec::new(),
             environment: Vec::new(),
             line: 0,
-        });
+        }));
         let users = config.chains.iter().filter(|chain| config.may_use(&chain.id, &token));
         chains::refuse_running(users, &self.selector.to_string())
     }

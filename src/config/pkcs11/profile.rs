@@ -21,11 +21,8 @@ pub struct Profile {
     pub tested_with: Vec<String>,
     /// Where its content comes from.
     pub sources: Vec<String>,
-    /// The PKCS#11 module.
     pub module: Module,
-    /// Sessions and login.
     pub session: Session,
-    /// Ed25519 keys.
     pub ed25519: Ed25519,
     /// Whether the module signs with secp256k1 keys, by `CKM_ECDSA`.
     pub secp256k1: bool,
@@ -86,7 +83,6 @@ pub struct Module {
 /// An environment variable that a module reads.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct EnvironmentVariable {
-    /// Its name.
     pub name: String,
     /// What it must hold.
     pub meaning: String,
@@ -96,7 +92,6 @@ pub struct EnvironmentVariable {
     pub file: bool,
 }
 
-/// Sessions and login.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Session {
     /// Which kind of session signs. Making, importing and deleting keys always takes read and write.
@@ -119,7 +114,6 @@ pub enum SessionMode {
 /// How the user logs in.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Login {
-    /// With a PIN.
     Pin,
     /// At the device itself, on a keypad or with a card: `C_Login` without a PIN.
     ProtectedPath,
@@ -128,7 +122,6 @@ pub enum Login {
 /// What a PIN looks like. It is looked at before any `C_Login`, because a wrong PIN can lock a token.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum PinFormat {
-    /// Any text.
     Free,
     /// Four hex digits, the id of an authentication key, and its password: `0001password`.
     Hex4Password,
@@ -156,7 +149,6 @@ impl PinFormat {
     }
 }
 
-/// Ed25519 keys.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Ed25519 {
     /// Whether the module signs with them.

@@ -55,10 +55,10 @@ impl Profile {
         text: &str,
         load: impl FnOnce(&Path) -> Result<Self, ProfileError>,
     ) -> Result<Self, ProfileError> {
-        match text.contains('/') || text.ends_with(".toml") {
-            true => load(Path::new(text)),
-            false => Self::builtin(text).ok_or_else(|| ProfileError::Unknown { name: text.into() }),
+        if text.contains('/') || text.ends_with(".toml") {
+            return load(Path::new(text));
         }
+        Self::builtin(text).ok_or_else(|| ProfileError::Unknown { name: text.into() })
     }
 }
 
@@ -330,23 +330,14 @@ fn is_variable(text: &str) -> bool {
 pub enum ProfileError {
     /// The file can be read, but not used.
     Invalid {
-        /// The file.
         path: PathBuf,
         /// Everything that is wrong, in the order of the file. Not empty.
         findings: Vec<Finding>,
     },
     /// No built-in profile has this name.
-    Unknown {
-        /// The name.
-        name: String,
-    },
+    Unknown { name: String },
     /// The file cannot be read.
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
+    Unreadable { path: PathBuf, error: io::Error },
 }
 
 impl fmt::Display for ProfileError {

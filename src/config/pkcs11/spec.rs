@@ -16,7 +16,6 @@ pub struct TokenSpec {
     pub module: PathBuf,
     /// What is peculiar to it.
     pub profile: Profile,
-    /// Which token.
     pub token: TokenSelector,
     /// Which keys, in the order in which they are asked for.
     pub keys: Vec<KeySpec>,
@@ -40,9 +39,7 @@ impl TokenSpec {
 /// How a token is found. Never by slot number, which changes when a token is initialised or plugged in anew.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum TokenSelector {
-    /// By its label.
     Label(String),
-    /// By its serial number.
     Serial(String),
 }
 
@@ -58,9 +55,7 @@ impl fmt::Display for TokenSelector {
 /// A key on a token.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct KeySpec {
-    /// Which object.
     pub object: ObjectSelector,
-    /// Which algorithm.
     #[serde(with = "algorithm")]
     pub key_type: KeyType,
 }

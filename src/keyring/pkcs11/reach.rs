@@ -123,10 +123,8 @@ impl Reach {
         if !self.refused.is_empty() {
             let _ = write!(text, "; out of the module's reach: {}", self.refused.join(", "));
         }
-        let network = match spec.profile.module.network {
-            true => "",
-            false => " and no network, for its profile says that it needs none",
-        };
+        let network =
+            if spec.profile.module.network { "" } else { " and no network, for its profile says that it needs none" };
         let _ = write!(
             text,
             "; its sandbox leaves it the system's libraries and what is named{network}: if it needs another file, add \
