@@ -103,11 +103,11 @@
 //!
 //! ```
 //! use highwater_core::consensus::{ChainId, Timestamp};
-//! use highwater_core::privval::{Canonical, Kind};
+//! use highwater_core::privval::{Canonical, MessageKind};
 //!
 //! let chain = ChainId::new("test-chain").unwrap();
 //! let nil_prevote = Canonical {
-//!     kind: Kind::Prevote,
+//!     kind: MessageKind::Prevote,
 //!     height: 7,
 //!     round: 0,
 //!     block_id: None,

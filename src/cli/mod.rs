@@ -21,7 +21,7 @@ pub use error::Exit;
 use crate::{
     config::{self, Config, PartialConfig},
     keyring::{child::spawner, pkcs11::served},
-    process::{hooks, names},
+    process::{hooks, resolver},
     record::keeper,
 };
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -55,10 +55,10 @@ enum Command {
     /// Make a configuration and an identity key in a new directory
     Init(init::Init),
     /// Runs one lookup of a host name; started by the name resolver
-    #[command(name = names::LOOKUP_COMMAND, hide = true)]
+    #[command(name = resolver::LOOKUP_COMMAND, hide = true)]
     NameLookup,
     /// Resolves one host name; started by the signer
-    #[command(name = names::RESOLVER_COMMAND, hide = true)]
+    #[command(name = resolver::RESOLVER_COMMAND, hide = true)]
     NameResolver,
     /// List PKCS#11 tokens; make, import, test and delete the keys on them
     #[command(subcommand)]
@@ -70,7 +70,7 @@ enum Command {
     Start(start::Start),
     /// Show, make, import, export or raise the watermark of a chain
     #[command(subcommand)]
-    State(state::State),
+    State(state::StateCommand),
     /// Runs one state hook; started by the signer
     #[command(name = hooks::HOOK_COMMAND, hide = true)]
     StateHook,
@@ -138,8 +138,8 @@ pub fn main() -> ExitCode {
         Command::HsmChild => served::run().map_err(|error| internal(&error)),
         Command::HsmSpawner => spawner::run().map_err(|error| internal(&error)),
         Command::Init(command) => command.run(),
-        Command::NameLookup => names::run_lookup().map_err(|error| internal(&error)),
-        Command::NameResolver => names::run().map_err(|error| internal(&error)),
+        Command::NameLookup => resolver::run_lookup().map_err(|error| internal(&error)),
+        Command::NameResolver => resolver::run().map_err(|error| internal(&error)),
         Command::Pkcs11(command) => command.run(),
         Command::Softsign(command) => command.run(),
         Command::Start(command) => command.run(),

@@ -15,7 +15,7 @@ pub(super) enum Softsign {
     /// Make a new key
     Keygen(Keygen),
     /// Convert an existing key file to the form that `path` of a [[providers.softsign]] takes
-    Import(Import),
+    Import(SoftsignImport),
 }
 
 #[derive(Args, Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Keygen {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct Import {
+pub(super) struct SoftsignImport {
     /// Format of the existing file [default: detected from its content]
     #[arg(short, long, value_enum)]
     format: Option<Format>,
@@ -86,7 +86,7 @@ impl Keygen {
     }
 }
 
-impl Import {
+impl SoftsignImport {
     fn run(self) -> Result<(), CliError> {
         let key = load(&self.input, KeyRole::from(self.kind).key_type(), self.format)?;
         key.store(&self.output)?;

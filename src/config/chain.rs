@@ -1,6 +1,6 @@
 //! `[[chain]]`: a chain, how its keys are shown, where its state is, and its state hook.
 
-use super::reader::{Findings, Located, Table, chain_id};
+use super::reader::{ConfigFindings, Located, Table, chain_id};
 use highwater_core::{consensus::ChainId, disk};
 use std::{
     path::{Path, PathBuf},
@@ -65,14 +65,17 @@ pub struct HookConfig {
 
 impl ChainConfig {
     /// Reads a `[[chain]]`. Its id is also given by itself, for what can be said of a chain with a mistake elsewhere.
-    pub(super) fn read(table: &mut Table<'_>, findings: &mut Findings<'_>) -> (Option<Located<ChainId>>, Option<Self>) {
+    pub(super) fn read(
+        table: &mut Table<'_>,
+        findings: &mut ConfigFindings<'_>,
+    ) -> (Option<Located<ChainId>>, Option<Self>) {
         let id = table.require("id", "the chain's id, as in its genesis file", findings);
         let id = id.and_then(|value| chain_id(value, findings));
         let chain = Self::read_rest(id.as_ref().map(|id| id.value.clone()), table, findings);
         (id, chain)
     }
 
-    fn read_rest(id: Option<ChainId>, table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Self> {
+    fn read_rest(id: Option<ChainId>, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Self> {
         let meaning = "how keys are shown, for example { type = \"hex\" }";
         let key_format = table.require("key_format", meaning, findings);
         let key_format =
@@ -108,7 +111,7 @@ impl ChainConfig {
     }
 }
 
-fn read_key_format(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<KeyFormat> {
+fn read_key_format(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<KeyFormat> {
     #[derive(Clone, Copy)]
     enum Kind {
         Bech32,
@@ -138,7 +141,7 @@ fn read_key_format(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option
     }
 }
 
-fn read_hook(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<HookConfig> {
+fn read_hook(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<HookConfig> {
     let command = table.require("cmd", "the program and its arguments, for example [\"/path/to/program\"]", findings);
     let command = command.and_then(|value| {
         let entries = value.array(findings)?;

@@ -1,6 +1,6 @@
 //! A row of `keys`: for which chains a key signs, and as what. Every provider has its keys in such rows.
 
-use super::reader::{Findings, Located, Table, chain_id};
+use super::reader::{ConfigFindings, Located, Table, chain_id};
 use highwater_core::consensus::{ChainId, KeyType};
 use std::fmt;
 
@@ -92,7 +92,7 @@ impl KeyUses {
         &mut self,
         table: &mut Table<'_>,
         home: KeyHome,
-        findings: &mut Findings<'_>,
+        findings: &mut ConfigFindings<'_>,
     ) -> (Option<KeyRole>, Option<Key>) {
         let role = read_role(table, findings);
         let Some(ids) = read_chain_ids(table, findings) else {
@@ -108,14 +108,14 @@ impl KeyUses {
 }
 
 /// Softsign calls it `key_type`, the other providers `type`; either name is understood in both.
-fn read_role(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<KeyRole> {
+fn read_role(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<KeyRole> {
     match table.get_either(["key_type", "type"], findings) {
         Some(value) => value.one_of(&KEY_ROLES, findings),
         None => Some(KeyRole::Consensus),
     }
 }
 
-fn read_chain_ids(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Vec<Located<ChainId>>> {
+fn read_chain_ids(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Vec<Located<ChainId>>> {
     let value = table.require("chain_ids", "the ids of the chains that the key signs for", findings)?;
     let entries = value.array(findings)?;
     if entries.is_empty() {

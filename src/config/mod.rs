@@ -31,7 +31,7 @@ mod validator;
 mod yubihsm;
 
 pub use chain::{ChainConfig, HookConfig, KeyFormat, watermark_beside};
-pub use finding::Finding;
+pub use finding::ConfigFinding;
 pub use highwater::{AuditLimits, HighwaterConfig};
 pub use keys::{Key, KeyRole};
 pub use model::{Config, KeyConfig};
@@ -45,7 +45,7 @@ pub use yubihsm::{YubiHsmAdapter, YubiHsmConfig, YubiHsmKey};
 
 use draft::Draft;
 use file_system::FileSystem;
-use reader::{Findings, Table, Value};
+use reader::{ConfigFindings, Table, Value};
 use std::{
     ffi::OsString,
     fmt, fs, io,
@@ -67,25 +67,25 @@ pub fn resolve_path(cli: Option<&Path>, env: Option<OsString>) -> PathBuf {
 
 impl Config {
     /// Reads the file at `path`. Gives its warnings beside the configuration.
-    pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), ConfigError> {
+    pub fn load(path: &Path) -> Result<(Self, Vec<ConfigFinding>), ConfigError> {
         // The text can hold a password.
         let text = fs::read_to_string(path).map(Zeroizing::new);
         let text = text.map_err(|error| ConfigError::Unreadable { path: path.into(), error })?;
         let (config, warnings) = Self::read(path, &text, FileSystem::DISK)?;
 
-        let mut on_disk = Findings::new(&text);
+        let mut on_disk = ConfigFindings::new(&text);
         validate::check_on_disk(&config, &mut on_disk);
         on_disk.finish().map_err(|findings| ConfigError::Invalid { path: path.into(), findings })?;
         Ok((config, warnings))
     }
 
     /// Reads `text`, the content of the file at `path`. Looks at nothing else, so a profile must be a built-in one.
-    pub fn parse(path: &Path, text: &str) -> Result<(Self, Vec<Finding>), ConfigError> {
+    pub fn parse(path: &Path, text: &str) -> Result<(Self, Vec<ConfigFinding>), ConfigError> {
         Self::read(path, text, FileSystem::NONE)
     }
 
-    fn read(path: &Path, text: &str, file_system: FileSystem) -> Result<(Self, Vec<Finding>), ConfigError> {
-        let mut findings = Findings::new(text);
+    fn read(path: &Path, text: &str, file_system: FileSystem) -> Result<(Self, Vec<ConfigFinding>), ConfigError> {
+        let mut findings = ConfigFindings::new(text);
         let draft = read_text(text, file_system, &mut findings).unwrap_or_default();
         match findings.finish() {
             Ok(warnings) => Ok((draft.into_config(path), warnings)),
@@ -101,7 +101,7 @@ pub struct PartialConfig {
     /// The sections that can be read. Not compared with each other: references may lead nowhere.
     pub config: Config,
     /// What keeps the file from being a configuration, in the order of the file. May be empty.
-    pub errors: Vec<Finding>,
+    pub errors: Vec<ConfigFinding>,
 }
 
 impl PartialConfig {
@@ -114,7 +114,7 @@ impl PartialConfig {
     }
 
     fn read(path: &Path, text: &str, file_system: FileSystem) -> Result<Self, ConfigError> {
-        let mut findings = Findings::new(text);
+        let mut findings = ConfigFindings::new(text);
         let draft = read_text(text, file_system, &mut findings);
         let errors = findings.finish().err().unwrap_or_default();
         match draft {
@@ -125,7 +125,7 @@ impl PartialConfig {
 }
 
 /// Reads all sections of `text` and compares them with each other. `None` if it is no TOML.
-fn read_text(text: &str, file_system: FileSystem, findings: &mut Findings<'_>) -> Option<Draft> {
+fn read_text(text: &str, file_system: FileSystem, findings: &mut ConfigFindings<'_>) -> Option<Draft> {
     match DeTable::parse(text) {
         Ok(root) => {
             let draft = Table::read("the file", 0, root.get_ref(), findings, |table, findings| {
@@ -144,7 +144,7 @@ fn read_text(text: &str, file_system: FileSystem, findings: &mut Findings<'_>) -
 }
 
 /// The whole file, in its order.
-fn read_sections(root: &mut Table<'_>, file_system: FileSystem, findings: &mut Findings<'_>) -> Draft {
+fn read_sections(root: &mut Table<'_>, file_system: FileSystem, findings: &mut ConfigFindings<'_>) -> Draft {
     let mut draft = Draft::default();
     let chains = root.get("chain", findings);
     let validators = root.get("validator", findings);
@@ -199,7 +199,7 @@ pub enum ConfigError {
     Invalid {
         path: PathBuf,
         /// Everything that is wrong, in the order of the file. Not empty.
-        findings: Vec<Finding>,
+        findings: Vec<ConfigFinding>,
     },
     /// The file cannot be read.
     Unreadable { path: PathBuf, error: io::Error },

@@ -5,7 +5,7 @@ use super::{
     keys::{Key, KeyUses},
     needs::Needs,
     pkcs11::Pkcs11Config,
-    reader::{Findings, Table},
+    reader::{ConfigFindings, Table},
     secret::SecretSource,
     softsign::SoftsignConfig,
     yubihsm::YubiHsmConfig,
@@ -105,7 +105,7 @@ pub(super) fn read(
     table: &mut Table<'_>,
     uses: &mut KeyUses,
     file_system: FileSystem,
-    findings: &mut Findings<'_>,
+    findings: &mut ConfigFindings<'_>,
 ) -> Vec<Provider> {
     let mut providers = Vec::new();
     if let Some(value) = table.get("softsign", findings) {

@@ -2,7 +2,7 @@
 
 use super::{
     needs::{FileKind, FileReader, Needs},
-    reader::{Findings, Table, Value},
+    reader::{ConfigFindings, Table, Value},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{env, fmt, path::PathBuf};
@@ -110,7 +110,11 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 /// Reads a table that names a source. `what` is the secret in one word.
-pub(super) fn read_source(table: &mut Table<'_>, what: &str, findings: &mut Findings<'_>) -> Option<SecretSource> {
+pub(super) fn read_source(
+    table: &mut Table<'_>,
+    what: &str,
+    findings: &mut ConfigFindings<'_>,
+) -> Option<SecretSource> {
     let value = table.exactly_one(["credential", "file", "fd", "env"], findings)?;
     match value.key() {
         "credential" => read_credential(value, findings).map(SecretSource::Credential),
@@ -120,7 +124,7 @@ pub(super) fn read_source(table: &mut Table<'_>, what: &str, findings: &mut Find
     }
 }
 
-fn read_credential(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String> {
+fn read_credential(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let name = value.string(findings)?;
     if matches!(name, "" | "." | "..") || name.contains(|c: char| c == '/' || c.is_control()) {
         value.reject("it must be the name of a credential, as LoadCredential= of systemd gives it", findings);
@@ -129,7 +133,7 @@ fn read_credential(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Stri
     Some(name.into())
 }
 
-fn read_fd(value: Value<'_>, findings: &mut Findings<'_>) -> Option<i32> {
+fn read_fd(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<i32> {
     let number = value.u16(findings)?;
     if number < FIRST_FREE_FD {
         value.reject(format_args!("expected a file descriptor from {FIRST_FREE_FD}: those below are taken"), findings);
@@ -138,7 +142,7 @@ fn read_fd(value: Value<'_>, findings: &mut Findings<'_>) -> Option<i32> {
     Some(number.into())
 }
 
-fn read_variable(value: Value<'_>, what: &str, findings: &mut Findings<'_>) -> Option<String> {
+fn read_variable(value: Value<'_>, what: &str, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let name = value.string(findings)?;
     if !is_variable(name) {
         value.reject("it must be the name of an environment variable", findings);

@@ -3,7 +3,7 @@
 use super::{
     keys::{Key, KeyHome, KeyRole, KeyUses},
     needs::{FileKind, FileReader, Needs},
-    reader::{Findings, Table},
+    reader::{ConfigFindings, Table},
 };
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ pub enum KeyEncoding {
 }
 
 impl SoftsignConfig {
-    pub(super) fn read(table: &mut Table<'_>, uses: &mut KeyUses, findings: &mut Findings<'_>) -> Option<Self> {
+    pub(super) fn read(table: &mut Table<'_>, uses: &mut KeyUses, findings: &mut ConfigFindings<'_>) -> Option<Self> {
         let (role, key) = uses.read(table, KeyHome::Only, findings);
         let format = table.get("key_format", findings);
         let encoding = format.and_then(|value| value.one_of(&KEY_ENCODINGS, findings)).unwrap_or(KeyEncoding::Base64);

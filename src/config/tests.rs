@@ -34,7 +34,7 @@ chain_ids = ["test-1"]
 path = "consensus.key"
 "#;
 
-pub(super) fn parse(text: &str) -> Result<(Config, Vec<Finding>), ConfigError> {
+pub(super) fn parse(text: &str) -> Result<(Config, Vec<ConfigFinding>), ConfigError> {
     Config::parse(Path::new("f"), text)
 }
 

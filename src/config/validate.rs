@@ -9,14 +9,14 @@ use super::{
     model::Config,
     paths,
     providers::Provider,
-    reader::{Findings, Located, nearest},
+    reader::{ConfigFindings, Located, nearest},
     validator::ValidatorConfig,
 };
 use highwater_core::consensus::ChainId;
 use std::path::{Path, PathBuf};
 
 /// Reports everything that does not fit together, from the text alone.
-pub(super) fn check(draft: &Draft, findings: &mut Findings<'_>) {
+pub(super) fn check(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     duplicate_chains(&draft.chain_ids, findings);
     duplicate_validators(&draft.validators, findings);
     doubled_keys(&draft.keys.list, findings);
@@ -32,7 +32,7 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings<'_>) {
 
 /// Reports state files that have different paths and yet are one file, and what would open the signer's own files to a
 /// module. Looks at the disk.
-pub(super) fn check_on_disk(config: &Config, findings: &mut Findings<'_>) {
+pub(super) fn check_on_disk(config: &Config, findings: &mut ConfigFindings<'_>) {
     shared_state_files(&config.chains, paths::resolved, findings);
     overreaching_modules(config, findings);
 }
@@ -45,14 +45,14 @@ fn repeats<T>(items: &[T], same: impl Fn(&T, &T) -> bool) -> impl Iterator<Item 
     })
 }
 
-fn duplicate_chains(chain_ids: &[Located<ChainId>], findings: &mut Findings<'_>) {
+fn duplicate_chains(chain_ids: &[Located<ChainId>], findings: &mut ConfigFindings<'_>) {
     for (first, second) in repeats(chain_ids, |a, b| a.value == b.value) {
         let text = format!("the chain {} is already defined on line {}: remove one of them", second.value, first.line);
         findings.error(second.line, text);
     }
 }
 
-fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut Findings<'_>) {
+fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut ConfigFindings<'_>) {
     let same = |a: &ValidatorConfig, b: &ValidatorConfig| {
         a.chain_id == b.chain_id && a.address.to_string() == b.address.to_string()
     };
@@ -65,7 +65,7 @@ fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut Findings<
     }
 }
 
-fn doubled_keys(keys: &[KeyUse], findings: &mut Findings<'_>) {
+fn doubled_keys(keys: &[KeyUse], findings: &mut ConfigFindings<'_>) {
     let readable: Vec<_> = keys.iter().filter_map(|key| Some((key, key.role?))).collect();
     let same = |a: &(&KeyUse, KeyRole), b: &(&KeyUse, KeyRole)| {
         a.0.chain == b.0.chain && a.1 == b.1 && !stand_in_for_each_other(a.0.home, b.0.home)
@@ -85,7 +85,7 @@ fn stand_in_for_each_other(a: KeyHome, b: KeyHome) -> bool {
     matches!((a, b), (KeyHome::OneOfSeveral { .. }, KeyHome::OneOfSeveral { .. })) && a != b
 }
 
-fn doubled_devices(providers: &[Provider], findings: &mut Findings<'_>) {
+fn doubled_devices(providers: &[Provider], findings: &mut ConfigFindings<'_>) {
     for (first, second) in repeats(providers, Provider::repeats) {
         let text = format!("the {second} is already on line {}: put its keys into the `keys` there", first.line());
         findings.error(second.line(), text);
@@ -93,7 +93,7 @@ fn doubled_devices(providers: &[Provider], findings: &mut Findings<'_>) {
 }
 
 /// What a section of a module names is the module's to read and write.
-fn overreaching_modules(config: &Config, findings: &mut Findings<'_>) {
+fn overreaching_modules(config: &Config, findings: &mut ConfigFindings<'_>) {
     let never = config.files_of_the_signer();
     let secrets: Vec<_> = config.providers.iter().filter_map(|provider| provider.secret()?.variable()).collect();
     for token in config.pkcs11() {
@@ -117,7 +117,7 @@ fn overreaching_modules(config: &Config, findings: &mut Findings<'_>) {
     }
 }
 
-fn unknown_chains(draft: &Draft, findings: &mut Findings<'_>) {
+fn unknown_chains(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     let known = || draft.chain_ids.iter().map(|id| id.value.as_str());
     let named_by_nodes = draft.served.iter().map(|id| (&id.value, id.line));
     let named_by_keys = draft.keys.list.iter().map(|key| (&key.chain, key.line));
@@ -133,7 +133,7 @@ fn unknown_chains(draft: &Draft, findings: &mut Findings<'_>) {
     }
 }
 
-fn chains_without_key(draft: &Draft, findings: &mut Findings<'_>) {
+fn chains_without_key(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     let is_first = |index: usize, id: &ChainId| draft.served[..index].iter().all(|earlier| earlier.value != *id);
     for (index, id) in draft.served.iter().enumerate() {
         let known = draft.chain_ids.iter().any(|chain| chain.value == id.value);
@@ -149,7 +149,7 @@ fn chains_without_key(draft: &Draft, findings: &mut Findings<'_>) {
 }
 
 /// Two chains in one file would take each other's marks for their own.
-fn shared_state_files(chains: &[ChainConfig], name: impl Fn(&Path) -> PathBuf, findings: &mut Findings<'_>) {
+fn shared_state_files(chains: &[ChainConfig], name: impl Fn(&Path) -> PathBuf, findings: &mut ConfigFindings<'_>) {
     let named: Vec<_> = chains.iter().map(|chain| (chain, name(&chain.state_file))).collect();
     // Chains with the same id are reported as such.
     let same = |a: &(&ChainConfig, PathBuf), b: &(&ChainConfig, PathBuf)| a.1 == b.1 && a.0.id != b.0.id;

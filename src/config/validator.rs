@@ -3,7 +3,7 @@
 use super::{
     address::Address,
     needs::{FileKind, FileReader, Needs},
-    reader::{Findings, Located, Table, Value, chain_id},
+    reader::{ConfigFindings, Located, Table, Value, chain_id},
 };
 use highwater_core::consensus::{ChainId, HEIGHT_MAX, PeerId};
 use std::{
@@ -89,7 +89,10 @@ impl fmt::Display for NodeAddress {
 
 impl ValidatorConfig {
     /// Reads a `[[validator]]`. Its chain is also given by itself, for what can be said of a node with a mistake elsewhere.
-    pub(super) fn read(table: &mut Table<'_>, findings: &mut Findings<'_>) -> (Option<Located<ChainId>>, Option<Self>) {
+    pub(super) fn read(
+        table: &mut Table<'_>,
+        findings: &mut ConfigFindings<'_>,
+    ) -> (Option<Located<ChainId>>, Option<Self>) {
         let address = node_address(table, findings);
         let chain = table.require("chain_id", "the id of the [[chain]] that the node belongs to", findings);
         let chain = chain.and_then(|value| chain_id(value, findings));
@@ -113,7 +116,7 @@ impl ValidatorConfig {
     }
 }
 
-fn node_address(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<NodeAddress> {
+fn node_address(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<NodeAddress> {
     let secret_key = table.get("secret_key", findings).map(|value| value.path(findings));
     let value = table.require("addr", "the node's address, for example \"tcp://10.0.0.1:26658\"", findings)?;
     match Address::parse(value.string(findings)?) {
@@ -133,7 +136,7 @@ fn node_address(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<No
     }
 }
 
-fn node_timeout(value: Value<'_>, findings: &mut Findings<'_>) -> Option<u16> {
+fn node_timeout(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<u16> {
     let seconds = value.u16(findings)?;
     if seconds < NODE_TIMEOUT_SECONDS {
         let text = format!(
@@ -146,7 +149,7 @@ fn node_timeout(value: Value<'_>, findings: &mut Findings<'_>) -> Option<u16> {
 }
 
 /// A height in a string, as tmkms wants it, or as an integer.
-fn max_height(value: Value<'_>, findings: &mut Findings<'_>) -> Option<u64> {
+fn max_height(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<u64> {
     if value.is_integer() {
         let height = value.u64(findings)?;
         value.caution(format_args!("tmkms would refuse the integer: write \"{height}\" to go back to it"), findings);
@@ -159,7 +162,7 @@ fn max_height(value: Value<'_>, findings: &mut Findings<'_>) -> Option<u64> {
     height
 }
 
-fn warn_of_protocol_version(value: Value<'_>, findings: &mut Findings<'_>) {
+fn warn_of_protocol_version(value: Value<'_>, findings: &mut ConfigFindings<'_>) {
     let version = value.string(findings);
     if version.is_some_and(|version| !PROTOCOL_VERSIONS.contains(&version)) {
         value.caution("it has no effect: the node's version is recognised from its messages", findings);

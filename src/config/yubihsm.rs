@@ -4,7 +4,7 @@ use super::{
     address::Address,
     keys::{Key, KeyHome, KeyUses},
     needs::{FileReader, Needs},
-    reader::{Findings, Table, Value},
+    reader::{ConfigFindings, Table, Value},
     secret::{Secret, SecretSource, read_source},
 };
 use std::fmt;
@@ -80,7 +80,7 @@ pub struct YubiHsmKey {
 }
 
 impl YubiHsmConfig {
-    pub(super) fn read(table: &mut Table<'_>, uses: &mut KeyUses, findings: &mut Findings<'_>) -> Option<Self> {
+    pub(super) fn read(table: &mut Table<'_>, uses: &mut KeyUses, findings: &mut ConfigFindings<'_>) -> Option<Self> {
         let meaning = "how to reach the device, for example { type = \"http\", addr = \"tcp://127.0.0.1:12345\" }";
         let adapter = table.require("adapter", meaning, findings);
         let adapter =
@@ -145,7 +145,12 @@ impl YubiHsmAdapter {
 }
 
 impl YubiHsmKey {
-    fn read(section: usize, table: &mut Table<'_>, uses: &mut KeyUses, findings: &mut Findings<'_>) -> Option<Self> {
+    fn read(
+        section: usize,
+        table: &mut Table<'_>,
+        uses: &mut KeyUses,
+        findings: &mut ConfigFindings<'_>,
+    ) -> Option<Self> {
         let (_, key) = uses.read(table, KeyHome::OneOfSeveral { section }, findings);
         let id = table.require("key", "the object id of the key", findings);
         let id = id.and_then(|value| value.u16(findings));
@@ -153,7 +158,7 @@ impl YubiHsmKey {
     }
 }
 
-fn read_adapter(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<YubiHsmAdapter> {
+fn read_adapter(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<YubiHsmAdapter> {
     let kind = table.require("type", "\"http\" or \"usb\"", findings)?;
     match kind.one_of(&[("http", false), ("usb", true)], findings) {
         Some(false) => {
@@ -179,7 +184,7 @@ fn read_adapter(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Yu
 }
 
 /// An address of a connector: `tcp://host:port`, although HTTP is spoken there.
-fn read_host_and_port(value: Value<'_>, findings: &mut Findings<'_>) -> Option<(String, u16)> {
+fn read_host_and_port(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<(String, u16)> {
     match Address::parse(value.string(findings)?) {
         Ok(Address::Tcp { peer_id: None, host, port }) => return Some((host, port)),
         Ok(_) => value.reject("write it as tcp://host:port", findings),
@@ -188,7 +193,7 @@ fn read_host_and_port(value: Value<'_>, findings: &mut Findings<'_>) -> Option<(
     None
 }
 
-fn read_auth(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<(u16, SecretSource)> {
+fn read_auth(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<(u16, SecretSource)> {
     let key = table.require("key", "the id of the authentication key", findings);
     let key = key.and_then(|value| value.u16(findings));
     let value = table.exactly_one(["password_file", "password"], findings)?;
@@ -208,7 +213,7 @@ fn read_auth(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<(u16,
     Some((key?, password))
 }
 
-fn read_serial_number(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String> {
+fn read_serial_number(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let text = value.string(findings)?;
     let digits = text.len() == SERIAL_NUMBER_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
     // The device's own number has 32 bits.
@@ -219,7 +224,7 @@ fn read_serial_number(value: Value<'_>, findings: &mut Findings<'_>) -> Option<S
     Some(text.into())
 }
 
-fn check_server(table: &mut Table<'_>, findings: &mut Findings<'_>) {
+fn check_server(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) {
     if let Some(value) =
         table.require("laddr", "the address to listen on, for example \"tcp://127.0.0.1:12345\"", findings)
     {

@@ -32,7 +32,7 @@ use crate::{
     config::{self, Config},
     inspect::{self, Findings},
     keyring::{self, Keyring},
-    process::{hooks::Hooks, names::Names, sandbox::Sandbox, signals},
+    process::{hooks::Hooks, resolver::Resolver, sandbox::Sandbox, signals},
     record::{
         audit::{Audit, AuditFile},
         keeper::Keeper,
@@ -57,7 +57,7 @@ pub(crate) struct Options {
 }
 
 /// Signs until a signal ends it, or until nothing is left to do. `warnings` are those of the configuration.
-pub(crate) fn run(mut config: Config, warnings: &[config::Finding], options: &Options) -> Result<(), StartError> {
+pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], options: &Options) -> Result<(), StartError> {
     // Before there is any other process: it would inherit what this one ignores.
     signals::outlive();
     // Before anything else that two signers would dispute. Held until the end.
@@ -73,8 +73,8 @@ pub(crate) fn run(mut config: Config, warnings: &[config::Finding], options: &Op
     keyring::take_secrets(&mut config).map_err(StartError::system("cannot take passwords out of the environment"))?;
     let spawner =
         keyring::start_spawner(&config).map_err(StartError::system("cannot start the process that starts children"))?;
-    let names =
-        Names::start(&config).map_err(StartError::system("cannot start a process that resolves a host name"))?;
+    let resolver =
+        Resolver::start(&config).map_err(StartError::system("cannot start a process that resolves a host name"))?;
     let keeper =
         Keeper::start(&config).map_err(StartError::system("cannot start the process that makes audit files"))?;
     // The hook of a chain that stays closed is not run: it may be somebody else's program.
@@ -102,13 +102,13 @@ pub(crate) fn run(mut config: Config, warnings: &[config::Finding], options: &Op
         spawner.watch(ended).map_err(StartError::system(cannot_watch))?;
     }
     let ended = control.sends(ControlEvent::HelperEnded("resolves a host name"));
-    names.watch(ended).map_err(StartError::system(cannot_watch))?;
+    resolver.watch(ended).map_err(StartError::system(cannot_watch))?;
 
     // Devices before chains, whose keys they hold; chains before nodes, which they are served to.
-    let keyring = Keyring::open(&config, spawner.as_ref(), &names, state::key_in_state_file)
+    let keyring = Keyring::open(&config, spawner.as_ref(), &resolver, state::key_in_state_file)
         .map_err(StartError::system("cannot start a thread for a device"))?;
     let chains = Chains::open(&config, &mut claims, &keyring, &findings, hooks)?;
-    let mut nodes = Nodes::open(&config, &chains, &findings, &names)?;
+    let mut nodes = Nodes::open(&config, &chains, &findings, &resolver)?;
     // The recorder before the first request, which it logs; the audit file before the recorder, which writes to it.
     let audit = audit_file
         .map(AuditFile::start)
@@ -173,7 +173,7 @@ pub(crate) fn run(mut config: Config, warnings: &[config::Finding], options: &Op
 }
 
 /// The look that `check` prints.
-fn look(config: &Config, warnings: &[config::Finding]) -> Result<Findings, StartError> {
+fn look(config: &Config, warnings: &[config::ConfigFinding]) -> Result<Findings, StartError> {
     let findings = inspect::look(config, warnings);
     match findings.refusal() {
         Some((topic, why)) => Err(StartError::Refused { topic, why }),

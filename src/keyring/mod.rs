@@ -29,15 +29,15 @@ use crate::{
         ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, Provider, SoftsignConfig,
         pkcs11::spec::{KeySpec, TokenSpec},
     },
-    process::{descriptors, environment, names::Names, sandbox::Switches},
+    process::{descriptors, environment, resolver::Resolver, sandbox::Switches},
 };
 use child::{
     ChildOpener,
     spawner::{Plan, Spawner},
 };
 use device::{
-    Device, Equipment,
-    failover::{DeviceKey, Place},
+    Device, DeviceSetup,
+    failover::{DeviceKey, KeyPlace},
 };
 use highwater_core::{
     consensus::{KeyType, PublicKey},
@@ -58,7 +58,7 @@ pub fn public_key(
 ) -> Result<PublicKey, KeyError> {
     match known_public_key(chain, key, in_state_file)? {
         Some(public_key) => Ok(public_key),
-        None => Finder::new(Names::default(), in_state_file).find(config, chain, key.key_type()),
+        None => Finder::new(Resolver::default(), in_state_file).find(config, chain, key.key_type()),
     }
 }
 
@@ -106,7 +106,7 @@ pub fn look_at(provider: &Provider) -> Sight {
 
 /// Takes into `config` what is there only at the start and only for this process. Before anything is started from here.
 pub fn take_secrets(config: &mut Config) -> io::Result<()> {
-    yubihsm::access::take_passwords(config)
+    yubihsm::login::take_passwords(config)
 }
 
 /// Starts the process that starts the children of PKCS#11 tokens, if the configuration has any. Before anything else:
@@ -126,29 +126,29 @@ pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
 
 /// Every device of the configuration that has a key of a served chain, not yet opened. A YubiHSM may be asked for its
 /// public keys.
-pub fn equipment(
+pub fn device_setups(
     config: &Config,
     spawner: Option<&Arc<Spawner>>,
     in_state_file: KeyInStateFile,
-) -> io::Result<Vec<Equipment>> {
-    let yubihsm = yubihsm::Plan::of(config, &Names::default(), in_state_file);
-    let mut equipment: Vec<_> = equipment_of_providers(config, spawner, &yubihsm)?.into_iter().flatten().collect();
-    equipment.retain(|device| !device.chains.is_empty());
-    Ok(equipment)
+) -> io::Result<Vec<DeviceSetup>> {
+    let yubihsm = yubihsm::KeyPlan::of(config, &Resolver::default(), in_state_file);
+    let mut setups: Vec<_> = equipment_of_providers(config, spawner, &yubihsm)?.into_iter().flatten().collect();
+    setups.retain(|device| !device.chains.is_empty());
+    Ok(setups)
 }
 
 /// The device of each provider, in the order of [`Config::providers`]: none for a file, and for a YubiHSM without a key.
 fn equipment_of_providers(
     config: &Config,
     spawner: Option<&Arc<Spawner>>,
-    yubihsm: &yubihsm::Plan,
-) -> io::Result<Vec<Option<Equipment>>> {
-    let mut equipment = Vec::new();
+    yubihsm: &yubihsm::KeyPlan,
+) -> io::Result<Vec<Option<DeviceSetup>>> {
+    let mut setups = Vec::new();
     let mut tokens = 0..;
     for (number, provider) in config.providers.iter().enumerate() {
-        equipment.push(match provider {
+        setups.push(match provider {
             Provider::Softsign(_) => None,
-            Provider::YubiHsm(device) => yubihsm.equipment(number, device),
+            Provider::YubiHsm(device) => yubihsm.device_setups(number, device),
             Provider::Pkcs11(token) => {
                 let spawner = spawner.ok_or(io::ErrorKind::NotFound)?;
                 let keys: Vec<_> = token.keys.iter().map(|key| key.public_key.clone()).collect();
@@ -160,7 +160,7 @@ fn equipment_of_providers(
                     }
                 }
                 let most = token.profile.limits.max_message_bytes;
-                Some(Equipment {
+                Some(DeviceSetup {
                     name: token.to_string(),
                     opener: Box::new(ChildOpener::new(Arc::clone(spawner), plan, keys.clone())),
                     keys,
@@ -170,14 +170,14 @@ fn equipment_of_providers(
             }
         });
     }
-    Ok(equipment)
+    Ok(setups)
 }
 
 /// The devices of a configuration, each with its thread.
 pub struct Keyring {
     /// In the order of [`Config::providers`].
     devices: Vec<Option<Arc<Device>>>,
-    yubihsm: yubihsm::Plan,
+    yubihsm: yubihsm::KeyPlan,
 }
 
 impl Keyring {
@@ -185,13 +185,13 @@ impl Keyring {
     pub fn open(
         config: &Config,
         spawner: Option<&Arc<Spawner>>,
-        names: &Names,
+        resolver: &Resolver,
         in_state_file: KeyInStateFile,
     ) -> io::Result<Self> {
-        let yubihsm = yubihsm::Plan::of(config, names, in_state_file);
+        let yubihsm = yubihsm::KeyPlan::of(config, resolver, in_state_file);
         let mut devices = Vec::new();
-        for equipment in equipment_of_providers(config, spawner, &yubihsm)? {
-            devices.push(equipment.map(Device::start).transpose()?);
+        for setups in equipment_of_providers(config, spawner, &yubihsm)? {
+            devices.push(setups.map(Device::start).transpose()?);
         }
         Ok(Self { devices, yubihsm })
     }
@@ -207,7 +207,7 @@ impl Keyring {
             Provider::Softsign(file) => Ok(load_softsign(file)?.into_signer()),
             Provider::Pkcs11(token) => {
                 let device = self.devices[key.provider_number].as_ref().expect("every token has its device");
-                let place = Place { device: Arc::clone(device), index: key.number };
+                let place = KeyPlace { device: Arc::clone(device), index: key.number };
                 Ok(Box::new(DeviceKey::new(vec![place], token.keys[key.number].public_key.clone())))
             }
             Provider::YubiHsm(_) => Ok(Box::new(self.yubihsm.signer(&chain.id, &self.devices)?)),

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `sandbox` | limits what a process can do to its machine |
 //! | `helper` | starts one of our own processes, and talks to it |
-//! | `names` | looks up host names |
+//! | `resolver` | looks up host names |
 //! | `hook`, `hooks` | runs a state hook: the program that says at start how far a chain has come |
 //! | `environment`, `descriptors` | keep secrets of the environment and of descriptors from what is started |
 //! | `backoff` | waits between one try and the next |
@@ -24,7 +24,7 @@ pub mod helper;
 pub mod hook;
 pub mod hooks;
 pub mod lock;
-pub mod names;
 pub mod panic;
+pub mod resolver;
 pub mod sandbox;
 pub mod signals;

@@ -62,7 +62,7 @@ impl Evidence {
 
     /// Takes a line of the file into account.
     pub(super) fn look_at(&mut self, line: &[u8]) -> io::Result<()> {
-        let Some(Signed { chain, key, hrs }) = Signed::read(line) else { return Ok(()) };
+        let Some(SignedLine { chain, key, hrs }) = SignedLine::read(line) else { return Ok(()) };
         if let Some(highest) = self.highest.iter_mut().find(|highest| highest.key == key && highest.chain == chain) {
             highest.hrs = hrs.max(highest.hrs);
             return Ok(());
@@ -164,7 +164,7 @@ fn skip_line(reader: &mut BufReader<File>) -> io::Result<bool> {
 
 /// A decision whose signature left.
 #[derive(Debug, PartialEq, Eq)]
-struct Signed<'a> {
+struct SignedLine<'a> {
     chain: Cow<'a, str>,
     key: Cow<'a, str>,
     hrs: Hrs,
@@ -172,7 +172,7 @@ struct Signed<'a> {
 
 /// The fields of a line that are read.
 #[derive(Deserialize)]
-struct Line<'a> {
+struct ReadLine<'a> {
     #[serde(borrow)]
     chain: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -186,7 +186,7 @@ struct Line<'a> {
     result: Cow<'a, str>,
 }
 
-impl<'a> Signed<'a> {
+impl<'a> SignedLine<'a> {
     /// Reads a line for a signature, new or repeated. `None` for any other line.
     fn read(line: &'a [u8]) -> Option<Self> {
         let line = str::from_utf8(line).ok()?;
@@ -202,7 +202,7 @@ impl<'a> Signed<'a> {
     }
 
     fn parse(line: &'a str) -> Option<Self> {
-        let line: Line<'a> = serde_json::from_str(line).ok()?;
+        let line: ReadLine<'a> = serde_json::from_str(line).ok()?;
         let step = match &*line.r#type {
             "proposal" => Step::Propose,
             "prevote" => Step::Prevote,
@@ -289,15 +289,15 @@ mod tests {
             "\"signed\"".into(),
             "[\"signed\"]".into(),
         ] {
-            assert_eq!(Signed::read(other.as_bytes()), None, "{other}");
+            assert_eq!(SignedLine::read(other.as_bytes()), None, "{other}");
         }
-        assert_eq!(Signed::read(b"\xff\"signed\""), None);
+        assert_eq!(SignedLine::read(b"\xff\"signed\""), None);
         // The next process continued after a line that a kill had cut off.
         let glued = format!("{}{good}", &line("", "prevote", 4, 0, "signed")[..50]);
-        assert_eq!(Signed::read(glued.as_bytes()).unwrap().hrs, at(5, 0, Step::Prevote));
+        assert_eq!(SignedLine::read(glued.as_bytes()).unwrap().hrs, at(5, 0, Step::Prevote));
         // Somebody added blanks to it.
         let spaced = r#"{ "chain": "a", "type": "prevote", "height": 6, "result": "signed" }"#;
-        assert_eq!(Signed::read(spaced.as_bytes()).unwrap().hrs, at(6, 0, Step::Prevote));
+        assert_eq!(SignedLine::read(spaced.as_bytes()).unwrap().hrs, at(6, 0, Step::Prevote));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct Source {
 /// Takes the events of one node.
 pub struct Tape {
     source: Source,
-    lane: Arc<Lane<Entry>>,
+    lane: Arc<Lane<Answered>>,
     untold: AtomicU64,
     /// Used only by the recorder.
     quiet: Mutex<Quiet>,
@@ -58,12 +58,12 @@ pub struct Tape {
 /// The thread that records events. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
-    lanes: Lanes<Entry>,
+    lanes: Lanes<Answered>,
     tapes: Arc<Mutex<Vec<Arc<Tape>>>>,
 }
 
 /// The result of a request.
-struct Entry {
+struct Answered {
     tape: Arc<Tape>,
     event: Event,
     took: Duration,
@@ -73,7 +73,7 @@ impl Tape {
     /// Records an answer that has left. Waits for nothing.
     pub fn answered(self: &Arc<Self>, event: Event, took: Duration) {
         let kind = kind_of(&event);
-        self.lane.put(kind, Entry { tape: Arc::clone(self), event, took });
+        self.lane.put(kind, Answered { tape: Arc::clone(self), event, took });
     }
 
     pub fn source(&self) -> &Source {
@@ -153,8 +153,8 @@ impl Recorder {
 }
 
 /// Writes a line for an event, unless its node is over its limit. Returns false if the event was counted instead.
-fn record(entry: &Entry, now: Instant, audit: Option<&Audit>) -> bool {
-    let Entry { tape, event, took } = entry;
+fn record(entry: &Answered, now: Instant, audit: Option<&Audit>) -> bool {
+    let Answered { tape, event, took } = entry;
     if tape.quiet().tells(event, now) {
         super::event::log(event, &tape.source.chain, &tape.source.node, *took);
         if let Some(audit) = audit {

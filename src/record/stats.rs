@@ -50,7 +50,7 @@ pub struct NodeStats {
     /// By [`REASONS`].
     refusals: [AtomicU64; REASONS.len()],
     /// The time from a request that has been read to its written answer, without pings.
-    pub answered_in: Histogram,
+    pub answer_time: Histogram,
     connects: AtomicU64,
     /// When the link came up, in seconds since 1970; 0 while it is down.
     up_since: AtomicU64,
@@ -60,12 +60,12 @@ pub struct NodeStats {
     asked_at: AtomicU64,
     /// When the node last got a signature, in seconds since 1970; 0 for never.
     granted_at: AtomicU64,
-    told: Mutex<Told>,
+    notes: Mutex<NodeNotes>,
 }
 
 /// Details about a node, for `status`.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct NodeNotes {
     /// The node's peer id. Unix sockets have none.
     pub peer: Option<String>,
     /// When and why the link was last lost, or could not be made.
@@ -77,7 +77,7 @@ pub struct Told {
 impl NodeStats {
     pub fn link_up(&self, peer: Option<String>) {
         self.connects.fetch_add(1, Relaxed);
-        self.told().peer = peer;
+        self.notes().peer = peer;
         self.down_since.store(0, Relaxed);
         self.up_since.store(unix_seconds(SystemTime::now()).max(1), Relaxed);
     }
@@ -88,7 +88,7 @@ impl NodeStats {
         self.up_since.store(0, Relaxed);
         // Every failed attempt comes here. The link is down since the first one.
         let _ = self.down_since.compare_exchange(0, unix_seconds(now).max(1), Relaxed, Relaxed);
-        self.told().lost = Some((now, why.to_owned()));
+        self.notes().lost = Some((now, why.to_owned()));
     }
 
     /// Since when the link is down, in seconds since 1970. `None` while it is up, and before the first attempt to
@@ -125,7 +125,7 @@ impl NodeStats {
             self.requests[kind][result].fetch_add(1, Relaxed);
         }
         if event.kind != RequestKind::Ping {
-            self.answered_in.observe(took);
+            self.answer_time.observe(took);
         }
         if !matches!(event.kind, RequestKind::Ping | RequestKind::PubKey) {
             let now = unix_seconds(SystemTime::now());
@@ -143,7 +143,7 @@ impl NodeStats {
         if let Some(reason) = position(&REASONS, refusal.name()) {
             self.refusals[reason].fetch_add(1, Relaxed);
         }
-        let refusals = &mut self.told().refusals;
+        let refusals = &mut self.notes().refusals;
         if refusals.len() == REFUSALS_KEPT {
             refusals.pop_front();
         }
@@ -163,8 +163,8 @@ impl NodeStats {
     }
 
     /// Details for `status`.
-    pub fn told(&self) -> MutexGuard<'_, Told> {
-        lock(&self.told)
+    pub fn notes(&self) -> MutexGuard<'_, NodeNotes> {
+        lock(&self.notes)
     }
 }
 
@@ -312,7 +312,7 @@ mod tests {
             stats.answered(&event(kind, step, outcome), took);
             assert_eq!((count(), sum()), (before.0 + 1, before.1 + 1), "{place:?}");
         }
-        assert_eq!(stats.answered_in.snapshot().count, 8, "all but the ping");
+        assert_eq!(stats.answer_time.snapshot().count, 8, "all but the ping");
         let reasons: Vec<_> = stats.refusals().filter(|(_, count)| *count > 0).collect();
         assert_eq!(reasons, [("block-against-block", 1), ("key-unavailable", 1), ("malformed", 1)]);
     }
@@ -350,9 +350,9 @@ mod tests {
             let why = Outcome::Refused(Refusal::MaxHeight { height, max_height: 0 });
             stats.answered(&event(RequestKind::Vote, Some(Step::Prevote), why), Duration::ZERO);
         }
-        let told = stats.told();
-        assert_eq!(told.refusals.len(), REFUSALS_KEPT);
-        assert!(told.refusals.back().unwrap().1.contains("height 19"));
+        let notes = stats.notes();
+        assert_eq!(notes.refusals.len(), REFUSALS_KEPT);
+        assert!(notes.refusals.back().unwrap().1.contains("height 19"));
     }
 
     #[test]
@@ -362,7 +362,7 @@ mod tests {
         stats.link_up(Some("peer".into()));
         assert!(stats.up_since().is_some() && stats.connects() == 1);
         stats.link_down("gone");
-        assert_eq!((stats.up_since(), stats.told().lost.clone().unwrap().1.as_str()), (None, "gone"));
+        assert_eq!((stats.up_since(), stats.notes().lost.clone().unwrap().1.as_str()), (None, "gone"));
     }
 
     #[test]

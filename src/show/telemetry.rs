@@ -67,9 +67,9 @@ impl Telemetry {
     }
 
     /// What keeps this chain from signing now, one text for each cause. Empty if nothing does.
-    pub fn missing(&self, chain: &ServedChain) -> Vec<String> {
+    pub fn blockers(&self, chain: &ServedChain) -> Vec<String> {
         let id = chain.id();
-        let mut missing: Vec<String> = chain.stats().why_closed().into_iter().collect();
+        let mut blockers: Vec<String> = chain.stats().why_closed().into_iter().collect();
         let (mut up, mut down) = (0, Vec::new());
         for device in self.devices.iter().filter(|device| device.chains().contains(id)) {
             match device.health() {
@@ -79,17 +79,17 @@ impl Telemetry {
         }
         // One of several devices with the key is enough.
         if up == 0 {
-            missing.extend(down);
+            blockers.extend(down);
         }
         if !self.nodes_of(id).any(|node| node.stats.up_since().is_some()) {
-            missing.extend(self.nodes_of(id).map(|node| match (node.stats.down_since(), &node.stats.told().lost) {
+            blockers.extend(self.nodes_of(id).map(|node| match (node.stats.down_since(), &node.stats.notes().lost) {
                 (Some(since), Some((_, why))) => {
                     format!("node {}: not connected since {}: {why}", node.name, utc::at(since))
                 }
                 _ => format!("node {}: not connected yet", node.name),
             }));
         }
-        missing
+        blockers
     }
 
     /// The newest refusal to the nodes of a chain that could sign. `None` if one of them got a signature since then, or
@@ -105,7 +105,7 @@ impl Telemetry {
     pub fn not_ready(&self) -> Vec<(&ChainId, Vec<String>)> {
         let mut not_ready = Vec::new();
         for chain in &self.chains {
-            let mut why = self.missing(chain);
+            let mut why = self.blockers(chain);
             why.extend(self.refusing(chain));
             if !why.is_empty() {
                 not_ready.push((chain.id(), why));
@@ -130,7 +130,7 @@ impl Telemetry {
 impl NodeView {
     /// When the node was last refused, in seconds since 1970, and why. `None` if it has connected anew since then.
     fn last_refusal(&self) -> Option<(u64, String)> {
-        let (at, why) = self.stats.told().refusals.back().cloned()?;
+        let (at, why) = self.stats.notes().refusals.back().cloned()?;
         let at = unix_seconds(at);
         // Requests over a new link may be good.
         let is_of_this_link = self.stats.up_since().is_none_or(|since| since <= at + AGAIN_SECONDS);

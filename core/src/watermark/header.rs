@@ -7,7 +7,7 @@
 
 use super::{
     host::HostId,
-    record::{Feature, MAGIC_BYTES, RecordError, VERSION, array},
+    record::{MAGIC_BYTES, NewerFeature, RecordError, VERSION, array},
 };
 use crate::consensus::{CHAIN_ID_MAX_BYTES, ChainId, KeyType, PublicKey};
 use sha2::{Digest as _, Sha256};
@@ -142,7 +142,7 @@ impl Header {
         // Before the checksum: a newer format may have it elsewhere.
         let format = u16::from_le_bytes(array(&bytes[at::VERSION]));
         if format > VERSION {
-            return Err(RecordError::Newer { what: Feature::Format, number: format });
+            return Err(RecordError::Newer { what: NewerFeature::Format, number: format });
         }
         if Sha256::digest(&bytes[..BODY_BYTES])[..] != bytes[BODY_BYTES..] {
             return Err(RecordError::Checksum);
@@ -152,7 +152,7 @@ impl Header {
             return Err(RecordError::Fields);
         }
         let key_type = KeyType::find(|algorithm| algorithm.header_number == number);
-        let key_type = key_type.ok_or(RecordError::Newer { what: Feature::KeyType, number: number.into() })?;
+        let key_type = key_type.ok_or(RecordError::Newer { what: NewerFeature::KeyType, number: number.into() })?;
         let header = decode_fields(bytes, key_type).ok_or(RecordError::Fields)?;
         if header.encode() == *bytes { Ok(header) } else { Err(RecordError::Fields) }
     }
@@ -250,7 +250,7 @@ pub(super) mod tests {
         let mut moved_checksum = format;
         moved_checksum[BODY_BYTES..].fill(0);
         for (bytes, what) in
-            [(format, Feature::Format), (moved_checksum, Feature::Format), (key_type, Feature::KeyType)]
+            [(format, NewerFeature::Format), (moved_checksum, NewerFeature::Format), (key_type, NewerFeature::KeyType)]
         {
             let error = Header::decode(&bytes).unwrap_err();
             assert!(matches!(error, RecordError::Newer { what: found, .. } if found == what), "{error}");

@@ -11,12 +11,12 @@ pub struct Mark {
     pub hrs: Hrs,
     /// What was signed there. `None` for a mark that init, import, raise or a hook made: a request for exactly its
     /// height, round and step is always refused.
-    pub signed: Option<Signed>,
+    pub signed: Option<SignedMessage>,
 }
 
 /// The message behind a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Signed {
+pub struct SignedMessage {
     /// Whether it was for a block or for nil.
     pub target: Target,
     /// The time in the message. A repeated vote is signed with this time.

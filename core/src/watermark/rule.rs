@@ -4,7 +4,7 @@
 //! repeated only if it is the same to the byte. A node takes only the signature from the answer, and the old signature
 //! does not cover the new time.
 
-use super::mark::{Mark, Signed};
+use super::mark::{Mark, SignedMessage};
 use crate::consensus::{Conflict, Digest, Hrs, Step, Target, Timestamp};
 
 /// A message to be signed, reduced to what the rule compares.
@@ -23,7 +23,7 @@ pub struct Candidate {
 impl Candidate {
     /// The mark that must be durable before this message's signature leaves.
     pub fn mark(&self) -> Mark {
-        let signed = Signed { target: self.target, timestamp: self.timestamp, digest: self.digest };
+        let signed = SignedMessage { target: self.target, timestamp: self.timestamp, digest: self.digest };
         Mark { hrs: self.hrs, signed: Some(signed) }
     }
 }

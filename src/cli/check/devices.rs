@@ -7,7 +7,7 @@ use crate::{
     keyring::{
         self, Note,
         child::spawner::Spawner,
-        device::{Equipment, Trouble},
+        device::{DeviceSetup, Trouble},
     },
     state,
 };
@@ -48,7 +48,7 @@ pub(super) fn check_surroundings(config: &Config, report: &mut Report) -> bool {
 
 /// Opens every device as the signer does, and has it sign. Must not run beside a running signer.
 pub(super) fn measure(config: &Config, spawner: Option<&Arc<Spawner>>, block_time: Duration, report: &mut Report) {
-    let devices = match keyring::equipment(config, spawner, state::key_in_state_file) {
+    let devices = match keyring::device_setups(config, spawner, state::key_in_state_file) {
         Ok(devices) => devices,
         Err(error) => return report.fail(format!("cannot open the devices: {error}")),
     };
@@ -67,7 +67,7 @@ pub(super) fn measure(config: &Config, spawner: Option<&Arc<Spawner>>, block_tim
 }
 
 /// Signs with every key. Returns the time of each signature, sorted.
-fn sign(device: &mut Equipment) -> Result<Vec<Duration>, Trouble> {
+fn sign(device: &mut DeviceSetup) -> Result<Vec<Duration>, Trouble> {
     let mut session = device.opener.open(Instant::now() + OPEN_WITHIN)?;
     let count = device.keys.len();
     let mut times = Vec::new();
@@ -90,7 +90,7 @@ fn sign(device: &mut Equipment) -> Result<Vec<Duration>, Trouble> {
     Ok(times)
 }
 
-fn tell(device: &Equipment, times: &[Duration], block_time: Duration, report: &mut Report) {
+fn tell(device: &DeviceSetup, times: &[Duration], block_time: Duration, report: &mut Report) {
     let [p50, p99] = [50, 99].map(|percent| percentile(times, percent));
     let chains: Vec<_> = device.chains.iter().map(ToString::to_string).collect();
     let load = Load { name: &device.name, chains: &chains, signature: p50, block_time };

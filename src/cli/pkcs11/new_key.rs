@@ -3,8 +3,8 @@
 use super::{
     KeyId, KeyLabel, hex_of,
     list::{birth, find_key, key_json},
-    section::{NewKey, Section},
-    target::{Target, TargetArgs},
+    section::{MadeKey, Section},
+    target::{TokenTarget, TokenTargetArgs},
 };
 use crate::{
     cli::{
@@ -24,9 +24,9 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Generate {
     #[command(flatten)]
-    target: TargetArgs,
+    target: TokenTargetArgs,
     #[command(flatten)]
-    new: NewArgs,
+    new: TokenKeyArgs,
     /// Let the device export the key, wrapped by another of its keys; for devices that are backed up this way
     #[arg(long)]
     extractable: bool,
@@ -35,9 +35,9 @@ pub(in crate::cli) struct Generate {
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Import {
     #[command(flatten)]
-    target: TargetArgs,
+    target: TokenTargetArgs,
     #[command(flatten)]
-    new: NewArgs,
+    new: TokenKeyArgs,
     /// Format of the file [default: detected from its content]
     #[arg(short, long, value_enum)]
     format: Option<Format>,
@@ -48,7 +48,7 @@ pub(in crate::cli) struct Import {
 
 /// Describes the new key.
 #[derive(Args, Debug)]
-struct NewArgs {
+struct TokenKeyArgs {
     /// CKA_ID of the new key, in hex; must not be in use
     #[arg(long, value_name = "HEX")]
     id: KeyId,
@@ -102,7 +102,7 @@ impl Import {
 }
 
 /// Finds every mistake on the command line before touching the device.
-fn prepare(args: &TargetArgs, new: &NewArgs) -> Result<(Target, Option<ChainId>), CliError> {
+fn prepare(args: &TokenTargetArgs, new: &TokenKeyArgs) -> Result<(TokenTarget, Option<ChainId>), CliError> {
     let named = match new.chain.as_deref().map(ChainId::new).transpose() {
         Ok(named) => named,
         Err(error) => return Err(CliError::new(Exit::Usage, error.to_string())),
@@ -112,7 +112,7 @@ fn prepare(args: &TargetArgs, new: &NewArgs) -> Result<(Target, Option<ChainId>)
     Ok((target, chain.or(named)))
 }
 
-impl NewArgs {
+impl TokenKeyArgs {
     fn name(&self) -> KeyName {
         KeyName { id: self.id.0.clone(), label: self.label.0.clone() }
     }
@@ -121,8 +121,8 @@ impl NewArgs {
     fn report(
         &self,
         done: &str,
-        args: &TargetArgs,
-        target: &Target,
+        args: &TokenTargetArgs,
+        target: &TokenTarget,
         chain: Option<&ChainId>,
         info: Option<&KeyInfo>,
         public_key: PublicKey,
@@ -133,7 +133,7 @@ impl NewArgs {
             None => KeyFormat::Hex,
         };
         let shown = format::show(&key_format, &public_key);
-        let new = NewKey { chain, id: &self.id.0, label: &self.label.0, role, public_key: public_key.clone() };
+        let new = MadeKey { chain, id: &self.id.0, label: &self.label.0, role, public_key: public_key.clone() };
         let section = target.as_section().with(&new);
         if args.json {
             let mut value = info.map_or_else(|| json!({}), key_json);
@@ -170,7 +170,7 @@ impl NewArgs {
     }
 }
 
-impl Target {
+impl TokenTarget {
     fn as_section(&self) -> Section<'_> {
         Section {
             profile: &self.profile,

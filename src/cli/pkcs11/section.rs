@@ -4,7 +4,7 @@ use super::{hex_of, is_named};
 use crate::config::{
     KeyRole, Pkcs11Config, SecretSource,
     pkcs11::{
-        profile::{Login, Profile},
+        profile::{LoginKind, Profile},
         spec::{ObjectSelector, TokenSelector},
     },
 };
@@ -30,7 +30,7 @@ pub(super) struct Section<'a> {
 }
 
 /// A key that was just made.
-pub(super) struct NewKey<'a> {
+pub(super) struct MadeKey<'a> {
     pub(super) chain: Option<&'a ChainId>,
     /// `CKA_ID`
     pub(super) id: &'a [u8],
@@ -42,7 +42,7 @@ pub(super) struct NewKey<'a> {
 
 impl Section<'_> {
     /// The section with its present keys and `new`.
-    pub(super) fn with(&self, new: &NewKey<'_>) -> String {
+    pub(super) fn with(&self, new: &MadeKey<'_>) -> String {
         let module = quoted(&self.module.display().to_string());
         let token = match self.token {
             TokenSelector::Label(label) => format!("{{ label = {} }}", quoted(label)),
@@ -80,7 +80,7 @@ impl Section<'_> {
 
     /// The line with `pin`. Never the PIN itself.
     fn pin(&self) -> String {
-        if self.profile.session.login == Login::ProtectedPath {
+        if self.profile.session.login == LoginKind::ProtectedPath {
             return String::new();
         }
         let configured = self.present.and_then(|section| section.pin.as_ref());
@@ -157,7 +157,7 @@ mod tests {
                 let public_key = key(KeyType::Ed25519);
                 let role = KeyRole::Consensus;
                 let new =
-                    NewKey { chain: Some(&chain), id: &[1, 0xaf], label: "a", role, public_key: public_key.clone() };
+                    MadeKey { chain: Some(&chain), id: &[1, 0xaf], label: "a", role, public_key: public_key.clone() };
                 let text = section(&token, &profile, &pin).with(&new);
                 let parsed = parse(&text);
                 assert_eq!((&parsed.token, parsed.profile.name.as_str()), (&token, name));
@@ -175,7 +175,7 @@ mod tests {
         let (token, profile) = (TokenSelector::Label("a".into()), Profile::builtin("softhsm2").unwrap());
         let [first, second] = ["test-1", "test-2"].map(|id| ChainId::new(id).unwrap());
         let pin = SecretSource::Fd(5);
-        let old = NewKey {
+        let old = MadeKey {
             chain: Some(&first),
             id: &[1],
             label: "one",
@@ -187,7 +187,7 @@ mod tests {
         present.files = vec!["/opt/vendor".into(), "/dev/hsm\"0".into()];
         present.environment = vec!["VENDOR_LOG".into()];
         let public_key = key(KeyType::Ed25519);
-        let new = NewKey {
+        let new = MadeKey {
             chain: Some(&second),
             id: &[2],
             label: "two",
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(keys, [(first.clone(), key(KeyType::Secp256k1)), (second.clone(), public_key.clone())]);
 
         // Made again under its old name.
-        let again = NewKey { chain: Some(&first), id: &[1], ..new };
+        let again = MadeKey { chain: Some(&first), id: &[1], ..new };
         let keys = parse(&with.with(&again)).keys;
         assert_eq!(keys.iter().map(|key| &key.public_key).collect::<Vec<_>>(), [&public_key]);
     }

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 /// Selects the token, the login and the form of the answer.
 #[derive(Args, Debug)]
-pub(super) struct TargetArgs {
+pub(super) struct TokenTargetArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Device profile to use instead of a [[providers.pkcs11]]: a name in hsm-profiles/ or a path
@@ -53,7 +53,7 @@ pub(super) struct TargetArgs {
 
 /// A token that no running signer uses.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(super) struct TokenTarget {
     pub(super) profile: Profile,
     /// The profile as the configuration writes it.
     pub(super) profile_text: String,
@@ -69,9 +69,9 @@ pub(super) struct Target {
     pin: Option<Zeroizing<Vec<u8>>>,
 }
 
-impl TargetArgs {
+impl TokenTargetArgs {
     /// Selects the token, makes sure that no running signer uses it, and reads its PIN.
-    pub(super) fn resolve(&self) -> Result<Target, CliError> {
+    pub(super) fn resolve(&self) -> Result<TokenTarget, CliError> {
         let partial = self.config.partial()?;
         let mut target = match &self.profile {
             Some(profile) => self.by_flags(profile)?,
@@ -93,7 +93,7 @@ impl TargetArgs {
         Ok(target)
     }
 
-    fn by_flags(&self, text: &str) -> Result<Target, CliError> {
+    fn by_flags(&self, text: &str) -> Result<TokenTarget, CliError> {
         let profile = load_profile(text)?;
         let module = match &self.module {
             Some(path) => absolute(path)?,
@@ -108,10 +108,10 @@ impl TargetArgs {
             text.to_owned()
         };
         let pin_source = self.pin_source()?;
-        Ok(Target { profile, profile_text, module, selector, pin_source, config: None, section: None, pin: None })
+        Ok(TokenTarget { profile, profile_text, module, selector, pin_source, config: None, section: None, pin: None })
     }
 
-    fn in_config(&self, partial: Option<&PartialConfig>) -> Result<Target, CliError> {
+    fn in_config(&self, partial: Option<&PartialConfig>) -> Result<TokenTarget, CliError> {
         let flags = "name the device with --profile and --token";
         let Some(PartialConfig { config, errors }) = partial else {
             return Err(CliError::usage(format!("there is no configuration: name one with -c, or {flags}")));
@@ -138,7 +138,7 @@ impl TargetArgs {
         if !errors.is_empty() {
             output::note(&format!("note: {path} is not complete yet; `highwater check` shows what is missing"));
         }
-        Ok(Target {
+        Ok(TokenTarget {
             profile: provider.profile.clone(),
             profile_text: provider.profile_text.clone(),
             module: provider.module.clone(),
@@ -164,7 +164,7 @@ impl TargetArgs {
     }
 }
 
-impl Target {
+impl TokenTarget {
     /// Opens the token to look at it and to sign. Call it only where a module may hang.
     pub(super) fn open(&self) -> Result<Token, TokenError> {
         Token::open(&self.module, &self.selector, &self.profile, self.pin().as_ref())

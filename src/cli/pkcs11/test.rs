@@ -3,7 +3,7 @@
 use super::{
     KeyArgs, hex_of, is_named,
     list::{birth, find_key, key_json, no_key},
-    target::{Target, TargetArgs},
+    target::{TokenTarget, TokenTargetArgs},
 };
 use crate::{
     cli::{
@@ -12,7 +12,7 @@ use crate::{
         watch::{Progress, watched},
     },
     config::pkcs11::{
-        profile::{Evidence, Profile},
+        profile::{Profile, ProfileEvidence},
         spec::ObjectSelector,
     },
     provision::pkcs11::KeyInfo,
@@ -28,7 +28,7 @@ const COUNT_MAX: i64 = 1_000_000;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Test {
     #[command(flatten)]
-    target: TargetArgs,
+    target: TokenTargetArgs,
     #[command(flatten)]
     key: KeyArgs,
     /// Number of signatures
@@ -37,7 +37,7 @@ pub(in crate::cli) struct Test {
 }
 
 /// The result of a test.
-struct Outcome {
+struct TestResult {
     info: KeyInfo,
     public_key: PublicKey,
     /// The time of each signature, sorted.
@@ -57,11 +57,11 @@ impl Test {
 
 /// Signs the self-test again and again on one session, as the signer does.
 fn sign(
-    target: &Target,
+    target: &TokenTarget,
     selector: &ObjectSelector,
     count: usize,
     progress: &Progress<'_>,
-) -> Result<Outcome, CliError> {
+) -> Result<TestResult, CliError> {
     let token = target.open()?;
     let Some(info) = find_key(&token, selector)? else { return Err(no_key(&token, selector)?.into()) };
     let pinned = pinned(target, &info);
@@ -96,17 +96,17 @@ fn sign(
         progress.step(done, count);
     }
     times.sort_unstable();
-    Ok(Outcome { info, public_key, times })
+    Ok(TestResult { info, public_key, times })
 }
 
 /// The public key that the configuration pins for this key.
-fn pinned(target: &Target, info: &KeyInfo) -> Option<PublicKey> {
+fn pinned(target: &TokenTarget, info: &KeyInfo) -> Option<PublicKey> {
     let keys = &target.section.as_ref()?.keys;
     keys.iter().find(|key| is_named(&key.object, &info.id, &info.label)).map(|key| key.public_key.clone())
 }
 
-fn as_text(profile: &Profile, outcome: &Outcome) -> String {
-    let Outcome { info, public_key, times } = outcome;
+fn as_text(profile: &Profile, outcome: &TestResult) -> String {
+    let TestResult { info, public_key, times } = outcome;
     format!(
         "signed   {}, and all signatures verify\np50      {} µs\np99      {} µs\nid       {}\nlabel    {:?}\n\
          type     {}\naddress  {}\nborn     {}\nprofile  {} {}",
@@ -123,17 +123,17 @@ fn as_text(profile: &Profile, outcome: &Outcome) -> String {
     )
 }
 
-fn as_json(profile: &Profile, outcome: &Outcome) -> String {
-    let Outcome { info, public_key, times } = outcome;
+fn as_json(profile: &Profile, outcome: &TestResult) -> String {
+    let TestResult { info, public_key, times } = outcome;
     let mut key = key_json(info);
     key["algorithm"] = json!(public_key.key_type().name());
     key["public_key"] = json!(hex_of(public_key.as_bytes()));
     key["address"] = json!(public_key.address_hex());
     let evidence = match profile.evidence {
-        Evidence::Source => "source",
-        Evidence::Tested => "tested",
-        Evidence::Unverified => "unverified",
-        Evidence::VendorDoc => "vendor-doc",
+        ProfileEvidence::Source => "source",
+        ProfileEvidence::Tested => "tested",
+        ProfileEvidence::Unverified => "unverified",
+        ProfileEvidence::VendorDoc => "vendor-doc",
     };
     json!({
         "schema": 1,

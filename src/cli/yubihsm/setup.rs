@@ -3,13 +3,13 @@
 use super::{
     keys::refuse_existing,
     secrets::{self, Sink, Terminal},
-    target::{Target, TargetArgs, device_error},
+    target::{DeviceTarget, DeviceTargetArgs, device_error},
 };
 use crate::{
     cli::{CliError, Exit, output},
     keyring::device::Trouble,
     provision::yubihsm::{
-        setup::{self, Setup as DeviceSetup},
+        setup::{self, Setup as SetupRun},
         words::{Role, WORDS, WRAP_KEY, Words},
     },
     record::utc,
@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Setup {
     #[command(flatten)]
-    target: TargetArgs,
+    target: DeviceTargetArgs,
     /// Show what is derived, but do not change the device
     #[arg(short, long)]
     print_only: bool,
@@ -65,18 +65,18 @@ impl Setup {
             return self.print_done(None);
         }
         let target = self.target.resolve()?;
-        let mut access = target.access();
+        let mut login = target.login();
         let failed = |trouble| device_error(&target.provider, &trouble);
-        let console = setup::prepare(&mut access).map_err(failed)?;
-        let serial = console.serial_number().map_err(failed)?;
+        let session = setup::prepare(&mut login).map_err(failed)?;
+        let serial = session.serial_number().map_err(failed)?;
         if !self.print_only {
-            setup::may_wipe(&console).map_err(failed)?;
+            setup::may_wipe(&session).map_err(failed)?;
             self.refuse_other(&serial)?;
         }
         let words = match restored {
             Some(words) => words,
             None => {
-                let of_device = setup::random(&console).map_err(failed)?;
+                let of_device = setup::random(&session).map_err(failed)?;
                 let mut of_system = Zeroizing::new([0; 32]);
                 if let Err(error) = OsRng.try_fill_bytes(&mut of_system[..]) {
                     return Err(CliError::new(Exit::Io, format!("cannot get random numbers from the system: {error}")));
@@ -84,7 +84,7 @@ impl Setup {
                 Words::generate(&of_device, &of_system)
             }
         };
-        drop(console);
+        drop(session);
         sink.show(&shown(&words, Some(&serial)))?;
         if self.print_only {
             return self.print_done(Some(&serial));
@@ -93,8 +93,8 @@ impl Setup {
             ask(terminal, &target, &serial)?;
         }
         let report = report(&serial);
-        let run = DeviceSetup { words: &words, time: utc::now(), report: report.clone() };
-        run.run(&mut access, output::note).map_err(|error| {
+        let run = SetupRun { words: &words, time: utc::now(), report: report.clone() };
+        run.run(&mut login, output::note).map_err(|error| {
             let exit = if matches!(error.trouble, Trouble::WrongPassword(_)) { Exit::NoPermission } else { Exit::Io };
             CliError::new(exit, format!("{}: {error}", target.provider))
         })?;
@@ -155,7 +155,7 @@ impl Setup {
 }
 
 /// Makes the operator type the serial number.
-fn ask(terminal: &mut Terminal, target: &Target, serial: &str) -> Result<(), CliError> {
+fn ask(terminal: &mut Terminal, target: &DeviceTarget, serial: &str) -> Result<(), CliError> {
     let question = format!(
         "\nThe {} will now be wiped: every key in it is lost for good, unless there is a backup.\nTo wipe it, type its \
          serial number, {serial}, and press Enter: ",

@@ -8,10 +8,10 @@ use crate::{
     },
     keyring::{
         device::Trouble,
-        yubihsm::access::{Access, read_password},
+        yubihsm::login::{Login, read_password},
     },
-    process::names::Names,
-    provision::yubihsm::console::{Console, ConsoleError},
+    process::resolver::Resolver,
+    provision::yubihsm::admin_session::{AdminError, AdminSession},
     state,
 };
 use clap::Args;
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 /// Selects the device, the login and the form of the answer.
 #[derive(Args, Debug)]
-pub(super) struct TargetArgs {
+pub(super) struct DeviceTargetArgs {
     #[command(flatten)]
     device: DeviceArgs,
     /// Log in with this authentication key [default: `auth.key` in the configuration]
@@ -48,20 +48,20 @@ pub(super) struct DeviceArgs {
 }
 
 /// A device that no running signer uses.
-pub(super) struct Target {
+pub(super) struct DeviceTarget {
     /// Its section, with the password to use.
     pub(super) provider: YubiHsmConfig,
     /// The configuration, as far as it can be read.
     pub(super) config: Config,
 }
 
-impl TargetArgs {
+impl DeviceTargetArgs {
     pub(super) fn json(&self) -> bool {
         self.device.json
     }
 
     /// Selects the device, makes sure that no running signer uses it, and reads the password.
-    pub(super) fn resolve(&self) -> Result<Target, CliError> {
+    pub(super) fn resolve(&self) -> Result<DeviceTarget, CliError> {
         let config = self.device.load()?;
         let mut provider = self.choose(&config)?;
         refuse_running(&config, &provider)?;
@@ -74,7 +74,7 @@ impl TargetArgs {
         let password = password.map_err(|why| CliError::new(Exit::NoInput, format!("{provider}: {why}")))?;
         // Kept, because a descriptor can be read only once.
         provider.password = SecretSource::Inline(Secret::new(password.as_str()));
-        Ok(Target { provider, config })
+        Ok(DeviceTarget { provider, config })
     }
 
     /// The section, with the authentication key to use.
@@ -148,25 +148,25 @@ impl DeviceArgs {
     }
 }
 
-impl Target {
-    /// Access to the device.
-    pub(super) fn access(&self) -> Access {
-        Access::new(self.provider.clone(), Names::default()).for_a_command()
+impl DeviceTarget {
+    /// Login to the device.
+    pub(super) fn login(&self) -> Login {
+        Login::new(self.provider.clone(), Resolver::default()).for_a_command()
     }
 
     /// Opens a session with the device.
-    pub(super) fn open(&self) -> Result<Console, CliError> {
-        Console::open(&mut self.access()).map_err(|trouble| device_error(&self.provider, &trouble))
+    pub(super) fn open(&self) -> Result<AdminSession, CliError> {
+        AdminSession::open(&mut self.login()).map_err(|trouble| device_error(&self.provider, &trouble))
     }
 
     /// An error with the name of the device in front.
-    pub(super) fn error(&self, error: &ConsoleError) -> CliError {
+    pub(super) fn error(&self, error: &AdminError) -> CliError {
         let exit = match error {
-            ConsoleError::Device(trouble) => return device_error(&self.provider, trouble),
-            ConsoleError::Exists { .. } => Exit::CantCreate,
-            ConsoleError::Expanded => Exit::Data,
-            ConsoleError::NoKey { .. } => Exit::NoInput,
-            ConsoleError::Unproven { .. } => Exit::Io,
+            AdminError::Device(trouble) => return device_error(&self.provider, trouble),
+            AdminError::Exists { .. } => Exit::CantCreate,
+            AdminError::Expanded => Exit::Data,
+            AdminError::NoKey { .. } => Exit::NoInput,
+            AdminError::Unproven { .. } => Exit::Io,
         };
         CliError::new(exit, format!("{}: {error}", self.provider))
     }

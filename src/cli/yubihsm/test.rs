@@ -3,11 +3,11 @@
 use super::{
     ObjectId,
     keys::{birth, hex_of, key_json},
-    target::{Target, TargetArgs, device_error},
+    target::{DeviceTarget, DeviceTargetArgs, device_error},
 };
 use crate::{
     cli::{CliError, Exit, output, timing::percentile, watch::shown},
-    provision::yubihsm::console::KeyInfo,
+    provision::yubihsm::admin_session::DeviceKeyInfo,
 };
 use clap::Args;
 use highwater_core::{consensus::PublicKey, signer::SELF_TEST};
@@ -20,7 +20,7 @@ const COUNT_MAX: i64 = 1_000_000;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Test {
     #[command(flatten)]
-    target: TargetArgs,
+    target: DeviceTargetArgs,
     /// Object id of the key
     #[arg(value_name = "KEY_ID")]
     id: ObjectId,
@@ -61,13 +61,13 @@ impl Test {
 
 /// Signs the self-test again and again in one session, as the signer does. The times are sorted.
 fn sign(
-    target: &Target,
+    target: &DeviceTarget,
     id: u16,
     count: usize,
     show: &mut dyn FnMut(usize, usize),
-) -> Result<(KeyInfo, PublicKey, Vec<Duration>), CliError> {
-    let console = target.open()?;
-    let info = console.key(id).map_err(|error| target.error(&error))?;
+) -> Result<(DeviceKeyInfo, PublicKey, Vec<Duration>), CliError> {
+    let session = target.open()?;
+    let info = session.key(id).map_err(|error| target.error(&error))?;
     let failed = |exit, text: String| CliError::new(exit, format!("{}: {text}", target.provider));
     let Some(public_key) = info.public_key.clone() else {
         return Err(failed(
@@ -83,7 +83,7 @@ fn sign(
     let mut times = Vec::with_capacity(count);
     for done in 1..=count {
         let start = Instant::now();
-        let signature = console
+        let signature = session
             .sign(id, public_key.key_type(), SELF_TEST)
             .map_err(|trouble| device_error(&target.provider, &trouble))?;
         times.push(start.elapsed());

@@ -5,7 +5,7 @@ pub mod profile_reader;
 pub mod spec;
 
 use self::{
-    profile::{Evidence, Login, Profile},
+    profile::{LoginKind, Profile, ProfileEvidence},
     spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector, TokenSelector},
 };
 use super::{
@@ -13,7 +13,7 @@ use super::{
     keys::{Key, KeyHome, KeyRole, KeyUses},
     needs::{FileKind, FileReader, Needs},
     paths::is_same_file,
-    reader::{Findings, Table, Value},
+    reader::{ConfigFindings, Table, Value},
     secret::{CREDENTIALS_VARIABLE, Secret, SecretSource, is_variable, read_source},
 };
 use highwater_core::consensus::{KeyType, PublicKey};
@@ -66,7 +66,7 @@ impl Pkcs11Config {
         table: &mut Table<'_>,
         uses: &mut KeyUses,
         file_system: FileSystem,
-        findings: &mut Findings<'_>,
+        findings: &mut ConfigFindings<'_>,
     ) -> Option<Self> {
         let value = table.require("profile", "the family of the device, for example \"softhsm2\"", findings);
         let profile_text = value.and_then(|value| value.string(findings));
@@ -148,7 +148,7 @@ impl Pkcs11Key {
         table: &mut Table<'_>,
         profile: Option<&Profile>,
         uses: &mut KeyUses,
-        findings: &mut Findings<'_>,
+        findings: &mut ConfigFindings<'_>,
     ) -> Option<Self> {
         let (role, key) = uses.read(table, KeyHome::Only, findings);
         let object = table.exactly_one(["id", "label"], findings).and_then(|value| match value.key() {
@@ -166,10 +166,15 @@ impl Pkcs11Key {
     }
 }
 
-fn read_profile(value: Value<'_>, text: &str, file_system: FileSystem, findings: &mut Findings<'_>) -> Option<Profile> {
+fn read_profile(
+    value: Value<'_>,
+    text: &str,
+    file_system: FileSystem,
+    findings: &mut ConfigFindings<'_>,
+) -> Option<Profile> {
     match Profile::by_name_or_path(text, file_system.load_profile) {
         Ok(profile) => {
-            if profile.evidence > Evidence::Tested {
+            if profile.evidence > ProfileEvidence::Tested {
                 let text = format!(
                     "the profile {} {}: try the device with a key that guards nothing first, by `highwater pkcs11 test`",
                     profile.name, profile.evidence
@@ -190,7 +195,7 @@ fn installed_module(
     line: usize,
     profile: &Profile,
     file_system: FileSystem,
-    findings: &mut Findings<'_>,
+    findings: &mut ConfigFindings<'_>,
 ) -> Option<PathBuf> {
     let paths = &profile.module.paths;
     let module = paths.iter().find(|path| (file_system.exists)(path)).or(paths.first());
@@ -205,7 +210,7 @@ fn installed_module(
     module.cloned()
 }
 
-fn read_token(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<TokenSelector> {
+fn read_token(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<TokenSelector> {
     let value = table.exactly_one(["label", "serial"], findings)?;
     match value.key() {
         "label" => read_text(value, TOKEN_LABEL_MAX_BYTES, findings).map(TokenSelector::Label),
@@ -217,12 +222,12 @@ fn read_token(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Toke
 fn read_pin(
     table: &mut Table<'_>,
     profile: Option<&Profile>,
-    findings: &mut Findings<'_>,
+    findings: &mut ConfigFindings<'_>,
 ) -> Option<Option<SecretSource>> {
     let danger = table.get("danger_inline_pin", findings);
     let allowed = danger.and_then(|value| value.bool(findings)) == Some(true);
     let pin = table.get("pin", findings);
-    let protected_path = profile.is_some_and(|profile| profile.session.login == Login::ProtectedPath);
+    let protected_path = profile.is_some_and(|profile| profile.session.login == LoginKind::ProtectedPath);
     let Some(value) = pin else {
         if protected_path || profile.is_none() {
             return Some(None);
@@ -259,7 +264,7 @@ fn read_pin(
 }
 
 /// The name of a variable that a module gets.
-fn read_passed_variable(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String> {
+fn read_passed_variable(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let name = value.string(findings)?;
     if !is_variable(name) {
         let text =
@@ -274,7 +279,7 @@ fn read_passed_variable(value: Value<'_>, findings: &mut Findings<'_>) -> Option
     Some(name.into())
 }
 
-fn read_text(value: Value<'_>, max_bytes: usize, findings: &mut Findings<'_>) -> Option<String> {
+fn read_text(value: Value<'_>, max_bytes: usize, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let text = value.string(findings)?;
     if text.is_empty() || text.len() > max_bytes || text.contains(char::is_control) {
         value.reject(format_args!("expected 1 to {max_bytes} bytes of text"), findings);
@@ -283,7 +288,7 @@ fn read_text(value: Value<'_>, max_bytes: usize, findings: &mut Findings<'_>) ->
     Some(text.into())
 }
 
-fn read_id(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Vec<u8>> {
+fn read_id(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Vec<u8>> {
     let id = hex::decode(value.string(findings)?.to_ascii_lowercase()).ok();
     let id = id.filter(|id| (1..=OBJECT_NAME_MAX_BYTES).contains(&id.len()));
     if id.is_none() {
@@ -292,7 +297,7 @@ fn read_id(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Vec<u8>> {
     id
 }
 
-fn read_public_key(value: Value<'_>, role: KeyRole, findings: &mut Findings<'_>) -> Option<PublicKey> {
+fn read_public_key(value: Value<'_>, role: KeyRole, findings: &mut ConfigFindings<'_>) -> Option<PublicKey> {
     let key_type = role.key_type();
     let text = value.string(findings)?;
     let bytes = hex::decode(text.to_ascii_lowercase()).or_else(|_| base64::decode(text)).ok();
@@ -310,7 +315,7 @@ fn read_public_key(value: Value<'_>, role: KeyRole, findings: &mut Findings<'_>)
     key
 }
 
-fn refuse_algorithm(line: usize, role: KeyRole, profile: &Profile, findings: &mut Findings<'_>) {
+fn refuse_algorithm(line: usize, role: KeyRole, profile: &Profile, findings: &mut ConfigFindings<'_>) {
     let key_type = role.key_type();
     if !profile.supports(key_type) {
         let text = format!(

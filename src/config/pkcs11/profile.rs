@@ -16,13 +16,13 @@ pub struct Profile {
     /// Its name, as `profile` of a `[[providers.pkcs11]]` gives it.
     pub name: String,
     /// How well its content is known.
-    pub evidence: Evidence,
+    pub evidence: ProfileEvidence,
     /// With which versions it was tried, if it was.
     pub tested_with: Vec<String>,
     /// Where its content comes from.
     pub sources: Vec<String>,
-    pub module: Module,
-    pub session: Session,
+    pub module: ModuleFacts,
+    pub session: SessionFacts,
     pub ed25519: Ed25519,
     /// Whether the module signs with secp256k1 keys, by `CKM_ECDSA`.
     pub secp256k1: bool,
@@ -36,7 +36,7 @@ pub struct Profile {
 
 /// How well the content of a profile is known. In order: the later, the less.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Evidence {
+pub enum ProfileEvidence {
     /// It was run.
     Tested,
     /// It was read in the module's source code or headers.
@@ -48,7 +48,7 @@ pub enum Evidence {
 }
 
 /// What this level of evidence means, in words that follow "the profile x".
-impl fmt::Display for Evidence {
+impl fmt::Display for ProfileEvidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Source => "comes from reading source code and was never run",
@@ -61,7 +61,7 @@ impl fmt::Display for Evidence {
 
 /// The PKCS#11 module of a family of devices.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Module {
+pub struct ModuleFacts {
     /// Where it is usually installed, absolute, in the order to try. May be empty.
     pub paths: Vec<PathBuf>,
     /// What to install where it is missing; completes the sentence "install ...".
@@ -93,11 +93,11 @@ pub struct EnvironmentVariable {
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Session {
+pub struct SessionFacts {
     /// Which kind of session signs. Making, importing and deleting keys always takes read and write.
     pub mode: SessionMode,
     /// How the user logs in.
-    pub login: Login,
+    pub login: LoginKind,
     /// What a PIN looks like.
     pub pin_format: PinFormat,
 }
@@ -113,7 +113,7 @@ pub enum SessionMode {
 
 /// How the user logs in.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub enum Login {
+pub enum LoginKind {
     Pin,
     /// At the device itself, on a keypad or with a card: `C_Login` without a PIN.
     ProtectedPath,

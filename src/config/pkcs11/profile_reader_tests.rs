@@ -19,8 +19,8 @@ supported = false
 #[test]
 fn what_is_left_out_is_as_the_standard_has_it() {
     let profile = parse(LEAST).unwrap();
-    let Session { mode, login, pin_format } = profile.session;
-    assert_eq!((mode, login, pin_format), (SessionMode::ReadOnly, Login::Pin, PinFormat::Free));
+    let SessionFacts { mode, login, pin_format } = profile.session;
+    assert_eq!((mode, login, pin_format), (SessionMode::ReadOnly, LoginKind::Pin, PinFormat::Free));
     assert_eq!(profile.ed25519.numbers, [Ed25519Numbers::STANDARD]);
     assert_eq!(profile.ed25519.ec_params, [EC_PARAMS_OID]);
     let objects = profile.objects;
@@ -89,10 +89,10 @@ fn every_built_in_profile_has_a_row_in_the_list_of_devices() {
         let [row] = rows.as_slice() else { panic!("one row for {name}, not {rows:?}") };
         let profile = Profile::builtin(name).unwrap();
         let level = match profile.evidence {
-            Evidence::Source => "source",
-            Evidence::Tested => "tested",
-            Evidence::Unverified => "unverified",
-            Evidence::VendorDoc => "vendor-doc",
+            ProfileEvidence::Source => "source",
+            ProfileEvidence::Tested => "tested",
+            ProfileEvidence::Unverified => "unverified",
+            ProfileEvidence::VendorDoc => "vendor-doc",
         };
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
         assert!(cells[4].starts_with(level), "{row}");

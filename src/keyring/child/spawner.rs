@@ -104,8 +104,8 @@ pub fn run() -> io::Result<()> {
     let secret: Arc<[String]> = plans.iter().filter_map(Plan::pin_variable).map(str::to_owned).collect();
     // The children must not have what this process was started with, for it to read PINs from.
     descriptors::close_on_exec(plans.iter().filter_map(Plan::pin_descriptor));
-    let token = |plan| Token::new(plan, switches, Arc::clone(&secret));
-    let mut tokens: Vec<Token> = plans.into_iter().map(token).collect();
+    let token = |plan| TokenChild::new(plan, switches, Arc::clone(&secret));
+    let mut tokens: Vec<TokenChild> = plans.into_iter().map(token).collect();
     environment::forget(secret.iter().map(String::as_str))?;
     let mut number = [0; 4];
     loop {
@@ -128,7 +128,7 @@ pub fn run() -> io::Result<()> {
 }
 
 /// A token, its PIN and its child.
-struct Token {
+struct TokenChild {
     spec: TokenSpec,
     switches: Switches,
     pin: Result<Option<Locked>, String>,
@@ -141,7 +141,7 @@ struct Token {
     ended: Vec<Child>,
 }
 
-impl Token {
+impl TokenChild {
     fn new(plan: Plan, switches: Switches, secret: Arc<[String]>) -> Self {
         let pin = read_pin(plan.pin.as_ref());
         let source = plan.pin.filter(|_| pin.is_err());
@@ -189,7 +189,7 @@ fn read_pin(source: Option<&SecretSource>) -> Result<Option<Locked>, String> {
     }
 }
 
-impl Drop for Token {
+impl Drop for TokenChild {
     fn drop(&mut self) {
         self.end_child();
     }

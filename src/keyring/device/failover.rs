@@ -20,7 +20,7 @@ const GO_ON_FOR: Duration = Duration::from_millis(2500);
 
 /// A key on one device.
 #[derive(Clone)]
-pub struct Place {
+pub struct KeyPlace {
     pub device: Arc<Device>,
     /// Index of the key among the keys of `device`.
     pub index: usize,
@@ -28,13 +28,13 @@ pub struct Place {
 
 /// A key on one device or several.
 pub struct DeviceKey {
-    places: Vec<Place>,
+    places: Vec<KeyPlace>,
     public_key: PublicKey,
 }
 
 impl DeviceKey {
     /// The places are tried in this order. `public_key` is the pinned key that each device was started with.
-    pub fn new(places: Vec<Place>, public_key: PublicKey) -> Self {
+    pub fn new(places: Vec<KeyPlace>, public_key: PublicKey) -> Self {
         Self { places, public_key }
     }
 }
@@ -59,7 +59,7 @@ struct Ticket {
     pending: Submitted,
     messages: Vec<Vec<u8>>,
     asked_at: Instant,
-    rest: vec::IntoIter<Place>,
+    rest: vec::IntoIter<KeyPlace>,
     failures: Failures,
 }
 
@@ -69,7 +69,7 @@ struct Failures(Vec<String>);
 
 impl Ticket {
     /// Starts on the first device that does not refuse at once.
-    fn begin(places: &[Place], messages: &[&[u8]], asked_at: Instant) -> Result<Self, SignError> {
+    fn begin(places: &[KeyPlace], messages: &[&[u8]], asked_at: Instant) -> Result<Self, SignError> {
         let mut rest = Vec::from(places).into_iter();
         let mut failures = Failures::default();
         let pending = failures.submit(&mut rest, messages, asked_at)?;
@@ -100,7 +100,7 @@ impl Failures {
     /// Submits to the first of these places that does not refuse at once.
     fn submit(
         &mut self,
-        places: &mut vec::IntoIter<Place>,
+        places: &mut vec::IntoIter<KeyPlace>,
         messages: &[&[u8]],
         asked_at: Instant,
     ) -> Result<Submitted, SignError> {
@@ -127,7 +127,7 @@ impl Failures {
 mod tests {
     use super::*;
     use crate::keyring::{
-        device::{Equipment, Health, Opener, Session, Trouble},
+        device::{DeviceSetup, Health, Opener, Session, Trouble},
         softsign::SecretKey,
     };
     use highwater_core::consensus::KeyType;
@@ -181,11 +181,11 @@ mod tests {
     }
 
     impl Bench {
-        fn place(&self, name: &str) -> Place {
+        fn place(&self, name: &str) -> KeyPlace {
             let keys = vec![software_key().public_key()];
             let opener = Box::new(self.clone());
-            let equipment = Equipment { name: name.into(), opener, keys, message_max_bytes: None, chains: vec![] };
-            Place { device: Device::start(equipment).unwrap(), index: 0 }
+            let setup = DeviceSetup { name: name.into(), opener, keys, message_max_bytes: None, chains: vec![] };
+            KeyPlace { device: Device::start(setup).unwrap(), index: 0 }
         }
 
         fn feel(&self, mood: Mood) {

@@ -65,7 +65,7 @@ pub trait Opener: Send {
 }
 
 /// A configured device whose thread is not started yet.
-pub struct Equipment {
+pub struct DeviceSetup {
     /// Its name in the log and in errors.
     pub name: String,
     pub opener: Box<dyn Opener>,
@@ -125,7 +125,7 @@ pub struct Device {
 #[derive(Debug, Default)]
 pub struct DeviceStats {
     /// How long each signature took, without the wait in the queue.
-    pub signed_in: Histogram,
+    pub sign_time: Histogram,
     failures: AtomicU64,
     sessions: AtomicU64,
     waiting: AtomicU64,
@@ -173,16 +173,16 @@ struct Job {
 impl Device {
     /// Starts the thread of a device, and waits for one deadline until the device signs. A device that is down is not
     /// an error: the thread keeps trying.
-    pub fn start(equipment: Equipment) -> io::Result<Arc<Self>> {
-        let Equipment { name, opener, keys, message_max_bytes, chains } = equipment;
+    pub fn start(setup: DeviceSetup) -> io::Result<Arc<Self>> {
+        let DeviceSetup { name, opener, keys, message_max_bytes, chains } = setup;
         let stats: Arc<DeviceStats> = Arc::default();
         let (jobs, queue) = sync_channel(QUEUE_REQUESTS);
         let (first, came_up) = sync_channel(1);
         let health = Arc::new(Mutex::new(Health::Down("it has not been opened yet".into())));
-        let worker = Worker {
+        let worker = DeviceThread {
             name: name.clone(),
             opener,
-            told_flaw: false,
+            flaw_logged: false,
             session: None,
             keys,
             health: Arc::clone(&health),
@@ -191,7 +191,7 @@ impl Device {
             failures: 0,
             waits: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             fatal: false,
-            told: Rate::new(30, Duration::from_secs(1)),
+            log_rate: Rate::new(30, Duration::from_secs(1)),
             stats: Arc::clone(&stats),
         };
         thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
@@ -267,10 +267,10 @@ impl Submitted {
 }
 
 /// The thread of a device.
-struct Worker {
+struct DeviceThread {
     name: String,
     opener: Box<dyn Opener>,
-    told_flaw: bool,
+    flaw_logged: bool,
     session: Option<Box<dyn Session>>,
     keys: Vec<PublicKey>,
     health: Arc<Mutex<Health>>,
@@ -284,11 +284,11 @@ struct Worker {
     waits: Backoff,
     fatal: bool,
     /// Limits how often its troubles are logged: a node can cause any number of them.
-    told: Rate,
+    log_rate: Rate,
     stats: Arc<DeviceStats>,
 }
 
-impl Worker {
+impl DeviceThread {
     fn run(mut self, queue: &Receiver<Job>, first: &SyncSender<()>) {
         self.self_test();
         let _ = first.send(());
@@ -354,7 +354,7 @@ impl Worker {
                 return Err(Trouble::Broken("its signature does not verify with the pinned public key".into()));
             }
             let took = began.elapsed();
-            self.stats.signed_in.observe(took);
+            self.stats.sign_time.observe(took);
             self.usual = took.min(DEADLINE / 2);
         }
         // The session is used again only after a clear answer: some modules hang in it otherwise.
@@ -367,9 +367,9 @@ impl Worker {
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
         let session = self.opener.open(deadline)?;
         self.stats.sessions.fetch_add(1, Relaxed);
-        if let (Some(flaw), false) = (self.opener.flaw(), self.told_flaw) {
+        if let (Some(flaw), false) = (self.opener.flaw(), self.flaw_logged) {
             error!(device = %self.name, "{flaw}");
-            self.told_flaw = true;
+            self.flaw_logged = true;
         }
         Ok(session)
     }
@@ -434,7 +434,7 @@ impl Worker {
             Trouble::Rejected(_) => !was_up,
         };
         if !trips {
-            if let Some(times) = self.told.tells(Instant::now()) {
+            if let Some(times) = self.log_rate.tells(Instant::now()) {
                 warn!(device = %self.name, times, "{}", trouble.text());
             }
             return;

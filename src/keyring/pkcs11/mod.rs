@@ -18,7 +18,7 @@ pub mod token;
 pub mod token_info;
 
 use super::{Note, Sight};
-use crate::config::{Pkcs11Config, pkcs11::profile::Evidence};
+use crate::config::{Pkcs11Config, pkcs11::profile::ProfileEvidence};
 use std::env;
 
 /// Whether the module and what it needs are on this machine. Does not load it.
@@ -26,7 +26,7 @@ pub(super) fn look_at(section: &Pkcs11Config) -> Sight {
     let Pkcs11Config { profile, module, token, .. } = section;
     let mut notes = Vec::new();
     // Of any lower level the configuration itself warns, with the line.
-    if profile.evidence == Evidence::Tested {
+    if profile.evidence == ProfileEvidence::Tested {
         let of = match profile.tested_with.as_slice() {
             [] => String::new(),
             with => format!(" with {}", with.join(", ")),

@@ -11,7 +11,7 @@ use super::{
     token_info::{PinState, TokenInfo},
 };
 use crate::config::pkcs11::{
-    profile::{Login, Profile, SessionMode},
+    profile::{LoginKind, Profile, SessionMode},
     spec::{ObjectSelector, TokenSelector},
 };
 use cryptoki::{
@@ -241,7 +241,7 @@ fn login(
             pin.check(profile).map_err(|what| TokenError::PinForm { token: selector.clone(), what })?;
             session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.0.to_vec())))
         }
-        None if profile.session.login == Login::ProtectedPath || info.protected_path => {
+        None if profile.session.login == LoginKind::ProtectedPath || info.protected_path => {
             session.login(UserType::User, None)
         }
         None if info.login_required => return Err(TokenError::NoPin { token: selector.clone() }),

@@ -1,7 +1,7 @@
 //! The status of a yubihsm-connector, over the little HTTP that it takes.
 
 use super::client::{connect, not_reached};
-use crate::{keyring::device::Trouble, process::names::Names};
+use crate::{keyring::device::Trouble, process::resolver::Resolver};
 use std::{
     io::{self, Read as _, Write as _},
     time::Duration,
@@ -13,7 +13,7 @@ const ANSWER_MAX_BYTES: u64 = 8192;
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct ConnectorStatus {
     /// `OK`, or `NO_DEVICE` if no device is plugged in.
     pub status: String,
     /// The connector's own version.
@@ -21,16 +21,16 @@ pub struct Status {
 }
 
 /// Asks the connector for its status. Blocks for a few seconds at most, and uses no session of the device.
-pub(super) fn status(host: &str, port: u16, names: &Names) -> Result<Status, Trouble> {
-    let answer = get(host, port, names).map_err(|error| match error.kind() {
+pub(super) fn status(host: &str, port: u16, resolver: &Resolver) -> Result<ConnectorStatus, Trouble> {
+    let answer = get(host, port, resolver).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Trouble::Late,
         _ => not_reached(error),
     })?;
     parse(&answer).ok_or_else(|| Trouble::Broken("the program that listens there is not yubihsm-connector".into()))
 }
 
-fn get(host: &str, port: u16, names: &Names) -> io::Result<String> {
-    let mut stream = connect(names.resolve(host, port)?)?;
+fn get(host: &str, port: u16, resolver: &Resolver) -> io::Result<String> {
+    let mut stream = connect(resolver.resolve(host, port)?)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
@@ -59,7 +59,7 @@ fn is_whole(answer: &[u8]) -> bool {
     false
 }
 
-fn parse(answer: &str) -> Option<Status> {
+fn parse(answer: &str) -> Option<ConnectorStatus> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     if head.lines().next()?.split(' ').nth(1)? != "200" {
         return None;
@@ -69,7 +69,7 @@ fn parse(answer: &str) -> Option<Status> {
         let value = value.trim();
         (value.len() <= 64 && !value.contains(char::is_control)).then(|| value.to_owned())
     };
-    Some(Status { status: field("status")?, version: field("version")? })
+    Some(ConnectorStatus { status: field("status")?, version: field("version")? })
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
     fn a_status_is_read_and_nothing_else_is() {
         let body = "status=OK\nserial=*\nversion=3.0.4\npid=1\naddress=127.0.0.1\nport=12345\n";
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        assert_eq!(parse(&answer), Some(Status { status: "OK".into(), version: "3.0.4".into() }));
+        assert_eq!(parse(&answer), Some(ConnectorStatus { status: "OK".into(), version: "3.0.4".into() }));
         assert!(is_whole(answer.as_bytes()) && !is_whole(&answer.as_bytes()[..answer.len() - 1]));
         for other in ["", "HTTP/1.1 404 Not Found\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n<html>", "SSH-2.0\r\n\r\nstatus=OK"]
         {

@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `client` | all calls to the `yubihsm` crate, and the meaning of its errors |
 //! | `algorithms` | what is peculiar to each algorithm |
-//! | `lane` | a thread that owns a client: a hang costs its caller only a deadline |
-//! | `access` | the password, and how often the signer may open a session |
+//! | `client_thread` | a thread that owns a client: a hang costs its caller only a deadline |
+//! | `login` | the password, and how often the signer may open a session |
 //! | `session` | the sessions of the device's own thread ([`super::device`]) |
 //! | `connector` | the status of a yubihsm-connector |
 //! | `public_keys` | finds the public key of a chain |
@@ -14,49 +14,49 @@
 //! the client is dropped and made anew, because it would go on using a session that the device has lost. Its time-out
 //! is fixed at 20 s, so it lives on its own thread, which can be left behind.
 
-pub mod access;
 pub(crate) mod algorithms;
 pub mod client;
+pub mod client_thread;
 pub mod connector;
-pub mod lane;
+pub mod login;
 pub mod public_keys;
 mod session;
 
 use super::{
     KeyError, KeyInStateFile, Note, Sight,
     device::{
-        Device, Equipment,
-        failover::{DeviceKey, Place},
+        Device, DeviceSetup,
+        failover::{DeviceKey, KeyPlace},
     },
 };
 use crate::{
     config::{Config, KeyConfig, Provider, YubiHsmAdapter, YubiHsmConfig},
-    process::names::Names,
+    process::resolver::Resolver,
 };
 use highwater_core::consensus::{ChainId, KeyType, PublicKey};
 use public_keys::Finder;
-use session::{Key, YubiHsmOpener};
+use session::{PinnedKey, YubiHsmOpener};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// The longest message that a YubiHSM 2 signs with Ed25519, in bytes (Yubico, Sign EdDSA).
 pub const MESSAGE_MAX_BYTES: usize = 2019;
 
 /// Which key on which device signs for which chain.
-pub(super) struct Plan {
+pub(super) struct KeyPlan {
     /// Every served chain that they sign for.
     chains: BTreeMap<ChainId, Result<PublicKey, String>>,
     /// The same, and which keys sign for it: provider and object id, in file order.
     places: BTreeMap<ChainId, Vec<(usize, u16)>>,
     /// The keys that sign, of each device in the order of [`Config::providers`].
-    keys: Vec<Vec<Key>>,
+    keys: Vec<Vec<PinnedKey>>,
     /// Who the connectors are.
-    names: Names,
+    resolver: Resolver,
 }
 
-impl Plan {
+impl KeyPlan {
     /// Finds out the public key of every served chain. Asks the devices of those whose key is not recorded.
-    pub(super) fn of(config: &Config, names: &Names, in_state_file: KeyInStateFile) -> Self {
-        let mut finder = Finder::new(names.clone(), in_state_file);
+    pub(super) fn of(config: &Config, resolver: &Resolver, in_state_file: KeyInStateFile) -> Self {
+        let mut finder = Finder::new(resolver.clone(), in_state_file);
         let mut chains: BTreeMap<ChainId, Result<PublicKey, String>> = BTreeMap::new();
         let mut places: BTreeMap<ChainId, Vec<(usize, u16)>> = BTreeMap::new();
         for chain in config.served_chains() {
@@ -67,22 +67,22 @@ impl Plan {
                 places.insert(chain.id.clone(), on_devices);
             }
         }
-        let mut keys: Vec<Vec<Key>> = vec![Vec::new(); config.providers.len()];
+        let mut keys: Vec<Vec<PinnedKey>> = vec![Vec::new(); config.providers.len()];
         for (chain, on_devices) in &places {
             let Some(Ok(public_key)) = chains.get(chain) else { continue };
             for (index, id) in on_devices {
-                let key = Key { id: *id, public_key: public_key.clone() };
+                let key = PinnedKey { id: *id, public_key: public_key.clone() };
                 // One key may serve several chains.
                 if !keys[*index].contains(&key) {
                     keys[*index].push(key);
                 }
             }
         }
-        Self { chains, places, keys, names: names.clone() }
+        Self { chains, places, keys, resolver: resolver.clone() }
     }
 
     /// The device of that provider. None without a key.
-    pub(super) fn equipment(&self, number: usize, section: &YubiHsmConfig) -> Option<Equipment> {
+    pub(super) fn device_setups(&self, number: usize, section: &YubiHsmConfig) -> Option<DeviceSetup> {
         let keys = &self.keys[number];
         if keys.is_empty() {
             return None;
@@ -93,9 +93,9 @@ impl Plan {
                 chains.push(chain.clone());
             }
         }
-        Some(Equipment {
+        Some(DeviceSetup {
             name: section.to_string(),
-            opener: Box::new(YubiHsmOpener::new(section.clone(), keys.clone(), self.names.clone())),
+            opener: Box::new(YubiHsmOpener::new(section.clone(), keys.clone(), self.resolver.clone())),
             keys: keys.iter().map(|key| key.public_key.clone()).collect(),
             message_max_bytes: Some(MESSAGE_MAX_BYTES),
             chains,
@@ -109,10 +109,10 @@ impl Plan {
         let public_key = public_key.map_err(|reason| KeyError::PublicKey { reason })?;
         let mut places = Vec::new();
         for (number, id) in self.places.get(chain).map(Vec::as_slice).unwrap_or_default() {
-            let key = Key { id: *id, public_key: public_key.clone() };
+            let key = PinnedKey { id: *id, public_key: public_key.clone() };
             let index = self.keys[*number].iter().position(|held| *held == key);
             if let (Some(index), Some(device)) = (index, &devices[*number]) {
-                places.push(Place { device: Arc::clone(device), index });
+                places.push(KeyPlace { device: Arc::clone(device), index });
             }
         }
         Ok(DeviceKey::new(places, public_key))
@@ -137,14 +137,14 @@ fn keys_of<'a>(
 pub(super) fn look_at(section: &YubiHsmConfig) -> Sight {
     let mut notes = Vec::new();
     let serial_number = section.serial_number.as_deref();
-    let reached = client::Reached::look_for(&section.adapter, serial_number, &Names::default());
+    let reached = client::Reached::look_for(&section.adapter, serial_number, &Resolver::default());
     let there = reached.is_ok();
     match (&section.adapter, reached) {
         (_, Err(trouble)) => notes.push(Note::Fail(format!("{section}: {}", trouble.text()))),
         (YubiHsmAdapter::Http { .. }, Ok(_)) => notes.push(Note::Ok(format!("{section}: its connector is there"))),
         (YubiHsmAdapter::Usb { .. }, Ok(_)) => {}
     }
-    let password = access::read_password(&section.password);
+    let password = login::read_password(&section.password);
     if let Err(why) = &password {
         notes.push(Note::Fail(format!("{section}: {why}")));
     }

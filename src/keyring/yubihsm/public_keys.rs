@@ -4,11 +4,11 @@
 //! is verified, whether the device can be reached or not. Only for a chain without a state file of Highwater are the
 //! devices asked, once. Then they must agree.
 
-use super::{access::Access, keys_of, lane::Lane};
+use super::{client_thread::ClientThread, keys_of, login::Login};
 use crate::{
     config::{ChainConfig, Config, YubiHsmConfig},
     keyring::{KeyError, KeyInStateFile, device::Trouble},
-    process::names::Names,
+    process::resolver::Resolver,
 };
 use highwater_core::consensus::{KeyType, PublicKey};
 use std::{
@@ -22,15 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Finds public keys. Opens one session with each device at most, and none if all is recorded.
 pub struct Finder {
     /// By their place in [`Config::providers`].
-    lanes: BTreeMap<usize, Result<Lane, Trouble>>,
-    names: Names,
+    threads: BTreeMap<usize, Result<ClientThread, Trouble>>,
+    resolver: Resolver,
     in_state_file: KeyInStateFile,
 }
 
 impl Finder {
     /// Finds connectors through `names`.
-    pub(crate) fn new(names: Names, in_state_file: KeyInStateFile) -> Self {
-        Self { lanes: BTreeMap::new(), names, in_state_file }
+    pub(crate) fn new(resolver: Resolver, in_state_file: KeyInStateFile) -> Self {
+        Self { threads: BTreeMap::new(), resolver, in_state_file }
     }
 
     /// The public key of `chain`: that of its state file, else the one that its YubiHSMs tell.
@@ -45,13 +45,13 @@ impl Finder {
 
     fn ask(&mut self, index: usize, provider: &YubiHsmConfig, id: u16, kind: KeyType) -> Result<PublicKey, Trouble> {
         let deadline = Instant::now() + PATIENCE;
-        let lane = self.lanes.entry(index);
-        let lane = lane.or_insert_with(|| Access::new(provider.clone(), self.names.clone()).open(deadline));
-        let answer = lane.as_ref().map_err(Clone::clone)?.call(deadline, move |client| client.public_key(id, kind));
+        let thread = self.threads.entry(index);
+        let thread = thread.or_insert_with(|| Login::new(provider.clone(), self.resolver.clone()).open(deadline));
+        let answer = thread.as_ref().map_err(Clone::clone)?.call(deadline, move |client| client.public_key(id, kind));
         if let Err(trouble) = &answer
             && !matches!(trouble, Trouble::Rejected(_))
         {
-            *lane = Err(trouble.clone());
+            *thread = Err(trouble.clone());
         }
         answer
     }

@@ -2,11 +2,11 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `console` | a session with administrator's rights |
+//! | `admin_session` | a session with administrator's rights |
 //! | `setup`, `words` | the first setup, from 24 words |
 //! | `backup` | wrapped copies of keys |
 
+pub(crate) mod admin_session;
 pub(crate) mod backup;
-pub(crate) mod console;
 pub(crate) mod setup;
 pub(crate) mod words;

@@ -1,14 +1,14 @@
 //! `highwater yubihsm keys list`: lists the keys on a device.
 
 use super::{
-    super::target::{Target, TargetArgs, device_error},
+    super::target::{DeviceTarget, DeviceTargetArgs, device_error},
     birth, hex_of, key_json, leaves,
 };
 use crate::{
     cli::{CliError, output},
     config::KeyRole,
     keyring::format,
-    provision::yubihsm::console::KeyInfo,
+    provision::yubihsm::admin_session::DeviceKeyInfo,
 };
 use clap::Args;
 use highwater_core::consensus::PublicKey;
@@ -17,16 +17,16 @@ use serde_json::json;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct List {
     #[command(flatten)]
-    target: TargetArgs,
+    target: DeviceTargetArgs,
 }
 
 impl List {
     pub(super) fn run(self) -> Result<(), CliError> {
         let target = self.target.resolve()?;
-        let console = target.open()?;
+        let session = target.open()?;
         let failed = |trouble| device_error(&target.provider, &trouble);
-        let serial = console.serial_number().map_err(failed)?;
-        let keys = console.keys().map_err(failed)?;
+        let serial = session.serial_number().map_err(failed)?;
+        let keys = session.keys().map_err(failed)?;
         output::print(&if self.target.json() {
             let keys: Vec<_> = keys.iter().map(key_json).collect();
             json!({ "schema": 1, "serial": serial, "keys": keys }).to_string()
@@ -38,7 +38,7 @@ impl List {
     }
 }
 
-fn describe(target: &Target, key: &KeyInfo) -> String {
+fn describe(target: &DeviceTarget, key: &DeviceKeyInfo) -> String {
     let unknown = || "unknown".to_owned();
     let domains: Vec<_> = key.domains.iter().map(u8::to_string).collect();
     format!(
@@ -55,7 +55,7 @@ fn describe(target: &Target, key: &KeyInfo) -> String {
 }
 
 /// Shows a key in the format of the only chain that it signs for.
-fn as_configured(target: &Target, id: u16, public: &PublicKey) -> String {
+fn as_configured(target: &DeviceTarget, id: u16, public: &PublicKey) -> String {
     let mut uses = target.provider.keys.iter().filter(|key| key.id == id);
     let chain = match (uses.next(), uses.next()) {
         (Some(only), None) if only.key.chain_ids.len() == 1 => {

@@ -3,7 +3,7 @@
 use super::{
     super::{
         ObjectId,
-        target::{Target, TargetArgs},
+        target::{DeviceTarget, DeviceTargetArgs},
     },
     birth, hex_of, key_json, leaves,
 };
@@ -12,8 +12,8 @@ use crate::{
     config::{KeyFormat, KeyRole},
     keyring::format,
     provision::yubihsm::{
+        admin_session::{AdminSession, LABEL_MAX_BYTES, Made, NewKey},
         backup,
-        console::{Console, LABEL_MAX_BYTES, Made, NewKey},
         words::WRAP_KEY,
     },
     record::utc,
@@ -29,7 +29,7 @@ const CHAIN_PLACEHOLDER: &str = "CHAIN-ID";
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Generate {
     #[command(flatten)]
-    target: TargetArgs,
+    target: DeviceTargetArgs,
     #[command(flatten)]
     new: NewArgs,
     /// Show the key in bech32 with this prefix, and begin its label with it
@@ -84,16 +84,16 @@ impl Generate {
         self.backup.as_deref().map_or(Ok(()), refuse_existing)?;
         let role = KeyRole::from(self.kind);
         let new = self.new.new_key(self.id, role, self.prefix.as_deref())?;
-        let console = target.open()?;
-        let made = console.generate(&new).map_err(|error| target.error(&error))?;
+        let session = target.open()?;
+        let made = session.generate(&new).map_err(|error| target.error(&error))?;
         let key_format = self.prefix.as_ref().map(|prefix| KeyFormat::Bech32 {
             account_key_prefix: prefix.clone(),
             consensus_key_prefix: prefix.clone(),
         });
-        let report = Report { done: "generated", target: &target, chain, key_format, role, made: &made };
+        let report = KeyReport { done: "generated", target: &target, chain, key_format, role, made: &made };
         report.print(self.target.json())?;
         let Some(path) = &self.backup else { return Ok(()) };
-        back_up(&console, &target, self.id, self.wrapkey, path).map_err(|error| {
+        back_up(&session, &target, self.id, self.wrapkey, path).map_err(|error| {
             let text = format!("key {} is in the device and works, but has no backup: {}", self.id, error.message);
             CliError::new(error.exit, text)
         })?;
@@ -104,7 +104,7 @@ impl Generate {
 
 impl NewArgs {
     /// The chain that the key is for: the named one, or the only one configured.
-    pub(super) fn chain(&self, target: &Target) -> Result<Option<ChainId>, CliError> {
+    pub(super) fn chain(&self, target: &DeviceTarget) -> Result<Option<ChainId>, CliError> {
         let named = self.chain.as_deref().map(ChainId::new).transpose();
         let named = named.map_err(|error| CliError::usage(error.to_string()))?;
         let known = target.chain(named.as_ref())?.map(|chain| chain.id.clone());
@@ -122,9 +122,9 @@ impl NewArgs {
 }
 
 /// What an operator sees of a new key.
-pub(super) struct Report<'a> {
+pub(super) struct KeyReport<'a> {
     pub(super) done: &'a str,
-    pub(super) target: &'a Target,
+    pub(super) target: &'a DeviceTarget,
     /// The chain that the key is for.
     pub(super) chain: Option<ChainId>,
     /// How to show the key, if not as its chain does.
@@ -133,7 +133,7 @@ pub(super) struct Report<'a> {
     pub(super) made: &'a Made,
 }
 
-impl Report<'_> {
+impl KeyReport<'_> {
     /// Prints the key and the entry to paste.
     pub(super) fn print(&self, as_json: bool) -> Result<(), CliError> {
         let Made { info, public_key, signed } = self.made;
@@ -205,13 +205,13 @@ pub(in crate::cli::yubihsm) fn refuse_existing(path: &Path) -> Result<(), CliErr
 
 /// Writes an encrypted backup.
 pub(super) fn back_up(
-    console: &Console,
-    target: &Target,
+    session: &AdminSession,
+    target: &DeviceTarget,
     id: ObjectId,
     wrap_key: ObjectId,
     path: &Path,
 ) -> Result<(), CliError> {
-    let wrapped = console.export(id.0, wrap_key.0).map_err(|error| target.error(&error))?;
+    let wrapped = session.export(id.0, wrap_key.0).map_err(|error| target.error(&error))?;
     backup::write(path, &wrapped).map_err(CliError::from)
 }
 

@@ -3,7 +3,7 @@
 use crate::keyring::{
     device::Trouble,
     softsign::SecretKey,
-    yubihsm::{access::Access, algorithms, client::Client, lane::Lane},
+    yubihsm::{algorithms, client::Client, client_thread::ClientThread, login::Login},
 };
 use highwater_core::{
     consensus::{KeyType, PublicKey, Signature},
@@ -26,8 +26,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const LABEL_MAX_BYTES: usize = LABEL_SIZE;
 
 /// A session with a device for an operator.
-pub(crate) struct Console {
-    lane: Lane,
+pub(crate) struct AdminSession {
+    thread: ClientThread,
     /// What the authentication key may do, if it may find out.
     rights: Option<Capability>,
     auth_key: u16,
@@ -35,7 +35,7 @@ pub(crate) struct Console {
 
 /// An asymmetric key on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct KeyInfo {
+pub(crate) struct DeviceKeyInfo {
     /// Its object id.
     pub(crate) id: u16,
     pub(crate) label: String,
@@ -82,7 +82,7 @@ pub(crate) struct NewKey {
 #[derive(Clone, Debug)]
 pub(crate) struct Made {
     /// The key, as the device shows it.
-    pub(crate) info: KeyInfo,
+    pub(crate) info: DeviceKeyInfo,
     pub(crate) public_key: PublicKey,
     /// Whether it signed. It has not if the authentication key may not sign.
     pub(crate) signed: bool,
@@ -90,7 +90,7 @@ pub(crate) struct Made {
 
 /// Why something was not done, in words that follow the name of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ConsoleError {
+pub(crate) enum AdminError {
     /// The device was not reached, or refused.
     Device(Trouble),
     /// The id is taken.
@@ -108,7 +108,7 @@ pub(crate) enum ConsoleError {
     },
 }
 
-impl fmt::Display for ConsoleError {
+impl fmt::Display for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device(trouble) => f.write_str(trouble.text()),
@@ -135,23 +135,23 @@ impl fmt::Display for ConsoleError {
     }
 }
 
-impl From<Trouble> for ConsoleError {
+impl From<Trouble> for AdminError {
     fn from(trouble: Trouble) -> Self {
         Self::Device(trouble)
     }
 }
 
-impl Console {
-    pub(crate) fn open(access: &mut Access) -> Result<Self, Trouble> {
-        let lane = access.open(Instant::now() + PATIENCE)?;
-        let auth_key = access.config().auth_key;
-        let mut console = Self { lane, rights: None, auth_key };
-        console.rights = match console.info(auth_key, Type::AuthenticationKey) {
+impl AdminSession {
+    pub(crate) fn open(login: &mut Login) -> Result<Self, Trouble> {
+        let thread = login.open(Instant::now() + PATIENCE)?;
+        let auth_key = login.config().auth_key;
+        let mut session = Self { thread, rights: None, auth_key };
+        session.rights = match session.info(auth_key, Type::AuthenticationKey) {
             Ok(info) => Some(info.capabilities),
             Err(Trouble::Rejected(_)) => None,
             Err(trouble) => return Err(trouble),
         };
-        Ok(console)
+        Ok(session)
     }
 
     /// Makes the device do something, within [`PATIENCE`].
@@ -159,7 +159,7 @@ impl Console {
         &self,
         act: impl FnOnce(&Client) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, Trouble> {
-        self.lane.call(Instant::now() + PATIENCE, act)
+        self.thread.call(Instant::now() + PATIENCE, act)
     }
 
     /// Whether the authentication key may do this. True if the device does not say.
@@ -186,13 +186,13 @@ impl Console {
     }
 
     /// Every asymmetric key that the authentication key may see, by id.
-    pub(crate) fn keys(&self) -> Result<Vec<KeyInfo>, Trouble> {
+    pub(crate) fn keys(&self) -> Result<Vec<DeviceKeyInfo>, Trouble> {
         self.ids()?.into_iter().map(|id| self.key_info(id)).collect()
     }
 
-    pub(crate) fn key(&self, id: u16) -> Result<KeyInfo, ConsoleError> {
+    pub(crate) fn key(&self, id: u16) -> Result<DeviceKeyInfo, AdminError> {
         let present = self.ids()?;
-        if present.contains(&id) { Ok(self.key_info(id)?) } else { Err(ConsoleError::NoKey { id, present }) }
+        if present.contains(&id) { Ok(self.key_info(id)?) } else { Err(AdminError::NoKey { id, present }) }
     }
 
     pub(crate) fn sign(&self, id: u16, key_type: KeyType, message: &'static [u8]) -> Result<Signature, Trouble> {
@@ -200,7 +200,7 @@ impl Console {
     }
 
     /// Makes a key in the device, and proves it.
-    pub(crate) fn generate(&self, new: &NewKey) -> Result<Made, ConsoleError> {
+    pub(crate) fn generate(&self, new: &NewKey) -> Result<Made, AdminError> {
         self.refuse_taken(new.id)?;
         let (id, label, (algorithm, capabilities)) = (new.id, label(&new.label)?, new.kind()?);
         self.ask(move |client| {
@@ -212,8 +212,8 @@ impl Console {
     }
 
     /// Puts the key of a file into the device, and proves it.
-    pub(crate) fn import(&self, new: &NewKey, secret: &SecretKey) -> Result<Made, ConsoleError> {
-        let bytes = secret.for_devices().ok_or(ConsoleError::Expanded)?;
+    pub(crate) fn import(&self, new: &NewKey, secret: &SecretKey) -> Result<Made, AdminError> {
+        let bytes = secret.for_devices().ok_or(AdminError::Expanded)?;
         self.refuse_taken(new.id)?;
         let (id, label, (algorithm, capabilities)) = (new.id, label(&new.label)?, new.kind()?);
         self.ask(move |client| {
@@ -226,7 +226,7 @@ impl Console {
     }
 
     /// Wraps a key with a wrap key of the device.
-    pub(crate) fn export(&self, id: u16, wrap_key: u16) -> Result<Vec<u8>, ConsoleError> {
+    pub(crate) fn export(&self, id: u16, wrap_key: u16) -> Result<Vec<u8>, AdminError> {
         let key = self.key(id)?;
         if !key.exportable {
             let text = format!("its key 0x{id:04x} was made non-exportable: it cannot be backed up");
@@ -247,7 +247,7 @@ impl Console {
         wrap_key: u16,
         id: Option<u16>,
         expected: impl FnOnce(u16) -> Option<PublicKey>,
-    ) -> Result<Made, ConsoleError> {
+    ) -> Result<Made, AdminError> {
         id.map_or(Ok(()), |id| self.refuse_taken(id))?;
         let handle = self.ask(move |client| {
             let what = format!("unwrap the backup with wrap key 0x{wrap_key:04x}");
@@ -266,12 +266,12 @@ impl Console {
         self.prove(handle.object_id, expected(handle.object_id))
     }
 
-    fn refuse_taken(&self, id: u16) -> Result<(), ConsoleError> {
-        if self.ids()?.contains(&id) { Err(ConsoleError::Exists { id }) } else { Ok(()) }
+    fn refuse_taken(&self, id: u16) -> Result<(), AdminError> {
+        if self.ids()?.contains(&id) { Err(AdminError::Exists { id }) } else { Ok(()) }
     }
 
     /// Proves that a new key is the expected one and signs. Deletes it otherwise.
-    fn prove(&self, id: u16, expected: Option<PublicKey>) -> Result<Made, ConsoleError> {
+    fn prove(&self, id: u16, expected: Option<PublicKey>) -> Result<Made, AdminError> {
         self.try_to_prove(id, expected).map_err(|trouble| {
             let why = trouble.text().to_owned();
             self.undo(id, Type::AsymmetricKey, why)
@@ -295,8 +295,8 @@ impl Console {
         Ok(Made { info, public_key, signed })
     }
 
-    fn undo(&self, id: u16, kind: Type, why: String) -> ConsoleError {
-        ConsoleError::Unproven { id, why, left: self.delete(id, kind).err() }
+    fn undo(&self, id: u16, kind: Type, why: String) -> AdminError {
+        AdminError::Unproven { id, why, left: self.delete(id, kind).err() }
     }
 
     pub(super) fn delete(&self, id: u16, kind: Type) -> Result<(), Trouble> {
@@ -318,13 +318,13 @@ impl Console {
         Ok(ids)
     }
 
-    fn key_info(&self, id: u16) -> Result<KeyInfo, Trouble> {
+    fn key_info(&self, id: u16) -> Result<DeviceKeyInfo, Trouble> {
         let info = self.info(id, Type::AsymmetricKey)?;
         let algorithm = info.algorithm.asymmetric();
         let key_type = algorithm.and_then(algorithms::named).map(|known| known.key_type);
         let public_key = key_type.map(|key_type| self.ask(move |client| client.public_key(id, key_type)));
         let domains = (1..=16).filter(|domain| info.domains.bits() & 1 << (domain - 1) != 0);
-        Ok(KeyInfo {
+        Ok(DeviceKeyInfo {
             id,
             // The crate replaces what is not UTF-8.
             label: info.label.to_string(),
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_failed_proof_says_whether_the_key_is_gone() {
-        let unproven = |left| ConsoleError::Unproven { id: 5, why: "it does not sign".into(), left }.to_string();
+        let unproven = |left| AdminError::Unproven { id: 5, why: "it does not sign".into(), left }.to_string();
         assert!(unproven(None).ends_with("it does not sign. It was deleted again"));
         let left = unproven(Some(Trouble::Rejected("it refused".into())));
         assert!(left.contains("0x0005") && left.ends_with("must be deleted manually: it refused"), "{left}");

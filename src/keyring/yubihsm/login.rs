@@ -1,9 +1,9 @@
-//! Access to a device: the password, and how often the signer may open a session.
+//! Login to a device: the password, and how often the signer may open a session.
 
 use super::{
     client::{Client, DeviceInfo, NotOpened, Reached},
-    connector::{self, Status},
-    lane::{Lane, Threads},
+    client_thread::{ClientThread, ThreadBudget},
+    connector::{self, ConnectorStatus},
 };
 use crate::{
     config::{Config, Provider, Secret, SecretSource, YubiHsmAdapter, YubiHsmConfig},
@@ -11,7 +11,7 @@ use crate::{
         device::Trouble,
         secret_source::{self, SECRET_MAX_BYTES},
     },
-    process::{descriptors, environment, lock::lock, names::Names},
+    process::{descriptors, environment, lock::lock, resolver::Resolver},
 };
 use std::{
     collections::BTreeMap,
@@ -31,20 +31,20 @@ const SESSIONS_OF_A_COMMAND: u32 = 12;
 /// They are spread out, instead of eight and then none for half a minute: a fault is usually over within a second.
 const SESSION_EVERY: Duration = Duration::from_millis(3750);
 
-/// Access to one device.
-pub struct Access {
+/// Login to one device.
+pub struct Login {
     config: YubiHsmConfig,
     /// The key derived from the password, once that could be read. Wiped when dropped.
     credentials: Option<Credentials>,
     sessions: Arc<Mutex<Sessions>>,
-    threads: Threads,
-    names: Names,
+    budget: ThreadBudget,
+    resolver: Resolver,
 }
 
-impl Access {
+impl Login {
     /// Accesses the device of a section. Reads no password yet.
-    pub fn new(config: YubiHsmConfig, names: Names) -> Self {
-        Self { config, credentials: None, sessions: Arc::default(), threads: Threads::default(), names }
+    pub fn new(config: YubiHsmConfig, resolver: Resolver) -> Self {
+        Self { config, credentials: None, sessions: Arc::default(), budget: ThreadBudget::default(), resolver }
     }
 
     /// For a command, which opens several sessions one after the other and then ends. A signer gets fewer, because it
@@ -63,8 +63,8 @@ impl Access {
             config,
             credentials,
             sessions: Arc::clone(&self.sessions),
-            threads: Threads::default(),
-            names: self.names.clone(),
+            budget: ThreadBudget::default(),
+            resolver: self.resolver.clone(),
         }
     }
 
@@ -75,18 +75,18 @@ impl Access {
 
     /// What the device shows without a session. Returns soon after `deadline` at the latest.
     pub fn device_info(&self, deadline: Instant) -> Result<DeviceInfo, Trouble> {
-        let (config, names) = (self.config.clone(), self.names.clone());
-        self.threads.ask(deadline, move || {
-            Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?.device_info()
+        let (config, resolver) = (self.config.clone(), self.resolver.clone());
+        self.budget.ask(deadline, move || {
+            Reached::look_for(&config.adapter, config.serial_number.as_deref(), &resolver)?.device_info()
         })
     }
 
     /// The status of the device's connector. `None` on USB, which has no connector.
-    pub fn connector_status(&self, deadline: Instant) -> Result<Option<Status>, Trouble> {
+    pub fn connector_status(&self, deadline: Instant) -> Result<Option<ConnectorStatus>, Trouble> {
         match self.config.adapter.clone() {
             YubiHsmAdapter::Http { host, port } => {
-                let names = self.names.clone();
-                self.threads.ask(deadline, move || connector::status(&host, port, &names)).map(Some)
+                let resolver = self.resolver.clone();
+                self.budget.ask(deadline, move || connector::status(&host, port, &resolver)).map(Some)
             }
             YubiHsmAdapter::Usb { .. } => Ok(None),
         }
@@ -97,13 +97,13 @@ impl Access {
     }
 
     /// Opens a session. Returns soon after `deadline` at the latest.
-    pub fn open(&mut self, deadline: Instant) -> Result<Lane, Trouble> {
+    pub fn open(&mut self, deadline: Instant) -> Result<ClientThread, Trouble> {
         let credentials = self.credentials()?;
         let config = self.config.clone();
         let sessions = Arc::clone(&self.sessions);
-        let names = self.names.clone();
-        Lane::open(&self.threads, deadline, move || {
-            let reached = Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?;
+        let resolver = self.resolver.clone();
+        ClientThread::open(&self.budget, deadline, move || {
+            let reached = Reached::look_for(&config.adapter, config.serial_number.as_deref(), &resolver)?;
             let sessions = || lock(&sessions);
             sessions().take(Instant::now())?;
             let opened = Client::open(&config, reached, credentials);
