@@ -56,7 +56,7 @@ impl Node {
         Self { config, name, identity, chain, resolver, stop: Arc::default(), stats: Arc::default(), tape: None }
     }
 
-    /// Has everything that becomes of a request told by that recorder. Without one the node's own thread does it.
+    /// Has that recorder log what becomes of each request. Without one the node's own thread does.
     pub fn report_to(&mut self, recorder: &Recorder) {
         let key = self.chain.chain().public_key().ok().map(|key| key.to_string());
         let source = Source { chain: self.chain.id().clone(), key, node: Arc::clone(&self.name) };
@@ -73,7 +73,7 @@ impl Node {
         Arc::clone(&self.stats)
     }
 
-    /// Keeps the identity key out of swap and core dumps. Whether it is.
+    /// Locks the identity key into memory. Returns whether that succeeded.
     pub fn lock_secrets(&self) -> bool {
         self.identity.as_ref().is_none_or(|identity| identity.lock_secrets())
     }
@@ -88,7 +88,7 @@ impl Node {
         &self.name
     }
 
-    /// Serves the node until told to stop, or until its first lost link if `reconnect = false`.
+    /// Serves the node until it is stopped, or until its first lost link if `reconnect = false`.
     pub fn run(&self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut repeats = Repeats::default();
@@ -204,7 +204,7 @@ impl Stop {
         self.state().closer = None;
     }
 
-    /// Sleeps, unless told to stop. Whether it was.
+    /// Sleeps until the time is over or it has to stop. Returns whether it has to.
     fn sleep(&self, duration: Duration) -> bool {
         let state = self.state();
         let waited = self.wake.wait_timeout_while(state, duration, |state| !state.stopping);

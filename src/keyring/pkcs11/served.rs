@@ -6,10 +6,7 @@ use super::{
     token::{Key, Pin, Token},
 };
 use crate::{
-    config::pkcs11::{
-        profile::Profile,
-        spec::{KeySpec, TokenSpec},
-    },
+    config::pkcs11::{profile::Profile, spec::TokenSpec},
     keyring::{
         child::protocol::{SignRequest, encode_answer},
         device::Trouble,
@@ -60,8 +57,10 @@ fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenEr
     let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
     // Logged in once: the PIN is not needed any more.
     drop(pin);
-    let find = |key: &KeySpec| token.find_key(&key.object, key.key_type);
-    let keys = spec.keys.iter().map(find).collect::<Result<_, _>>()?;
+    let mut keys = Vec::new();
+    for key in &spec.keys {
+        keys.push(token.find_key(&key.object, key.key_type)?);
+    }
     Ok((token, keys))
 }
 

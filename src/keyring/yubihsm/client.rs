@@ -116,9 +116,10 @@ pub(super) fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 
 #[cfg(feature = "usb")]
 fn usb(timeout_ms: u64, serial_number: Option<&str>) -> Result<Reached, Trouble> {
-    let serial = serial_number.map(str::parse).transpose();
-    let serial =
-        serial.map_err(|error| Trouble::Fatal(format!("its configured serial number is invalid: {error}").into()))?;
+    let serial = serial_number
+        .map(str::parse)
+        .transpose()
+        .map_err(|error| Trouble::Fatal(format!("its configured serial number is invalid: {error}").into()))?;
     Ok(Reached { connector: Connector::usb(&yubihsm::UsbConfig { serial, timeout_ms }) })
 }
 
