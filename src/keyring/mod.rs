@@ -38,8 +38,8 @@ use child::{
     spawner::{Plan, Spawner},
 };
 use device::{
-    Device, Equipment,
-    failover::{DeviceKey, Place},
+    Device, DeviceSetup,
+    failover::{DeviceKey, KeyPlace},
 };
 use highwater_core::{consensus::PublicKey, signer::Signer};
 use std::{io, path::PathBuf, sync::Arc};
@@ -80,22 +80,22 @@ pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
 
 /// Every device of the configuration that has a key of a served chain, not yet opened. A YubiHSM may be asked for its
 /// public keys.
-pub fn equipment(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<Equipment>> {
-    let mut equipment = tokens(config, spawner)?;
-    equipment.extend(yubihsm::Plan::of(config, &Names::default()).equipment(config).into_iter().flatten());
-    equipment.retain(|device| !device.chains.is_empty());
-    Ok(equipment)
+pub fn device_setups(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<DeviceSetup>> {
+    let mut setups = tokens(config, spawner)?;
+    setups.extend(yubihsm::Plan::of(config, &Names::default()).device_setups(config).into_iter().flatten());
+    setups.retain(|device| !device.chains.is_empty());
+    Ok(setups)
 }
 
 /// The token of each `[[providers.pkcs11]]`.
-fn tokens(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<Equipment>> {
+fn tokens(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<DeviceSetup>> {
     let token = |(number, provider): (usize, &Pkcs11Config)| {
         let keys: Vec<_> = provider.keys.iter().map(|key| key.public_key).collect();
         let spawner = spawner.ok_or(io::ErrorKind::NotFound)?;
         let is_here =
             |key: KeyConfig<'_>| matches!(key, KeyConfig::Pkcs11 { provider_index, .. } if provider_index == number);
         let served = config.served_chains().filter(|chain| config.consensus_key(&chain.id).is_some_and(is_here));
-        Ok(Equipment {
+        Ok(DeviceSetup {
             name: format!("{} of {}", provider.token, provider.module.display()),
             opener: Box::new(ChildOpener::new(Arc::clone(spawner), number, keys.clone())),
             keys,
@@ -130,7 +130,7 @@ impl Keyring {
         match key {
             KeyConfig::Softsign(key) => Ok(load_softsign(key)?.into_signer()),
             KeyConfig::Pkcs11 { provider_index, key, key_index, .. } => {
-                let place = Place { device: Arc::clone(&self.pkcs11[provider_index]), index: key_index };
+                let place = KeyPlace { device: Arc::clone(&self.pkcs11[provider_index]), index: key_index };
                 Ok(Box::new(DeviceKey::new(vec![place], key.public_key)))
             }
             KeyConfig::YubiHsm { .. } => Ok(Box::new(self.yubihsm.signer(&chain.id)?)),

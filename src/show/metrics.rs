@@ -157,7 +157,7 @@ fn devices(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     out.counter("device_failures", "Requests that the device did not sign", failures)?;
     let sessions = devices().map(|(device, labels)| (labels, device.stats().sessions()));
     out.counter("device_sessions", "Sessions that were opened with the device", sessions)?;
-    let durations = devices().map(|(device, labels)| (labels, &device.stats().signed_in));
+    let durations = devices().map(|(device, labels)| (labels, &device.stats().sign_time));
     out.histogram("device_signature_duration", "The time of one signature, without the wait for the device", durations)
 }
 

@@ -207,7 +207,7 @@ impl DeviceStatus {
             waiting: device.stats().waiting(),
             failures: device.stats().failures(),
             sessions: device.stats().sessions(),
-            signature: Latency::of(&device.stats().signed_in),
+            signature: Latency::of(&device.stats().sign_time),
         }
     }
 }

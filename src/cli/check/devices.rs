@@ -7,7 +7,7 @@ use crate::{
     keyring::{
         self,
         child::spawner::Spawner,
-        device::{Equipment, Trouble},
+        device::{DeviceSetup, Trouble},
         yubihsm,
     },
     process::names::Names,
@@ -82,7 +82,7 @@ fn check_connector(provider: &YubiHsmConfig, report: &mut Report) -> bool {
 
 /// Opens every device as the signer does, and has it sign. Not beside a running signer.
 pub(super) fn measure(config: &Config, spawner: Option<&Arc<Spawner>>, block_time: Duration, report: &mut Report) {
-    let devices = match keyring::equipment(config, spawner) {
+    let devices = match keyring::device_setups(config, spawner) {
         Ok(devices) => devices,
         Err(error) => return report.fail(format!("the devices cannot be asked: {error}")),
     };
@@ -101,7 +101,7 @@ pub(super) fn measure(config: &Config, spawner: Option<&Arc<Spawner>>, block_tim
 }
 
 /// The time of each signature, sorted. Every key signs.
-fn sign(device: &mut Equipment) -> Result<Vec<Duration>, Trouble> {
+fn sign(device: &mut DeviceSetup) -> Result<Vec<Duration>, Trouble> {
     let mut session = device.opener.open(Instant::now() + OPEN_WITHIN)?;
     let count = device.keys.len();
     let mut times = Vec::new();
@@ -124,7 +124,7 @@ fn sign(device: &mut Equipment) -> Result<Vec<Duration>, Trouble> {
     Ok(times)
 }
 
-fn tell(device: &Equipment, times: &[Duration], block_time: Duration, report: &mut Report) {
+fn tell(device: &DeviceSetup, times: &[Duration], block_time: Duration, report: &mut Report) {
     let [p50, p99] = [50, 99].map(|percent| percentile(times, percent));
     let chains: Vec<_> = device.chains.iter().map(ToString::to_string).collect();
     let load = Load { name: &device.name, chains: &chains, signature: p50, block_time };

@@ -9,7 +9,7 @@ use crate::{
     cli::{CliError, Exit, output},
     keyring::device::Trouble,
     provision::yubihsm::{
-        setup::{self, Setup as DeviceSetup},
+        setup::{self, Setup as SetupRun},
         words::{Role, WORDS, WRAP_KEY, Words},
     },
     record::utc,
@@ -92,7 +92,7 @@ impl Setup {
             ask(terminal, &target, &serial)?;
         }
         let report = report(&serial);
-        let run = DeviceSetup { words: &words, time: utc::now(), report: report.clone() };
+        let run = SetupRun { words: &words, time: utc::now(), report: report.clone() };
         run.run(&mut access, output::note).map_err(|error| {
             let exit = if matches!(error.trouble, Trouble::WrongPassword(_)) { Exit::NoPermission } else { Exit::Io };
             CliError::new(exit, format!("{}: {error}", target.provider))

@@ -20,7 +20,7 @@ const GO_ON_FOR: Duration = Duration::from_millis(2500);
 
 /// Where a key is.
 #[derive(Clone)]
-pub struct Place {
+pub struct KeyPlace {
     /// On this device.
     pub device: Arc<Device>,
     /// Where it stands among the keys of `device`.
@@ -29,13 +29,13 @@ pub struct Place {
 
 /// A key in devices.
 pub struct DeviceKey {
-    places: Vec<Place>,
+    places: Vec<KeyPlace>,
     public_key: PublicKey,
 }
 
 impl DeviceKey {
     /// The key in these places, which are tried in this order. `public_key` is pinned: what each device is started with.
-    pub fn new(places: Vec<Place>, public_key: PublicKey) -> Self {
+    pub fn new(places: Vec<KeyPlace>, public_key: PublicKey) -> Self {
         Self { places, public_key }
     }
 }
@@ -60,7 +60,7 @@ struct Ticket {
     pending: Submitted,
     messages: Vec<Vec<u8>>,
     asked_at: Instant,
-    rest: vec::IntoIter<Place>,
+    rest: vec::IntoIter<KeyPlace>,
     failures: Failures,
 }
 
@@ -70,7 +70,7 @@ struct Failures(Vec<String>);
 
 impl Ticket {
     /// Begins on the first device that does not refuse at once.
-    fn begin(places: &[Place], messages: &[&[u8]], asked_at: Instant) -> Result<Self, SignError> {
+    fn begin(places: &[KeyPlace], messages: &[&[u8]], asked_at: Instant) -> Result<Self, SignError> {
         let mut rest = Vec::from(places).into_iter();
         let mut failures = Failures::default();
         let pending = failures.submit(&mut rest, messages, asked_at)?;
@@ -101,7 +101,7 @@ impl Failures {
     /// Submits to the first of these places that does not refuse at once.
     fn submit(
         &mut self,
-        places: &mut vec::IntoIter<Place>,
+        places: &mut vec::IntoIter<KeyPlace>,
         messages: &[&[u8]],
         asked_at: Instant,
     ) -> Result<Submitted, SignError> {
@@ -128,7 +128,7 @@ impl Failures {
 mod tests {
     use super::*;
     use crate::keyring::{
-        device::{Equipment, Health, Opener, Session, Trouble},
+        device::{DeviceSetup, Health, Opener, Session, Trouble},
         softsign::SecretKey,
     };
     use std::{
@@ -182,11 +182,11 @@ mod tests {
     }
 
     impl Bench {
-        fn place(&self, name: &str) -> Place {
+        fn place(&self, name: &str) -> KeyPlace {
             let keys = vec![software_key().public_key()];
             let opener = Box::new(self.clone());
-            let equipment = Equipment { name: name.into(), opener, keys, message_max_bytes: None, chains: vec![] };
-            Place { device: Device::start(equipment).unwrap(), index: 0 }
+            let setup = DeviceSetup { name: name.into(), opener, keys, message_max_bytes: None, chains: vec![] };
+            KeyPlace { device: Device::start(setup).unwrap(), index: 0 }
         }
 
         fn feel(&self, mood: Mood) {

@@ -66,7 +66,7 @@ pub trait Opener: Send {
 }
 
 /// A device of the configuration that has no thread yet.
-pub struct Equipment {
+pub struct DeviceSetup {
     /// What the log and errors call it.
     pub name: String,
     /// Makes its sessions.
@@ -127,7 +127,7 @@ pub struct Device {
 #[derive(Debug, Default)]
 pub struct DeviceStats {
     /// The time of each signature that the device made, without the wait in its queue.
-    pub signed_in: Histogram,
+    pub sign_time: Histogram,
     /// Requests that it did not sign.
     failures: AtomicU64,
     /// Sessions that were opened.
@@ -179,16 +179,16 @@ struct Job {
 impl Device {
     /// Starts the thread of a device, and gives it one deadline to come up. A device that is down is
     /// no error: it is looked for until it comes.
-    pub fn start(equipment: Equipment) -> io::Result<Arc<Self>> {
-        let Equipment { name, opener, keys, message_max_bytes, chains } = equipment;
+    pub fn start(setup: DeviceSetup) -> io::Result<Arc<Self>> {
+        let DeviceSetup { name, opener, keys, message_max_bytes, chains } = setup;
         let stats: Arc<DeviceStats> = Arc::default();
         let (jobs, queue) = sync_channel(QUEUE_REQUESTS);
         let (first, came_up) = sync_channel(1);
         let health = Arc::new(Mutex::new(Health::Down("it has not been opened yet".into())));
-        let worker = Worker {
+        let worker = DeviceThread {
             name: name.clone(),
             opener,
-            told_flaw: false,
+            flaw_logged: false,
             session: None,
             keys,
             health: Arc::clone(&health),
@@ -197,7 +197,7 @@ impl Device {
             failures: 0,
             waits: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             fatal: false,
-            told: Rate::new(30, Duration::from_secs(1)),
+            log_rate: Rate::new(30, Duration::from_secs(1)),
             stats: Arc::clone(&stats),
         };
         thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
@@ -275,10 +275,10 @@ impl Submitted {
 }
 
 /// The thread of a device.
-struct Worker {
+struct DeviceThread {
     name: String,
     opener: Box<dyn Opener>,
-    told_flaw: bool,
+    flaw_logged: bool,
     session: Option<Box<dyn Session>>,
     keys: Vec<PublicKey>,
     health: Arc<Mutex<Health>>,
@@ -292,11 +292,11 @@ struct Worker {
     waits: Backoff,
     fatal: bool,
     /// How often its troubles are told: a node can ask as often as it likes.
-    told: Rate,
+    log_rate: Rate,
     stats: Arc<DeviceStats>,
 }
 
-impl Worker {
+impl DeviceThread {
     fn run(mut self, queue: &Receiver<Job>, first: &SyncSender<()>) {
         self.self_test();
         let _ = first.send(());
@@ -362,7 +362,7 @@ impl Worker {
                 return Err(Trouble::Broken("its signature does not verify with the pinned public key".into()));
             }
             let took = began.elapsed();
-            self.stats.signed_in.observe(took);
+            self.stats.sign_time.observe(took);
             self.usual = took.min(DEADLINE / 2);
         }
         // After anything but a clear answer the session is not used again: some modules stay stuck in it.
@@ -375,9 +375,9 @@ impl Worker {
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
         let session = self.opener.open(deadline)?;
         self.stats.sessions.fetch_add(1, Relaxed);
-        if let (Some(flaw), false) = (self.opener.flaw(), self.told_flaw) {
+        if let (Some(flaw), false) = (self.opener.flaw(), self.flaw_logged) {
             error!(device = %self.name, "{flaw}");
-            self.told_flaw = true;
+            self.flaw_logged = true;
         }
         Ok(session)
     }
@@ -440,7 +440,7 @@ impl Worker {
             Trouble::Rejected(_) => !was_up,
         };
         if !trips {
-            if let Some(times) = self.told.tells(Instant::now()) {
+            if let Some(times) = self.log_rate.tells(Instant::now()) {
                 warn!(device = %self.name, times, "{}", trouble.text());
             }
             return;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::keyring::{
-    device::failover::{DeviceKey, Place},
+    device::failover::{DeviceKey, KeyPlace},
     softsign::SecretKey,
 };
 use highwater_core::signer::Signer;
@@ -85,8 +85,8 @@ impl Bench {
     fn start_with(&self, keys: usize) -> Arc<Device> {
         let keys = vec![software_key().public_key(); keys];
         let opener = Box::new(self.clone());
-        let equipment = Equipment { name: "bench".into(), opener, keys, message_max_bytes: Some(2019), chains: vec![] };
-        Device::start(equipment).unwrap()
+        let setup = DeviceSetup { name: "bench".into(), opener, keys, message_max_bytes: Some(2019), chains: vec![] };
+        Device::start(setup).unwrap()
     }
 
     fn play(&self, faults: &[Fault]) {
@@ -95,7 +95,7 @@ impl Bench {
 }
 
 fn sign(device: &Arc<Device>) -> Result<Signature, SignError> {
-    let place = Place { device: Arc::clone(device), index: 0 };
+    let place = KeyPlace { device: Arc::clone(device), index: 0 };
     DeviceKey::new(vec![place], software_key().public_key()).sign(b"message")
 }
 

@@ -23,8 +23,8 @@ mod session;
 use super::{
     KeyError,
     device::{
-        Device, Equipment,
-        failover::{DeviceKey, Place},
+        Device, DeviceSetup,
+        failover::{DeviceKey, KeyPlace},
     },
 };
 use crate::{
@@ -87,12 +87,12 @@ impl Plan {
     }
 
     /// Every device, in the order of [`Config::yubihsm`]. None without a key.
-    pub(super) fn equipment(&self, config: &Config) -> Vec<Option<Equipment>> {
+    pub(super) fn device_setups(&self, config: &Config) -> Vec<Option<DeviceSetup>> {
         let of = |(index, provider): (usize, &YubiHsmConfig)| {
             let keys = &self.keys[index];
             let is_here = |places: &[(usize, u16)]| places.iter().any(|(place, _)| *place == index);
             let chains = self.places.iter().filter(|(_, places)| is_here(places));
-            (!keys.is_empty()).then(|| Equipment {
+            (!keys.is_empty()).then(|| DeviceSetup {
                 name: provider.to_string(),
                 opener: Box::new(YubiHsmOpener::new(provider.clone(), keys.clone(), self.names.clone())),
                 keys: keys.iter().map(|key| key.public_key).collect(),
@@ -108,8 +108,8 @@ impl YubiHsms {
     /// Starts a thread for every device that has a key.
     pub(super) fn start(config: &Config, names: &Names) -> io::Result<Self> {
         let plan = Plan::of(config, names);
-        let start = |equipment: Option<Equipment>| equipment.map(Device::start).transpose();
-        let devices = plan.equipment(config).into_iter().map(start).collect::<io::Result<_>>()?;
+        let start = |setup: Option<DeviceSetup>| setup.map(Device::start).transpose();
+        let devices = plan.device_setups(config).into_iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self { plan, devices })
     }
 
@@ -128,7 +128,7 @@ impl YubiHsms {
         let place = |(device, id): &(usize, u16)| {
             let key = Key { id: *id, public_key };
             let index = keys[*device].iter().position(|held| *held == key)?;
-            Some(Place { device: Arc::clone(self.devices[*device].as_ref()?), index })
+            Some(KeyPlace { device: Arc::clone(self.devices[*device].as_ref()?), index })
         };
         Ok(DeviceKey::new(on_devices.iter().filter_map(place).collect(), public_key))
     }

@@ -3,8 +3,8 @@
 use super::{super::dice::Dice, disk::SimDisk};
 use highwater::keyring::{
     device::{
-        Device, Equipment, Opener, Session, Trouble,
-        failover::{DeviceKey, Place},
+        Device, DeviceSetup, Opener, Session, Trouble,
+        failover::{DeviceKey, KeyPlace},
     },
     softsign::SecretKey,
 };
@@ -125,14 +125,14 @@ impl Signer for Flaky {
 fn devices(mut dice: Dice) -> DeviceKey {
     let start = |number: usize| {
         let device = FaultyDevice { dice: Arc::new(Mutex::new(Dice::new(dice.any()))), last: Arc::default() };
-        let equipment = Equipment {
+        let setup = DeviceSetup {
             name: format!("device {number}"),
             opener: Box::new(device),
             keys: vec![public_key()],
             message_max_bytes: None,
             chains: Vec::new(),
         };
-        Place { device: Device::start(equipment).unwrap(), index: 0 }
+        KeyPlace { device: Device::start(setup).unwrap(), index: 0 }
     };
     DeviceKey::new((1..=2).map(start).collect(), public_key())
 }
