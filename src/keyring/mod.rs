@@ -60,7 +60,7 @@ pub fn known_public_key(chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Optio
     match key {
         KeyConfig::Softsign(key) => Ok(Some(load_softsign(key)?.public_key())),
         KeyConfig::Pkcs11 { key, .. } => Ok(Some(key.public_key)),
-        KeyConfig::YubiHsm { .. } => Ok(yubihsm::public_keys::recorded(chain, key.role())),
+        KeyConfig::YubiHsm { .. } => Ok(yubihsm::public_keys::key_in_state_file(chain, key.role())),
     }
 }
 
@@ -82,7 +82,7 @@ pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
 /// public keys.
 pub fn device_setups(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<DeviceSetup>> {
     let mut setups = tokens(config, spawner)?;
-    setups.extend(yubihsm::Plan::of(config, &Names::default()).device_setups(config).into_iter().flatten());
+    setups.extend(yubihsm::KeyPlan::of(config, &Names::default()).device_setups(config).into_iter().flatten());
     setups.retain(|device| !device.chains.is_empty());
     Ok(setups)
 }

@@ -71,7 +71,7 @@ fn check_connector(provider: &YubiHsmConfig, report: &mut Report) -> bool {
         (YubiHsmAdapter::Http { .. }, Ok(_)) => report.ok(format!("{provider}: its connector is there")),
         (YubiHsmAdapter::Usb { .. }, Ok(_)) => {}
     }
-    match yubihsm::access::read_password(&provider.password) {
+    match yubihsm::login::read_password(&provider.password) {
         Ok(_) => there,
         Err(why) => {
             report.fail(format!("{provider}: {why}"));

@@ -6,10 +6,10 @@ use crate::{
     config::{YubiHsmAdapter, YubiHsmConfig},
     keyring::{
         device::Trouble,
-        yubihsm::{access::Access, client::DeviceInfo, connector::Status},
+        yubihsm::{client::DeviceInfo, connector::ConnectorStatus, login::Login},
     },
     process::names::Names,
-    provision::yubihsm::console::PATIENCE,
+    provision::yubihsm::admin_session::PATIENCE,
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ pub(in crate::cli) struct Detect {
 
 /// What was found of one section.
 struct Found {
-    connector: Option<Status>,
+    connector: Option<ConnectorStatus>,
     info: DeviceInfo,
 }
 
@@ -56,15 +56,15 @@ impl Detect {
 
 /// Opens no session.
 fn look(provider: &YubiHsmConfig) -> Result<Found, Trouble> {
-    let access = Access::new(provider.clone(), Names::default());
-    let connector = access.connector_status(Instant::now() + PATIENCE)?;
-    if let Some(Status { status, .. }) = &connector
+    let login = Login::new(provider.clone(), Names::default());
+    let connector = login.connector_status(Instant::now() + PATIENCE)?;
+    if let Some(ConnectorStatus { status, .. }) = &connector
         && status != "OK"
     {
         let text = format!("its connector runs and says {status}: is the device plugged in?");
         return Err(Trouble::Broken(text.into()));
     }
-    let info = access.device_info(Instant::now() + PATIENCE)?;
+    let info = login.device_info(Instant::now() + PATIENCE)?;
     if provider.serial_number.as_ref().is_some_and(|expected| *expected != info.serial_number) {
         let text = format!("the device there has the serial number {}", info.serial_number);
         return Err(Trouble::Broken(text.into()));
@@ -78,9 +78,10 @@ fn as_text(provider: &YubiHsmConfig, found: &Result<Found, Trouble>) -> String {
         Ok(Found { connector, info }) => {
             let (used, size) = info.log;
             let version = version_of(info);
-            let connector = connector
-                .as_ref()
-                .map_or_else(|| "none, on USB".to_owned(), |Status { status, version }| format!("{version}, {status}"));
+            let connector = connector.as_ref().map_or_else(
+                || "none, on USB".to_owned(),
+                |ConnectorStatus { status, version }| format!("{version}, {status}"),
+            );
             format!(
                 "device     {provider}\nserial     {}\nfirmware   {version}\nlog        {used} of {size} entries used\n\
                  connector  {connector}",

@@ -64,18 +64,18 @@ impl Setup {
             return self.print_done(None);
         }
         let target = self.target.resolve()?;
-        let mut access = target.access();
+        let mut login = target.login();
         let failed = |trouble| device_error(&target.provider, &trouble);
-        let console = setup::prepare(&mut access).map_err(failed)?;
-        let serial = console.serial_number().map_err(failed)?;
+        let session = setup::prepare(&mut login).map_err(failed)?;
+        let serial = session.serial_number().map_err(failed)?;
         if !self.print_only {
-            setup::may_wipe(&console).map_err(failed)?;
+            setup::may_wipe(&session).map_err(failed)?;
             self.refuse_other(&serial)?;
         }
         let words = match restored {
             Some(words) => words,
             None => {
-                let of_device = setup::random(&console).map_err(failed)?;
+                let of_device = setup::random(&session).map_err(failed)?;
                 let mut of_system = Zeroizing::new([0; 32]);
                 let random = OsRng.try_fill_bytes(&mut of_system[..]);
                 random
@@ -83,7 +83,7 @@ impl Setup {
                 Words::generate(&of_device, &of_system)
             }
         };
-        drop(console);
+        drop(session);
         sink.show(&shown(&words, Some(&serial)))?;
         if self.print_only {
             return self.print_done(Some(&serial));
@@ -93,7 +93,7 @@ impl Setup {
         }
         let report = report(&serial);
         let run = SetupRun { words: &words, time: utc::now(), report: report.clone() };
-        run.run(&mut access, output::note).map_err(|error| {
+        run.run(&mut login, output::note).map_err(|error| {
             let exit = if matches!(error.trouble, Trouble::WrongPassword(_)) { Exit::NoPermission } else { Exit::Io };
             CliError::new(exit, format!("{}: {error}", target.provider))
         })?;

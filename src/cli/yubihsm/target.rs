@@ -10,12 +10,12 @@ use crate::{
     keyring::{
         device::Trouble,
         yubihsm::{
-            access::{Access, read_password},
+            login::{Login, read_password},
             public_keys,
         },
     },
     process::names::Names,
-    provision::yubihsm::console::{Console, ConsoleError},
+    provision::yubihsm::admin_session::{AdminError, AdminSession},
 };
 use clap::Args;
 use highwater_core::consensus::{ChainId, PublicKey};
@@ -156,23 +156,23 @@ impl DeviceArgs {
 
 impl Target {
     /// The way to the device.
-    pub(super) fn access(&self) -> Access {
-        Access::new(self.provider.clone(), Names::default()).for_a_command()
+    pub(super) fn login(&self) -> Login {
+        Login::new(self.provider.clone(), Names::default()).for_a_command()
     }
 
     /// A session with the device.
-    pub(super) fn open(&self) -> Result<Console, CliError> {
-        Console::open(&mut self.access()).map_err(|trouble| device_error(&self.provider, &trouble))
+    pub(super) fn open(&self) -> Result<AdminSession, CliError> {
+        AdminSession::open(&mut self.login()).map_err(|trouble| device_error(&self.provider, &trouble))
     }
 
     /// An error with the name of the device in front.
-    pub(super) fn error(&self, error: &ConsoleError) -> CliError {
+    pub(super) fn error(&self, error: &AdminError) -> CliError {
         let exit = match error {
-            ConsoleError::Device(trouble) => return device_error(&self.provider, trouble),
-            ConsoleError::Exists { .. } => Exit::CantCreate,
-            ConsoleError::Expanded => Exit::Data,
-            ConsoleError::NoKey { .. } => Exit::NoInput,
-            ConsoleError::Unproven { .. } => Exit::Io,
+            AdminError::Device(trouble) => return device_error(&self.provider, trouble),
+            AdminError::Exists { .. } => Exit::CantCreate,
+            AdminError::Expanded => Exit::Data,
+            AdminError::NoKey { .. } => Exit::NoInput,
+            AdminError::Unproven { .. } => Exit::Io,
         };
         CliError::new(exit, format!("{}: {error}", self.provider))
     }
@@ -183,12 +183,12 @@ impl Target {
     }
 
     /// The key that a state file is bound to, for a chain whose key has that id on this device.
-    pub(super) fn recorded(&self, id: u16) -> Option<PublicKey> {
+    pub(super) fn key_in_state_file(&self, id: u16) -> Option<PublicKey> {
         let Self { provider, config } = self;
         let mut keys = provider.keys.iter().filter(|key| key.id == id);
         keys.find_map(|key| {
             let mut chains = config.chains.iter().filter(|chain| key.chain_ids.contains(&chain.id));
-            chains.find_map(|chain| public_keys::recorded(chain, key.role))
+            chains.find_map(|chain| public_keys::key_in_state_file(chain, key.role))
         })
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cli::{CliError, Exit, output, timing::percentile, watch::shown},
-    provision::yubihsm::console::KeyInfo,
+    provision::yubihsm::admin_session::DeviceKeyInfo,
 };
 use clap::Args;
 use highwater_core::{consensus::PublicKey, signer::SELF_TEST};
@@ -65,14 +65,14 @@ fn sign(
     id: u16,
     count: usize,
     show: &mut dyn FnMut(usize, usize),
-) -> Result<(KeyInfo, PublicKey, Vec<Duration>), CliError> {
-    let console = target.open()?;
-    let info = console.key(id).map_err(|error| target.error(&error))?;
+) -> Result<(DeviceKeyInfo, PublicKey, Vec<Duration>), CliError> {
+    let session = target.open()?;
+    let info = session.key(id).map_err(|error| target.error(&error))?;
     let failed = |exit, text: String| CliError::new(exit, format!("{}: {text}", target.provider));
     let Some(public_key) = info.public_key else {
         return Err(failed(Exit::Data, format!("its key 0x{id:04x} is {}: Highwater signs with none", info.algorithm)));
     };
-    if let Some(recorded) = target.recorded(id).filter(|recorded| *recorded != public_key) {
+    if let Some(recorded) = target.key_in_state_file(id).filter(|recorded| *recorded != public_key) {
         let text =
             format!("its key 0x{id:04x} is {public_key}, and the state file of its chain is bound to {recorded}");
         return Err(failed(Exit::Data, text));
@@ -80,7 +80,7 @@ fn sign(
     let mut times = Vec::with_capacity(count);
     for done in 1..=count {
         let start = Instant::now();
-        let signature = console.sign(id, public_key.key_type(), SELF_TEST);
+        let signature = session.sign(id, public_key.key_type(), SELF_TEST);
         let signature = signature.map_err(|trouble| device_error(&target.provider, &trouble))?;
         times.push(start.elapsed());
         if !public_key.verifies(SELF_TEST, &signature) {

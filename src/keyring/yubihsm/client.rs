@@ -1,6 +1,6 @@
 //! All that calls the `yubihsm` crate, and what its errors mean.
 //!
-//! Every call blocks for as long as the crate does; [`super::lane`] gives them a deadline.
+//! Every call blocks for as long as the crate does; [`super::client_thread`] gives them a deadline.
 
 use crate::{
     config::{YubiHsmAdapter, YubiHsmConfig},

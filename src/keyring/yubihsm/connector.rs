@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a connector answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct ConnectorStatus {
     /// `OK`, or `NO_DEVICE` where none is plugged in.
     pub status: String,
     /// The connector's own version.
@@ -22,7 +22,7 @@ pub struct Status {
 }
 
 /// Asks the connector. Blocks for some seconds at most. Takes nothing from the device.
-pub(super) fn status(host: &str, port: u16, names: &Names) -> Result<Status, Trouble> {
+pub(super) fn status(host: &str, port: u16, names: &Names) -> Result<ConnectorStatus, Trouble> {
     let answer = get(host, port, names).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Trouble::Late,
         _ => not_reached(error),
@@ -57,7 +57,7 @@ fn is_whole(answer: &[u8]) -> bool {
     length.next().and_then(|(_, value)| value.trim().parse().ok()).is_some_and(|length: usize| body.len() >= length)
 }
 
-fn parse(answer: &str) -> Option<Status> {
+fn parse(answer: &str) -> Option<ConnectorStatus> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     if head.lines().next()?.split(' ').nth(1)? != "200" {
         return None;
@@ -67,7 +67,7 @@ fn parse(answer: &str) -> Option<Status> {
         let is_plain = |value: &&str| value.len() <= 64 && !value.contains(char::is_control);
         value.map(|(_, value)| value.trim()).filter(is_plain).map(str::to_owned)
     };
-    Some(Status { status: field("status")?, version: field("version")? })
+    Some(ConnectorStatus { status: field("status")?, version: field("version")? })
 }
 
 #[cfg(test)]
@@ -78,7 +78,7 @@ mod tests {
     fn a_status_is_read_and_nothing_else_is() {
         let body = "status=OK\nserial=*\nversion=3.0.4\npid=1\naddress=127.0.0.1\nport=12345\n";
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        assert_eq!(parse(&answer), Some(Status { status: "OK".into(), version: "3.0.4".into() }));
+        assert_eq!(parse(&answer), Some(ConnectorStatus { status: "OK".into(), version: "3.0.4".into() }));
         assert!(is_whole(answer.as_bytes()) && !is_whole(&answer.as_bytes()[..answer.len() - 1]));
         for other in ["", "HTTP/1.1 404 Not Found\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n<html>", "SSH-2.0\r\n\r\nstatus=OK"]
         {

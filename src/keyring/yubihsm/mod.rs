@@ -3,8 +3,8 @@
 //! | file | what |
 //! | --- | --- |
 //! | `client` | all that calls the `yubihsm` crate, and what its errors mean |
-//! | `lane` | a thread that owns a client: a hang costs its caller a deadline and no more |
-//! | `access` | password, and how often a device may be asked for a session |
+//! | `client_thread` | a thread that owns a client: a hang costs its caller a deadline and no more |
+//! | `login` | password, and how often a device may be asked for a session |
 //! | `session` | what the device's own thread ([`super::device`]) opens and signs with |
 //! | `connector` | what a yubihsm-connector says of itself |
 //! | `public_keys` | where the public key of a chain is known from |
@@ -13,10 +13,10 @@
 //! away and made anew, because it would go on using a session that the device has lost. Its time-out is fixed at 20 s,
 //! so it lives on a thread of its own that can be left behind.
 
-pub mod access;
 pub mod client;
+pub mod client_thread;
 pub mod connector;
-pub mod lane;
+pub mod login;
 pub mod public_keys;
 mod session;
 
@@ -33,7 +33,7 @@ use crate::{
 };
 use highwater_core::consensus::{ChainId, PublicKey};
 use public_keys::Finder;
-use session::{Key, YubiHsmOpener};
+use session::{PinnedKey, YubiHsmOpener};
 use std::{collections::BTreeMap, io, sync::Arc};
 
 /// The longest message that a YubiHSM 2 signs with Ed25519, in bytes (Yubico, Sign EdDSA).
@@ -41,24 +41,24 @@ pub const MESSAGE_MAX_BYTES: usize = 2019;
 
 /// The YubiHSMs of a configuration, each with its thread.
 pub struct YubiHsms {
-    plan: Plan,
+    plan: KeyPlan,
     /// In the order of [`Config::yubihsm`]. None without a key.
     devices: Vec<Option<Arc<Device>>>,
 }
 
 /// Which key on which device signs for which chain.
-pub(super) struct Plan {
+pub(super) struct KeyPlan {
     /// Every served chain that they sign for.
     chains: BTreeMap<ChainId, Result<PublicKey, String>>,
     /// The same, and which keys sign for it: provider and object id, in file order.
     places: BTreeMap<ChainId, Vec<(usize, u16)>>,
     /// The keys that sign, of each device in the order of [`Config::yubihsm`].
-    keys: Vec<Vec<Key>>,
+    keys: Vec<Vec<PinnedKey>>,
     /// Who the connectors are.
     names: Names,
 }
 
-impl Plan {
+impl KeyPlan {
     /// Finds out the public key of every served chain. Asks the devices of those whose key is not recorded.
     pub(super) fn of(config: &Config, names: &Names) -> Self {
         let mut finder = Finder::new(names.clone());
@@ -72,11 +72,11 @@ impl Plan {
                 places.insert(chain.id.clone(), on_devices);
             }
         }
-        let mut keys: Vec<Vec<Key>> = vec![Vec::new(); config.yubihsm.len()];
+        let mut keys: Vec<Vec<PinnedKey>> = vec![Vec::new(); config.yubihsm.len()];
         for (chain, on_devices) in &places {
             let Some(Ok(public_key)) = chains.get(chain) else { continue };
             for (index, id) in on_devices {
-                let key = Key { id: *id, public_key: *public_key };
+                let key = PinnedKey { id: *id, public_key: *public_key };
                 // One key may serve several chains.
                 if !keys[*index].contains(&key) {
                     keys[*index].push(key);
@@ -107,7 +107,7 @@ impl Plan {
 impl YubiHsms {
     /// Starts a thread for every device that has a key.
     pub(super) fn start(config: &Config, names: &Names) -> io::Result<Self> {
-        let plan = Plan::of(config, names);
+        let plan = KeyPlan::of(config, names);
         let start = |setup: Option<DeviceSetup>| setup.map(Device::start).transpose();
         let devices = plan.device_setups(config).into_iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self { plan, devices })
@@ -120,13 +120,13 @@ impl YubiHsms {
 
     /// What signs for `chain`, whose key is on one of these devices or on several.
     pub(super) fn signer(&self, chain: &ChainId) -> Result<DeviceKey, KeyError> {
-        let Plan { chains, places, keys, .. } = &self.plan;
+        let KeyPlan { chains, places, keys, .. } = &self.plan;
         let unknown = || Err(format!("no [[validator]] serves {chain}, so its YubiHSM was not opened"));
         let public_key = chains.get(chain).cloned().unwrap_or_else(unknown);
         let public_key = public_key.map_err(|reason| KeyError::PublicKey { reason })?;
         let on_devices = places.get(chain).map(Vec::as_slice).unwrap_or_default();
         let place = |(device, id): &(usize, u16)| {
-            let key = Key { id: *id, public_key };
+            let key = PinnedKey { id: *id, public_key };
             let index = keys[*device].iter().position(|held| *held == key)?;
             Some(KeyPlace { device: Arc::clone(self.devices[*device].as_ref()?), index })
         };

@@ -4,7 +4,7 @@
 //! signature is verified, whether the device is there or not. Only a chain without a state file of Highwater has to ask
 //! its devices, once; then they must agree.
 
-use super::{access::Access, keys_of, lane::Lane};
+use super::{client_thread::ClientThread, keys_of, login::Login};
 use crate::{
     config::{ChainConfig, Config, KeyRole, YubiHsmConfig},
     keyring::{KeyError, device::Trouble},
@@ -23,7 +23,7 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The public key that the state file of `chain` is bound to.
-pub fn recorded(chain: &ChainConfig, role: KeyRole) -> Option<PublicKey> {
+pub fn key_in_state_file(chain: &ChainConfig, role: KeyRole) -> Option<PublicKey> {
     let (record, _) = watermark::read_unlocked(&chain.watermark()).ok()?;
     let identity = record.header.identity();
     (identity.chain == chain.id && identity.key.key_type() == role.key_type()).then_some(identity.key)
@@ -33,19 +33,19 @@ pub fn recorded(chain: &ChainConfig, role: KeyRole) -> Option<PublicKey> {
 #[derive(Default)]
 pub struct Finder {
     /// By their place in [`Config::yubihsm`].
-    lanes: BTreeMap<usize, Result<Lane, Trouble>>,
+    threads: BTreeMap<usize, Result<ClientThread, Trouble>>,
     names: Names,
 }
 
 impl Finder {
     /// Finds connectors through `names`.
     pub fn new(names: Names) -> Self {
-        Self { lanes: BTreeMap::new(), names }
+        Self { threads: BTreeMap::new(), names }
     }
 
     /// The public key of `chain`: that of its state file, else the one that its YubiHSMs tell.
     pub fn find(&mut self, config: &Config, chain: &ChainConfig, role: KeyRole) -> Result<PublicKey, KeyError> {
-        if let Some(key) = recorded(chain, role) {
+        if let Some(key) = key_in_state_file(chain, role) {
             return Ok(key);
         }
         let ask = |(index, provider, id)| (format!("{provider}"), self.ask(index, provider, id, role.key_type()));
@@ -55,13 +55,13 @@ impl Finder {
 
     fn ask(&mut self, index: usize, provider: &YubiHsmConfig, id: u16, kind: KeyType) -> Result<PublicKey, Trouble> {
         let deadline = Instant::now() + PATIENCE;
-        let open = || Access::new(provider.clone(), self.names.clone()).open(deadline);
-        let lane = self.lanes.entry(index).or_insert_with(open);
-        let answer = lane.as_ref().map_err(Clone::clone)?.call(deadline, move |client| client.public_key(id, kind));
+        let open = || Login::new(provider.clone(), self.names.clone()).open(deadline);
+        let thread = self.threads.entry(index).or_insert_with(open);
+        let answer = thread.as_ref().map_err(Clone::clone)?.call(deadline, move |client| client.public_key(id, kind));
         if let Err(trouble) = &answer
             && !matches!(trouble, Trouble::Rejected(_))
         {
-            *lane = Err(trouble.clone());
+            *thread = Err(trouble.clone());
         }
         answer
     }
@@ -124,13 +124,13 @@ mod tests {
     fn a_state_file_pins_the_key_of_its_own_chain_and_kind() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        assert_eq!(recorded(&chain("test-1", &path), KeyRole::Consensus), None);
+        assert_eq!(key_in_state_file(&chain("test-1", &path), KeyRole::Consensus), None);
         let identity = Identity { chain: ChainId::new("test-1").unwrap(), key: key(1) };
         let host = HostId::of_this_machine().unwrap();
         create(&chain("test-1", &path).watermark(), host, &identity, Mark::NEVER_SIGNED).unwrap();
-        assert_eq!(recorded(&chain("test-1", &path), KeyRole::Consensus), Some(key(1)));
-        assert_eq!(recorded(&chain("test-1", &path), KeyRole::Account), None);
-        assert_eq!(recorded(&chain("test-2", &path), KeyRole::Consensus), None);
+        assert_eq!(key_in_state_file(&chain("test-1", &path), KeyRole::Consensus), Some(key(1)));
+        assert_eq!(key_in_state_file(&chain("test-1", &path), KeyRole::Account), None);
+        assert_eq!(key_in_state_file(&chain("test-2", &path), KeyRole::Consensus), None);
     }
 
     #[test]

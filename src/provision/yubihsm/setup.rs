@@ -5,10 +5,10 @@
 //! be run again.
 
 use super::{
-    console::{Console, PATIENCE, label},
+    admin_session::{AdminSession, PATIENCE, label},
     words::{ADMIN_KEY, Role, WRAP_KEY, Words},
 };
-use crate::keyring::{device::Trouble, yubihsm::access::Access};
+use crate::keyring::{device::Trouble, yubihsm::login::Login};
 use std::{
     fmt, thread,
     time::{Duration, Instant},
@@ -36,14 +36,14 @@ const LOGIN_INTERVAL: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetupError {
     /// What is left.
-    pub state: State,
+    pub state: DeviceState,
     /// What went wrong.
     pub trouble: Trouble,
 }
 
 /// What is left of a device when its setup failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum DeviceState {
     /// All is there but the temporary key is too, or a key does not log in.
     Finished,
     /// It is wiped, and the factory's key still lets one in.
@@ -60,28 +60,28 @@ impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.trouble.text())?;
         f.write_str(match self.state {
-            State::Finished => {
+            DeviceState::Finished => {
                 "It is wiped and set up, and the words and passwords that were shown are good. What is left to do: log in \
                  as administrator (authentication key 1, the 24 words), see that the authentication keys 1 to 4 are \
                  there, and delete the authentication key 0xfffe if it is"
             }
-            State::LikeNew => {
+            DeviceState::LikeNew => {
                 "It is wiped, and nothing of what was shown is good yet. It still lets one in as a new device does: run \
                  the setup again with `auth = { key = 1, password = \"password\" }` in the configuration. --restore with \
                  the words that were shown makes the same keys"
             }
-            State::Locked => {
+            DeviceState::Locked => {
                 "It is wiped, and nothing lets one in any more. Reset it by hand: plug it out, and hold its metal rim for \
                  10 s while plugging it in. Then run the setup again with `auth = { key = 1, password = \"password\" }` \
                  in the configuration. --restore with the words that were shown makes the same keys"
             }
-            State::Unknown => {
+            DeviceState::Unknown => {
                 "It was told to wipe itself, and whether it has is not known. Look with `highwater yubihsm keys list`: if \
                  the old password still logs in, nothing has changed. If `auth = { key = 1, password = \"password\" }` \
                  does, it is wiped and as new: run the setup again with that. --restore with the words that were shown \
                  makes the same keys"
             }
-            State::Untouched => "Nothing was changed",
+            DeviceState::Untouched => "Nothing was changed",
         })
     }
 }
@@ -97,18 +97,18 @@ pub struct Setup<'a> {
 }
 
 /// Opens a session, and makes sure that later ones are with the same device.
-pub fn prepare(access: &mut Access) -> Result<Console, Trouble> {
-    let console = Console::open(access)?;
-    access.pin_serial_number(console.serial_number()?);
-    Ok(console)
+pub fn prepare(login: &mut Login) -> Result<AdminSession, Trouble> {
+    let session = AdminSession::open(login)?;
+    login.pin_serial_number(session.serial_number()?);
+    Ok(session)
 }
 
 /// Refuses an authentication key that may not wipe the device, because the device's own refusal is lost.
-pub fn may_wipe(console: &Console) -> Result<(), Trouble> {
-    match console.may(Capability::RESET_DEVICE) {
+pub fn may_wipe(session: &AdminSession) -> Result<(), Trouble> {
+    match session.may(Capability::RESET_DEVICE) {
         true => Ok(()),
         false => {
-            let key = console.auth_key();
+            let key = session.auth_key();
             Err(Trouble::Rejected(format!(
                 "authentication key {key} may not wipe it: log in as its administrator (key 1 with the 24 words after a \
                  setup, key 1 with the password `password` as it comes from the factory)"
@@ -118,60 +118,62 @@ pub fn may_wipe(console: &Console) -> Result<(), Trouble> {
 }
 
 /// 32 random bytes of the device.
-pub fn random(console: &Console) -> Result<zeroize::Zeroizing<Vec<u8>>, Trouble> {
-    console.random(32)
+pub fn random(session: &AdminSession) -> Result<zeroize::Zeroizing<Vec<u8>>, Trouble> {
+    session.random(32)
 }
 
 impl Setup<'_> {
-    /// Wipes the device and sets it up. `tell` hears of each step. `access` must know its serial number.
-    pub fn run(&self, access: &mut Access, tell: impl Fn(&str)) -> Result<(), SetupError> {
+    /// Wipes the device and sets it up. `tell` hears of each step. `login` must know its serial number.
+    pub fn run(&self, login: &mut Login, tell: impl Fn(&str)) -> Result<(), SetupError> {
         let at = |state| move |trouble| SetupError { state, trouble };
         tell("wiping the device");
         // The operator may have thought longer than a session lives.
-        let console = Console::open(access).map_err(at(State::Untouched))?;
-        may_wipe(&console).map_err(at(State::Untouched))?;
-        console.ask(|client| client.ask("wipe itself", yubihsm::Client::reset_device)).map_err(at(State::Unknown))?;
-        drop(console);
+        let session = AdminSession::open(login).map_err(at(DeviceState::Untouched))?;
+        may_wipe(&session).map_err(at(DeviceState::Untouched))?;
+        session
+            .ask(|client| client.ask("wipe itself", yubihsm::Client::reset_device))
+            .map_err(at(DeviceState::Unknown))?;
+        drop(session);
 
         tell("waiting for it to come back");
-        let factory = log_in_as_new(access).map_err(at(State::Unknown))?;
+        let factory = log_in_as_new(login).map_err(at(DeviceState::Unknown))?;
         tell("making its keys");
         let setup_key = Key::random();
         self.put_key(&factory, SETUP_KEY, "highwater setup", Role::Admin, setup_key.clone())
-            .map_err(at(State::LikeNew))?;
-        let console = Console::open(&mut access.by_key(SETUP_KEY, setup_key)).map_err(at(State::LikeNew))?;
-        self.provision(&console).map_err(at(State::LikeNew))?;
-        console.delete(ADMIN_KEY, Type::AuthenticationKey).map_err(at(State::LikeNew))?;
-        self.put_role(&console, Role::Admin).map_err(at(State::Locked))?;
+            .map_err(at(DeviceState::LikeNew))?;
+        let session = AdminSession::open(&mut login.by_key(SETUP_KEY, setup_key)).map_err(at(DeviceState::LikeNew))?;
+        self.provision(&session).map_err(at(DeviceState::LikeNew))?;
+        session.delete(ADMIN_KEY, Type::AuthenticationKey).map_err(at(DeviceState::LikeNew))?;
+        self.put_role(&session, Role::Admin).map_err(at(DeviceState::Locked))?;
 
         tell("logging in as administrator and as validator");
-        let admin = self.log_in(access, Role::Admin).map_err(at(State::Finished))?;
-        admin.delete(SETUP_KEY, Type::AuthenticationKey).map_err(at(State::Finished))?;
-        self.log_in(access, Role::Validator).map_err(at(State::Finished))?;
+        let admin = self.log_in(login, Role::Admin).map_err(at(DeviceState::Finished))?;
+        admin.delete(SETUP_KEY, Type::AuthenticationKey).map_err(at(DeviceState::Finished))?;
+        self.log_in(login, Role::Validator).map_err(at(DeviceState::Finished))?;
         Ok(())
     }
 
     /// Everything but the administrator's key.
-    fn provision(&self, console: &Console) -> Result<(), Trouble> {
+    fn provision(&self, session: &AdminSession) -> Result<(), Trouble> {
         for role in [Role::Operator, Role::Auditor, Role::Validator] {
-            self.put_role(console, role)?;
+            self.put_role(session, role)?;
         }
         let wrap_label = label(&format!("primary:{}", self.time))?;
         let wrap_key = self.words.wrap_key();
         let wraps =
             Capability::EXPORT_WRAPPED | Capability::IMPORT_WRAPPED | Capability::WRAP_DATA | Capability::UNWRAP_DATA;
-        console.ask(move |client| {
+        session.ask(move |client| {
             let algorithm = wrap::Algorithm::Aes256Ccm;
             client.ask("take the wrap key", |client| {
                 let (domains, all) = (Domain::all(), Capability::all());
                 client.put_wrap_key(WRAP_KEY, wrap_label, domains, wraps, all, algorithm, wrap_key.to_vec())
             })
         })?;
-        console.ask(|client| {
+        session.ask(|client| {
             client.ask("turn force-audit off", |client| client.set_force_audit_option(AuditOption::Off))
         })?;
         let (report_label, report) = (label("highwater setup report")?, self.report.clone());
-        console.ask(move |client| {
+        session.ask(move |client| {
             client.ask("keep the report", |client| {
                 let (domains, algorithm) = (Domain::all(), opaque::Algorithm::Data);
                 client.put_opaque(REPORT, report_label, domains, Capability::GET_OPAQUE, algorithm, report)
@@ -180,13 +182,13 @@ impl Setup<'_> {
         Ok(())
     }
 
-    fn put_role(&self, console: &Console, role: Role) -> Result<(), Trouble> {
-        self.put_key(console, role.key_id(), &format!("{}:{}", role.name(), self.time), role, self.key_of(role))
+    fn put_role(&self, session: &AdminSession, role: Role) -> Result<(), Trouble> {
+        self.put_key(session, role.key_id(), &format!("{}:{}", role.name(), self.time), role, self.key_of(role))
     }
 
-    fn put_key(&self, console: &Console, id: u16, text: &str, role: Role, key: Key) -> Result<(), Trouble> {
+    fn put_key(&self, session: &AdminSession, id: u16, text: &str, role: Role, key: Key) -> Result<(), Trouble> {
         let (label, (rights, delegated, domains)) = (label(text)?, role.rights());
-        console.ask(move |client| {
+        session.ask(move |client| {
             client.ask(&format!("take authentication key {id}"), |client| {
                 let algorithm = authentication::Algorithm::YubicoAes;
                 client.put_authentication_key(id, label, domains, rights, delegated, algorithm, key)
@@ -195,8 +197,8 @@ impl Setup<'_> {
         Ok(())
     }
 
-    fn log_in(&self, access: &Access, role: Role) -> Result<Console, Trouble> {
-        Console::open(&mut access.by_key(role.key_id(), self.key_of(role)))
+    fn log_in(&self, login: &Login, role: Role) -> Result<AdminSession, Trouble> {
+        AdminSession::open(&mut login.by_key(role.key_id(), self.key_of(role)))
     }
 
     fn key_of(&self, role: Role) -> Key {
@@ -205,9 +207,9 @@ impl Setup<'_> {
 }
 
 /// A session with the factory's authentication key, once the device is back.
-fn log_in_as_new(access: &Access) -> Result<Console, Trouble> {
+fn log_in_as_new(login: &Login) -> Result<AdminSession, Trouble> {
     let deadline = Instant::now() + RETURN_PATIENCE;
-    let mut factory = access.by_key(ADMIN_KEY, Key::default());
+    let mut factory = login.by_key(ADMIN_KEY, Key::default());
     thread::sleep(RESET_TIME);
     while let Err(trouble) = factory.device_info(deadline.min(Instant::now() + PATIENCE)) {
         if Instant::now() + POLL_INTERVAL >= deadline {
@@ -216,7 +218,7 @@ fn log_in_as_new(access: &Access) -> Result<Console, Trouble> {
         thread::sleep(POLL_INTERVAL);
     }
     loop {
-        match Console::open(&mut factory) {
+        match AdminSession::open(&mut factory) {
             Err(_) if Instant::now() + LOGIN_INTERVAL < deadline => thread::sleep(LOGIN_INTERVAL),
             answer => return answer,
         }
@@ -230,11 +232,11 @@ mod tests {
     #[test]
     fn a_failed_setup_says_what_is_left_and_what_to_do() {
         for (state, words) in [
-            (State::Untouched, "Nothing was changed"),
-            (State::Unknown, "whether it has is not known"),
-            (State::LikeNew, "run the setup again with `auth = { key = 1, password = \"password\" }`"),
-            (State::Locked, "hold its metal rim for 10 s"),
-            (State::Finished, "delete the authentication key 0xfffe"),
+            (DeviceState::Untouched, "Nothing was changed"),
+            (DeviceState::Unknown, "whether it has is not known"),
+            (DeviceState::LikeNew, "run the setup again with `auth = { key = 1, password = \"password\" }`"),
+            (DeviceState::Locked, "hold its metal rim for 10 s"),
+            (DeviceState::Finished, "delete the authentication key 0xfffe"),
         ] {
             let text = SetupError { state, trouble: Trouble::Late }.to_string();
             assert!(text.starts_with("it did not answer in time\n") && text.contains(words), "{text}");

@@ -8,7 +8,7 @@ use crate::{
     cli::{CliError, output},
     config::KeyRole,
     keyring::format,
-    provision::yubihsm::console::KeyInfo,
+    provision::yubihsm::admin_session::DeviceKeyInfo,
 };
 use clap::Args;
 use highwater_core::consensus::PublicKey;
@@ -23,10 +23,10 @@ pub(in crate::cli) struct List {
 impl List {
     pub(super) fn run(self) -> Result<(), CliError> {
         let target = self.target.resolve()?;
-        let console = target.open()?;
+        let session = target.open()?;
         let failed = |trouble| device_error(&target.provider, &trouble);
-        let serial = console.serial_number().map_err(failed)?;
-        let keys = console.keys().map_err(failed)?;
+        let serial = session.serial_number().map_err(failed)?;
+        let keys = session.keys().map_err(failed)?;
         output::print(&match self.target.json() {
             true => {
                 let keys: Vec<_> = keys.iter().map(key_json).collect();
@@ -38,7 +38,7 @@ impl List {
     }
 }
 
-fn describe(target: &Target, key: &KeyInfo) -> String {
+fn describe(target: &Target, key: &DeviceKeyInfo) -> String {
     let unknown = || "unknown".to_owned();
     let domains: Vec<_> = key.domains.iter().map(u8::to_string).collect();
     format!(

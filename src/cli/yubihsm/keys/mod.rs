@@ -8,7 +8,7 @@ pub(super) use new_key::refuse_existing;
 
 use crate::{
     cli::CliError,
-    provision::yubihsm::console::{Birth, KeyInfo},
+    provision::yubihsm::admin_session::{Birth, DeviceKeyInfo},
 };
 use clap::Subcommand;
 pub(super) use highwater_core::hex::hex_of;
@@ -54,7 +54,7 @@ fn leaves(exportable: bool) -> &'static str {
 }
 
 /// A key for a program.
-pub(super) fn key_json(key: &KeyInfo) -> Value {
+pub(super) fn key_json(key: &DeviceKeyInfo) -> Value {
     json!({
         "id": key.id,
         "label": key.label,

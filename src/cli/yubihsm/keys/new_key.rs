@@ -12,8 +12,8 @@ use crate::{
     config::{KeyFormat, KeyRole},
     keyring::format,
     provision::yubihsm::{
+        admin_session::{AdminSession, LABEL_MAX_BYTES, Made, NewKey},
         backup,
-        console::{Console, LABEL_MAX_BYTES, Made, NewKey},
         words::WRAP_KEY,
     },
     record::utc,
@@ -84,8 +84,8 @@ impl Generate {
         self.backup.as_deref().map_or(Ok(()), refuse_existing)?;
         let role = KeyRole::from(self.kind);
         let new = self.new.new_key(self.id, role, self.prefix.as_deref())?;
-        let console = target.open()?;
-        let made = console.generate(&new).map_err(|error| target.error(&error))?;
+        let session = target.open()?;
+        let made = session.generate(&new).map_err(|error| target.error(&error))?;
         let key_format = self.prefix.as_ref().map(|prefix| KeyFormat::Bech32 {
             account_key_prefix: prefix.clone(),
             consensus_key_prefix: prefix.clone(),
@@ -93,7 +93,7 @@ impl Generate {
         let report = Report { done: "generated", target: &target, chain, key_format, role, made: &made };
         report.print(self.target.json())?;
         let Some(path) = &self.backup else { return Ok(()) };
-        back_up(&console, &target, self.id, self.wrapkey, path).map_err(|error| {
+        back_up(&session, &target, self.id, self.wrapkey, path).map_err(|error| {
             let text = format!("key {} is there and good, and has no backup: {}", self.id, error.message);
             CliError::new(error.exit, text)
         })?;
@@ -209,13 +209,13 @@ pub(in crate::cli::yubihsm) fn refuse_existing(path: &Path) -> Result<(), CliErr
 
 /// Writes an encrypted backup.
 pub(super) fn back_up(
-    console: &Console,
+    session: &AdminSession,
     target: &Target,
     id: ObjectId,
     wrap_key: ObjectId,
     path: &Path,
 ) -> Result<(), CliError> {
-    let wrapped = console.export(id.0, wrap_key.0).map_err(|error| target.error(&error))?;
+    let wrapped = session.export(id.0, wrap_key.0).map_err(|error| target.error(&error))?;
     backup::write(path, &wrapped).map_err(CliError::from)
 }
 

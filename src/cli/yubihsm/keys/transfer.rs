@@ -15,8 +15,8 @@ use crate::{
     config::KeyRole,
     keyring::softsign::SecretKey,
     provision::yubihsm::{
+        admin_session::{AdminError, Made},
         backup::{self, BackupError},
-        console::{ConsoleError, Made},
         words::WRAP_KEY,
     },
 };
@@ -78,8 +78,8 @@ impl Export {
     pub(super) fn run(self) -> Result<(), CliError> {
         let target = self.target.resolve()?;
         refuse_existing(&self.path)?;
-        let console = target.open()?;
-        back_up(&console, &target, self.id, self.wrapkey, &self.path)?;
+        let session = target.open()?;
+        back_up(&session, &target, self.id, self.wrapkey, &self.path)?;
         let path = self.path.display();
         if self.target.json() {
             let value = json!({
@@ -130,13 +130,12 @@ impl Import {
         let secret = softsign::load(&self.path, KeyRole::Consensus, Some(format))?;
         // Found before the device is asked for anything.
         if let SecretKey::Ed25519Expanded(_) = secret {
-            let text =
-                format!("{}: {} cannot take it: {}", self.path.display(), target.provider, ConsoleError::Expanded);
+            let text = format!("{}: {} cannot take it: {}", self.path.display(), target.provider, AdminError::Expanded);
             return Err(CliError::new(Exit::Data, text));
         }
         let new = self.new.new_key(id, KeyRole::Consensus, None)?;
-        let console = target.open()?;
-        console.import(&new, &secret).map_err(|error| target.error(&error))
+        let session = target.open()?;
+        session.import(&new, &secret).map_err(|error| target.error(&error))
     }
 
     fn import_backup(&self, target: &Target) -> Result<Made, CliError> {
@@ -149,9 +148,9 @@ impl Import {
             BackupError::File(error) => error.into(),
             BackupError::Malformed { .. } => CliError::new(Exit::Data, error.to_string()),
         })?;
-        let console = target.open()?;
+        let session = target.open()?;
         let id = self.id.map(|id| id.0);
-        let made = console.import_wrapped(wrapped, self.wrapkey.0, id, |id| target.recorded(id));
+        let made = session.import_wrapped(wrapped, self.wrapkey.0, id, |id| target.key_in_state_file(id));
         made.map_err(|error| target.error(&error))
     }
 }

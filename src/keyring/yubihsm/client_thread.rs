@@ -20,15 +20,15 @@ const HANGING_MAX: usize = 4;
 type Call = Box<dyn FnOnce(&Client) + Send>;
 
 /// A client on a thread of its own. The thread ends when this goes, or as soon as the call that it is in returns.
-pub struct Lane {
+pub struct ClientThread {
     calls: Sender<Call>,
 }
 
-/// The threads of all lanes to one device.
+/// The threads of all clients to one device.
 #[derive(Clone, Default)]
-pub struct Threads(Arc<()>);
+pub struct ThreadBudget(Arc<()>);
 
-impl Threads {
+impl ThreadBudget {
     fn count(&self) -> usize {
         Arc::strong_count(&self.0) - 1
     }
@@ -60,16 +60,16 @@ impl Threads {
     }
 }
 
-impl Lane {
+impl ClientThread {
     /// Starts a thread that opens a client by `open` and keeps it.
     pub fn open(
-        threads: &Threads,
+        budget: &ThreadBudget,
         deadline: Instant,
         open: impl FnOnce() -> Result<Client, Trouble> + Send + 'static,
     ) -> Result<Self, Trouble> {
         let (calls, queue) = channel::<Call>();
         let (opened, answer) = sync_channel(1);
-        threads.start(move || match open() {
+        budget.start(move || match open() {
             Err(trouble) => drop(opened.send(Err(trouble))),
             // Nobody may wait for it any more.
             Ok(client) => {
@@ -82,7 +82,7 @@ impl Lane {
         Ok(Self { calls })
     }
 
-    /// Has the client do something. After [`Trouble::Late`] the lane is of no use any more.
+    /// Has the client do something. After [`Trouble::Late`] the thread is of no use any more.
     pub fn call<T: Send + 'static>(
         &self,
         deadline: Instant,
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_hang_costs_a_deadline_and_only_a_few_may_hang_at_once() {
-        let threads = Threads::default();
+        let budget = ThreadBudget::default();
         let release = Arc::new(Mutex::new(()));
         let held = release.lock().unwrap();
         let hang = || {
@@ -126,22 +126,22 @@ mod tests {
         };
         let patience = Duration::from_millis(30);
         for hanging in 0..HANGING_MAX {
-            assert_eq!(threads.count(), hanging);
+            assert_eq!(budget.count(), hanging);
             let begin = Instant::now();
-            assert_eq!(Lane::open(&threads, begin + patience, hang()).err(), Some(Trouble::Late));
+            assert_eq!(ClientThread::open(&budget, begin + patience, hang()).err(), Some(Trouble::Late));
             assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
         }
-        let error = Lane::open(&threads, Instant::now() + patience, hang()).err();
+        let error = ClientThread::open(&budget, Instant::now() + patience, hang()).err();
         assert!(matches!(&error, Some(Trouble::Broken(text)) if text.contains("4 calls to it hang")), "{error:?}");
-        assert_eq!(threads.count(), HANGING_MAX);
+        assert_eq!(budget.count(), HANGING_MAX);
 
         drop(held);
         let deadline = Instant::now() + Duration::from_secs(10);
-        while threads.count() > 0 {
+        while budget.count() > 0 {
             assert!(Instant::now() < deadline, "the threads never ended");
             thread::sleep(Duration::from_millis(2));
         }
-        let again = Lane::open(&threads, deadline, || Err(Trouble::Broken("asked".into()))).err();
+        let again = ClientThread::open(&budget, deadline, || Err(Trouble::Broken("asked".into()))).err();
         assert_eq!(again, Some(Trouble::Broken("asked".into())));
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{
     client::{Client, DeviceInfo, NotOpened, Reached},
-    connector::{self, Status},
-    lane::{Lane, Threads},
+    client_thread::{ClientThread, ThreadBudget},
+    connector::{self, ConnectorStatus},
 };
 use crate::{
     config::{PasswordSource, YubiHsmAdapter, YubiHsmConfig},
@@ -27,19 +27,19 @@ const SESSIONS_OF_A_COMMAND: u32 = 12;
 const SESSION_EVERY: Duration = Duration::from_millis(3750);
 
 /// A way to a device.
-pub struct Access {
+pub struct Login {
     config: YubiHsmConfig,
     /// With the key that is derived from the password, once that could be read. Wiped when dropped.
     credentials: Option<Credentials>,
     sessions: Arc<Mutex<Sessions>>,
-    threads: Threads,
+    budget: ThreadBudget,
     names: Names,
 }
 
-impl Access {
+impl Login {
     /// To the device of that section. Reads no password yet.
     pub fn new(config: YubiHsmConfig, names: Names) -> Self {
-        Self { config, credentials: None, sessions: Arc::default(), threads: Threads::default(), names }
+        Self { config, credentials: None, sessions: Arc::default(), budget: ThreadBudget::default(), names }
     }
 
     /// For a command: it takes several sessions one after the other, and ends. A signer that keeps asking is another matter.
@@ -57,7 +57,7 @@ impl Access {
             config,
             credentials,
             sessions: Arc::clone(&self.sessions),
-            threads: Threads::default(),
+            budget: ThreadBudget::default(),
             names: self.names.clone(),
         }
     }
@@ -71,15 +71,15 @@ impl Access {
     pub fn device_info(&self, deadline: Instant) -> Result<DeviceInfo, Trouble> {
         let (config, names) = (self.config.clone(), self.names.clone());
         let ask = move || Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?.device_info();
-        self.threads.ask(deadline, ask)
+        self.budget.ask(deadline, ask)
     }
 
     /// What the connector in front of the device says of itself; `None` on USB, where there is none.
-    pub fn connector_status(&self, deadline: Instant) -> Result<Option<Status>, Trouble> {
+    pub fn connector_status(&self, deadline: Instant) -> Result<Option<ConnectorStatus>, Trouble> {
         match self.config.adapter.clone() {
             YubiHsmAdapter::Http { host, port } => {
                 let names = self.names.clone();
-                self.threads.ask(deadline, move || connector::status(&host, port, &names)).map(Some)
+                self.budget.ask(deadline, move || connector::status(&host, port, &names)).map(Some)
             }
             YubiHsmAdapter::Usb { .. } => Ok(None),
         }
@@ -91,12 +91,12 @@ impl Access {
     }
 
     /// Opens a session. Returns soon after `deadline` at the latest.
-    pub fn open(&mut self, deadline: Instant) -> Result<Lane, Trouble> {
+    pub fn open(&mut self, deadline: Instant) -> Result<ClientThread, Trouble> {
         let credentials = self.credentials()?;
         let config = self.config.clone();
         let sessions = Arc::clone(&self.sessions);
         let names = self.names.clone();
-        Lane::open(&self.threads, deadline, move || {
+        ClientThread::open(&self.budget, deadline, move || {
             let reached = Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?;
             let sessions = || lock(&sessions);
             sessions().take(Instant::now())?;

@@ -5,7 +5,7 @@ use crate::{
     keyring::{
         device::Trouble,
         softsign::SecretKey,
-        yubihsm::{access::Access, client::Client, lane::Lane},
+        yubihsm::{client::Client, client_thread::ClientThread, login::Login},
     },
 };
 use highwater_core::{
@@ -30,8 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub const LABEL_MAX_BYTES: usize = LABEL_SIZE;
 
 /// A session with a device for an operator.
-pub struct Console {
-    lane: Lane,
+pub struct AdminSession {
+    thread: ClientThread,
     /// What the authentication key may do, if it may know.
     rights: Option<Capability>,
     auth_key: u16,
@@ -39,7 +39,7 @@ pub struct Console {
 
 /// An asymmetric key on a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyInfo {
+pub struct DeviceKeyInfo {
     /// Its object id.
     pub id: u16,
     /// Its label.
@@ -88,7 +88,7 @@ pub struct NewKey {
 #[derive(Clone, Debug)]
 pub struct Made {
     /// The key, as the device shows it.
-    pub info: KeyInfo,
+    pub info: DeviceKeyInfo,
     /// Its public half.
     pub public_key: PublicKey,
     /// Whether it signed. It did not if the authentication key may not sign.
@@ -97,7 +97,7 @@ pub struct Made {
 
 /// Why something was not done. In words that follow the name of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConsoleError {
+pub enum AdminError {
     /// The device was not reached, or said no.
     Device(Trouble),
     /// The id is taken.
@@ -125,7 +125,7 @@ pub enum ConsoleError {
     },
 }
 
-impl fmt::Display for ConsoleError {
+impl fmt::Display for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device(trouble) => f.write_str(trouble.text()),
@@ -152,24 +152,24 @@ impl fmt::Display for ConsoleError {
     }
 }
 
-impl From<Trouble> for ConsoleError {
+impl From<Trouble> for AdminError {
     fn from(trouble: Trouble) -> Self {
         Self::Device(trouble)
     }
 }
 
-impl Console {
+impl AdminSession {
     /// Opens a session.
-    pub fn open(access: &mut Access) -> Result<Self, Trouble> {
-        let lane = access.open(Instant::now() + PATIENCE)?;
-        let auth_key = access.config().auth_key;
-        let mut console = Self { lane, rights: None, auth_key };
-        console.rights = match console.info(auth_key, Type::AuthenticationKey) {
+    pub fn open(login: &mut Login) -> Result<Self, Trouble> {
+        let thread = login.open(Instant::now() + PATIENCE)?;
+        let auth_key = login.config().auth_key;
+        let mut session = Self { thread, rights: None, auth_key };
+        session.rights = match session.info(auth_key, Type::AuthenticationKey) {
             Ok(info) => Some(info.capabilities),
             Err(Trouble::Rejected(_)) => None,
             Err(trouble) => return Err(trouble),
         };
-        Ok(console)
+        Ok(session)
     }
 
     /// Has the device do something, within [`PATIENCE`].
@@ -177,7 +177,7 @@ impl Console {
         &self,
         act: impl FnOnce(&Client) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, Trouble> {
-        self.lane.call(Instant::now() + PATIENCE, act)
+        self.thread.call(Instant::now() + PATIENCE, act)
     }
 
     /// Whether the authentication key may do this. True if it does not say.
@@ -205,16 +205,16 @@ impl Console {
     }
 
     /// Every asymmetric key that the authentication key may see, by id.
-    pub fn keys(&self) -> Result<Vec<KeyInfo>, Trouble> {
+    pub fn keys(&self) -> Result<Vec<DeviceKeyInfo>, Trouble> {
         self.ids()?.into_iter().map(|id| self.key_info(id)).collect()
     }
 
     /// The key with that id.
-    pub fn key(&self, id: u16) -> Result<KeyInfo, ConsoleError> {
+    pub fn key(&self, id: u16) -> Result<DeviceKeyInfo, AdminError> {
         let present = self.ids()?;
         match present.contains(&id) {
             true => Ok(self.key_info(id)?),
-            false => Err(ConsoleError::NoKey { id, present }),
+            false => Err(AdminError::NoKey { id, present }),
         }
     }
 
@@ -224,7 +224,7 @@ impl Console {
     }
 
     /// Has the device make a key, and proves it.
-    pub fn generate(&self, new: &NewKey) -> Result<Made, ConsoleError> {
+    pub fn generate(&self, new: &NewKey) -> Result<Made, AdminError> {
         self.refuse_taken(new.id)?;
         let (id, label, algorithm, capabilities) =
             (new.id, label(&new.label)?, algorithm(new.role), new.capabilities());
@@ -238,9 +238,9 @@ impl Console {
     }
 
     /// Puts the key of a file into the device, and proves it.
-    pub fn import(&self, new: &NewKey, secret: &SecretKey) -> Result<Made, ConsoleError> {
+    pub fn import(&self, new: &NewKey, secret: &SecretKey) -> Result<Made, AdminError> {
         let bytes = match secret {
-            SecretKey::Ed25519Expanded(_) => return Err(ConsoleError::Expanded),
+            SecretKey::Ed25519Expanded(_) => return Err(AdminError::Expanded),
             SecretKey::Ed25519Seed(seed) => Zeroizing::new(seed.to_vec()),
             SecretKey::Secp256k1(key) => Zeroizing::new(key.to_bytes().to_vec()),
         };
@@ -258,7 +258,7 @@ impl Console {
     }
 
     /// Wraps a key with a wrap key of the device.
-    pub fn export(&self, id: u16, wrap_key: u16) -> Result<Vec<u8>, ConsoleError> {
+    pub fn export(&self, id: u16, wrap_key: u16) -> Result<Vec<u8>, AdminError> {
         let key = self.key(id)?;
         if !key.exportable {
             let text = format!("its key 0x{id:04x} was made so that it never leaves: there can be no backup of it");
@@ -279,7 +279,7 @@ impl Console {
         wrap_key: u16,
         id: Option<u16>,
         expected: impl FnOnce(u16) -> Option<PublicKey>,
-    ) -> Result<Made, ConsoleError> {
+    ) -> Result<Made, AdminError> {
         id.map_or(Ok(()), |id| self.refuse_taken(id))?;
         let handle = self.ask(move |client| {
             let what = format!("unwrap the backup with wrap key 0x{wrap_key:04x}");
@@ -298,15 +298,15 @@ impl Console {
         self.prove(handle.object_id, expected(handle.object_id))
     }
 
-    fn refuse_taken(&self, id: u16) -> Result<(), ConsoleError> {
+    fn refuse_taken(&self, id: u16) -> Result<(), AdminError> {
         match self.ids()?.contains(&id) {
-            true => Err(ConsoleError::Exists { id }),
+            true => Err(AdminError::Exists { id }),
             false => Ok(()),
         }
     }
 
     /// Shows that a new key is the expected one and signs. Deletes it if it is not or does not.
-    fn prove(&self, id: u16, expected: Option<PublicKey>) -> Result<Made, ConsoleError> {
+    fn prove(&self, id: u16, expected: Option<PublicKey>) -> Result<Made, AdminError> {
         self.try_to_prove(id, expected).map_err(|trouble| {
             let why = trouble.text().to_owned();
             self.undo(id, Type::AsymmetricKey, why)
@@ -334,8 +334,8 @@ impl Console {
         Ok(Made { info, public_key, signed })
     }
 
-    fn undo(&self, id: u16, kind: Type, why: String) -> ConsoleError {
-        ConsoleError::Unproven { id, why, left: self.delete(id, kind).err() }
+    fn undo(&self, id: u16, kind: Type, why: String) -> AdminError {
+        AdminError::Unproven { id, why, left: self.delete(id, kind).err() }
     }
 
     pub(super) fn delete(&self, id: u16, kind: Type) -> Result<(), Trouble> {
@@ -358,7 +358,7 @@ impl Console {
         Ok(ids)
     }
 
-    fn key_info(&self, id: u16) -> Result<KeyInfo, Trouble> {
+    fn key_info(&self, id: u16) -> Result<DeviceKeyInfo, Trouble> {
         let info = self.info(id, Type::AsymmetricKey)?;
         let algorithm = info.algorithm.asymmetric();
         let key_type = match algorithm {
@@ -368,7 +368,7 @@ impl Console {
         };
         let public_key = key_type.map(|key_type| self.ask(move |client| client.public_key(id, key_type)));
         let domains = (1..=16).filter(|domain| info.domains.bits() & 1 << (domain - 1) != 0);
-        Ok(KeyInfo {
+        Ok(DeviceKeyInfo {
             id,
             // The crate replaces what is no UTF-8.
             label: info.label.to_string(),
@@ -421,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_failed_proof_says_whether_the_key_is_gone() {
-        let unproven = |left| ConsoleError::Unproven { id: 5, why: "it does not sign".into(), left }.to_string();
+        let unproven = |left| AdminError::Unproven { id: 5, why: "it does not sign".into(), left }.to_string();
         assert!(unproven(None).ends_with("it does not sign. It was deleted again"));
         let left = unproven(Some(Trouble::Rejected("it refused".into())));
         assert!(left.contains("0x0005") && left.ends_with("must be deleted by hand: it refused"), "{left}");
