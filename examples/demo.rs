@@ -11,7 +11,7 @@ use highwater::{
     daemon::{self, chains::Chains, nodes::Nodes},
     inspect,
     keyring::{IdentityKey, Keyring, softsign},
-    process::{hooks::Hooks, names::Names},
+    process::{hooks::Hooks, resolver::Resolver},
     state::{self, Place, Theirs},
 };
 use highwater_core::{
@@ -38,11 +38,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("home       {} (removed at the end)", home.path().display());
     println!("node       {}, a mock in this process", node.address());
 
-    let keyring = Keyring::open(&config, None, &Names::default())?;
+    let keyring = Keyring::open(&config, None, &Resolver::default())?;
     let mut claims = daemon::claim(&config)?;
     let findings = inspect::look(&config, &[]);
     let chains = Chains::open(&config, &mut claims, &keyring, &findings, Hooks::default())?;
-    let running = Nodes::open(&config, &chains, &findings, &Names::default())?.start(|| {})?;
+    let running = Nodes::open(&config, &chains, &findings, &Resolver::default())?.start(|| {})?;
     let mut session = node.accept()?;
     println!("link up    the signer is {}", session.signer().unwrap_or("unknown"));
     let key = consensus_key(&mut session)?;

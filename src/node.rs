@@ -6,7 +6,7 @@ use crate::{
     config::{NodeAddress, ValidatorConfig},
     keyring::IdentityKey,
     link::{self, Closer, Door, Link, LinkError},
-    process::{backoff::Backoff, lock::lock, names::Names},
+    process::{backoff::Backoff, lock::lock, resolver::Resolver},
     record::{
         event,
         quiet::Rate,
@@ -33,7 +33,7 @@ pub struct Node {
     /// Who we are on a SecretConnection; unix sockets need none.
     identity: Option<Arc<IdentityKey>>,
     chain: Arc<ServedChain>,
-    names: Names,
+    resolver: Resolver,
     stop: Arc<Stop>,
     stats: Arc<NodeStats>,
     tape: Option<Arc<Tape>>,
@@ -48,12 +48,12 @@ impl Node {
         config: ValidatorConfig,
         identity: Option<Arc<IdentityKey>>,
         chain: Arc<ServedChain>,
-        names: Names,
+        resolver: Resolver,
     ) -> Self {
         let needs_identity = matches!(config.address, NodeAddress::Tcp { .. });
         assert!(identity.is_some() || !needs_identity, "a tcp node has an identity key");
         let name = config.address.to_string().into();
-        Self { config, name, identity, chain, names, stop: Arc::default(), stats: Arc::default(), tape: None }
+        Self { config, name, identity, chain, resolver, stop: Arc::default(), stats: Arc::default(), tape: None }
     }
 
     /// Has everything that becomes of a request told by that recorder. Without one the node's own thread does it.
@@ -135,7 +135,7 @@ impl Node {
             NodeAddress::Tcp { peer_id, host, port, .. } => {
                 let identity = Arc::clone(self.identity.as_ref().expect("checked in Node::new"));
                 let unresolved = |error| LinkError::Resolve { host: host.clone(), error };
-                let addresses = self.names.resolve(host, *port).map_err(unresolved)?;
+                let addresses = self.resolver.resolve(host, *port).map_err(unresolved)?;
                 Ok(Box::new(link::tcp(&addresses, identity, *peer_id, timeout)?))
             }
             NodeAddress::Unix { path } => Ok(Box::new(link::unix(path, timeout)?)),

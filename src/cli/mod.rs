@@ -20,7 +20,7 @@ pub use error::{CliError, Exit};
 use crate::{
     config::{self, Config, Sketch},
     keyring::{child::spawner, pkcs11::served},
-    process::{hooks, names},
+    process::{hooks, resolver},
     record::keeper,
 };
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -54,10 +54,10 @@ enum Command {
     /// Make a configuration and an identity key in a new directory
     Init(init::Init),
     /// Looks up what the process of a host name is asked for; started by it
-    #[command(name = names::LOOKUP_COMMAND, hide = true)]
+    #[command(name = resolver::LOOKUP_COMMAND, hide = true)]
     NameLookup,
     /// Looks up one host name; started by the signer
-    #[command(name = names::RESOLVER_COMMAND, hide = true)]
+    #[command(name = resolver::RESOLVER_COMMAND, hide = true)]
     NameResolver,
     /// Look at PKCS#11 tokens; make, import, test and delete the keys on them
     #[command(subcommand)]
@@ -137,8 +137,8 @@ pub fn main() -> ExitCode {
         Command::HsmChild => served::run().map_err(|error| not_by_hand(&error)),
         Command::HsmSpawner => spawner::run().map_err(|error| not_by_hand(&error)),
         Command::Init(command) => command.run(),
-        Command::NameLookup => names::run_lookup().map_err(|error| not_by_hand(&error)),
-        Command::NameResolver => names::run().map_err(|error| not_by_hand(&error)),
+        Command::NameLookup => resolver::run_lookup().map_err(|error| not_by_hand(&error)),
+        Command::NameResolver => resolver::run().map_err(|error| not_by_hand(&error)),
         Command::Pkcs11(command) => command.run(),
         Command::Softsign(command) => command.run(),
         Command::Start(command) => command.run(),

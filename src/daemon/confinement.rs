@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config,
-    process::sandbox::{Report, Sandbox, SandboxError, memory},
+    process::sandbox::{Confinement, Sandbox, SandboxError, memory},
 };
 
 /// Takes the last step: locks the keys into memory, unless the configuration gives that up, and leaves the system calls
@@ -11,13 +11,13 @@ pub(super) fn seal(
     mut sandbox: Sandbox,
     config: &Config,
     lock_secrets: impl FnOnce() -> bool,
-) -> Result<Report, SandboxError> {
+) -> Result<Confinement, SandboxError> {
     let locked = sandbox.locks_secrets() && lock_secrets();
     sandbox.seal(config, locked)
 }
 
 /// Confines this process as `start` does, to find out what this kernel has of it. Nothing else comes between the steps.
-pub(crate) fn rehearse(config: &Config) -> Result<Report, SandboxError> {
+pub(crate) fn rehearse(config: &Config) -> Result<Confinement, SandboxError> {
     let mut sandbox = Sandbox::begin(config)?;
     sandbox.close(config)?;
     seal(sandbox, config, || memory::lock(&Box::new([0_u8; 64])))

@@ -32,7 +32,7 @@ use crate::{
     config::{self, Config},
     inspect::{self, Findings},
     keyring::{self, Keyring},
-    process::{hooks::Hooks, names::Names, sandbox::Sandbox, signals},
+    process::{hooks::Hooks, resolver::Resolver, sandbox::Sandbox, signals},
     record::{
         audit::{Audit, AuditFile},
         keeper::Keeper,
@@ -70,7 +70,8 @@ pub(crate) fn run(config: &Config, warnings: &[config::Finding], options: &Optio
     // sockets and secrets, which they would inherit.
     let spawner =
         keyring::start_spawner(config).map_err(StartError::system("cannot start the process that starts children"))?;
-    let names = Names::start(config).map_err(StartError::system("cannot start a process that resolves a host name"))?;
+    let resolver =
+        Resolver::start(config).map_err(StartError::system("cannot start a process that resolves a host name"))?;
     let keeper =
         Keeper::start(config).map_err(StartError::system("cannot start the process that makes audit files"))?;
     // The hook of a chain that stays closed is not run: it may be somebody else's program.
@@ -98,13 +99,13 @@ pub(crate) fn run(config: &Config, warnings: &[config::Finding], options: &Optio
         spawner.watch(ended).map_err(StartError::system(cannot_watch))?;
     }
     let ended = control.sends(ControlEvent::HelperEnded("resolves a host name"));
-    names.watch(ended).map_err(StartError::system(cannot_watch))?;
+    resolver.watch(ended).map_err(StartError::system(cannot_watch))?;
 
     // Devices before chains, whose keys they hold; chains before nodes, which they are served to.
-    let keyring = Keyring::open(config, spawner.as_ref(), &names)
+    let keyring = Keyring::open(config, spawner.as_ref(), &resolver)
         .map_err(StartError::system("cannot start a thread for a device"))?;
     let chains = Chains::open(config, &mut claims, &keyring, &findings, hooks)?;
-    let mut nodes = Nodes::open(config, &chains, &findings, &names)?;
+    let mut nodes = Nodes::open(config, &chains, &findings, &resolver)?;
     // The recorder before the first request, which it logs; the audit file before the recorder, which writes to it.
     let audit = audit_file
         .map(AuditFile::start)

@@ -7,7 +7,7 @@ use crate::{
     keyring::IdentityKey,
     node::{Node, Stop},
     passing,
-    process::names::Names,
+    process::resolver::Resolver,
     record::recorder::Recorder,
     show::telemetry::NodeView,
 };
@@ -33,7 +33,12 @@ pub struct Running {
 impl Nodes {
     /// Every node whose identity key can be read. One whose key cannot is left out; it must not keep the others from
     /// being served.
-    pub fn open(config: &Config, chains: &Chains, findings: &Findings, names: &Names) -> Result<Self, StartError> {
+    pub fn open(
+        config: &Config,
+        chains: &Chains,
+        findings: &Findings,
+        resolver: &Resolver,
+    ) -> Result<Self, StartError> {
         let mut nodes = Self { nodes: Vec::new(), awaited: Vec::new() };
         let mut unusable = None;
         for validator in &config.validators {
@@ -52,7 +57,7 @@ impl Nodes {
                 },
             };
             let chain = Arc::clone(chains.of(&validator.chain_id));
-            nodes.nodes.push(Node::new(validator.clone(), identity, chain, names.clone()));
+            nodes.nodes.push(Node::new(validator.clone(), identity, chain, resolver.clone()));
         }
         match unusable {
             Some(why) if nodes.nodes.is_empty() => Err(why),

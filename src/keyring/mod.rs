@@ -31,7 +31,7 @@ use crate::{
             spec::{KeySpec, TokenSpec},
         },
     },
-    process::{environment, names::Names, sandbox::Switches},
+    process::{environment, resolver::Resolver, sandbox::Switches},
 };
 use child::{
     ChildOpener,
@@ -82,7 +82,7 @@ pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
 /// public keys.
 pub fn device_setups(config: &Config, spawner: Option<&Arc<Spawner>>) -> io::Result<Vec<DeviceSetup>> {
     let mut setups = tokens(config, spawner)?;
-    setups.extend(yubihsm::KeyPlan::of(config, &Names::default()).device_setups(config).into_iter().flatten());
+    setups.extend(yubihsm::KeyPlan::of(config, &Resolver::default()).device_setups(config).into_iter().flatten());
     setups.retain(|device| !device.chains.is_empty());
     Ok(setups)
 }
@@ -115,9 +115,9 @@ pub struct Keyring {
 
 impl Keyring {
     /// Starts a thread for every device. One that is down is no error: it is looked for until it comes.
-    pub fn open(config: &Config, spawner: Option<&Arc<Spawner>>, names: &Names) -> io::Result<Self> {
+    pub fn open(config: &Config, spawner: Option<&Arc<Spawner>>, resolver: &Resolver) -> io::Result<Self> {
         let pkcs11 = tokens(config, spawner)?.into_iter().map(Device::start).collect::<io::Result<_>>()?;
-        Ok(Self { pkcs11, yubihsm: yubihsm::YubiHsms::start(config, names)? })
+        Ok(Self { pkcs11, yubihsm: yubihsm::YubiHsms::start(config, resolver)? })
     }
 
     /// Every device.

@@ -37,7 +37,7 @@ pub struct Hook {
 
 /// What the process of a hook has to know.
 #[derive(Deserialize, Serialize)]
-struct Task {
+struct HookTask {
     command: Vec<String>,
     timeout: Duration,
 }
@@ -59,7 +59,7 @@ impl Hooks {
 impl Hook {
     fn start(config: &HookConfig) -> io::Result<Self> {
         let helper = Helper::start(HOOK_COMMAND)?;
-        let task = Task { command: config.command.clone(), timeout: config.timeout };
+        let task = HookTask { command: config.command.clone(), timeout: config.timeout };
         write_json(&mut *helper.control(), &task)?;
         helper.control().set_read_timeout(Some(config.timeout + GRACE))?;
         let mut hook = Self { helper, asked: false };
@@ -95,7 +95,7 @@ impl Hook {
 pub fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
     let mut questions = control.try_clone()?;
-    let Task { command, timeout } = read_json(&mut questions)?;
+    let HookTask { command, timeout } = read_json(&mut questions)?;
     let config = HookConfig { command, timeout, fail_closed: true };
     let (ask, asked) = channel();
     thread::Builder::new().name("hook".into()).spawn(move || {

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `sandbox` | what a process of ours can still do to its machine |
 //! | `helper` | starts a process of ours, and talks to it |
-//! | `names` | looks up host names |
+//! | `resolver` | looks up host names |
 //! | `hook`, `hooks` | runs a state hook: the program that says at start how far a chain has come |
 //! | `backoff` | waits between one try and the next |
 //! | `frames` | how two processes of ours talk |
@@ -23,7 +23,7 @@ pub mod helper;
 pub mod hook;
 pub mod hooks;
 pub mod lock;
-pub mod names;
 pub mod panic;
+pub mod resolver;
 pub mod sandbox;
 pub mod signals;

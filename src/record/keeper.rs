@@ -55,7 +55,7 @@ pub struct Files {
 
 /// What a keeper has to know.
 #[derive(Deserialize, Serialize)]
-struct Task {
+struct KeeperTask {
     files: Files,
     switches: Switches,
 }
@@ -65,7 +65,7 @@ impl Keeper {
     pub fn start(config: &Config) -> io::Result<Option<Self>> {
         let Some(path) = &config.own.audit else { return Ok(None) };
         let AuditLimits { keep, .. } = config.own.audit_limits;
-        let task = Task { files: Files { path: path.clone(), keep }, switches: Switches::of(config) };
+        let task = KeeperTask { files: Files { path: path.clone(), keep }, switches: Switches::of(config) };
         let helper = Helper::start(KEEPER_COMMAND)?;
         write_json(&mut *helper.control(), &task)?;
         helper.control().set_read_timeout(Some(PATIENCE))?;
@@ -113,7 +113,7 @@ fn ask(mut control: &UnixStream, order: Order) -> io::Result<File> {
 /// The program of the hidden command `audit-keeper`: its control stream is standard input. Ends with the stream.
 pub fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
-    let Task { files, switches } = read_json(&mut control)?;
+    let KeeperTask { files, switches } = read_json(&mut control)?;
     sandbox::confine_audit_keeper(switches, &files.path).map_err(io::Error::other)?;
     let mut byte = [0];
     while control.read(&mut byte)? > 0 {

@@ -10,7 +10,7 @@ use crate::{
         device::{DeviceSetup, Trouble},
         yubihsm,
     },
-    process::names::Names,
+    process::resolver::Resolver,
 };
 use highwater_core::signer::SELF_TEST;
 use serde_json::json;
@@ -64,7 +64,7 @@ fn check_module(provider: &Pkcs11Config, report: &mut Report) -> bool {
 /// Whether the password can be read and the connector is there. Opens no session.
 fn check_connector(provider: &YubiHsmConfig, report: &mut Report) -> bool {
     let serial_number = provider.serial_number.as_deref();
-    let reached = yubihsm::client::Reached::look_for(&provider.adapter, serial_number, &Names::default());
+    let reached = yubihsm::client::Reached::look_for(&provider.adapter, serial_number, &Resolver::default());
     let there = reached.is_ok();
     match (&provider.adapter, reached) {
         (_, Err(trouble)) => report.fail(format!("{provider}: {}", trouble.text())),

@@ -8,7 +8,7 @@ use crate::{
         device::Trouble,
         yubihsm::{client::DeviceInfo, connector::ConnectorStatus, login::Login},
     },
-    process::names::Names,
+    process::resolver::Resolver,
     provision::yubihsm::admin_session::PATIENCE,
 };
 use clap::Args;
@@ -56,7 +56,7 @@ impl Detect {
 
 /// Opens no session.
 fn look(provider: &YubiHsmConfig) -> Result<Found, Trouble> {
-    let login = Login::new(provider.clone(), Names::default());
+    let login = Login::new(provider.clone(), Resolver::default());
     let connector = login.connector_status(Instant::now() + PATIENCE)?;
     if let Some(ConnectorStatus { status, .. }) = &connector
         && status != "OK"

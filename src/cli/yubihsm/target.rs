@@ -14,7 +14,7 @@ use crate::{
             public_keys,
         },
     },
-    process::names::Names,
+    process::resolver::Resolver,
     provision::yubihsm::admin_session::{AdminError, AdminSession},
 };
 use clap::Args;
@@ -157,7 +157,7 @@ impl DeviceArgs {
 impl Target {
     /// The way to the device.
     pub(super) fn login(&self) -> Login {
-        Login::new(self.provider.clone(), Names::default()).for_a_command()
+        Login::new(self.provider.clone(), Resolver::default()).for_a_command()
     }
 
     /// A session with the device.

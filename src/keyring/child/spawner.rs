@@ -103,8 +103,8 @@ pub fn run() -> io::Result<()> {
     sandbox::confine_spawner(switches).map_err(io::Error::other)?;
     let plans: Vec<Plan> = read_json(&mut control)?;
     let secret: Arc<[String]> = plans.iter().filter_map(Plan::pin_variable).map(str::to_owned).collect();
-    let token = |plan| Token::new(plan, switches, Arc::clone(&secret));
-    let mut tokens: Vec<Token> = plans.into_iter().map(token).collect();
+    let token = |plan| TokenChild::new(plan, switches, Arc::clone(&secret));
+    let mut tokens: Vec<TokenChild> = plans.into_iter().map(token).collect();
     environment::forget(secret.iter().map(String::as_str))?;
     let mut number = [0; 4];
     loop {
@@ -126,7 +126,7 @@ pub fn run() -> io::Result<()> {
 }
 
 /// A token in the spawner's hands.
-struct Token {
+struct TokenChild {
     spec: TokenSpec,
     switches: Switches,
     pin: Result<Option<Locked>, String>,
@@ -139,7 +139,7 @@ struct Token {
     ended: Vec<Child>,
 }
 
-impl Token {
+impl TokenChild {
     fn new(plan: Plan, switches: Switches, secret: Arc<[String]>) -> Self {
         let pin = read_pin(plan.pin.as_ref());
         let source = plan.pin.filter(|_| pin.is_err());
@@ -189,7 +189,7 @@ fn read_pin(source: Option<&PinSource>) -> Result<Option<Locked>, String> {
     }
 }
 
-impl Drop for Token {
+impl Drop for TokenChild {
     fn drop(&mut self) {
         self.end_child();
     }

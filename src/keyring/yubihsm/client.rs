@@ -5,7 +5,7 @@
 use crate::{
     config::{YubiHsmAdapter, YubiHsmConfig},
     keyring::device::Trouble,
-    process::{names::Names, panic::contain},
+    process::{panic::contain, resolver::Resolver},
 };
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
 use k256::ecdsa::{Signature as EcdsaSignature, VerifyingKey};
@@ -49,10 +49,14 @@ pub struct Client {
 
 impl Reached {
     /// Looks for the device's connector. Takes up no session on the device.
-    pub fn look_for(adapter: &YubiHsmAdapter, serial_number: Option<&str>, names: &Names) -> Result<Self, Trouble> {
+    pub fn look_for(
+        adapter: &YubiHsmAdapter,
+        serial_number: Option<&str>,
+        resolver: &Resolver,
+    ) -> Result<Self, Trouble> {
         match adapter {
             YubiHsmAdapter::Http { host, port } => {
-                let stream = names.resolve(host, *port).and_then(connect).map_err(not_reached)?;
+                let stream = resolver.resolve(host, *port).and_then(connect).map_err(not_reached)?;
                 let address = stream.peer_addr().map_err(not_reached)?;
                 // The crate writes `addr:port` and tries only the first address of a name.
                 let addr = match address {
@@ -370,7 +374,7 @@ mod tests {
     fn a_connector_that_is_not_there_is_said_so() {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let adapter = YubiHsmAdapter::Http { host: "127.0.0.1".into(), port };
-        let trouble = Reached::look_for(&adapter, None, &Names::default()).err().unwrap();
+        let trouble = Reached::look_for(&adapter, None, &Resolver::default()).err().unwrap();
         assert!(
             matches!(&trouble, Trouble::Broken(text) if text.contains("is yubihsm-connector running")),
             "{trouble:?}"

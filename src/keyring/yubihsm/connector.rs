@@ -1,7 +1,7 @@
 //! What a yubihsm-connector says of itself. As much HTTP as that takes.
 
 use super::client::{connect, not_reached};
-use crate::{keyring::device::Trouble, process::names::Names};
+use crate::{keyring::device::Trouble, process::resolver::Resolver};
 use std::{
     io::{self, Read as _, Write as _},
     time::Duration,
@@ -22,16 +22,16 @@ pub struct ConnectorStatus {
 }
 
 /// Asks the connector. Blocks for some seconds at most. Takes nothing from the device.
-pub(super) fn status(host: &str, port: u16, names: &Names) -> Result<ConnectorStatus, Trouble> {
-    let answer = get(host, port, names).map_err(|error| match error.kind() {
+pub(super) fn status(host: &str, port: u16, resolver: &Resolver) -> Result<ConnectorStatus, Trouble> {
+    let answer = get(host, port, resolver).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Trouble::Late,
         _ => not_reached(error),
     })?;
     parse(&answer).ok_or_else(|| Trouble::Broken("what listens there is no yubihsm-connector".into()))
 }
 
-fn get(host: &str, port: u16, names: &Names) -> io::Result<String> {
-    let mut stream = connect(names.resolve(host, port)?)?;
+fn get(host: &str, port: u16, resolver: &Resolver) -> io::Result<String> {
+    let mut stream = connect(resolver.resolve(host, port)?)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::{PasswordSource, YubiHsmAdapter, YubiHsmConfig},
     keyring::{device::Trouble, key_file},
-    process::{lock::lock, names::Names},
+    process::{lock::lock, resolver::Resolver},
 };
 use std::{
     sync::{Arc, Mutex},
@@ -33,13 +33,13 @@ pub struct Login {
     credentials: Option<Credentials>,
     sessions: Arc<Mutex<Sessions>>,
     budget: ThreadBudget,
-    names: Names,
+    resolver: Resolver,
 }
 
 impl Login {
     /// To the device of that section. Reads no password yet.
-    pub fn new(config: YubiHsmConfig, names: Names) -> Self {
-        Self { config, credentials: None, sessions: Arc::default(), budget: ThreadBudget::default(), names }
+    pub fn new(config: YubiHsmConfig, resolver: Resolver) -> Self {
+        Self { config, credentials: None, sessions: Arc::default(), budget: ThreadBudget::default(), resolver }
     }
 
     /// For a command: it takes several sessions one after the other, and ends. A signer that keeps asking is another matter.
@@ -58,7 +58,7 @@ impl Login {
             credentials,
             sessions: Arc::clone(&self.sessions),
             budget: ThreadBudget::default(),
-            names: self.names.clone(),
+            resolver: self.resolver.clone(),
         }
     }
 
@@ -69,8 +69,8 @@ impl Login {
 
     /// What the device tells everybody, without a session. Returns soon after `deadline` at the latest.
     pub fn device_info(&self, deadline: Instant) -> Result<DeviceInfo, Trouble> {
-        let (config, names) = (self.config.clone(), self.names.clone());
-        let ask = move || Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?.device_info();
+        let (config, resolver) = (self.config.clone(), self.resolver.clone());
+        let ask = move || Reached::look_for(&config.adapter, config.serial_number.as_deref(), &resolver)?.device_info();
         self.budget.ask(deadline, ask)
     }
 
@@ -78,8 +78,8 @@ impl Login {
     pub fn connector_status(&self, deadline: Instant) -> Result<Option<ConnectorStatus>, Trouble> {
         match self.config.adapter.clone() {
             YubiHsmAdapter::Http { host, port } => {
-                let names = self.names.clone();
-                self.budget.ask(deadline, move || connector::status(&host, port, &names)).map(Some)
+                let resolver = self.resolver.clone();
+                self.budget.ask(deadline, move || connector::status(&host, port, &resolver)).map(Some)
             }
             YubiHsmAdapter::Usb { .. } => Ok(None),
         }
@@ -95,9 +95,9 @@ impl Login {
         let credentials = self.credentials()?;
         let config = self.config.clone();
         let sessions = Arc::clone(&self.sessions);
-        let names = self.names.clone();
+        let resolver = self.resolver.clone();
         ClientThread::open(&self.budget, deadline, move || {
-            let reached = Reached::look_for(&config.adapter, config.serial_number.as_deref(), &names)?;
+            let reached = Reached::look_for(&config.adapter, config.serial_number.as_deref(), &resolver)?;
             let sessions = || lock(&sessions);
             sessions().take(Instant::now())?;
             let opened = Client::open(&config, reached, credentials);

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     config::{Config, KeyConfig, KeyRole, YubiHsmConfig},
-    process::names::Names,
+    process::resolver::Resolver,
 };
 use highwater_core::consensus::{ChainId, PublicKey};
 use public_keys::Finder;
@@ -55,13 +55,13 @@ pub(super) struct KeyPlan {
     /// The keys that sign, of each device in the order of [`Config::yubihsm`].
     keys: Vec<Vec<PinnedKey>>,
     /// Who the connectors are.
-    names: Names,
+    resolver: Resolver,
 }
 
 impl KeyPlan {
     /// Finds out the public key of every served chain. Asks the devices of those whose key is not recorded.
-    pub(super) fn of(config: &Config, names: &Names) -> Self {
-        let mut finder = Finder::new(names.clone());
+    pub(super) fn of(config: &Config, resolver: &Resolver) -> Self {
+        let mut finder = Finder::new(resolver.clone());
         let mut chains: BTreeMap<ChainId, Result<PublicKey, String>> = BTreeMap::new();
         let mut places: BTreeMap<ChainId, Vec<(usize, u16)>> = BTreeMap::new();
         for chain in config.served_chains() {
@@ -83,7 +83,7 @@ impl KeyPlan {
                 }
             }
         }
-        Self { chains, places, keys, names: names.clone() }
+        Self { chains, places, keys, resolver: resolver.clone() }
     }
 
     /// Every device, in the order of [`Config::yubihsm`]. None without a key.
@@ -94,7 +94,7 @@ impl KeyPlan {
             let chains = self.places.iter().filter(|(_, places)| is_here(places));
             (!keys.is_empty()).then(|| DeviceSetup {
                 name: provider.to_string(),
-                opener: Box::new(YubiHsmOpener::new(provider.clone(), keys.clone(), self.names.clone())),
+                opener: Box::new(YubiHsmOpener::new(provider.clone(), keys.clone(), self.resolver.clone())),
                 keys: keys.iter().map(|key| key.public_key).collect(),
                 message_max_bytes: Some(MESSAGE_MAX_BYTES),
                 chains: chains.map(|(chain, _)| chain.clone()).collect(),
@@ -106,8 +106,8 @@ impl KeyPlan {
 
 impl YubiHsms {
     /// Starts a thread for every device that has a key.
-    pub(super) fn start(config: &Config, names: &Names) -> io::Result<Self> {
-        let plan = KeyPlan::of(config, names);
+    pub(super) fn start(config: &Config, resolver: &Resolver) -> io::Result<Self> {
+        let plan = KeyPlan::of(config, resolver);
         let start = |setup: Option<DeviceSetup>| setup.map(Device::start).transpose();
         let devices = plan.device_setups(config).into_iter().map(start).collect::<io::Result<_>>()?;
         Ok(Self { plan, devices })

@@ -8,7 +8,7 @@ use super::{client_thread::ClientThread, keys_of, login::Login};
 use crate::{
     config::{ChainConfig, Config, KeyRole, YubiHsmConfig},
     keyring::{KeyError, device::Trouble},
-    process::names::Names,
+    process::resolver::Resolver,
 };
 use highwater_core::{
     consensus::{KeyType, PublicKey},
@@ -34,13 +34,13 @@ pub fn key_in_state_file(chain: &ChainConfig, role: KeyRole) -> Option<PublicKey
 pub struct Finder {
     /// By their place in [`Config::yubihsm`].
     threads: BTreeMap<usize, Result<ClientThread, Trouble>>,
-    names: Names,
+    resolver: Resolver,
 }
 
 impl Finder {
     /// Finds connectors through `names`.
-    pub fn new(names: Names) -> Self {
-        Self { threads: BTreeMap::new(), names }
+    pub fn new(resolver: Resolver) -> Self {
+        Self { threads: BTreeMap::new(), resolver }
     }
 
     /// The public key of `chain`: that of its state file, else the one that its YubiHSMs tell.
@@ -55,7 +55,7 @@ impl Finder {
 
     fn ask(&mut self, index: usize, provider: &YubiHsmConfig, id: u16, kind: KeyType) -> Result<PublicKey, Trouble> {
         let deadline = Instant::now() + PATIENCE;
-        let open = || Login::new(provider.clone(), self.names.clone()).open(deadline);
+        let open = || Login::new(provider.clone(), self.resolver.clone()).open(deadline);
         let thread = self.threads.entry(index).or_insert_with(open);
         let answer = thread.as_ref().map_err(Clone::clone)?.call(deadline, move |client| client.public_key(id, kind));
         if let Err(trouble) = &answer

@@ -4,7 +4,7 @@ use super::{client_thread::ClientThread, login::Login};
 use crate::{
     config::YubiHsmConfig,
     keyring::device::{Opener, Session, Trouble},
-    process::names::Names,
+    process::resolver::Resolver,
 };
 use highwater_core::consensus::{PublicKey, Signature};
 use std::time::{Duration, Instant};
@@ -31,8 +31,8 @@ pub(super) struct YubiHsmOpener {
 }
 
 impl YubiHsmOpener {
-    pub(super) fn new(config: YubiHsmConfig, keys: Vec<PinnedKey>, names: Names) -> Self {
-        Self { login: Login::new(config, names), keys, flaw: None }
+    pub(super) fn new(config: YubiHsmConfig, keys: Vec<PinnedKey>, resolver: Resolver) -> Self {
+        Self { login: Login::new(config, resolver), keys, flaw: None }
     }
 
     /// Asks once how the device is set up. One that stops when its log is full stops a validator within minutes.

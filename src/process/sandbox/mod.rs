@@ -88,9 +88,9 @@ impl Feature {
 
 /// Whether each part is in force, or why not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report(Vec<(Feature, Result<(), String>)>);
+pub struct Confinement(Vec<(Feature, Result<(), String>)>);
 
-impl Report {
+impl Confinement {
     /// Each part, and whether it is in force.
     pub fn features(&self) -> impl Iterator<Item = (Feature, bool)> {
         self.0.iter().map(|(feature, state)| (*feature, state.is_ok()))
@@ -107,7 +107,7 @@ impl Report {
 #[derive(Debug)]
 pub struct Sandbox {
     switches: Switches,
-    report: Report,
+    report: Confinement,
     /// How many threads there were at the beginning, if that can be seen.
     threads_before: Option<usize>,
 }
@@ -115,7 +115,8 @@ pub struct Sandbox {
 impl Sandbox {
     /// Ends core dumps, also of what is started from here.
     pub fn begin(config: &Config) -> Result<Self, SandboxError> {
-        let mut sandbox = Self { switches: Switches::of(config), report: Report::default(), threads_before: threads() };
+        let mut sandbox =
+            Self { switches: Switches::of(config), report: Confinement::default(), threads_before: threads() };
         let given_away = sandbox.switches.core_dumps.then_some("danger_core_dumps");
         sandbox.put(Feature::CoreDumps, given_away, limits::no_core_dumps)?;
         Ok(sandbox)
@@ -140,7 +141,7 @@ impl Sandbox {
     }
 
     /// Leaves the system calls of a running signer. `secrets_locked` says whether its keys were kept out of swap.
-    pub fn seal(&mut self, config: &Config, secrets_locked: bool) -> Result<Report, SandboxError> {
+    pub fn seal(&mut self, config: &Config, secrets_locked: bool) -> Result<Confinement, SandboxError> {
         let given_away = self.switches.core_dumps.then_some("danger_core_dumps");
         let limit = "the system locks no memory for us: raise RLIMIT_MEMLOCK (LimitMEMLOCK= of the systemd unit)";
         self.put(Feature::LockedMemory, given_away, || secrets_locked.then_some(()).ok_or_else(|| limit.into()))?;
@@ -270,7 +271,7 @@ mod tests {
 
     fn sandbox(required: bool) -> Sandbox {
         let switches = Switches { required, ..Switches::default() };
-        Sandbox { switches, report: Report::default(), threads_before: None }
+        Sandbox { switches, report: Confinement::default(), threads_before: None }
     }
 
     #[test]

@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The names of a configuration. By default there are none, and each name is looked up by this process itself.
 #[derive(Clone, Default)]
-pub struct Names(Arc<BTreeMap<String, Mutex<Name>>>);
+pub struct Resolver(Arc<BTreeMap<String, Mutex<Name>>>);
 
 /// A name and its process.
 struct Name {
@@ -55,7 +55,7 @@ type Found = Result<Vec<IpAddr>, String>;
 
 /// What the process of a name answers.
 #[derive(Deserialize, Serialize)]
-struct Answer {
+struct LookupAnswer {
     addresses: Found,
     /// Whether it had to use UDP.
     udp: bool,
@@ -63,19 +63,19 @@ struct Answer {
 
 /// What the process of a name has to know.
 #[derive(Deserialize, Serialize)]
-struct Task {
+struct LookupTask {
     name: String,
     switches: Switches,
     udp: bool,
 }
 
-impl Names {
+impl Resolver {
     /// Starts a process for each name of the configuration.
     pub fn start(config: &Config) -> io::Result<Self> {
         let switches = Switches::of(config);
         let start = |name: String| {
             let helper = Helper::start(RESOLVER_COMMAND)?;
-            write_json(&mut *helper.control(), &Task { name: name.clone(), switches, udp: false })?;
+            write_json(&mut *helper.control(), &LookupTask { name: name.clone(), switches, udp: false })?;
             helper.control().set_read_timeout(Some(PATIENCE))?;
             Ok((name, Mutex::new(Name { helper, asked: false, told: false })))
         };
@@ -106,7 +106,7 @@ impl Name {
             frames::ask(&mut *control)?;
             self.asked = true;
         }
-        let answer: Answer = match read_short_json(&mut *control) {
+        let answer: LookupAnswer = match read_short_json(&mut *control) {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answers in time"));
             }
@@ -144,17 +144,17 @@ fn names_of(config: &Config) -> BTreeSet<String> {
 /// when it is confined: it is replaced when one of them has been, and when it could not answer.
 pub fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
-    let Task { name, switches, .. } = read_json(&mut control)?;
+    let LookupTask { name, switches, .. } = read_json(&mut control)?;
     sandbox::confine_name_keeper(switches).map_err(io::Error::other)?;
-    let mut worker: Option<Worker> = None;
+    let mut worker: Option<LookupProcess> = None;
     while frames::is_asked(&mut control)? {
         let kept = worker.take().filter(|worker| worker.files == files_now());
         let mut at_work = match kept {
             Some(worker) => worker,
-            None => Worker::start(&name, switches)?,
+            None => LookupProcess::start(&name, switches)?,
         };
         let addresses = at_work.ask();
-        let answer = Answer { udp: at_work.udp, addresses };
+        let answer = LookupAnswer { udp: at_work.udp, addresses };
         worker = answer.addresses.is_ok().then_some(at_work);
         write_json(&mut control, &answer)?;
     }
@@ -164,7 +164,7 @@ pub fn run() -> io::Result<()> {
 /// The program of the hidden command `name-lookup`, which looks up what `name-resolver` is asked for.
 pub fn run_lookup() -> io::Result<()> {
     let mut control = helper::standard_input()?;
-    let Task { name, switches, udp } = read_json(&mut control)?;
+    let LookupTask { name, switches, udp } = read_json(&mut control)?;
     sandbox::confine_resolver(switches, udp).map_err(io::Error::other)?;
     while frames::is_asked(&mut control)? {
         let addresses = (name.as_str(), 0).to_socket_addrs().map_err(|error| error.to_string());
@@ -175,7 +175,7 @@ pub fn run_lookup() -> io::Result<()> {
 }
 
 /// The process that looks up a name. It ends with this.
-struct Worker {
+struct LookupProcess {
     process: Child,
     control: UnixStream,
     /// Whether it may use UDP.
@@ -184,7 +184,7 @@ struct Worker {
     files: Vec<Option<(u64, u64)>>,
 }
 
-impl Worker {
+impl LookupProcess {
     fn start(name: &str, switches: Switches) -> io::Result<Self> {
         let udp = !name_servers_take_tcp();
         let files = files_now();
@@ -196,7 +196,7 @@ impl Worker {
         let process = command.stderr(Stdio::inherit()).spawn()?;
         let worker = Self { process, udp, files, control: control.try_clone()? };
         // One that has ended already is told by the question to it.
-        let _ = write_json(&mut control, &Task { name: name.into(), switches, udp });
+        let _ = write_json(&mut control, &LookupTask { name: name.into(), switches, udp });
         Ok(worker)
     }
 
@@ -206,7 +206,7 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
+impl Drop for LookupProcess {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -281,7 +281,7 @@ keys = [{ chain_ids = ["a-1"], key = 1 }]
 
     #[test]
     fn an_address_needs_no_process_and_no_lookup() {
-        let found = Names::default().resolve("::1", 7).unwrap();
+        let found = Resolver::default().resolve("::1", 7).unwrap();
         assert_eq!(found, ["[::1]:7".parse().unwrap()]);
     }
 }
