@@ -57,7 +57,7 @@ impl Node {
     }
 
     /// Has everything that becomes of a request told by that recorder. Without one the node's own thread does it.
-    pub fn record(&mut self, recorder: &Recorder) {
+    pub fn report_to(&mut self, recorder: &Recorder) {
         let key = self.chain.chain().public_key().ok().map(|key| key.to_string());
         let source = Source { chain: self.chain.id().clone(), key, node: Arc::clone(&self.name) };
         self.tape = Some(recorder.tape(source));
@@ -91,7 +91,7 @@ impl Node {
     /// Serves the node until told to stop, or until its first lost link if `reconnect = false`.
     pub fn run(&self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let mut quiet = Quiet::default();
+        let mut repeats = Repeats::default();
         // A node that takes each call and hangs up is dialled twenty times a second.
         let mut ups = Rate::new(10, Duration::from_secs(10));
         loop {
@@ -102,7 +102,7 @@ impl Node {
             }
             let Err(error) = ended;
             self.stats.link_down(&error.to_string());
-            quiet.report(&error.to_string(), |text, times| {
+            repeats.report(&error.to_string(), |text, times| {
                 warn!(chain = %self.chain.id(), node = %self.name, times, "link lost: {text}");
             });
             if !self.config.reconnect {
@@ -233,7 +233,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Keeps a node that is down from filling the log: a reason is told when it is new, and again every half minute. How
 /// often it came up in between is counted for each reason alone.
 #[derive(Default)]
-struct Quiet(Vec<Reason>);
+struct Repeats(Vec<Reason>);
 
 struct Reason {
     text: String,
@@ -242,7 +242,7 @@ struct Reason {
     times: u32,
 }
 
-impl Quiet {
+impl Repeats {
     const AGAIN_AFTER: Duration = Duration::from_secs(30);
     /// More than a link has at one time. The one that was told the longest time ago is forgotten.
     const KEPT: usize = 8;
@@ -272,29 +272,29 @@ mod tests {
 
     #[test]
     fn a_reason_is_told_once_in_half_a_minute_with_its_own_count() {
-        let mut quiet = Quiet::default();
+        let mut repeats = Repeats::default();
         let mut told = Vec::new();
-        let mut report = |quiet: &mut Quiet, text: &str| {
-            quiet.report(text, |text, times| told.push((text.to_owned(), times)));
+        let mut report = |repeats: &mut Repeats, text: &str| {
+            repeats.report(text, |text, times| told.push((text.to_owned(), times)));
         };
         for text in ["down", "down", "other", "down", "other"] {
-            report(&mut quiet, text);
+            report(&mut repeats, text);
         }
         // Half a minute later.
-        for known in &mut quiet.0 {
-            known.told = known.told.checked_sub(Quiet::AGAIN_AFTER).unwrap();
+        for known in &mut repeats.0 {
+            known.told = known.told.checked_sub(Repeats::AGAIN_AFTER).unwrap();
         }
-        report(&mut quiet, "other");
-        report(&mut quiet, "down");
-        report(&mut quiet, "down");
+        report(&mut repeats, "other");
+        report(&mut repeats, "down");
+        report(&mut repeats, "down");
         assert_eq!(
             told,
             [("down", 1), ("other", 1), ("other", 2), ("down", 3)].map(|(text, times)| (text.to_owned(), times))
         );
         for number in 0..100 {
-            quiet.report(&number.to_string(), |_, times| assert_eq!(times, 1));
+            repeats.report(&number.to_string(), |_, times| assert_eq!(times, 1));
         }
-        assert_eq!(quiet.0.len(), Quiet::KEPT);
+        assert_eq!(repeats.0.len(), Repeats::KEPT);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{
     StartError,
     claim::Claims,
-    waiting::{Waiting, ask_hook},
+    waiting::{WaitingChain, ask_hook},
 };
 use crate::{
     config::{ChainConfig, Config, KeyConfig},
@@ -28,7 +28,7 @@ use tracing::{error, info};
 pub struct Chains {
     served: BTreeMap<ChainId, Arc<ServedChain>>,
     /// Those whose hook has named no height yet.
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingChain>,
     /// Files without which a chain does not sign, and that may come late.
     awaited: Vec<PathBuf>,
 }
@@ -74,7 +74,7 @@ impl Chains {
                 Ok(Opened::Signs(chain)) => Arc::new(ServedChain::new(chain)),
                 Ok(Opened::Waits(chain, hook)) => {
                     let chain = Arc::new(ServedChain::new(chain));
-                    chains.waiting.push(Waiting::new(Arc::clone(&chain), chain_config.watermark(), hook));
+                    chains.waiting.push(WaitingChain::new(Arc::clone(&chain), chain_config.watermark(), hook));
                     chain
                 }
                 Err(closed) => {

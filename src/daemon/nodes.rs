@@ -85,7 +85,7 @@ impl Nodes {
 
     /// Has the recorder log what becomes of every request.
     pub(super) fn report_to(&mut self, recorder: &Recorder) {
-        self.nodes.iter_mut().for_each(|node| node.record(recorder));
+        self.nodes.iter_mut().for_each(|node| node.report_to(recorder));
     }
 
     /// Locks all identity keys into memory. Returns whether that succeeded for each.

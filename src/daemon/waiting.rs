@@ -28,13 +28,13 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// A chain that waits for its state hook.
-pub(super) struct Waiting {
+pub(super) struct WaitingChain {
     chain: Arc<ServedChain>,
     state_file: PathBuf,
     hook: Hook,
 }
 
-impl Waiting {
+impl WaitingChain {
     pub(super) fn new(chain: Arc<ServedChain>, state_file: PathBuf, hook: Hook) -> Self {
         Self { chain, state_file, hook }
     }

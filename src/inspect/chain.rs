@@ -1,6 +1,6 @@
 //! A chain: its key, its state and its state hook.
 
-use super::{Look, Severity, Subject, Topic, accessible, directory_of, trust::Kind};
+use super::{Look, Severity, Subject, Topic, accessible, directory_of, trust::FileKind};
 use crate::{
     config::{ChainConfig, HookConfig, KeyConfig, KeyRole, PasswordSource, PinSource},
     keyring, passing,
@@ -77,7 +77,7 @@ impl Look<'_> {
             // It may be that of a disk which is not mounted yet.
             return self.findings.fail(about, what, "correct `state_file`, or make the directory", true);
         }
-        self.guard(about, &path, "state file", Kind::Secret);
+        self.guard(about, &path, "state file", FileKind::Secret);
         let identity = |key| Identity { chain: chain.id.clone(), key };
         let (record, file) = match newest(&path, &theirs) {
             Ok(newest) => newest,
@@ -134,7 +134,7 @@ impl Look<'_> {
     fn at_hook(&mut self, subject: &Subject, hook: &HookConfig) {
         let (program, arguments) = hook.command.split_first().expect("the configuration requires a program");
         match find_program(program) {
-            Ok(path) => self.guard((subject, Topic::Hook), &path, "state hook", Kind::Program),
+            Ok(path) => self.guard((subject, Topic::Hook), &path, "state hook", FileKind::Program),
             Err(error) => {
                 let error = HookError::Spawn { program: program.clone(), error };
                 let about = (subject, Topic::HookProgram);
@@ -153,7 +153,7 @@ impl Look<'_> {
         }
         // The script of an interpreter, or any other file: what it is to the program nobody here knows.
         for argument in arguments.iter().map(Path::new).filter(|argument| argument.is_file()) {
-            for flaw in self.guards.flaws(subject, argument, "argument of the state hook", Kind::Program) {
+            for flaw in self.guards.flaws(subject, argument, "argument of the state hook", FileKind::Program) {
                 self.findings.push(Severity::Warn, (subject, Topic::Hook), flaw.what, &flaw.remedy);
             }
         }
@@ -161,22 +161,22 @@ impl Look<'_> {
 }
 
 /// The files that lead to a key: it itself, the code that reaches it, what opens it.
-fn sources(key: KeyConfig<'_>) -> Vec<(&Path, &'static str, Kind)> {
+fn sources(key: KeyConfig<'_>) -> Vec<(&Path, &'static str, FileKind)> {
     match key {
-        KeyConfig::Softsign(key) => vec![(&key.path, "key", Kind::Secret)],
+        KeyConfig::Softsign(key) => vec![(&key.path, "key", FileKind::Secret)],
         KeyConfig::Pkcs11 { provider, .. } => {
-            let mut sources = vec![(provider.module.as_path(), "PKCS#11 module", Kind::Program)];
+            let mut sources = vec![(provider.module.as_path(), "PKCS#11 module", FileKind::Program)];
             // A name of a built-in profile has no slash.
             if provider.profile_text.contains('/') {
-                sources.push((Path::new(&provider.profile_text), "profile", Kind::Program));
+                sources.push((Path::new(&provider.profile_text), "profile", FileKind::Program));
             }
             if let Some(PinSource::File(path)) = &provider.pin {
-                sources.push((path, "PIN file", Kind::Secret));
+                sources.push((path, "PIN file", FileKind::Secret));
             }
             sources
         }
         KeyConfig::YubiHsm { provider, .. } => match &provider.password {
-            PasswordSource::File(path) => vec![(path, "password file", Kind::Secret)],
+            PasswordSource::File(path) => vec![(path, "password file", FileKind::Secret)],
             PasswordSource::Inline(_) => Vec::new(),
         },
     }

@@ -29,7 +29,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
 };
-use trust::{Guards, Kind, Us};
+use trust::{FileKind, Guards, Us};
 
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,7 +212,7 @@ impl Look<'_> {
         for warning in warnings {
             self.findings.push(Severity::Warn, about, warning.at(path), "");
         }
-        self.guard(about, path, "configuration", Kind::Program);
+        self.guard(about, path, "configuration", FileKind::Program);
     }
 
     /// Who reads an audit wants it from the first decision, so a file that cannot be had ends the start.
@@ -239,7 +239,7 @@ impl Look<'_> {
             }
         }
         // All that it can do is to keep a chain closed.
-        for flaw in self.guards.flaws(about.0, path, "audit file", Kind::Program) {
+        for flaw in self.guards.flaws(about.0, path, "audit file", FileKind::Program) {
             self.findings.push(Severity::Warn, about, flaw.what, &flaw.remedy);
         }
     }
@@ -266,12 +266,12 @@ impl Look<'_> {
                 }
                 Err(error) => self.findings.push(Severity::Fail, about, format!("identity key: {error}"), ""),
             }
-            self.guard(about, identity_key, "identity key", Kind::Secret);
+            self.guard(about, identity_key, "identity key", FileKind::Secret);
         }
     }
 
     /// Says who could put another file in the place of this one.
-    fn guard(&mut self, about: (&Subject, Topic), path: &Path, what: &'static str, kind: Kind) {
+    fn guard(&mut self, about: (&Subject, Topic), path: &Path, what: &'static str, kind: FileKind) {
         for flaw in self.guards.flaws(about.0, path, what, kind) {
             self.findings.push(flaw.severity, about, flaw.what, &flaw.remedy);
         }

@@ -27,7 +27,7 @@ const LINKS_MAX: usize = 40;
 
 /// How the file itself is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FileKind {
     /// By owner and permissions: a configuration, a program.
     Program,
     /// By its owner alone: whoever opens it looks at its permissions, and allows less.
@@ -88,7 +88,7 @@ impl Guards {
     }
 
     /// Everything that makes `path`, the `what` of `subject`, somebody else's too. What is not there is not judged.
-    pub(super) fn flaws(&mut self, subject: &Subject, path: &Path, what: &str, kind: Kind) -> Vec<Flaw> {
+    pub(super) fn flaws(&mut self, subject: &Subject, path: &Path, what: &str, kind: FileKind) -> Vec<Flaw> {
         // Without a working directory nothing can be opened either.
         let Ok(trail) = Trail::of(path) else { return Vec::new() };
         let mut flaws = Vec::new();
@@ -111,7 +111,7 @@ impl Guards {
         if let Ok(metadata) = fs::metadata(&trail.end) {
             let named = format!("the {what} {}", trail.end.display());
             flaws.extend(self.owner_flaw(&trail.end, &metadata, &named));
-            if kind == Kind::Program {
+            if kind == FileKind::Program {
                 flaws.extend(self.file_flaw(&trail.end, &metadata, &named));
             }
         }
@@ -254,14 +254,14 @@ mod tests {
         (home, path)
     }
 
-    fn flaws_as(us: Us, path: &Path, kind: Kind) -> Vec<(Severity, String)> {
+    fn flaws_as(us: Us, path: &Path, kind: FileKind) -> Vec<(Severity, String)> {
         let flaws = Guards::new(us).flaws(&Subject::Signer, path, "configuration", kind);
         flaws.into_iter().map(|flaw| (flaw.severity, format!("{}: {}", flaw.what, flaw.remedy))).collect()
     }
 
     /// As the user of this test.
     fn flaws(path: &Path) -> Vec<(Severity, String)> {
-        flaws_as(Us::now(), path, Kind::Program)
+        flaws_as(Us::now(), path, FileKind::Program)
     }
 
     #[track_caller]
@@ -285,7 +285,7 @@ mod tests {
         mode(&path, 0o666);
         let command = format!("`chmod go-w {}`", path.display());
         assert_one(&flaws(&path), Severity::Fail, &["written by every user (mode 0666)", &command]);
-        assert_eq!(flaws_as(Us::now(), &path, Kind::Secret), [], "whoever opens it looks at its permissions");
+        assert_eq!(flaws_as(Us::now(), &path, FileKind::Secret), [], "whoever opens it looks at its permissions");
         mode(&path, 0o600);
         for (name, directory) in [("file", path.parent().unwrap()), ("directory", home.path())] {
             mode(directory, 0o777);
@@ -309,9 +309,9 @@ mod tests {
         let owner = fs::metadata(&path).unwrap().uid();
         let shared = Us { user: owner, group: group + 1, unknown: None };
         let own = Us { user: group, group, unknown: Some(owner) };
-        assert_eq!(flaws_as(own, &path, Kind::Program), []);
+        assert_eq!(flaws_as(own, &path, FileKind::Program), []);
         if group != ROOT {
-            assert_one(&flaws_as(shared, &path, Kind::Program), Severity::Warn, &["group id", "`chmod g-w "]);
+            assert_one(&flaws_as(shared, &path, FileKind::Program), Severity::Warn, &["group id", "`chmod g-w "]);
         }
         assert!(!US.is_own_group(1001) && !Us { user: 5, ..US }.is_own_group(1000));
         assert!(US.is_own_group(1000) && US.is_own_group(ROOT));
@@ -324,7 +324,7 @@ mod tests {
         let (_home, path) = file();
         let owner = fs::metadata(&path).unwrap().uid();
         // Seen by somebody else.
-        let found = flaws_as(Us { user: owner + 1, group: 1, unknown: None }, &path, Kind::Secret);
+        let found = flaws_as(Us { user: owner + 1, group: 1, unknown: None }, &path, FileKind::Secret);
         match owner {
             ROOT => {
                 assert_eq!(found, []);
@@ -371,7 +371,7 @@ mod tests {
         mode(path.parent().unwrap(), 0o777);
         let mut guards = Guards::new(Us::now());
         let chain = Subject::Chain(highwater_core::consensus::ChainId::new("a-1").unwrap());
-        let mut count = |subject: &Subject| guards.flaws(subject, &path, "state file", Kind::Secret).len();
+        let mut count = |subject: &Subject| guards.flaws(subject, &path, "state file", FileKind::Secret).len();
         assert_eq!([count(&chain), count(&chain), count(&Subject::Signer), count(&Subject::Signer)], [1, 0, 1, 0]);
         let other = Subject::Chain(highwater_core::consensus::ChainId::new("b-1").unwrap());
         assert_eq!(count(&other), 0);

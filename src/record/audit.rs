@@ -83,7 +83,7 @@ pub struct AuditFile {
 
 /// One decision, as it stands in the file.
 #[derive(Default, Serialize)]
-struct Entry<'a> {
+struct Decision<'a> {
     time: u64,
     chain: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -107,7 +107,7 @@ struct Entry<'a> {
     sequence: Option<u64>,
 }
 
-impl Entry<'_> {
+impl Decision<'_> {
     fn line(mut self) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.time = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
@@ -195,7 +195,7 @@ impl Audit {
             _ => ("", None),
         };
         let signed = matches!(event.outcome, Outcome::Signed | Outcome::Repeated);
-        let entry = Entry {
+        let entry = Decision {
             chain: source.chain.as_str(),
             key: source.key.as_deref().filter(|_| signed).unwrap_or_default(),
             node: &source.node,
@@ -206,7 +206,7 @@ impl Audit {
             reason,
             text,
             sequence: event.sequence,
-            ..Entry::default()
+            ..Decision::default()
         };
         self.lanes.lane(&source.chain).put(kind_of(event), entry.line());
     }
@@ -216,13 +216,13 @@ impl Audit {
         if untold.result == Outcome::Answered.name() {
             return;
         }
-        let entry = Entry {
+        let entry = Decision {
             chain: source.chain.as_str(),
             node: &source.node,
             result: untold.result,
             reason: if reason == untold.result { "" } else { reason },
             count: Some(untold.count),
-            ..Entry::default()
+            ..Decision::default()
         };
         self.lanes.lane(&source.chain).put(Kind::Other, entry.line());
     }
@@ -417,14 +417,14 @@ impl Writer {
 }
 
 fn carried(highest: &super::evidence::Highest) -> String {
-    let entry = Entry {
+    let entry = Decision {
         chain: &highest.chain,
         key: &highest.key,
         r#type: highest.hrs.step.name(),
         height: Some(highest.hrs.height),
         round: Some(highest.hrs.round),
         result: "carried",
-        ..Entry::default()
+        ..Decision::default()
     };
     entry.line()
 }

@@ -63,7 +63,7 @@ impl Evidence {
 
     /// Takes a line of the file into account.
     pub(super) fn look_at(&mut self, line: &[u8]) -> io::Result<()> {
-        let Some(Signed { chain, key, hrs }) = Signed::read(line) else { return Ok(()) };
+        let Some(SignedLine { chain, key, hrs }) = SignedLine::read(line) else { return Ok(()) };
         if let Some(highest) = self.highest.iter_mut().find(|highest| highest.key == key && highest.chain == chain) {
             highest.hrs = hrs.max(highest.hrs);
             return Ok(());
@@ -165,7 +165,7 @@ fn skip_line(reader: &mut BufReader<File>) -> io::Result<bool> {
 
 /// A decision of which a signature left.
 #[derive(Debug, PartialEq, Eq)]
-struct Signed<'a> {
+struct SignedLine<'a> {
     chain: Cow<'a, str>,
     key: Cow<'a, str>,
     hrs: Hrs,
@@ -173,7 +173,7 @@ struct Signed<'a> {
 
 /// What is read of a line.
 #[derive(Deserialize)]
-struct Line<'a> {
+struct ReadLine<'a> {
     #[serde(borrow)]
     chain: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -187,7 +187,7 @@ struct Line<'a> {
     result: Cow<'a, str>,
 }
 
-impl<'a> Signed<'a> {
+impl<'a> SignedLine<'a> {
     /// What the line says was signed, or signed again.
     fn read(line: &'a [u8]) -> Option<Self> {
         let line = str::from_utf8(line).ok()?;
@@ -203,7 +203,7 @@ impl<'a> Signed<'a> {
     }
 
     fn parse(line: &'a str) -> Option<Self> {
-        let line: Line<'a> = serde_json::from_str(line).ok()?;
+        let line: ReadLine<'a> = serde_json::from_str(line).ok()?;
         let step = match &*line.r#type {
             "proposal" => Step::Propose,
             "prevote" => Step::Prevote,
@@ -290,15 +290,15 @@ mod tests {
             "\"signed\"".into(),
             "[\"signed\"]".into(),
         ] {
-            assert_eq!(Signed::read(other.as_bytes()), None, "{other}");
+            assert_eq!(SignedLine::read(other.as_bytes()), None, "{other}");
         }
-        assert_eq!(Signed::read(b"\xff\"signed\""), None);
+        assert_eq!(SignedLine::read(b"\xff\"signed\""), None);
         // The next process went on behind a line that a kill had cut off.
         let glued = format!("{}{good}", &line("", "prevote", 4, 0, "signed")[..50]);
-        assert_eq!(Signed::read(glued.as_bytes()).unwrap().hrs, at(5, 0, Step::Prevote));
+        assert_eq!(SignedLine::read(glued.as_bytes()).unwrap().hrs, at(5, 0, Step::Prevote));
         // Somebody has put blanks into it.
         let spaced = r#"{ "chain": "a", "type": "prevote", "height": 6, "result": "signed" }"#;
-        assert_eq!(Signed::read(spaced.as_bytes()).unwrap().hrs, at(6, 0, Step::Prevote));
+        assert_eq!(SignedLine::read(spaced.as_bytes()).unwrap().hrs, at(6, 0, Step::Prevote));
     }
 
     #[test]

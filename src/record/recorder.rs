@@ -50,7 +50,7 @@ pub struct Source {
 /// Where the events of one node are sent.
 pub struct Tape {
     source: Source,
-    lane: Arc<Lane<Entry>>,
+    lane: Arc<Lane<Answered>>,
     untold: AtomicU64,
     /// The recorder's alone.
     quiet: Mutex<Quiet>,
@@ -59,12 +59,12 @@ pub struct Tape {
 /// The thread that tells of events. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
-    lanes: Lanes<Entry>,
+    lanes: Lanes<Answered>,
     tapes: Arc<Mutex<Vec<Arc<Tape>>>>,
 }
 
 /// What became of a request.
-struct Entry {
+struct Answered {
     tape: Arc<Tape>,
     event: Event,
     took: Duration,
@@ -74,7 +74,7 @@ impl Tape {
     /// An answer has left. Waits for nothing.
     pub fn answered(self: &Arc<Self>, event: Event, took: Duration) {
         let kind = kind_of(&event);
-        self.lane.put(kind, Entry { tape: Arc::clone(self), event, took });
+        self.lane.put(kind, Answered { tape: Arc::clone(self), event, took });
     }
 
     /// Whose events they are.
@@ -153,8 +153,8 @@ impl Recorder {
 }
 
 /// Tells of an event, unless its node has had enough told. False if it has to be counted.
-fn tell(entry: &Entry, now: Instant, audit: Option<&Audit>) -> bool {
-    let Entry { tape, event, took } = entry;
+fn tell(entry: &Answered, now: Instant, audit: Option<&Audit>) -> bool {
+    let Answered { tape, event, took } = entry;
     let tells = tape.quiet().tells(event, now);
     if tells {
         super::event::log(event, &tape.source.chain, &tape.source.node, *took);

@@ -50,7 +50,7 @@ pub struct NodeStats {
     /// By [`REASONS`].
     refusals: [AtomicU64; REASONS.len()],
     /// From a request that has been read to an answer that has been written. Pings are not in it.
-    pub answered_in: Histogram,
+    pub answer_time: Histogram,
     /// How often the link came up.
     connects: AtomicU64,
     /// Seconds since 1970 at which the link came up; 0 while it is down.
@@ -61,12 +61,12 @@ pub struct NodeStats {
     asked_at: AtomicU64,
     /// When a signature was last given.
     granted_at: AtomicU64,
-    told: Mutex<Told>,
+    notes: Mutex<NodeNotes>,
 }
 
 /// What a person wants to read about a node.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct NodeNotes {
     /// Who is at the other end; unix sockets do not say.
     pub peer: Option<String>,
     /// Why the link was lost the last time, and when.
@@ -79,7 +79,7 @@ impl NodeStats {
     /// The link is up.
     pub fn link_up(&self, peer: Option<String>) {
         self.connects.fetch_add(1, Relaxed);
-        self.told().peer = peer;
+        self.notes().peer = peer;
         self.down_since.store(0, Relaxed);
         self.up_since.store(unix_seconds(SystemTime::now()).max(1), Relaxed);
     }
@@ -90,7 +90,7 @@ impl NodeStats {
         self.up_since.store(0, Relaxed);
         // Every attempt that fails comes here; it is down since the first.
         let _ = self.down_since.compare_exchange(0, unix_seconds(now).max(1), Relaxed, Relaxed);
-        self.told().lost = Some((now, why.to_owned()));
+        self.notes().lost = Some((now, why.to_owned()));
     }
 
     /// Since when the link is down, in seconds since 1970, if it has been dialled.
@@ -126,7 +126,7 @@ impl NodeStats {
             self.requests[kind][result].fetch_add(1, Relaxed);
         }
         if event.kind != RequestKind::Ping {
-            self.answered_in.observe(took);
+            self.answer_time.observe(took);
         }
         if !matches!(event.kind, RequestKind::Ping | RequestKind::PubKey) {
             let now = unix_seconds(SystemTime::now());
@@ -144,7 +144,7 @@ impl NodeStats {
         if let Some(reason) = position(&REASONS, refusal.name()) {
             self.refusals[reason].fetch_add(1, Relaxed);
         }
-        let refusals = &mut self.told().refusals;
+        let refusals = &mut self.notes().refusals;
         if refusals.len() == REFUSALS_KEPT {
             refusals.pop_front();
         }
@@ -167,8 +167,8 @@ impl NodeStats {
     }
 
     /// What a person wants to read.
-    pub fn told(&self) -> MutexGuard<'_, Told> {
-        lock(&self.told)
+    pub fn notes(&self) -> MutexGuard<'_, NodeNotes> {
+        lock(&self.notes)
     }
 }
 
@@ -315,7 +315,7 @@ mod tests {
             stats.answered(&event(kind, step, outcome), took);
             assert_eq!((count(), sum()), (before.0 + 1, before.1 + 1), "{place:?}");
         }
-        assert_eq!(stats.answered_in.snapshot().count, 8, "all but the ping");
+        assert_eq!(stats.answer_time.snapshot().count, 8, "all but the ping");
         let reasons: Vec<_> = stats.refusals().filter(|(_, count)| *count > 0).collect();
         assert_eq!(reasons, [("block-against-block", 1), ("key-unavailable", 1), ("malformed", 1)]);
     }
@@ -353,9 +353,9 @@ mod tests {
             let why = Outcome::Refused(Refusal::MaxHeight { height, max_height: 0 });
             stats.answered(&event(RequestKind::Vote, Some(Step::Prevote), why), Duration::ZERO);
         }
-        let told = stats.told();
-        assert_eq!(told.refusals.len(), REFUSALS_KEPT);
-        assert!(told.refusals.back().unwrap().1.contains("height 19"));
+        let notes = stats.notes();
+        assert_eq!(notes.refusals.len(), REFUSALS_KEPT);
+        assert!(notes.refusals.back().unwrap().1.contains("height 19"));
     }
 
     #[test]
@@ -365,7 +365,7 @@ mod tests {
         stats.link_up(Some("peer".into()));
         assert!(stats.up_since().is_some() && stats.connects() == 1);
         stats.link_down("gone");
-        assert_eq!((stats.up_since(), stats.told().lost.clone().unwrap().1.as_str()), (None, "gone"));
+        assert_eq!((stats.up_since(), stats.notes().lost.clone().unwrap().1.as_str()), (None, "gone"));
     }
 
     #[test]

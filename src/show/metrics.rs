@@ -31,21 +31,21 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// All metrics of `telemetry`, in the text format of OpenMetrics.
 pub fn encode(telemetry: &Arc<Telemetry>) -> Result<String, Error> {
     let mut registry = Registry::with_prefix("highwater");
-    registry.register_collector(Box::new(Snapshot(Arc::clone(telemetry))));
+    registry.register_collector(Box::new(Scrape(Arc::clone(telemetry))));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)
 }
 
-struct Snapshot(Arc<Telemetry>);
+struct Scrape(Arc<Telemetry>);
 
-impl fmt::Debug for Snapshot {
+impl fmt::Debug for Scrape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Snapshot")
+        f.write_str("Scrape")
     }
 }
 
-impl Collector for Snapshot {
+impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let mut out = Out(encoder);
         signer(&self.0, &mut out)?;
@@ -121,7 +121,7 @@ fn nodes(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     out.gauge("node_link_up", "Whether the link to the node is up", None, up)?;
     let connects = nodes().map(|(node, labels)| (labels, node.stats.connects()));
     out.counter("node_connects", "How often the link to the node came up", connects)?;
-    let durations = nodes().map(|(node, labels)| (labels, &node.stats.answered_in));
+    let durations = nodes().map(|(node, labels)| (labels, &node.stats.answer_time));
     out.histogram("request_duration", "From a request that has been read to its answer, without pings", durations)
 }
 
@@ -129,7 +129,7 @@ fn chains(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
     let chains = || telemetry.chains.iter().map(|chain| (chain, [("chain", chain.id().as_str())]));
     let open = chains().map(|(chain, labels)| (labels, u64::from(chain.stats().why_closed().is_none())));
     out.gauge("chain_open", "Whether the chain's state and key can be used", None, open)?;
-    let ready = chains().map(|(chain, labels)| (labels, u64::from(telemetry.missing(chain).is_empty())));
+    let ready = chains().map(|(chain, labels)| (labels, u64::from(telemetry.blockers(chain).is_empty())));
     out.gauge("chain_ready", "Whether the chain signs: state open, key proven, a link up", None, ready)?;
     let height = chains().map(|(chain, labels)| (labels, chain.stats().last().0));
     out.gauge("last_signed_height", "Height of the watermark", None, height)?;

@@ -162,7 +162,7 @@ impl ChainStatus {
             address: key.map(|key| key.address_hex()),
             mark: chain.stats().last(),
             signed_at: chain.stats().signed_at().filter_map(|(_, at)| at).max(),
-            missing: telemetry.missing(chain),
+            missing: telemetry.blockers(chain),
             refusing: telemetry.refusing(chain),
             quiet_since: telemetry.quiet_since(chain.id()),
             flush: Latency::of(&chain.stats().flush_time),
@@ -177,20 +177,20 @@ impl NodeStatus {
             let of_result = node.stats.requests().filter(|(_, result, _)| *result == wanted);
             of_result.map(|(_, _, count)| count).sum()
         };
-        let told = node.stats.told().clone();
+        let notes = node.stats.notes().clone();
         Self {
             address: node.name.clone(),
-            peer: told.peer,
+            peer: notes.peer,
             up_since: node.stats.up_since(),
             down_since: node.stats.down_since(),
             connects: node.stats.connects(),
-            lost: told.lost.map(|(at, why)| (unix_seconds(at), why)),
+            lost: notes.lost.map(|(at, why)| (unix_seconds(at), why)),
             signed: count("signed"),
             repeated: count("repeated"),
             refused: count("refused"),
             failed: count("failed"),
-            answer: Latency::of(&node.stats.answered_in),
-            refusals: told.refusals.into_iter().map(|(at, why)| (unix_seconds(at), why)).collect(),
+            answer: Latency::of(&node.stats.answer_time),
+            refusals: notes.refusals.into_iter().map(|(at, why)| (unix_seconds(at), why)).collect(),
         }
     }
 }

@@ -69,9 +69,9 @@ impl Telemetry {
     }
 
     /// What keeps this chain from signing now, in whole sentences. Empty if nothing does.
-    pub fn missing(&self, chain: &ServedChain) -> Vec<String> {
+    pub fn blockers(&self, chain: &ServedChain) -> Vec<String> {
         let id = chain.id();
-        let mut missing: Vec<String> = chain.stats().why_closed().into_iter().collect();
+        let mut blockers: Vec<String> = chain.stats().why_closed().into_iter().collect();
         let devices: Vec<_> = self.devices.iter().filter(|device| device.chains().contains(id)).collect();
         let down = devices.iter().filter_map(|device| match device.health() {
             Health::Up => None,
@@ -80,17 +80,17 @@ impl Telemetry {
         let down: Vec<_> = down.collect();
         // One of several devices with the key is enough.
         if !devices.is_empty() && down.len() == devices.len() {
-            missing.extend(down);
+            blockers.extend(down);
         }
         if !self.nodes_of(id).any(|node| node.stats.up_since().is_some()) {
-            missing.extend(self.nodes_of(id).map(|node| match (node.stats.down_since(), &node.stats.told().lost) {
+            blockers.extend(self.nodes_of(id).map(|node| match (node.stats.down_since(), &node.stats.notes().lost) {
                 (Some(since), Some((_, why))) => {
                     format!("node {}: not connected since {}: {why}", node.name, utc::at(since))
                 }
                 _ => format!("node {}: not connected yet", node.name),
             }));
         }
-        missing
+        blockers
     }
 
     /// What a chain that could sign refuses to sign, and why: the newest of what its nodes were refused, unless one of
@@ -99,7 +99,7 @@ impl Telemetry {
         let nodes = || self.nodes_of(chain.id());
         let granted_at = nodes().filter_map(|node| node.stats.granted_at()).max();
         let last_refusal = |node: &NodeView| {
-            let (at, why) = node.stats.told().refusals.back().cloned()?;
+            let (at, why) = node.stats.notes().refusals.back().cloned()?;
             let at = unix_seconds(at);
             // What comes over a new link may be well.
             let is_of_this_link = node.stats.up_since().is_none_or(|since| since <= at + AGAIN_SECONDS);
@@ -112,7 +112,7 @@ impl Telemetry {
     /// Every chain that does not sign now, with what is missing or refused. Empty when the signer is ready.
     pub fn not_ready(&self) -> Vec<(&ChainId, Vec<String>)> {
         let why = |chain: &Arc<ServedChain>| {
-            let mut why = self.missing(chain);
+            let mut why = self.blockers(chain);
             why.extend(self.refusing(chain));
             why
         };

@@ -148,7 +148,7 @@ impl Web {
     pub async fn serve_metrics(self, listener: TcpListener) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.connection(stream, Door::Metrics),
+                Ok((stream, _)) => self.connection(stream, Endpoint::Metrics),
                 Err(error) => no_connection(&error).await,
             }
         }
@@ -158,17 +158,17 @@ impl Web {
     pub async fn serve_control(self, socket: ControlSocket) {
         loop {
             match socket.listener.accept().await {
-                Ok((stream, _)) => self.connection(stream, Door::Control),
+                Ok((stream, _)) => self.connection(stream, Endpoint::Control),
                 Err(error) => no_connection(&error).await,
             }
         }
     }
 
     /// Serves a connection on a task of its own, unless there are too many.
-    fn connection(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, door: Door) {
+    fn connection(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, door: Endpoint) {
         let (connections, name) = match door {
-            Door::Metrics => (&self.metrics, "metrics endpoint"),
-            Door::Control => (&self.control, "control socket"),
+            Endpoint::Metrics => (&self.metrics, "metrics endpoint"),
+            Endpoint::Control => (&self.control, "control socket"),
         };
         let Ok(permit) = Arc::clone(connections).try_acquire_owned() else {
             debug!("too many connections to the {name}");
@@ -191,7 +191,7 @@ impl Web {
 
 /// Where a request came in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Door {
+enum Endpoint {
     /// Over the network: numbers, and whether all is well.
     Metrics,
     /// From this user on this machine: everything.
@@ -203,7 +203,7 @@ async fn no_connection(error: &io::Error) {
     tokio::time::sleep(PAUSE).await;
 }
 
-fn answer(telemetry: &Arc<Telemetry>, door: Door, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(telemetry: &Arc<Telemetry>, door: Endpoint, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     const TEXT: &str = "text/plain; charset=utf-8";
     if request.method() != Method::GET {
         return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
@@ -219,7 +219,7 @@ fn answer(telemetry: &Arc<Telemetry>, door: Door, request: &Request<Incoming>) -
             Ok(text) => response(StatusCode::OK, metrics::CONTENT_TYPE, text),
             Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be written\n"),
         },
-        ("/status", Door::Control) => match serde_json::to_string(&Status::of(telemetry)) {
+        ("/status", Endpoint::Control) => match serde_json::to_string(&Status::of(telemetry)) {
             Ok(text) => response(StatusCode::OK, "application/json", text),
             Err(_) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the status cannot be written\n"),
         },
