@@ -69,7 +69,7 @@ enum Command {
     Start(start::Start),
     /// Show, make, import, export or raise the watermark of a chain
     #[command(subcommand)]
-    State(state::State),
+    State(state::StateCommand),
     /// Runs one state hook; started by the signer
     #[command(name = hooks::HOOK_COMMAND, hide = true)]
     StateHook,

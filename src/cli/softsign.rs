@@ -14,7 +14,7 @@ pub(super) enum Softsign {
     /// Make a new key
     Keygen(Keygen),
     /// Write an existing key in the form that `path` of a [[providers.softsign]] takes
-    Import(Import),
+    Import(SoftsignImport),
 }
 
 #[derive(Args, Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Keygen {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct Import {
+pub(super) struct SoftsignImport {
     /// How the existing file is written [default: told from its content]
     #[arg(short, long, value_enum)]
     format: Option<Format>,
@@ -87,7 +87,7 @@ impl Keygen {
     }
 }
 
-impl Import {
+impl SoftsignImport {
     fn run(self) -> Result<(), CliError> {
         let key = load(&self.input, self.kind.into(), self.format)?;
         key.store(&self.output)?;

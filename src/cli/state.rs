@@ -25,7 +25,7 @@ use std::{
 
 /// Look after the watermark.
 #[derive(Debug, Subcommand)]
-pub(super) enum State {
+pub(super) enum StateCommand {
     /// Write the mark for another program and retire the state file: `start` refuses it until `import`
     Export(Export),
     /// Bring in the state of tmkms, of CometBFT, or of a Highwater on another machine
@@ -130,7 +130,7 @@ pub(super) struct Raise {
     height: u64,
 }
 
-impl State {
+impl StateCommand {
     pub(super) fn run(self) -> Result<(), CliError> {
         match self {
             Self::Export(command) => command.run(),

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PATIENCE_AT_EXIT: Duration = Duration::from_secs(3);
 
 /// What the worker tells.
-enum Event<T> {
+enum WorkerEvent<T> {
     Done(T),
     Step { done: usize, total: usize },
 }
@@ -79,23 +79,23 @@ fn watched_for<T: Send + 'static>(
     answer.ok()
 }
 
-fn run<T>(sender: &Sender<Event<T>>, work: impl FnOnce(&Progress<'_>) -> T) {
+fn run<T>(sender: &Sender<WorkerEvent<T>>, work: impl FnOnce(&Progress<'_>) -> T) {
     // The receiver goes only when nobody waits any more.
     let answer = work(&Progress(&|done, total| {
-        let _ = sender.send(Event::Step { done, total });
+        let _ = sender.send(WorkerEvent::Step { done, total });
     }));
-    let _ = sender.send(Event::Done(answer));
+    let _ = sender.send(WorkerEvent::Done(answer));
 }
 
 fn wait<T>(
-    events: &Receiver<Event<T>>,
+    events: &Receiver<WorkerEvent<T>>,
     patience: Duration,
     show: &mut impl FnMut(usize, usize),
 ) -> Result<T, RecvTimeoutError> {
     loop {
         match events.recv_timeout(patience)? {
-            Event::Done(answer) => return Ok(answer),
-            Event::Step { done, total } => show(done, total),
+            WorkerEvent::Done(answer) => return Ok(answer),
+            WorkerEvent::Step { done, total } => show(done, total),
         }
     }
 }

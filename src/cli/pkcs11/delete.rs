@@ -3,7 +3,7 @@
 use super::{
     KeyArgs,
     list::{describe_key, find_key, key_json, no_key, typed_name},
-    target::{Target, TargetArgs},
+    target::{TokenTarget, TokenTargetArgs},
 };
 use crate::{
     cli::{CliError, Exit, output, watch::watched},
@@ -17,7 +17,7 @@ use std::io::{self, IsTerminal as _};
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Delete {
     #[command(flatten)]
-    target: TargetArgs,
+    target: TokenTargetArgs,
     #[command(flatten)]
     key: KeyArgs,
     /// Do not ask
@@ -44,7 +44,7 @@ impl Delete {
 }
 
 /// Shows the key and has the operator type its name.
-fn ask(target: &Target, selector: &ObjectSelector) -> Result<KeyInfo, CliError> {
+fn ask(target: &TokenTarget, selector: &ObjectSelector) -> Result<KeyInfo, CliError> {
     let (there, wanted) = (target.clone(), selector.clone());
     let key = watched(move |_| {
         let token = there.open()?;
@@ -68,7 +68,11 @@ fn ask(target: &Target, selector: &ObjectSelector) -> Result<KeyInfo, CliError> 
     }
 }
 
-fn delete(target: &Target, selector: &ObjectSelector, shown: Option<&KeyInfo>) -> Result<Option<KeyInfo>, CliError> {
+fn delete(
+    target: &TokenTarget,
+    selector: &ObjectSelector,
+    shown: Option<&KeyInfo>,
+) -> Result<Option<KeyInfo>, CliError> {
     let token = target.open_for_changes()?;
     let found = find_key(&token, selector)?;
     if shown.is_some() && shown != found.as_ref() {

@@ -2,7 +2,7 @@
 
 use super::{
     hex_of,
-    target::{self, TargetArgs},
+    target::{self, TokenTargetArgs},
 };
 use crate::{
     cli::{CliError, ConfigArgs, output, watch::watched},
@@ -36,7 +36,7 @@ pub(in crate::cli) struct Tokens {
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ListKeys {
     #[command(flatten)]
-    target: TargetArgs,
+    target: TokenTargetArgs,
 }
 
 impl Tokens {

@@ -3,8 +3,8 @@
 use super::{
     KeyId, KeyLabel, hex_of,
     list::{birth, find_key, key_json},
-    section::{NewKey, Section},
-    target::{Target, TargetArgs},
+    section::{MadeKey, Section},
+    target::{TokenTarget, TokenTargetArgs},
 };
 use crate::{
     cli::{
@@ -24,9 +24,9 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Generate {
     #[command(flatten)]
-    target: TargetArgs,
+    target: TokenTargetArgs,
     #[command(flatten)]
-    new: NewArgs,
+    new: TokenKeyArgs,
     /// Let the device give the key out, wrapped by another of its keys; for devices that are backed up in this way
     #[arg(long)]
     extractable: bool,
@@ -35,9 +35,9 @@ pub(in crate::cli) struct Generate {
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Import {
     #[command(flatten)]
-    target: TargetArgs,
+    target: TokenTargetArgs,
     #[command(flatten)]
-    new: NewArgs,
+    new: TokenKeyArgs,
     /// How the file is written [default: told from its content]
     #[arg(short, long, value_enum)]
     format: Option<Format>,
@@ -48,7 +48,7 @@ pub(in crate::cli) struct Import {
 
 /// What a new key is.
 #[derive(Args, Debug)]
-struct NewArgs {
+struct TokenKeyArgs {
     /// Its CKA_ID in hex, not yet taken
     #[arg(long, value_name = "HEX")]
     id: KeyId,
@@ -102,7 +102,7 @@ impl Import {
 }
 
 /// Whatever can be wrong with the command line is found before the device is touched.
-fn prepare(args: &TargetArgs, new: &NewArgs) -> Result<(Target, Option<ChainId>), CliError> {
+fn prepare(args: &TokenTargetArgs, new: &TokenKeyArgs) -> Result<(TokenTarget, Option<ChainId>), CliError> {
     let named = new.chain.as_deref().map(ChainId::new).transpose();
     let named = named.map_err(|error| CliError::new(Exit::Usage, error.to_string()))?;
     let target = args.resolve()?;
@@ -110,7 +110,7 @@ fn prepare(args: &TargetArgs, new: &NewArgs) -> Result<(Target, Option<ChainId>)
     Ok((target, chain.or(named)))
 }
 
-impl NewArgs {
+impl TokenKeyArgs {
     fn name(&self) -> KeyName {
         KeyName { id: self.id.0.clone(), label: self.label.0.clone() }
     }
@@ -119,8 +119,8 @@ impl NewArgs {
     fn report(
         &self,
         done: &str,
-        args: &TargetArgs,
-        target: &Target,
+        args: &TokenTargetArgs,
+        target: &TokenTarget,
         chain: Option<&ChainId>,
         info: Option<&KeyInfo>,
         public_key: PublicKey,
@@ -131,7 +131,7 @@ impl NewArgs {
             None => KeyFormat::Hex,
         };
         let shown = format::show(&key_format, &public_key, role);
-        let new = NewKey { chain, id: &self.id.0, label: &self.label.0, role, public_key };
+        let new = MadeKey { chain, id: &self.id.0, label: &self.label.0, role, public_key };
         let section = target.as_section().with(&new);
         if args.json {
             let mut value = info.map_or_else(|| json!({}), key_json);
@@ -168,7 +168,7 @@ impl NewArgs {
     }
 }
 
-impl Target {
+impl TokenTarget {
     fn as_section(&self) -> Section<'_> {
         Section {
             profile: &self.profile,

@@ -33,7 +33,7 @@ pub(super) struct Section<'a> {
 }
 
 /// A key that was just made.
-pub(super) struct NewKey<'a> {
+pub(super) struct MadeKey<'a> {
     /// The chain that it is for.
     pub(super) chain: Option<&'a ChainId>,
     /// `CKA_ID`
@@ -48,7 +48,7 @@ pub(super) struct NewKey<'a> {
 
 impl Section<'_> {
     /// The section with the keys that it has and `new`.
-    pub(super) fn with(&self, new: &NewKey<'_>) -> String {
+    pub(super) fn with(&self, new: &MadeKey<'_>) -> String {
         let module = quoted(&self.module.display().to_string());
         let token = match self.token {
             TokenSelector::Label(label) => format!("{{ label = {} }}", quoted(label)),
@@ -163,7 +163,7 @@ mod tests {
                 let profile = Profile::builtin(name).unwrap();
                 let public_key = key(KeyType::Ed25519);
                 let role = KeyRole::Consensus;
-                let new = NewKey { chain: Some(&chain), id: &[1, 0xaf], label: "a", role, public_key };
+                let new = MadeKey { chain: Some(&chain), id: &[1, 0xaf], label: "a", role, public_key };
                 let text = section(&token, &profile, &pin).with(&new);
                 let parsed = parse(&text);
                 assert_eq!((&parsed.token, parsed.profile.name.as_str()), (&token, name));
@@ -181,7 +181,7 @@ mod tests {
         let (token, profile) = (TokenSelector::Label("a".into()), Profile::builtin("softhsm2").unwrap());
         let [first, second] = ["test-1", "test-2"].map(|id| ChainId::new(id).unwrap());
         let pin = PinSource::Fd(5);
-        let old = NewKey {
+        let old = MadeKey {
             chain: Some(&first),
             id: &[1],
             label: "one",
@@ -193,7 +193,7 @@ mod tests {
         present.files = vec!["/opt/vendor".into(), "/dev/hsm\"0".into()];
         present.environment = vec!["VENDOR_LOG".into()];
         let public_key = key(KeyType::Ed25519);
-        let new = NewKey { chain: Some(&second), id: &[2], label: "two", role: KeyRole::Consensus, public_key };
+        let new = MadeKey { chain: Some(&second), id: &[2], label: "two", role: KeyRole::Consensus, public_key };
         let with = Section { present: Some(&present), ..section(&token, &profile, &pin) };
         let text = with.with(&new);
         assert!(!text.contains("12345678"), "{text}");
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(keys, [(first.clone(), key(KeyType::Secp256k1)), (second.clone(), public_key)]);
 
         // Made again under its old name.
-        let again = NewKey { chain: Some(&first), id: &[1], ..new };
+        let again = MadeKey { chain: Some(&first), id: &[1], ..new };
         let keys = parse(&with.with(&again)).keys;
         assert_eq!(keys.iter().map(|key| key.public_key).collect::<Vec<_>>(), [public_key]);
     }

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 /// Which token, how to log in, and how the answer looks.
 #[derive(Args, Debug)]
-pub(super) struct TargetArgs {
+pub(super) struct TokenTargetArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// The family of the device, instead of a [[providers.pkcs11]]: a name of hsm-profiles/ or a path
@@ -52,7 +52,7 @@ pub(super) struct TargetArgs {
 
 /// A token that no running signer has.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(super) struct TokenTarget {
     /// What is peculiar to the device.
     pub(super) profile: Profile,
     /// The profile as the configuration writes it.
@@ -70,9 +70,9 @@ pub(super) struct Target {
     pin: Option<Zeroizing<Vec<u8>>>,
 }
 
-impl TargetArgs {
+impl TokenTargetArgs {
     /// Finds out which token is meant, makes sure that no running signer has it, and reads its PIN.
-    pub(super) fn resolve(&self) -> Result<Target, CliError> {
+    pub(super) fn resolve(&self) -> Result<TokenTarget, CliError> {
         let sketch = self.config.sketch()?;
         let mut target = match &self.profile {
             Some(profile) => self.by_flags(profile)?,
@@ -92,7 +92,7 @@ impl TargetArgs {
         Ok(target)
     }
 
-    fn by_flags(&self, text: &str) -> Result<Target, CliError> {
+    fn by_flags(&self, text: &str) -> Result<TokenTarget, CliError> {
         let profile = load_profile(text)?;
         let module = match &self.module {
             Some(path) => absolute(path)?,
@@ -106,10 +106,10 @@ impl TargetArgs {
             false => text.to_owned(),
         };
         let pin_source = self.pin_source()?;
-        Ok(Target { profile, profile_text, module, selector, pin_source, config: None, section: None, pin: None })
+        Ok(TokenTarget { profile, profile_text, module, selector, pin_source, config: None, section: None, pin: None })
     }
 
-    fn in_config(&self, sketch: Option<&Sketch>) -> Result<Target, CliError> {
+    fn in_config(&self, sketch: Option<&Sketch>) -> Result<TokenTarget, CliError> {
         let flags = "name the device with --profile and --token";
         let Some(Sketch { config, errors }) = sketch else {
             return Err(usage(format!("there is no configuration: name one with -c, or {flags}")));
@@ -136,7 +136,7 @@ impl TargetArgs {
         if !errors.is_empty() {
             output::note(&format!("note: {path} is not complete yet; `highwater check` says what is missing"));
         }
-        Ok(Target {
+        Ok(TokenTarget {
             profile: provider.profile.clone(),
             profile_text: provider.profile_text.clone(),
             module: provider.module.clone(),
@@ -162,7 +162,7 @@ impl TargetArgs {
     }
 }
 
-impl Target {
+impl TokenTarget {
     /// Opens the token to look at it and to sign. Call it only where a module may hang.
     pub(super) fn open(&self) -> Result<Token, TokenError> {
         Token::open(&self.module, &self.selector, &self.profile, self.pin().as_ref())

@@ -3,7 +3,7 @@
 use super::{
     KeyArgs, hex_of,
     list::{birth, find_key, key_json, no_key},
-    target::{Target, TargetArgs},
+    target::{TokenTarget, TokenTargetArgs},
 };
 use crate::{
     cli::{
@@ -28,7 +28,7 @@ const COUNT_MAX: i64 = 1_000_000;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Test {
     #[command(flatten)]
-    target: TargetArgs,
+    target: TokenTargetArgs,
     #[command(flatten)]
     key: KeyArgs,
     /// How many signatures
@@ -37,7 +37,7 @@ pub(in crate::cli) struct Test {
 }
 
 /// What a test showed.
-struct Outcome {
+struct TestResult {
     info: KeyInfo,
     public_key: PublicKey,
     /// The time of each signature, sorted.
@@ -60,11 +60,11 @@ impl Test {
 
 /// Signs the self-test again and again on one session, as the signer does.
 fn sign(
-    target: &Target,
+    target: &TokenTarget,
     selector: &ObjectSelector,
     count: usize,
     progress: &Progress<'_>,
-) -> Result<Outcome, CliError> {
+) -> Result<TestResult, CliError> {
     let token = target.open()?;
     let Some(info) = find_key(&token, selector)? else { return Err(no_key(&token, selector)?.into()) };
     let failed = |exit, text: String| CliError::new(exit, text);
@@ -97,11 +97,11 @@ fn sign(
         progress.step(done, count);
     }
     times.sort_unstable();
-    Ok(Outcome { info, public_key, times })
+    Ok(TestResult { info, public_key, times })
 }
 
 /// The public key that the configuration pins for this key.
-fn pinned(target: &Target, info: &KeyInfo) -> Option<PublicKey> {
+fn pinned(target: &TokenTarget, info: &KeyInfo) -> Option<PublicKey> {
     let keys = &target.section.as_ref()?.keys;
     let fits = |object: &ObjectSelector| match object {
         ObjectSelector::Id(id) => *id == info.id,
@@ -110,8 +110,8 @@ fn pinned(target: &Target, info: &KeyInfo) -> Option<PublicKey> {
     keys.iter().find(|key| fits(&key.object)).map(|key| key.public_key)
 }
 
-fn as_text(profile: &Profile, outcome: &Outcome) -> String {
-    let Outcome { info, public_key, times } = outcome;
+fn as_text(profile: &Profile, outcome: &TestResult) -> String {
+    let TestResult { info, public_key, times } = outcome;
     format!(
         "signed   {}, and all signatures verify\np50      {} µs\np99      {} µs\nid       {}\nlabel    {:?}\n\
          type     {}\naddress  {}\nborn     {}\nprofile  {} {}",
@@ -128,8 +128,8 @@ fn as_text(profile: &Profile, outcome: &Outcome) -> String {
     )
 }
 
-fn as_json(profile: &Profile, outcome: &Outcome) -> String {
-    let Outcome { info, public_key, times } = outcome;
+fn as_json(profile: &Profile, outcome: &TestResult) -> String {
+    let TestResult { info, public_key, times } = outcome;
     let mut key = key_json(info);
     key["algorithm"] = json!(public_key.key_type().name());
     key["public_key"] = json!(hex_of(&public_key.to_bytes()));

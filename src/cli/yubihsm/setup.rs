@@ -3,7 +3,7 @@
 use super::{
     keys::refuse_existing,
     secrets::{self, Sink, Terminal},
-    target::{Target, TargetArgs, device_error, usage},
+    target::{DeviceTarget, DeviceTargetArgs, device_error, usage},
 };
 use crate::{
     cli::{CliError, Exit, output},
@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Setup {
     #[command(flatten)]
-    target: TargetArgs,
+    target: DeviceTargetArgs,
     /// Show what is derived, and leave the device as it is
     #[arg(short, long)]
     print_only: bool,
@@ -154,7 +154,7 @@ impl Setup {
 }
 
 /// Has the operator type the serial number.
-fn ask(terminal: &mut Terminal, target: &Target, serial: &str) -> Result<(), CliError> {
+fn ask(terminal: &mut Terminal, target: &DeviceTarget, serial: &str) -> Result<(), CliError> {
     let question = format!(
         "\nThe {} is wiped now: every key in it is gone for good, unless there is a backup.\nTo wipe it, type its serial \
          number, {serial}, and press Enter: ",

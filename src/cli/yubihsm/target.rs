@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 /// Which device, how to log in, and how the answer looks.
 #[derive(Args, Debug)]
-pub(super) struct TargetArgs {
+pub(super) struct DeviceTargetArgs {
     #[command(flatten)]
     device: DeviceArgs,
     /// Log in with this authentication key [default: `auth.key` of the configuration]
@@ -51,20 +51,20 @@ pub(super) struct DeviceArgs {
 }
 
 /// A device that no running signer has.
-pub(super) struct Target {
+pub(super) struct DeviceTarget {
     /// Its section, with the password that is to be used.
     pub(super) provider: YubiHsmConfig,
     /// What the configuration has, as far as it can be read.
     pub(super) config: Config,
 }
 
-impl TargetArgs {
+impl DeviceTargetArgs {
     pub(super) fn json(&self) -> bool {
         self.device.json
     }
 
     /// Finds out which device is meant, makes sure that no running signer has it, and reads the password.
-    pub(super) fn resolve(&self) -> Result<Target, CliError> {
+    pub(super) fn resolve(&self) -> Result<DeviceTarget, CliError> {
         let config = self.device.load()?;
         let mut provider = self.choose(&config)?;
         refuse_running(&config, &provider)?;
@@ -77,7 +77,7 @@ impl TargetArgs {
         let password = password.map_err(|why| CliError::new(Exit::NoInput, format!("{provider}: {why}")))?;
         // Read once: a descriptor has it only once.
         provider.password = PasswordSource::Inline(Secret::new(password.as_str()));
-        Ok(Target { provider, config })
+        Ok(DeviceTarget { provider, config })
     }
 
     /// The section, with the authentication key that is meant.
@@ -154,7 +154,7 @@ impl DeviceArgs {
     }
 }
 
-impl Target {
+impl DeviceTarget {
     /// The way to the device.
     pub(super) fn login(&self) -> Login {
         Login::new(self.provider.clone(), Resolver::default()).for_a_command()

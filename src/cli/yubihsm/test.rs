@@ -3,7 +3,7 @@
 use super::{
     ObjectId,
     keys::{birth, hex_of, key_json},
-    target::{Target, TargetArgs, device_error},
+    target::{DeviceTarget, DeviceTargetArgs, device_error},
 };
 use crate::{
     cli::{CliError, Exit, output, timing::percentile, watch::shown},
@@ -20,7 +20,7 @@ const COUNT_MAX: i64 = 1_000_000;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Test {
     #[command(flatten)]
-    target: TargetArgs,
+    target: DeviceTargetArgs,
     /// The key
     #[arg(value_name = "KEY_ID")]
     id: ObjectId,
@@ -61,7 +61,7 @@ impl Test {
 
 /// Signs the self-test again and again in one session, as the signer does. The times are sorted.
 fn sign(
-    target: &Target,
+    target: &DeviceTarget,
     id: u16,
     count: usize,
     show: &mut dyn FnMut(usize, usize),

@@ -1,7 +1,7 @@
 //! `highwater yubihsm keys list`.
 
 use super::{
-    super::target::{Target, TargetArgs, device_error},
+    super::target::{DeviceTarget, DeviceTargetArgs, device_error},
     birth, hex_of, key_json, leaves,
 };
 use crate::{
@@ -17,7 +17,7 @@ use serde_json::json;
 #[derive(Args, Debug)]
 pub(in crate::cli) struct List {
     #[command(flatten)]
-    target: TargetArgs,
+    target: DeviceTargetArgs,
 }
 
 impl List {
@@ -38,7 +38,7 @@ impl List {
     }
 }
 
-fn describe(target: &Target, key: &DeviceKeyInfo) -> String {
+fn describe(target: &DeviceTarget, key: &DeviceKeyInfo) -> String {
     let unknown = || "unknown".to_owned();
     let domains: Vec<_> = key.domains.iter().map(u8::to_string).collect();
     format!(
@@ -55,7 +55,7 @@ fn describe(target: &Target, key: &DeviceKeyInfo) -> String {
 }
 
 /// As the only chain that the key signs for shows its keys.
-fn as_configured(target: &Target, id: u16, public: &PublicKey) -> String {
+fn as_configured(target: &DeviceTarget, id: u16, public: &PublicKey) -> String {
     let mut uses = target.provider.keys.iter().filter(|key| key.id == id);
     let chain = match (uses.next(), uses.next()) {
         (Some(only), None) if only.chain_ids.len() == 1 => {

@@ -3,7 +3,7 @@
 use super::{
     super::{
         ObjectId,
-        target::{Target, TargetArgs, usage},
+        target::{DeviceTarget, DeviceTargetArgs, usage},
     },
     birth, hex_of, key_json, leaves,
 };
@@ -29,7 +29,7 @@ const CHAIN_PLACEHOLDER: &str = "CHAIN-ID";
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Generate {
     #[command(flatten)]
-    target: TargetArgs,
+    target: DeviceTargetArgs,
     #[command(flatten)]
     new: NewArgs,
     /// Show the key in bech32 with this prefix, and begin its label with it
@@ -90,7 +90,7 @@ impl Generate {
             account_key_prefix: prefix.clone(),
             consensus_key_prefix: prefix.clone(),
         });
-        let report = Report { done: "generated", target: &target, chain, key_format, role, made: &made };
+        let report = KeyReport { done: "generated", target: &target, chain, key_format, role, made: &made };
         report.print(self.target.json())?;
         let Some(path) = &self.backup else { return Ok(()) };
         back_up(&session, &target, self.id, self.wrapkey, path).map_err(|error| {
@@ -104,7 +104,7 @@ impl Generate {
 
 impl NewArgs {
     /// The chain that the key is for: the named one, or the only one there is.
-    pub(super) fn chain(&self, target: &Target) -> Result<Option<ChainId>, CliError> {
+    pub(super) fn chain(&self, target: &DeviceTarget) -> Result<Option<ChainId>, CliError> {
         let named = self.chain.as_deref().map(ChainId::new).transpose();
         let named = named.map_err(|error| usage(error.to_string()))?;
         let known = target.chain(named.as_ref())?.map(|chain| chain.id.clone());
@@ -122,11 +122,11 @@ impl NewArgs {
 }
 
 /// What an operator is told of a new key.
-pub(super) struct Report<'a> {
+pub(super) struct KeyReport<'a> {
     /// What was done.
     pub(super) done: &'a str,
     /// On which device.
-    pub(super) target: &'a Target,
+    pub(super) target: &'a DeviceTarget,
     /// The chain that the key is for.
     pub(super) chain: Option<ChainId>,
     /// How to show it, if not as its chain does.
@@ -137,7 +137,7 @@ pub(super) struct Report<'a> {
     pub(super) made: &'a Made,
 }
 
-impl Report<'_> {
+impl KeyReport<'_> {
     /// Prints the key and what to paste.
     pub(super) fn print(&self, as_json: bool) -> Result<(), CliError> {
         let Made { info, public_key, signed } = self.made;
@@ -210,7 +210,7 @@ pub(in crate::cli::yubihsm) fn refuse_existing(path: &Path) -> Result<(), CliErr
 /// Writes an encrypted backup.
 pub(super) fn back_up(
     session: &AdminSession,
-    target: &Target,
+    target: &DeviceTarget,
     id: ObjectId,
     wrap_key: ObjectId,
     path: &Path,

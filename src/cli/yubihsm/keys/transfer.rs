@@ -3,9 +3,9 @@
 use super::{
     super::{
         ObjectId,
-        target::{Target, TargetArgs, usage},
+        target::{DeviceTarget, DeviceTargetArgs, usage},
     },
-    new_key::{NewArgs, Report, back_up, refuse_existing},
+    new_key::{KeyReport, NewArgs, back_up, refuse_existing},
 };
 use crate::{
     cli::{
@@ -31,7 +31,7 @@ const COMETBFT_KEY_FILE: &str = "priv_validator_key.json";
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Export {
     #[command(flatten)]
-    target: TargetArgs,
+    target: DeviceTargetArgs,
     /// The key
     #[arg(short, long, value_name = "ID")]
     id: ObjectId,
@@ -46,7 +46,7 @@ pub(in crate::cli) struct Export {
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Import {
     #[command(flatten)]
-    target: TargetArgs,
+    target: DeviceTargetArgs,
     #[command(flatten)]
     new: NewArgs,
     /// The new key's object id, not yet taken; a backup has its own in it
@@ -57,7 +57,7 @@ pub(in crate::cli) struct Import {
     wrapkey: ObjectId,
     /// What the file holds [default: json for priv_validator_key.json, else wrap]
     #[arg(short = 't', long = "type", value_enum)]
-    kind: Option<Kind>,
+    kind: Option<KeyFileKind>,
     /// The file
     #[arg(value_name = "PATH")]
     path: PathBuf,
@@ -65,7 +65,7 @@ pub(in crate::cli) struct Import {
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Kind {
+enum KeyFileKind {
     /// One line of base64 with the seed of an Ed25519 key, as tmkms keeps it
     Base64,
     /// CometBFT's priv_validator_key.json
@@ -96,9 +96,9 @@ impl Import {
         let target = self.target.resolve()?;
         let chain = self.new.chain(&target)?;
         let (made, role) = match self.kind.unwrap_or_else(|| told_by(&self.path)) {
-            Kind::Base64 => (self.import_seed(&target, Format::Base64)?, KeyRole::Consensus),
-            Kind::Json => (self.import_seed(&target, Format::Json)?, KeyRole::Consensus),
-            Kind::Wrap => {
+            KeyFileKind::Base64 => (self.import_seed(&target, Format::Base64)?, KeyRole::Consensus),
+            KeyFileKind::Json => (self.import_seed(&target, Format::Json)?, KeyRole::Consensus),
+            KeyFileKind::Wrap => {
                 let made = self.import_backup(&target)?;
                 let role = match made.public_key.key_type() {
                     KeyType::Ed25519 => KeyRole::Consensus,
@@ -107,16 +107,16 @@ impl Import {
                 (made, role)
             }
         };
-        let report = Report { done: "imported", target: &target, chain, key_format: None, role, made: &made };
+        let report = KeyReport { done: "imported", target: &target, chain, key_format: None, role, made: &made };
         report.print(self.target.json())?;
         let path = self.path.display();
         output::note(&match self.kind.unwrap_or_else(|| told_by(&self.path)) {
-            Kind::Base64 | Kind::Json => format!(
+            KeyFileKind::Base64 | KeyFileKind::Json => format!(
                 "{path} still holds the key, and must disappear now, and so must every copy of it: whoever has it has the \
                  key. A key must never run in two places: whatever signed with it until now has to stop for good before \
                  this signer starts"
             ),
-            Kind::Wrap => format!(
+            KeyFileKind::Wrap => format!(
                 "see that this is the address of the key that was backed up. {path} still holds it, encrypted by wrap key \
                  {}. A key must never run in two signers: two devices with it belong into one configuration",
                 self.wrapkey
@@ -125,7 +125,7 @@ impl Import {
         Ok(())
     }
 
-    fn import_seed(&self, target: &Target, format: Format) -> Result<Made, CliError> {
+    fn import_seed(&self, target: &DeviceTarget, format: Format) -> Result<Made, CliError> {
         let Some(id) = self.id else { return Err(usage("name the new key's id with -i ID")) };
         let secret = softsign::load(&self.path, KeyRole::Consensus, Some(format))?;
         // Found before the device is asked for anything.
@@ -138,7 +138,7 @@ impl Import {
         session.import(&new, &secret).map_err(|error| target.error(&error))
     }
 
-    fn import_backup(&self, target: &Target) -> Result<Made, CliError> {
+    fn import_backup(&self, target: &DeviceTarget) -> Result<Made, CliError> {
         if self.new.label.is_some() || self.new.non_exportable {
             return Err(usage(
                 "a backup has its label and its capabilities in it: leave out --label and --non-exportable",
@@ -155,8 +155,8 @@ impl Import {
     }
 }
 
-fn told_by(path: &Path) -> Kind {
-    if path.file_name().is_some_and(|name| name == COMETBFT_KEY_FILE) { Kind::Json } else { Kind::Wrap }
+fn told_by(path: &Path) -> KeyFileKind {
+    if path.file_name().is_some_and(|name| name == COMETBFT_KEY_FILE) { KeyFileKind::Json } else { KeyFileKind::Wrap }
 }
 
 #[cfg(test)]
@@ -166,10 +166,10 @@ mod tests {
     #[test]
     fn a_name_tells_what_a_file_holds() {
         for (path, kind) in [
-            ("priv_validator_key.json", Kind::Json),
-            ("/a/priv_validator_key.json", Kind::Json),
-            ("a.json", Kind::Wrap),
-            ("priv_validator_key.json.enc", Kind::Wrap),
+            ("priv_validator_key.json", KeyFileKind::Json),
+            ("/a/priv_validator_key.json", KeyFileKind::Json),
+            ("a.json", KeyFileKind::Wrap),
+            ("priv_validator_key.json.enc", KeyFileKind::Wrap),
         ] {
             assert_eq!(told_by(Path::new(path)), kind, "{path}");
         }
