@@ -23,7 +23,7 @@ pub use model::*;
 pub use own::{AuditLimits, OwnConfig};
 
 use pkcs11::Surroundings;
-use reader::{Findings, Table};
+use reader::{ConfigFindings, Table};
 use sections::Draft;
 use std::{
     ffi::OsString,
@@ -46,13 +46,13 @@ pub fn resolve_path(cli: Option<&Path>, env: Option<OsString>) -> PathBuf {
 
 impl Config {
     /// Reads the file at `path`. Gives its warnings beside the configuration.
-    pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), ConfigError> {
+    pub fn load(path: &Path) -> Result<(Self, Vec<ConfigFinding>), ConfigError> {
         // The text can hold a password.
         let text = fs::read_to_string(path).map(Zeroizing::new);
         let text = text.map_err(|error| ConfigError::Unreadable { path: path.into(), error })?;
         let (config, warnings) = Self::read(path, &text, Surroundings::DISK)?;
 
-        let mut on_disk = Findings::new(&text);
+        let mut on_disk = ConfigFindings::new(&text);
         validate::check_on_disk(&config.chains, &mut on_disk);
         pkcs11::check_files(&config, &mut on_disk);
         on_disk.finish().map_err(|findings| ConfigError::Invalid { path: path.into(), findings })?;
@@ -60,12 +60,12 @@ impl Config {
     }
 
     /// Reads `text`, the content of the file at `path`. Looks at nothing else, so a profile must be a built-in one.
-    pub fn parse(path: &Path, text: &str) -> Result<(Self, Vec<Finding>), ConfigError> {
+    pub fn parse(path: &Path, text: &str) -> Result<(Self, Vec<ConfigFinding>), ConfigError> {
         Self::read(path, text, Surroundings::NONE)
     }
 
-    fn read(path: &Path, text: &str, surroundings: Surroundings) -> Result<(Self, Vec<Finding>), ConfigError> {
-        let mut findings = Findings::new(text);
+    fn read(path: &Path, text: &str, surroundings: Surroundings) -> Result<(Self, Vec<ConfigFinding>), ConfigError> {
+        let mut findings = ConfigFindings::new(text);
         let mut draft = Draft::new(surroundings);
         if draft_from(text, &mut draft, &mut findings) {
             validate::check(&draft, &mut findings);
@@ -84,7 +84,7 @@ pub struct Sketch {
     /// The sections that can be read. Not compared with each other: references may lead nowhere.
     pub config: Config,
     /// What keeps the file from being a configuration, in the order of the file. May be empty.
-    pub errors: Vec<Finding>,
+    pub errors: Vec<ConfigFinding>,
 }
 
 impl Sketch {
@@ -97,7 +97,7 @@ impl Sketch {
     }
 
     fn read(path: &Path, text: &str, surroundings: Surroundings) -> Result<Self, ConfigError> {
-        let mut findings = Findings::new(text);
+        let mut findings = ConfigFindings::new(text);
         let mut draft = Draft::new(surroundings);
         let is_toml = draft_from(text, &mut draft, &mut findings);
         if is_toml {
@@ -112,7 +112,7 @@ impl Sketch {
 }
 
 /// Reads all sections of `text`. False if it is no TOML.
-fn draft_from(text: &str, draft: &mut Draft, findings: &mut Findings<'_>) -> bool {
+fn draft_from(text: &str, draft: &mut Draft, findings: &mut ConfigFindings<'_>) -> bool {
     match DeTable::parse(text) {
         Ok(root) => {
             Table::read("the file", 0, root.get_ref(), findings, |table, findings| draft.read(table, findings));
@@ -135,7 +135,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// Everything that is wrong, in the order of the file. Not empty.
-        findings: Vec<Finding>,
+        findings: Vec<ConfigFinding>,
     },
     /// The file cannot be read.
     Unreadable {
@@ -204,7 +204,7 @@ chain_ids = ["test-1"]
 path = "consensus.key"
 "#;
 
-    pub(super) fn parse(text: &str) -> Result<(Config, Vec<Finding>), ConfigError> {
+    pub(super) fn parse(text: &str) -> Result<(Config, Vec<ConfigFinding>), ConfigError> {
         Config::parse(Path::new("f"), text)
     }
 

@@ -492,14 +492,14 @@ pub enum KeyEncoding {
 
 /// Something an operator should know about the configuration, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct ConfigFinding {
     /// The line, counted from 1; 0 where the whole file is meant.
     pub line: usize,
     /// One sentence: what, and what to do.
     pub text: String,
 }
 
-impl Finding {
+impl ConfigFinding {
     /// `file:line: text`
     pub fn at(&self, path: &Path) -> String {
         match self.line {

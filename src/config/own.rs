@@ -1,6 +1,6 @@
 //! `[highwater]`: settings that tmkms has not.
 
-use super::reader::{Findings, Table, Value};
+use super::reader::{ConfigFindings, Table, Value};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Settings of the whole signer. All have a default, and a name that begins with `danger_` gives protection away.
@@ -43,7 +43,7 @@ const AUDIT_MIB_MAX: u32 = 1 << 20;
 const AUDIT_KEEP_MAX: u32 = 1000;
 
 impl OwnConfig {
-    pub(super) fn read(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) {
+    pub(super) fn read(&mut self, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) {
         if let Some(metrics) = table.get("metrics", findings) {
             metrics.table("[highwater.metrics]", findings, |table, findings| {
                 let laddr = table.require("laddr", "an address of this machine, as \"127.0.0.1:26680\"", findings);
@@ -87,7 +87,7 @@ fn number(
     table: &mut Table<'_>,
     name: &'static str,
     (least, most): (u32, u32),
-    findings: &mut Findings<'_>,
+    findings: &mut ConfigFindings<'_>,
 ) -> Option<u32> {
     let value = table.get(name, findings)?;
     let number = value.u64(findings)?;
@@ -99,7 +99,7 @@ fn number(
 }
 
 /// An address to listen on. What it tells is no secret, but nobody's business either.
-fn listen_address(value: Value<'_>, findings: &mut Findings<'_>) -> Option<SocketAddr> {
+fn listen_address(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<SocketAddr> {
     let text = value.string(findings)?;
     let address: Option<SocketAddr> = text.strip_prefix("tcp://").unwrap_or(text).parse().ok();
     match address {

@@ -2,7 +2,7 @@
 
 use super::{
     KeyEncoding, KeyRole, SoftsignConfig,
-    reader::{Findings, Located, Table},
+    reader::{ConfigFindings, Located, Table},
     sections::{Draft, chain_id},
 };
 use highwater_core::consensus::ChainId;
@@ -32,23 +32,23 @@ pub(super) enum KeyHome {
 
 impl Draft {
     /// Reads `[providers]`.
-    pub(super) fn providers(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) {
+    pub(super) fn providers(&mut self, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) {
         if let Some(softsign) = table.get("softsign", findings) {
-            let body = |table: &mut Table<'_>, findings: &mut Findings<'_>| self.softsign(table, findings);
+            let body = |table: &mut Table<'_>, findings: &mut ConfigFindings<'_>| self.softsign(table, findings);
             self.softsign = softsign.tables("[[providers.softsign]]", findings, body);
         }
         if let Some(pkcs11) = table.get("pkcs11", findings) {
-            let body = |table: &mut Table<'_>, findings: &mut Findings<'_>| self.pkcs11(table, findings);
+            let body = |table: &mut Table<'_>, findings: &mut ConfigFindings<'_>| self.pkcs11(table, findings);
             self.pkcs11 = pkcs11.tables("[[providers.pkcs11]]", findings, body);
         }
         if let Some(yubihsm) = table.get("yubihsm", findings) {
-            let body = |table: &mut Table<'_>, findings: &mut Findings<'_>| self.yubihsm(table, findings);
+            let body = |table: &mut Table<'_>, findings: &mut ConfigFindings<'_>| self.yubihsm(table, findings);
             self.yubihsm = yubihsm.tables("[[providers.yubihsm]]", findings, body);
         }
         self.unsupported_providers(table, findings);
     }
 
-    fn softsign(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<SoftsignConfig> {
+    fn softsign(&mut self, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<SoftsignConfig> {
         let role = key_role(table, findings);
         let chain_ids = self.chains_of_key(table, role, KeyHome::Only, findings);
         let format = table.get("key_format", findings);
@@ -67,7 +67,7 @@ impl Draft {
         table: &mut Table<'_>,
         role: Option<KeyRole>,
         home: KeyHome,
-        findings: &mut Findings<'_>,
+        findings: &mut ConfigFindings<'_>,
     ) -> Option<Vec<ChainId>> {
         let Some(ids) = read_chain_ids(table, findings) else {
             self.keys_incomplete = true;
@@ -79,7 +79,7 @@ impl Draft {
     }
 }
 
-fn read_chain_ids(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Vec<Located<ChainId>>> {
+fn read_chain_ids(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Vec<Located<ChainId>>> {
     let value = table.require("chain_ids", "the ids of the chains that the key signs for", findings)?;
     let entries = value.array(findings)?;
     if entries.is_empty() {
@@ -100,7 +100,7 @@ fn read_chain_ids(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<
 }
 
 /// The role of a key. Softsign calls it `key_type`, the other providers `type`; either name is understood in both.
-pub(super) fn key_role(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<KeyRole> {
+pub(super) fn key_role(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<KeyRole> {
     match table.get_either(["key_type", "type"], findings) {
         Some(value) => value.one_of(&KEY_ROLES, findings),
         None => Some(KeyRole::Consensus),

@@ -4,7 +4,7 @@
 //! unknown. No text made here repeats a string from the file, because it can be a password; the one exception are
 //! keys that take one of a few words.
 
-use super::Finding;
+use super::ConfigFinding;
 use std::{ops::Range, path::PathBuf};
 use toml::{
     Spanned,
@@ -15,13 +15,13 @@ use toml::{
 const SIMILAR: f64 = 0.75;
 
 /// What has been found so far in one text.
-pub(crate) struct Findings<'t> {
+pub(crate) struct ConfigFindings<'t> {
     text: &'t str,
-    errors: Vec<Finding>,
-    warnings: Vec<Finding>,
+    errors: Vec<ConfigFinding>,
+    warnings: Vec<ConfigFinding>,
 }
 
-impl<'t> Findings<'t> {
+impl<'t> ConfigFindings<'t> {
     /// Nothing yet, in `text`.
     pub(crate) fn new(text: &'t str) -> Self {
         Self { text, errors: Vec::new(), warnings: Vec::new() }
@@ -29,16 +29,16 @@ impl<'t> Findings<'t> {
 
     /// Something that must be put right before the configuration can be used.
     pub(crate) fn error(&mut self, line: usize, text: impl Into<String>) {
-        self.errors.push(Finding { line, text: text.into() });
+        self.errors.push(ConfigFinding { line, text: text.into() });
     }
 
     /// Something that works, but not as the operator may think.
     pub(crate) fn warning(&mut self, line: usize, text: impl Into<String>) {
-        self.warnings.push(Finding { line, text: text.into() });
+        self.warnings.push(ConfigFinding { line, text: text.into() });
     }
 
     /// The warnings, or the errors if there are any; in the order of the file.
-    pub(crate) fn finish(mut self) -> Result<Vec<Finding>, Vec<Finding>> {
+    pub(crate) fn finish(mut self) -> Result<Vec<ConfigFinding>, Vec<ConfigFinding>> {
         self.errors.sort_by_key(|finding| finding.line);
         self.warnings.sort_by_key(|finding| finding.line);
         if self.errors.is_empty() { Ok(self.warnings) } else { Err(self.errors) }
@@ -84,8 +84,8 @@ impl<'t> Table<'t> {
         name: &'static str,
         line: usize,
         entries: &'t DeTable<'t>,
-        findings: &mut Findings<'_>,
-        body: impl FnOnce(&mut Self, &mut Findings<'_>) -> T,
+        findings: &mut ConfigFindings<'_>,
+        body: impl FnOnce(&mut Self, &mut ConfigFindings<'_>) -> T,
     ) -> T {
         let mut table = Self { name, line, entries, known: Vec::new(), unknown_keys: UnknownKeys::Error };
         let result = body(&mut table, findings);
@@ -99,7 +99,7 @@ impl<'t> Table<'t> {
     }
 
     /// The value of `key`, which need not be there.
-    pub(crate) fn get(&mut self, key: &'static str, findings: &Findings<'_>) -> Option<Value<'t>> {
+    pub(crate) fn get(&mut self, key: &'static str, findings: &ConfigFindings<'_>) -> Option<Value<'t>> {
         self.known.push(key);
         let (spanned_key, value) = self.entries.get_key_value(key)?;
         Some(Value { key, place: self.name, line: findings.line(&spanned_key.span()), value: value.get_ref() })
@@ -110,7 +110,7 @@ impl<'t> Table<'t> {
         &mut self,
         key: &'static str,
         meaning: &str,
-        findings: &mut Findings<'_>,
+        findings: &mut ConfigFindings<'_>,
     ) -> Option<Value<'t>> {
         let value = self.get(key, findings);
         if value.is_none() {
@@ -120,7 +120,11 @@ impl<'t> Table<'t> {
     }
 
     /// The value of a key that goes by two names, of which the first is the usual one.
-    pub(crate) fn get_either(&mut self, names: [&'static str; 2], findings: &mut Findings<'_>) -> Option<Value<'t>> {
+    pub(crate) fn get_either(
+        &mut self,
+        names: [&'static str; 2],
+        findings: &mut ConfigFindings<'_>,
+    ) -> Option<Value<'t>> {
         let [first, second] = names.map(|name| self.get(name, findings));
         if let (Some(_), Some(second)) = (&first, &second) {
             let text = format!("`{}` and `{}` in {} mean the same: remove one", names[0], names[1], self.name);
@@ -133,7 +137,7 @@ impl<'t> Table<'t> {
     pub(crate) fn exactly_one<const N: usize>(
         &mut self,
         names: [&'static str; N],
-        findings: &mut Findings<'_>,
+        findings: &mut ConfigFindings<'_>,
     ) -> Option<Value<'t>> {
         let mut found = names.map(|name| self.get(name, findings)).into_iter().flatten();
         match (found.next(), found.next()) {
@@ -155,7 +159,7 @@ impl<'t> Table<'t> {
         self.unknown_keys = UnknownKeys::Warning;
     }
 
-    fn report_unknown_keys(&self, findings: &mut Findings<'_>) {
+    fn report_unknown_keys(&self, findings: &mut ConfigFindings<'_>) {
         for key in self.entries.keys().filter(|key| !self.known.contains(&&**key.get_ref())) {
             let name = key.get_ref().escape_debug();
             let hint = match nearest(key.get_ref(), self.known.iter().copied()) {
@@ -192,22 +196,22 @@ impl<'t> Value<'t> {
     }
 
     /// Reports that this value cannot be; `what` completes the sentence "`key` in table: ...".
-    pub(crate) fn reject(self, what: impl std::fmt::Display, findings: &mut Findings<'_>) {
+    pub(crate) fn reject(self, what: impl std::fmt::Display, findings: &mut ConfigFindings<'_>) {
         findings.error(self.line, format!("`{}` in {}: {what}", self.key, self.place));
     }
 
     /// As [`Self::reject`], for a value that is used all the same.
-    pub(crate) fn caution(self, what: impl std::fmt::Display, findings: &mut Findings<'_>) {
+    pub(crate) fn caution(self, what: impl std::fmt::Display, findings: &mut ConfigFindings<'_>) {
         findings.warning(self.line, format!("`{}` in {}: {what}", self.key, self.place));
     }
 
-    fn wrong_type<T>(self, expected: &str, findings: &mut Findings<'_>) -> Option<T> {
+    fn wrong_type<T>(self, expected: &str, findings: &mut ConfigFindings<'_>) -> Option<T> {
         self.reject(format_args!("expected {expected}, found {}", with_article(self.value)), findings);
         None
     }
 
     /// `true` or `false`.
-    pub(crate) fn bool(self, findings: &mut Findings<'_>) -> Option<bool> {
+    pub(crate) fn bool(self, findings: &mut ConfigFindings<'_>) -> Option<bool> {
         self.value.as_bool().or_else(|| self.wrong_type("a boolean", findings))
     }
 
@@ -222,7 +226,7 @@ impl<'t> Value<'t> {
     }
 
     /// A string.
-    pub(crate) fn string(self, findings: &mut Findings<'_>) -> Option<&'t str> {
+    pub(crate) fn string(self, findings: &mut ConfigFindings<'_>) -> Option<&'t str> {
         match self.value {
             DeValue::String(text) => Some(text),
             _ => self.wrong_type("a string", findings),
@@ -230,7 +234,7 @@ impl<'t> Value<'t> {
     }
 
     /// A path. It need not exist, but it must say something.
-    pub(crate) fn path(self, findings: &mut Findings<'_>) -> Option<PathBuf> {
+    pub(crate) fn path(self, findings: &mut ConfigFindings<'_>) -> Option<PathBuf> {
         let text = self.string(findings)?;
         if text.is_empty() || text.contains('\0') {
             self.reject("a path cannot be empty or contain a NUL character", findings);
@@ -240,7 +244,7 @@ impl<'t> Value<'t> {
     }
 
     /// A path that means the same in every working directory.
-    pub(crate) fn absolute_path(self, findings: &mut Findings<'_>) -> Option<PathBuf> {
+    pub(crate) fn absolute_path(self, findings: &mut ConfigFindings<'_>) -> Option<PathBuf> {
         let path = self.path(findings)?;
         if !path.is_absolute() {
             self.reject("the path must be absolute: begin it with /", findings);
@@ -255,16 +259,16 @@ impl<'t> Value<'t> {
     }
 
     /// An integer from 0 to 65535.
-    pub(crate) fn u16(self, findings: &mut Findings<'_>) -> Option<u16> {
+    pub(crate) fn u16(self, findings: &mut ConfigFindings<'_>) -> Option<u16> {
         self.integer(u16::MAX.into(), findings).and_then(|number| u16::try_from(number).ok())
     }
 
     /// An integer from 0 to the highest of TOML, which is that of an `i64`.
-    pub(crate) fn u64(self, findings: &mut Findings<'_>) -> Option<u64> {
+    pub(crate) fn u64(self, findings: &mut ConfigFindings<'_>) -> Option<u64> {
         self.integer(i64::MAX.unsigned_abs(), findings)
     }
 
-    fn integer(self, highest: u64, findings: &mut Findings<'_>) -> Option<u64> {
+    fn integer(self, highest: u64, findings: &mut ConfigFindings<'_>) -> Option<u64> {
         let Some(literal) = self.value.as_integer() else {
             return self.wrong_type("an integer", findings);
         };
@@ -276,7 +280,7 @@ impl<'t> Value<'t> {
     }
 
     /// One of a few words, each with what it stands for.
-    pub(crate) fn one_of<T: Copy>(self, words: &[(&'static str, T)], findings: &mut Findings<'_>) -> Option<T> {
+    pub(crate) fn one_of<T: Copy>(self, words: &[(&'static str, T)], findings: &mut ConfigFindings<'_>) -> Option<T> {
         let text = self.string(findings)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
         if found.is_none() {
@@ -287,7 +291,7 @@ impl<'t> Value<'t> {
     }
 
     /// The entries of an array.
-    pub(crate) fn array(self, findings: &mut Findings<'_>) -> Option<Vec<Self>> {
+    pub(crate) fn array(self, findings: &mut ConfigFindings<'_>) -> Option<Vec<Self>> {
         let Some(array) = self.value.as_array() else {
             return self.wrong_type("an array", findings);
         };
@@ -302,8 +306,8 @@ impl<'t> Value<'t> {
     pub(crate) fn table<T>(
         self,
         name: &'static str,
-        findings: &mut Findings<'_>,
-        body: impl FnOnce(&mut Table<'t>, &mut Findings<'_>) -> T,
+        findings: &mut ConfigFindings<'_>,
+        body: impl FnOnce(&mut Table<'t>, &mut ConfigFindings<'_>) -> T,
     ) -> Option<T> {
         match self.value {
             DeValue::Table(entries) => Some(Table::read(name, self.line, entries, findings, body)),
@@ -315,8 +319,8 @@ impl<'t> Value<'t> {
     pub(crate) fn tables<T>(
         self,
         name: &'static str,
-        findings: &mut Findings<'_>,
-        mut body: impl FnMut(&mut Table<'t>, &mut Findings<'_>) -> Option<T>,
+        findings: &mut ConfigFindings<'_>,
+        mut body: impl FnMut(&mut Table<'t>, &mut ConfigFindings<'_>) -> Option<T>,
     ) -> Vec<T> {
         if self.value.is_table() && name.starts_with("[[") {
             self.reject(format_args!("expected an array of tables, found a table: write {name}"), findings);

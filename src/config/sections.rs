@@ -8,7 +8,7 @@ use super::{
     address::Address,
     pkcs11::Surroundings,
     providers::KeyUse,
-    reader::{Findings, Located, Table, Value},
+    reader::{ConfigFindings, Located, Table, Value},
 };
 use highwater_core::consensus::{ChainId, HEIGHT_MAX};
 use std::{path::Path, time::Duration};
@@ -72,7 +72,7 @@ impl Draft {
     }
 
     /// Reads the whole file.
-    pub(super) fn read(&mut self, root: &mut Table<'_>, findings: &mut Findings<'_>) {
+    pub(super) fn read(&mut self, root: &mut Table<'_>, findings: &mut ConfigFindings<'_>) {
         let chains = root.get("chain", findings);
         let validators = root.get("validator", findings);
         let providers = root.get("providers", findings);
@@ -94,7 +94,7 @@ impl Draft {
             self.chains = chains.tables("[[chain]]", findings, |table, findings| self.chain(table, findings));
         }
         if let Some(validators) = validators {
-            let body = |table: &mut Table<'_>, findings: &mut Findings<'_>| self.validator(table, findings);
+            let body = |table: &mut Table<'_>, findings: &mut ConfigFindings<'_>| self.validator(table, findings);
             self.validators = validators.tables("[[validator]]", findings, body);
         }
         if let Some(providers) = providers {
@@ -108,7 +108,7 @@ impl Draft {
         }
     }
 
-    fn chain(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<ChainConfig> {
+    fn chain(&mut self, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<ChainConfig> {
         let id = table.require("id", "the chain's id, as in its genesis file", findings);
         let id = id.and_then(|value| chain_id(value, findings));
         match &id {
@@ -145,7 +145,7 @@ impl Draft {
         })
     }
 
-    fn validator(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<ValidatorConfig> {
+    fn validator(&mut self, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<ValidatorConfig> {
         let address = node_address(table, findings);
         let chain = table.require("chain_id", "the id of the [[chain]] that the node belongs to", findings);
         let chain = chain.and_then(|value| chain_id(value, findings));
@@ -171,7 +171,7 @@ impl Draft {
 }
 
 /// A chain id, checked.
-pub(super) fn chain_id(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Located<ChainId>> {
+pub(super) fn chain_id(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Located<ChainId>> {
     match ChainId::new(value.string(findings)?) {
         Ok(id) => Some(Located { value: id, line: value.line }),
         Err(error) => {
@@ -181,19 +181,19 @@ pub(super) fn chain_id(value: Value<'_>, findings: &mut Findings<'_>) -> Option<
     }
 }
 
-fn read_key_format(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<KeyFormat> {
+fn read_key_format(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<KeyFormat> {
     #[derive(Clone, Copy)]
-    enum Kind {
+    enum FormatKind {
         Bech32,
         CosmosJson,
         Hex,
     }
-    let kinds = [("bech32", Kind::Bech32), ("cosmos-json", Kind::CosmosJson), ("hex", Kind::Hex)];
+    let kinds = [("bech32", FormatKind::Bech32), ("cosmos-json", FormatKind::CosmosJson), ("hex", FormatKind::Hex)];
 
     table.tolerate_unknown_keys();
     let kind = table.require("type", "\"bech32\", \"cosmos-json\" or \"hex\"", findings)?;
     match kind.one_of(&kinds, findings) {
-        Some(Kind::Bech32) => {
+        Some(FormatKind::Bech32) => {
             let mut prefix = |key| {
                 let value = table.require(key, "the prefix, for example \"cosmosvalconspub\"", findings);
                 value.and_then(|value| value.string(findings)).map(str::to_owned)
@@ -201,8 +201,8 @@ fn read_key_format(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option
             let (account, consensus) = (prefix("account_key_prefix"), prefix("consensus_key_prefix"));
             Some(KeyFormat::Bech32 { account_key_prefix: account?, consensus_key_prefix: consensus? })
         }
-        Some(Kind::CosmosJson) => Some(KeyFormat::CosmosJson),
-        Some(Kind::Hex) => Some(KeyFormat::Hex),
+        Some(FormatKind::CosmosJson) => Some(KeyFormat::CosmosJson),
+        Some(FormatKind::Hex) => Some(KeyFormat::Hex),
         None => {
             // One finding is enough: with another type these keys may be right.
             table.ignore_unknown_keys();
@@ -211,7 +211,7 @@ fn read_key_format(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option
     }
 }
 
-fn read_hook(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<HookConfig> {
+fn read_hook(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<HookConfig> {
     let command = table.require("cmd", "the program and its arguments, for example [\"/path/to/program\"]", findings);
     let command = command.and_then(|value| {
         let entries = value.array(findings)?;
@@ -239,7 +239,7 @@ fn read_hook(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<HookC
     Some(HookConfig { command: command?, timeout, fail_closed })
 }
 
-fn node_address(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<NodeAddress> {
+fn node_address(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<NodeAddress> {
     let secret_key = table.get("secret_key", findings).map(|value| value.path(findings));
     let value = table.require("addr", "the node's address, for example \"tcp://10.0.0.1:26658\"", findings)?;
     match Address::parse(value.string(findings)?) {
@@ -259,7 +259,7 @@ fn node_address(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<No
     }
 }
 
-fn node_timeout(value: Value<'_>, findings: &mut Findings<'_>) -> Option<u16> {
+fn node_timeout(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<u16> {
     let seconds = value.u16(findings)?;
     if seconds < NODE_TIMEOUT_SECONDS {
         let text = format!(
@@ -272,7 +272,7 @@ fn node_timeout(value: Value<'_>, findings: &mut Findings<'_>) -> Option<u16> {
 }
 
 /// A height in a string, as tmkms wants it, or as an integer.
-fn max_height(value: Value<'_>, findings: &mut Findings<'_>) -> Option<u64> {
+fn max_height(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<u64> {
     if value.is_integer() {
         let height = value.u64(findings)?;
         value.caution(format_args!("tmkms would refuse the integer: write \"{height}\" to go back to it"), findings);
@@ -285,7 +285,7 @@ fn max_height(value: Value<'_>, findings: &mut Findings<'_>) -> Option<u64> {
     height
 }
 
-fn warn_of_protocol_version(value: Value<'_>, findings: &mut Findings<'_>) {
+fn warn_of_protocol_version(value: Value<'_>, findings: &mut ConfigFindings<'_>) {
     let version = value.string(findings);
     if version.is_some_and(|version| !PROTOCOL_VERSIONS.contains(&version)) {
         value.caution("it has no effect: the node's version is recognised from its messages", findings);

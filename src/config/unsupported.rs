@@ -5,13 +5,13 @@
 use super::{
     KeyRole,
     providers::{KeyHome, key_role},
-    reader::{Findings, Table, Value},
+    reader::{ConfigFindings, Table, Value},
     sections::Draft,
 };
 
 impl Draft {
     /// Checks every provider that this build has no driver for.
-    pub(super) fn unsupported_providers(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) {
+    pub(super) fn unsupported_providers(&mut self, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) {
         if let Some(value) = table.get("ledgertm", findings) {
             self.unsupported(value, "[[providers.ledgertm]]", findings, Self::check_ledger);
         }
@@ -24,8 +24,8 @@ impl Draft {
         &mut self,
         value: Value<'t>,
         name: &'static str,
-        findings: &mut Findings<'_>,
-        body: fn(&mut Self, &mut Table<'t>, &mut Findings<'_>),
+        findings: &mut ConfigFindings<'_>,
+        body: fn(&mut Self, &mut Table<'t>, &mut ConfigFindings<'_>),
     ) {
         value.tables(name, findings, |table, findings| {
             let text = format!(
@@ -38,11 +38,11 @@ impl Draft {
         });
     }
 
-    fn check_ledger(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) {
+    fn check_ledger(&mut self, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) {
         self.chains_of_key(table, Some(KeyRole::Consensus), KeyHome::Unsupported, findings);
     }
 
-    fn check_fortanix(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) {
+    fn check_fortanix(&mut self, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) {
         for (key, meaning) in
             [("api_endpoint", "the service's https:// address"), ("api_key", "the key for the service")]
         {

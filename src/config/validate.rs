@@ -5,7 +5,7 @@
 use super::{
     ChainConfig, KeyRole, Pkcs11Config, ValidatorConfig, YubiHsmConfig,
     providers::{KeyHome, KeyUse},
-    reader::{Findings, Located, nearest},
+    reader::{ConfigFindings, Located, nearest},
     sections::Draft,
 };
 use highwater_core::consensus::ChainId;
@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Reports everything that does not fit together, from the text alone.
-pub(super) fn check(draft: &Draft, findings: &mut Findings<'_>) {
+pub(super) fn check(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     duplicate_chains(&draft.chain_ids, findings);
     duplicate_validators(&draft.validators, findings);
     doubled_keys(&draft.keys, findings);
@@ -31,7 +31,7 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings<'_>) {
 }
 
 /// Reports state files that have different paths and yet are one file. Looks at the disk.
-pub(super) fn check_on_disk(chains: &[ChainConfig], findings: &mut Findings<'_>) {
+pub(super) fn check_on_disk(chains: &[ChainConfig], findings: &mut ConfigFindings<'_>) {
     shared_state_files(chains, resolved, findings);
 }
 
@@ -43,14 +43,14 @@ fn repeats<T>(items: &[T], same: impl Fn(&T, &T) -> bool) -> impl Iterator<Item 
     })
 }
 
-fn duplicate_chains(chain_ids: &[Located<ChainId>], findings: &mut Findings<'_>) {
+fn duplicate_chains(chain_ids: &[Located<ChainId>], findings: &mut ConfigFindings<'_>) {
     for (first, second) in repeats(chain_ids, |a, b| a.value == b.value) {
         let text = format!("the chain {} is already defined on line {}: remove one of them", second.value, first.line);
         findings.error(second.line, text);
     }
 }
 
-fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut Findings<'_>) {
+fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut ConfigFindings<'_>) {
     let same = |a: &ValidatorConfig, b: &ValidatorConfig| {
         a.chain_id == b.chain_id && a.address.to_string() == b.address.to_string()
     };
@@ -63,7 +63,7 @@ fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut Findings<
     }
 }
 
-fn doubled_keys(keys: &[KeyUse], findings: &mut Findings<'_>) {
+fn doubled_keys(keys: &[KeyUse], findings: &mut ConfigFindings<'_>) {
     let supported = keys.iter().filter(|key| key.home != KeyHome::Unsupported);
     let readable: Vec<_> = supported.filter_map(|key| Some((key, key.role?))).collect();
     let same = |a: &(&KeyUse, KeyRole), b: &(&KeyUse, KeyRole)| {
@@ -85,7 +85,7 @@ fn stand_in_for_each_other(a: KeyHome, b: KeyHome) -> bool {
 }
 
 /// Two workers on one token would take its login and its sessions from each other.
-fn doubled_tokens(providers: &[Pkcs11Config], findings: &mut Findings<'_>) {
+fn doubled_tokens(providers: &[Pkcs11Config], findings: &mut ConfigFindings<'_>) {
     let same = |a: &Pkcs11Config, b: &Pkcs11Config| a.module == b.module && a.token == b.token;
     for (first, second) in repeats(providers, same) {
         let text = format!(
@@ -99,7 +99,7 @@ fn doubled_tokens(providers: &[Pkcs11Config], findings: &mut Findings<'_>) {
 }
 
 /// A second session for the same purpose would gain nothing.
-fn doubled_yubihsms(providers: &[YubiHsmConfig], findings: &mut Findings<'_>) {
+fn doubled_yubihsms(providers: &[YubiHsmConfig], findings: &mut ConfigFindings<'_>) {
     let same = |a: &YubiHsmConfig, b: &YubiHsmConfig| {
         a.adapter == b.adapter && a.serial_number == b.serial_number && a.auth_key == b.auth_key
     };
@@ -109,7 +109,7 @@ fn doubled_yubihsms(providers: &[YubiHsmConfig], findings: &mut Findings<'_>) {
     }
 }
 
-fn unknown_chains(draft: &Draft, findings: &mut Findings<'_>) {
+fn unknown_chains(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     let known = || draft.chain_ids.iter().map(|id| id.value.as_str());
     let named_by_nodes = draft.served.iter().map(|id| (&id.value, id.line));
     let named_by_keys = draft.keys.iter().map(|key| (&key.chain, key.line));
@@ -125,7 +125,7 @@ fn unknown_chains(draft: &Draft, findings: &mut Findings<'_>) {
     }
 }
 
-fn chains_without_key(draft: &Draft, findings: &mut Findings<'_>) {
+fn chains_without_key(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     let is_first = |index: usize, id: &ChainId| draft.served[..index].iter().all(|earlier| earlier.value != *id);
     for (index, id) in draft.served.iter().enumerate() {
         let known = draft.chain_ids.iter().any(|chain| chain.value == id.value);
@@ -141,7 +141,7 @@ fn chains_without_key(draft: &Draft, findings: &mut Findings<'_>) {
 }
 
 /// Two chains in one file would take each other's marks for their own.
-fn shared_state_files(chains: &[ChainConfig], name: impl Fn(&Path) -> PathBuf, findings: &mut Findings<'_>) {
+fn shared_state_files(chains: &[ChainConfig], name: impl Fn(&Path) -> PathBuf, findings: &mut ConfigFindings<'_>) {
     let named: Vec<_> = chains.iter().map(|chain| (chain, name(&chain.state_file))).collect();
     // Chains with the same id are reported as such.
     let same = |a: &(&ChainConfig, PathBuf), b: &(&ChainConfig, PathBuf)| a.1 == b.1 && a.0.id != b.0.id;

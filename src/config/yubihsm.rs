@@ -4,7 +4,7 @@ use super::{
     PasswordSource, Secret, YubiHsmAdapter, YubiHsmConfig, YubiHsmKey,
     address::Address,
     providers::{KeyHome, key_role},
-    reader::{Findings, Table, Value},
+    reader::{ConfigFindings, Table, Value},
     sections::Draft,
 };
 
@@ -15,7 +15,11 @@ const USB_TIMEOUT_MS: u64 = 1000;
 
 impl Draft {
     /// Reads a `[[providers.yubihsm]]`.
-    pub(super) fn yubihsm(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<YubiHsmConfig> {
+    pub(super) fn yubihsm(
+        &mut self,
+        table: &mut Table<'_>,
+        findings: &mut ConfigFindings<'_>,
+    ) -> Option<YubiHsmConfig> {
         let meaning = "how to reach the device, for example { type = \"http\", addr = \"tcp://127.0.0.1:12345\" }";
         let adapter = table.require("adapter", meaning, findings);
         let adapter =
@@ -28,7 +32,8 @@ impl Draft {
         if keys.is_none_or(Value::is_empty_array) {
             findings.warning(section, "[[providers.yubihsm]] has no `keys`, so it signs for no chain");
         }
-        let mut read = |table: &mut Table<'_>, findings: &mut Findings<'_>| self.yubihsm_key(section, table, findings);
+        let mut read =
+            |table: &mut Table<'_>, findings: &mut ConfigFindings<'_>| self.yubihsm_key(section, table, findings);
         let keys = keys.map(|value| value.tables("[[providers.yubihsm.keys]]", findings, &mut read));
 
         let serial_number = table.get("serial_number", findings).map(|value| read_serial_number(value, findings));
@@ -53,7 +58,7 @@ impl Draft {
         &mut self,
         section: usize,
         table: &mut Table<'_>,
-        findings: &mut Findings<'_>,
+        findings: &mut ConfigFindings<'_>,
     ) -> Option<YubiHsmKey> {
         let role = key_role(table, findings);
         let chain_ids = self.chains_of_key(table, role, KeyHome::YubiHsm { section }, findings);
@@ -63,7 +68,7 @@ impl Draft {
     }
 }
 
-fn read_adapter(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<YubiHsmAdapter> {
+fn read_adapter(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<YubiHsmAdapter> {
     let kind = table.require("type", "\"http\" or \"usb\"", findings)?;
     match kind.one_of(&[("http", false), ("usb", true)], findings) {
         Some(false) => {
@@ -89,7 +94,7 @@ fn read_adapter(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Yu
 }
 
 /// An address of a connector: `tcp://host:port`, although HTTP is spoken there.
-fn read_host_and_port(value: Value<'_>, findings: &mut Findings<'_>) -> Option<(String, u16)> {
+fn read_host_and_port(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<(String, u16)> {
     match Address::parse(value.string(findings)?) {
         Ok(Address::Tcp { peer_id: None, host, port }) => return Some((host, port)),
         Ok(_) => value.reject("write it as tcp://host:port", findings),
@@ -98,7 +103,7 @@ fn read_host_and_port(value: Value<'_>, findings: &mut Findings<'_>) -> Option<(
     None
 }
 
-fn read_auth(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<(u16, PasswordSource)> {
+fn read_auth(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<(u16, PasswordSource)> {
     let key = table.require("key", "the id of the authentication key", findings);
     let key = key.and_then(|value| value.u16(findings));
     let value = table.exactly_one(["password_file", "password"], findings)?;
@@ -115,7 +120,7 @@ fn read_auth(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<(u16,
     Some((key?, password))
 }
 
-fn read_serial_number(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String> {
+fn read_serial_number(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let text = value.string(findings)?;
     let digits = text.len() == SERIAL_NUMBER_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
     // The device's own number has 32 bits.
@@ -126,7 +131,7 @@ fn read_serial_number(value: Value<'_>, findings: &mut Findings<'_>) -> Option<S
     Some(text.into())
 }
 
-fn check_server(table: &mut Table<'_>, findings: &mut Findings<'_>) {
+fn check_server(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) {
     if let Some(value) =
         table.require("laddr", "the address to listen on, for example \"tcp://127.0.0.1:12345\"", findings)
     {

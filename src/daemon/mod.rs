@@ -56,7 +56,7 @@ pub(crate) struct Options {
 }
 
 /// Signs until a signal ends it, or until nothing is left to do. `warnings` are those of the configuration.
-pub(crate) fn run(config: &Config, warnings: &[config::Finding], options: &Options) -> Result<(), StartError> {
+pub(crate) fn run(config: &Config, warnings: &[config::ConfigFinding], options: &Options) -> Result<(), StartError> {
     // Before there is any other process: it would inherit what this one ignores.
     signals::outlive();
     // Before anything else that two signers would dispute. Held until the end.
@@ -170,7 +170,7 @@ pub(crate) fn run(config: &Config, warnings: &[config::Finding], options: &Optio
 }
 
 /// The look that `check` prints.
-fn look(config: &Config, warnings: &[config::Finding]) -> Result<Findings, StartError> {
+fn look(config: &Config, warnings: &[config::ConfigFinding]) -> Result<Findings, StartError> {
     let findings = inspect::look(config, warnings);
     match findings.refusal() {
         Some((topic, why)) => Err(StartError::Refused { topic, why }),

@@ -179,7 +179,7 @@ impl Findings {
 }
 
 /// Looks at everything. `warnings` are those of the configuration.
-pub fn look(config: &Config, warnings: &[config::Finding]) -> Findings {
+pub fn look(config: &Config, warnings: &[config::ConfigFinding]) -> Findings {
     let (guards, findings) = (Guards::new(Us::now()), Findings::default());
     let mut look = Look { config, guards, evidence: None, findings };
     look.at_config(warnings);
@@ -205,7 +205,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn at_config(&mut self, warnings: &[config::Finding]) {
+    fn at_config(&mut self, warnings: &[config::ConfigFinding]) {
         let about = (&Subject::Signer, Topic::Config);
         let path = &self.config.path;
         self.findings.push(Severity::Ok, about, format!("{} is a configuration", path.display()), "");

@@ -3,7 +3,7 @@
 use super::report::Report;
 use crate::{
     cli::{output, timing::percentile},
-    config::{Config, Pkcs11Config, YubiHsmAdapter, YubiHsmConfig, pkcs11::profile::Evidence},
+    config::{Config, Pkcs11Config, YubiHsmAdapter, YubiHsmConfig, pkcs11::profile::ProfileEvidence},
     keyring::{
         self,
         child::spawner::Spawner,
@@ -46,7 +46,7 @@ fn check_module(provider: &Pkcs11Config, report: &mut Report) -> bool {
         with => format!(" with {}", with.join(", ")),
     };
     // Of any lower level the configuration itself warns, with the line.
-    if profile.evidence == Evidence::Tested {
+    if profile.evidence == ProfileEvidence::Tested {
         report.ok(format!("{token}: the profile {} {}{of}", profile.name, profile.evidence));
     }
     let there = module.is_file();

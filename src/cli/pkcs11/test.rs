@@ -12,7 +12,7 @@ use crate::{
         watch::{Progress, watched},
     },
     config::pkcs11::{
-        profile::{Evidence, Profile},
+        profile::{Profile, ProfileEvidence},
         spec::ObjectSelector,
     },
     provision::pkcs11::KeyInfo,
@@ -135,10 +135,10 @@ fn as_json(profile: &Profile, outcome: &TestResult) -> String {
     key["public_key"] = json!(hex_of(&public_key.to_bytes()));
     key["address"] = json!(public_key.address_hex());
     let evidence = match profile.evidence {
-        Evidence::Source => "source",
-        Evidence::Tested => "tested",
-        Evidence::Unverified => "unverified",
-        Evidence::VendorDoc => "vendor-doc",
+        ProfileEvidence::Source => "source",
+        ProfileEvidence::Tested => "tested",
+        ProfileEvidence::Unverified => "unverified",
+        ProfileEvidence::VendorDoc => "vendor-doc",
     };
     json!({
         "schema": 1,

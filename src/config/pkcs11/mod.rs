@@ -6,13 +6,13 @@ pub mod reach;
 pub mod spec;
 
 use self::{
-    profile::{Evidence, Login, Profile, ProfileError},
+    profile::{Login, Profile, ProfileError, ProfileEvidence},
     spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector, TokenSelector},
 };
 use super::{
     Config, KeyRole, PinSource, Pkcs11Config, Pkcs11Key, Secret,
     providers::{KeyHome, key_role},
-    reader::{Findings, Table, Value},
+    reader::{ConfigFindings, Table, Value},
     sections::Draft,
 };
 use crate::process::sandbox;
@@ -53,7 +53,7 @@ impl Surroundings {
 
 impl Draft {
     /// Reads a `[[providers.pkcs11]]`.
-    pub(super) fn pkcs11(&mut self, table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Pkcs11Config> {
+    pub(super) fn pkcs11(&mut self, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Pkcs11Config> {
         let value = table.require("profile", "the family of the device, for example \"softhsm2\"", findings);
         let profile_text = value.and_then(|value| value.string(findings));
         let profile = value.zip(profile_text);
@@ -76,8 +76,9 @@ impl Draft {
             findings.warning(table.line(), text);
         }
         let keys = keys.map(|value| {
-            let read =
-                |table: &mut Table<'_>, findings: &mut Findings<'_>| self.pkcs11_key(table, profile.as_ref(), findings);
+            let read = |table: &mut Table<'_>, findings: &mut ConfigFindings<'_>| {
+                self.pkcs11_key(table, profile.as_ref(), findings)
+            };
             value.tables("[[providers.pkcs11.keys]]", findings, read)
         });
 
@@ -98,7 +99,7 @@ impl Draft {
         &mut self,
         table: &mut Table<'_>,
         profile: Option<&Profile>,
-        findings: &mut Findings<'_>,
+        findings: &mut ConfigFindings<'_>,
     ) -> Option<Pkcs11Key> {
         let role = key_role(table, findings);
         let chain_ids = self.chains_of_key(table, role, KeyHome::Only, findings);
@@ -127,11 +128,11 @@ fn read_profile(
     value: Value<'_>,
     text: &str,
     surroundings: Surroundings,
-    findings: &mut Findings<'_>,
+    findings: &mut ConfigFindings<'_>,
 ) -> Option<Profile> {
     match Profile::by_name_or_path(text, surroundings.load_profile) {
         Ok(profile) => {
-            if profile.evidence > Evidence::Tested {
+            if profile.evidence > ProfileEvidence::Tested {
                 let text = format!(
                     "the profile {} {}: try the device with a key that guards nothing first, by `highwater pkcs11 test`",
                     profile.name, profile.evidence
@@ -152,7 +153,7 @@ fn installed_module(
     line: usize,
     profile: &Profile,
     surroundings: Surroundings,
-    findings: &mut Findings<'_>,
+    findings: &mut ConfigFindings<'_>,
 ) -> Option<PathBuf> {
     let paths = &profile.module.paths;
     let module = paths.iter().find(|path| (surroundings.exists)(path)).or(paths.first());
@@ -167,7 +168,7 @@ fn installed_module(
     module.cloned()
 }
 
-fn read_token(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<TokenSelector> {
+fn read_token(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<TokenSelector> {
     let value = table.exactly_one(["label", "serial"], findings)?;
     match value.key() {
         "label" => read_text(value, TOKEN_LABEL_MAX_BYTES, findings).map(TokenSelector::Label),
@@ -179,7 +180,7 @@ fn read_token(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Toke
 fn read_pin(
     table: &mut Table<'_>,
     profile: Option<&Profile>,
-    findings: &mut Findings<'_>,
+    findings: &mut ConfigFindings<'_>,
 ) -> Option<Option<PinSource>> {
     let danger = table.get("danger_inline_pin", findings);
     let allowed = danger.and_then(|value| value.bool(findings)) == Some(true);
@@ -217,7 +218,7 @@ fn read_pin(
     Some(Some(PinSource::Inline(Secret::new(pin))))
 }
 
-fn read_pin_source(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<PinSource> {
+fn read_pin_source(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<PinSource> {
     let value = table.exactly_one(["credential", "file", "fd", "env"], findings)?;
     match value.key() {
         "credential" => read_credential(value, findings).map(PinSource::Credential),
@@ -227,7 +228,7 @@ fn read_pin_source(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option
     }
 }
 
-fn read_credential(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String> {
+fn read_credential(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let name = value.string(findings)?;
     if matches!(name, "" | "." | "..") || name.contains(|c: char| c == '/' || c.is_control()) {
         value.reject("it must be the name of a credential, as LoadCredential= of systemd gives it", findings);
@@ -236,7 +237,7 @@ fn read_credential(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Stri
     Some(name.into())
 }
 
-fn read_fd(value: Value<'_>, findings: &mut Findings<'_>) -> Option<i32> {
+fn read_fd(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<i32> {
     let number = value.u16(findings)?;
     if number < FIRST_FREE_FD {
         value.reject(format_args!("expected a file descriptor from {FIRST_FREE_FD}: those below are taken"), findings);
@@ -245,7 +246,7 @@ fn read_fd(value: Value<'_>, findings: &mut Findings<'_>) -> Option<i32> {
     Some(number.into())
 }
 
-fn read_variable(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String> {
+fn read_variable(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let name = value.string(findings)?;
     if name.is_empty() || name.contains(|c: char| c == '=' || c.is_control()) {
         value.reject("it must be the name of an environment variable", findings);
@@ -258,7 +259,7 @@ fn read_variable(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String
 }
 
 /// The name of a variable that a module gets.
-fn read_passed_variable(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String> {
+fn read_passed_variable(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let name = value.string(findings)?;
     if name.is_empty() || name.contains(|c: char| c == '=' || c.is_control()) {
         let text =
@@ -274,7 +275,7 @@ fn read_passed_variable(value: Value<'_>, findings: &mut Findings<'_>) -> Option
 }
 
 /// Reports what would open the signer's own files to a module. Looks at the disk.
-pub(super) fn check_files(config: &Config, findings: &mut Findings<'_>) {
+pub(super) fn check_files(config: &Config, findings: &mut ConfigFindings<'_>) {
     let never = reach::of_the_signer(config);
     for provider in &config.pkcs11 {
         for path in &provider.files {
@@ -299,7 +300,7 @@ fn is_pin(config: &Config, variable: &str) -> bool {
     config.pkcs11.iter().any(|provider| matches!(&provider.pin, Some(PinSource::Env(name)) if name == variable))
 }
 
-fn read_text(value: Value<'_>, max_bytes: usize, findings: &mut Findings<'_>) -> Option<String> {
+fn read_text(value: Value<'_>, max_bytes: usize, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let text = value.string(findings)?;
     if text.is_empty() || text.len() > max_bytes || text.contains(char::is_control) {
         value.reject(format_args!("expected 1 to {max_bytes} bytes of text"), findings);
@@ -308,7 +309,7 @@ fn read_text(value: Value<'_>, max_bytes: usize, findings: &mut Findings<'_>) ->
     Some(text.into())
 }
 
-fn read_id(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Vec<u8>> {
+fn read_id(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Vec<u8>> {
     let id = hex::decode(value.string(findings)?.to_ascii_lowercase()).ok();
     let id = id.filter(|id| (1..=OBJECT_NAME_MAX_BYTES).contains(&id.len()));
     if id.is_none() {
@@ -317,7 +318,7 @@ fn read_id(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Vec<u8>> {
     id
 }
 
-fn read_public_key(value: Value<'_>, role: KeyRole, findings: &mut Findings<'_>) -> Option<PublicKey> {
+fn read_public_key(value: Value<'_>, role: KeyRole, findings: &mut ConfigFindings<'_>) -> Option<PublicKey> {
     let key_type = role.key_type();
     let text = value.string(findings)?;
     let bytes = hex::decode(text.to_ascii_lowercase()).or_else(|_| base64::decode(text)).ok();
@@ -335,7 +336,7 @@ fn read_public_key(value: Value<'_>, role: KeyRole, findings: &mut Findings<'_>)
     key
 }
 
-fn refuse_algorithm(line: usize, role: KeyRole, profile: &Profile, findings: &mut Findings<'_>) {
+fn refuse_algorithm(line: usize, role: KeyRole, profile: &Profile, findings: &mut ConfigFindings<'_>) {
     let key_type = role.key_type();
     if !profile.supports(key_type) {
         let text = format!(

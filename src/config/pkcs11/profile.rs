@@ -4,7 +4,7 @@
 //! instead. What a profile leaves out is as PKCS#11 3.0 has it.
 
 use super::profile_reader;
-use crate::config::{Finding, reader::nearest};
+use crate::config::{ConfigFinding, reader::nearest};
 use highwater_core::consensus::KeyType;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -33,15 +33,15 @@ pub struct Profile {
     /// Its name, as `profile` of a `[[providers.pkcs11]]` gives it.
     pub name: String,
     /// How well its content is known.
-    pub evidence: Evidence,
+    pub evidence: ProfileEvidence,
     /// With which versions it was tried, if it was.
     pub tested_with: Vec<String>,
     /// Where its content comes from.
     pub sources: Vec<String>,
     /// The PKCS#11 module.
-    pub module: Module,
+    pub module: ModuleFacts,
     /// Sessions and login.
-    pub session: Session,
+    pub session: SessionFacts,
     /// Ed25519 keys.
     pub ed25519: Ed25519,
     /// Whether the module signs with secp256k1 keys, by `CKM_ECDSA`.
@@ -56,7 +56,7 @@ pub struct Profile {
 
 /// How well the content of a profile is known. In order: the later, the less.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Evidence {
+pub enum ProfileEvidence {
     /// It was run.
     Tested,
     /// It was read in the module's source code or headers.
@@ -68,7 +68,7 @@ pub enum Evidence {
 }
 
 /// What this level of evidence means, in words that follow "the profile x".
-impl fmt::Display for Evidence {
+impl fmt::Display for ProfileEvidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Source => "comes from reading source code and was never run",
@@ -81,7 +81,7 @@ impl fmt::Display for Evidence {
 
 /// The PKCS#11 module of a family of devices.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Module {
+pub struct ModuleFacts {
     /// Where it is usually installed, absolute, in the order to try. May be empty.
     pub paths: Vec<PathBuf>,
     /// What to install where it is missing; completes the sentence "install ...".
@@ -115,7 +115,7 @@ pub struct EnvironmentVariable {
 
 /// Sessions and login.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Session {
+pub struct SessionFacts {
     /// Which kind of session signs. Making, importing and deleting keys always takes read and write.
     pub mode: SessionMode,
     /// How the user logs in.
@@ -284,7 +284,7 @@ pub enum ProfileError {
         /// The file.
         path: PathBuf,
         /// Everything that is wrong, in the order of the file. Not empty.
-        findings: Vec<Finding>,
+        findings: Vec<ConfigFinding>,
     },
     /// No built-in profile has this name.
     Unknown {
@@ -357,10 +357,10 @@ mod tests {
             let [row] = rows.as_slice() else { panic!("one row for {name}, not {rows:?}") };
             let profile = Profile::builtin(name).unwrap();
             let level = match profile.evidence {
-                Evidence::Source => "source",
-                Evidence::Tested => "tested",
-                Evidence::Unverified => "unverified",
-                Evidence::VendorDoc => "vendor-doc",
+                ProfileEvidence::Source => "source",
+                ProfileEvidence::Tested => "tested",
+                ProfileEvidence::Unverified => "unverified",
+                ProfileEvidence::VendorDoc => "vendor-doc",
             };
             let cells: Vec<_> = row.split('|').map(str::trim).collect();
             assert!(cells[4].starts_with(level), "{row}");

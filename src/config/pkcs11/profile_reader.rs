@@ -1,12 +1,12 @@
 //! Reads a profile from TOML, with the line of everything that is wrong in it.
 
 use super::profile::{
-    Ed25519, Ed25519Numbers, EnvironmentVariable, ErrorMeaning, Evidence, Limits, Login, Module, Objects, PinFormat,
-    Profile, Session, SessionMode,
+    Ed25519, Ed25519Numbers, EnvironmentVariable, ErrorMeaning, Limits, Login, ModuleFacts, Objects, PinFormat,
+    Profile, ProfileEvidence, SessionFacts, SessionMode,
 };
 use crate::config::{
-    Finding,
-    reader::{Findings, Table, Value},
+    ConfigFinding,
+    reader::{ConfigFindings, Table, Value},
 };
 use std::path::PathBuf;
 use toml::de::DeTable;
@@ -19,8 +19,8 @@ const EC_PARAMS_PRINTABLE_STRING: &[u8; 14] = b"\x13\x0cedwards25519";
 const EC_PARAMS_MAX_BYTES: usize = 64;
 
 /// Reads `text`, or says everything that is wrong with it.
-pub(super) fn parse(text: &str) -> Result<Profile, Vec<Finding>> {
-    let mut findings = Findings::new(text);
+pub(super) fn parse(text: &str) -> Result<Profile, Vec<ConfigFinding>> {
+    let mut findings = ConfigFindings::new(text);
     let profile = match DeTable::parse(text) {
         Ok(root) => Table::read("the profile", 0, root.get_ref(), &mut findings, read_profile),
         Err(error) => {
@@ -33,21 +33,21 @@ pub(super) fn parse(text: &str) -> Result<Profile, Vec<Finding>> {
     Ok(profile.expect("what cannot be read gives a finding"))
 }
 
-fn read_profile(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Profile> {
+fn read_profile(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Profile> {
     let name = table.require("name", "the profile's name, as in \"softhsm2\"", findings);
     let name = name.and_then(|value| words_of(value, "small letters, digits and -", is_name, findings));
     let levels = [
-        ("tested", Evidence::Tested),
-        ("source", Evidence::Source),
-        ("vendor-doc", Evidence::VendorDoc),
-        ("unverified", Evidence::Unverified),
+        ("tested", ProfileEvidence::Tested),
+        ("source", ProfileEvidence::Source),
+        ("vendor-doc", ProfileEvidence::VendorDoc),
+        ("unverified", ProfileEvidence::Unverified),
     ];
     let evidence = table.require("evidence", "\"tested\", \"source\", \"vendor-doc\" or \"unverified\"", findings);
     let evidence = evidence.and_then(|value| Some((value, value.one_of(&levels, findings)?)));
     let tested_with = table.get("tested_with", findings);
     let tested_with = tested_with.map_or(Some(Vec::new()), |value| texts(value, findings));
     if let (Some((value, level)), Some(with)) = (evidence, &tested_with)
-        && (level == Evidence::Tested) == with.is_empty()
+        && (level == ProfileEvidence::Tested) == with.is_empty()
     {
         value.reject("\"tested\" and `tested_with` go together: say with which versions it was tried", findings);
     }
@@ -86,8 +86,8 @@ fn section<'t, T>(
     table: &mut Table<'t>,
     key: &'static str,
     name: &'static str,
-    findings: &mut Findings<'_>,
-    body: fn(&mut Table<'_>, &mut Findings<'_>) -> Option<T>,
+    findings: &mut ConfigFindings<'_>,
+    body: fn(&mut Table<'_>, &mut ConfigFindings<'_>) -> Option<T>,
 ) -> Option<T> {
     match table.get(key, findings) {
         Some(value) => value.table(name, findings, body).flatten(),
@@ -95,7 +95,7 @@ fn section<'t, T>(
     }
 }
 
-fn read_module(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Module> {
+fn read_module(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<ModuleFacts> {
     let paths = table.require("paths", "where the module is usually installed, or []", findings);
     let paths = paths.and_then(|value| absolute_paths(value, findings));
     let install = table.require("install", "what to install, in words", findings);
@@ -113,7 +113,7 @@ fn read_module(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Mod
     let settings = optional(table, "settings", Vec::new(), findings, texts);
     let mut flag = |key| optional(table, key, false, findings, Value::bool);
     let (network, sockets) = (flag("network"), flag("sockets"));
-    Some(Module {
+    Some(ModuleFacts {
         paths: paths?,
         install: install?,
         environment: environment.unwrap_or_default(),
@@ -125,11 +125,11 @@ fn read_module(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Mod
     })
 }
 
-fn absolute_paths(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Vec<PathBuf>> {
+fn absolute_paths(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Vec<PathBuf>> {
     value.array(findings)?.into_iter().map(|entry| entry.absolute_path(findings)).collect()
 }
 
-fn read_session(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Session> {
+fn read_session(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<SessionFacts> {
     let modes = [("ro", SessionMode::ReadOnly), ("rw", SessionMode::ReadWrite)];
     let logins = [("pin", Login::Pin), ("protected-path", Login::ProtectedPath)];
     let formats = [
@@ -140,10 +140,10 @@ fn read_session(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Se
     let mode = optional(table, "mode", SessionMode::ReadOnly, findings, |value, f| value.one_of(&modes, f));
     let login = optional(table, "login", Login::Pin, findings, |value, f| value.one_of(&logins, f));
     let pin_format = optional(table, "pin_format", PinFormat::Free, findings, |value, f| value.one_of(&formats, f));
-    Some(Session { mode: mode?, login: login?, pin_format: pin_format? })
+    Some(SessionFacts { mode: mode?, login: login?, pin_format: pin_format? })
 }
 
-fn read_ed25519(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Ed25519> {
+fn read_ed25519(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Ed25519> {
     let supported = read_supported(table, findings);
     let numbers = table.get("numbers", findings);
     let numbers = numbers.map(|value| value.tables("[[ed25519.numbers]]", findings, read_numbers));
@@ -160,7 +160,7 @@ fn read_ed25519(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Ed
     Some(Ed25519 { supported: supported?, numbers, ec_params: ec_params? })
 }
 
-fn read_numbers(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Ed25519Numbers> {
+fn read_numbers(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Ed25519Numbers> {
     let mut number = |key| {
         let value = table.require(key, "a number, as in 0x1057", findings);
         value.and_then(|value| value.u64(findings))
@@ -169,7 +169,7 @@ fn read_numbers(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Ed
     Some(Ed25519Numbers { sign: sign?, generate: generate?, key_type: key_type? })
 }
 
-fn read_ec_params(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Vec<u8>> {
+fn read_ec_params(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Vec<u8>> {
     match value.string(findings)? {
         "oid" => return Some(EC_PARAMS_OID.into()),
         "printable-string" => return Some(EC_PARAMS_PRINTABLE_STRING.into()),
@@ -184,17 +184,17 @@ fn read_ec_params(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Vec<u
     None
 }
 
-fn read_supported(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<bool> {
+fn read_supported(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<bool> {
     table.require("supported", "true or false", findings)?.bool(findings)
 }
 
-fn read_objects(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Objects> {
+fn read_objects(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Objects> {
     let mut flag = |key, default| optional(table, key, default, findings, Value::bool);
     let (clear, public) = (flag("clear_unneeded_usages", false), flag("import_public_object", true));
     Some(Objects { clear_unneeded_usages: clear?, import_public_object: public? })
 }
 
-fn read_limits(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Limits> {
+fn read_limits(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Limits> {
     let mut limit = |key| {
         optional(table, key, None, findings, |value, findings| {
             let number = value.u64(findings)?;
@@ -208,7 +208,7 @@ fn read_limits(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Lim
     Some(Limits { max_message_bytes: max_message_bytes?, expected_ms: expected_ms? })
 }
 
-fn read_error(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<ErrorMeaning> {
+fn read_error(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<ErrorMeaning> {
     let is_return_value = |name: &str| is_variable(name) && !name.starts_with("CKR_");
     let (name, meaning) = name_and_meaning(table, is_return_value, findings)?;
     Some(ErrorMeaning { name, meaning })
@@ -217,7 +217,7 @@ fn read_error(table: &mut Table<'_>, findings: &mut Findings<'_>) -> Option<Erro
 fn name_and_meaning(
     table: &mut Table<'_>,
     is_name: fn(&str) -> bool,
-    findings: &mut Findings<'_>,
+    findings: &mut ConfigFindings<'_>,
 ) -> Option<(String, String)> {
     let name = table.require("name", "which one", findings);
     let expected = "capital letters, digits and _, without CKR_";
@@ -232,8 +232,8 @@ fn optional<'t, T>(
     table: &mut Table<'t>,
     key: &'static str,
     default: T,
-    findings: &mut Findings<'_>,
-    read: impl FnOnce(Value<'t>, &mut Findings<'_>) -> Option<T>,
+    findings: &mut ConfigFindings<'_>,
+    read: impl FnOnce(Value<'t>, &mut ConfigFindings<'_>) -> Option<T>,
 ) -> Option<T> {
     match table.get(key, findings) {
         Some(value) => read(value, findings),
@@ -241,12 +241,12 @@ fn optional<'t, T>(
     }
 }
 
-fn text(value: Value<'_>, findings: &mut Findings<'_>) -> Option<String> {
+fn text(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     words_of(value, "some words on one line", |text| !text.is_empty() && !text.contains(char::is_control), findings)
 }
 
 /// At least one text.
-fn texts(value: Value<'_>, findings: &mut Findings<'_>) -> Option<Vec<String>> {
+fn texts(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Vec<String>> {
     let entries = value.array(findings)?;
     if entries.is_empty() {
         value.reject("it must not be empty", findings);
@@ -258,7 +258,7 @@ fn words_of(
     value: Value<'_>,
     expected: &str,
     fits: impl Fn(&str) -> bool,
-    findings: &mut Findings<'_>,
+    findings: &mut ConfigFindings<'_>,
 ) -> Option<String> {
     let text = value.string(findings)?;
     if !fits(text) {
@@ -300,7 +300,7 @@ supported = false
     #[test]
     fn what_is_left_out_is_as_the_standard_has_it() {
         let profile = parse(LEAST).unwrap();
-        let Session { mode, login, pin_format } = profile.session;
+        let SessionFacts { mode, login, pin_format } = profile.session;
         assert_eq!((mode, login, pin_format), (SessionMode::ReadOnly, Login::Pin, PinFormat::Free));
         assert_eq!(profile.ed25519.numbers, [Ed25519Numbers::STANDARD]);
         assert_eq!(profile.ed25519.ec_params, [EC_PARAMS_OID]);

@@ -64,14 +64,14 @@ pub fn variables<'a>(spec: &'a TokenSpec, secret: &'a [String]) -> impl Iterator
 /// What the child of a token may reach beside the system's libraries.
 #[derive(Debug, Default)]
 pub struct Reach {
-    places: Vec<Place>,
+    places: Vec<NamedPath>,
     /// What was named and is not reached, and why.
     refused: Vec<String>,
 }
 
 /// A file, directory or device that somebody has named.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct NamedPath {
     path: PathBuf,
     write: bool,
     /// Who has named it.
@@ -118,7 +118,7 @@ impl Reach {
                 let (path, never) = (path.display(), never.display());
                 self.refused.push(format!("{path} (named by {by}) would open {never} to it, which is the signer's"));
             }
-            None => self.places.push(Place { path: path.into(), write, by: by.into() }),
+            None => self.places.push(NamedPath { path: path.into(), write, by: by.into() }),
         }
     }
 

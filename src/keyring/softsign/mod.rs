@@ -77,8 +77,8 @@ impl SecretKey {
     /// The key made ready to sign; the form it was read in is wiped.
     pub fn into_signer(self) -> Box<dyn Signer> {
         match self {
-            Self::Ed25519Expanded(bytes) => Box::new(Ed25519::from_expanded(&bytes)),
-            Self::Ed25519Seed(seed) => Box::new(Ed25519::from_seed(&seed)),
+            Self::Ed25519Expanded(bytes) => Box::new(Ed25519Signer::from_expanded(&bytes)),
+            Self::Ed25519Seed(seed) => Box::new(Ed25519Signer::from_seed(&seed)),
             Self::Secp256k1(key) => Box::new(Secp256k1(key)),
         }
     }
@@ -103,14 +103,14 @@ pub(super) fn public_of_seed(seed: &[u8; 32]) -> VerifyingKey {
 }
 
 /// An Ed25519 key. Wiped when dropped.
-struct Ed25519 {
+struct Ed25519Signer {
     /// Wipes itself.
     secret: Box<ExpandedSecretKey>,
     /// Always computed from `secret`: signing with any other would give the secret away.
     public: VerifyingKey,
 }
 
-impl Ed25519 {
+impl Ed25519Signer {
     fn from_seed(seed: &[u8; 32]) -> Self {
         Self::new(Box::new(seed.into()))
     }
@@ -125,7 +125,7 @@ impl Ed25519 {
     }
 }
 
-impl Signer for Ed25519 {
+impl Signer for Ed25519Signer {
     fn public_key(&self) -> PublicKey {
         PublicKey::Ed25519(self.public)
     }
