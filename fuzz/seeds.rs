@@ -5,7 +5,7 @@
 mod sample;
 
 use highwater::{config::{KeyEncoding, pkcs11::{profile::Profile, spec::{AlgorithmSpec, KeySpec, ObjectSelector, TokenSelector, TokenSpec}}}, keyring::{device::Trouble, child::protocol::{SignRequest, encode_answer}, softsign::encoding}, process::frames::{write_frame, write_json}, state::foreign::{self, Program}};
-use highwater_core::{consensus::{Digest, Hrs, Step, Target, Timestamp}, watermark::{BLOCK_BYTES, Mark, Mode, Record, Signed, image}};
+use highwater_core::{consensus::{Digest, Hrs, Step, Target, Timestamp}, watermark::{BLOCK_BYTES, Mark, Mode, Record, SignedMessage, image}};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -128,7 +128,7 @@ fn handshakes() -> Vec<Vec<u8>> {
 fn marks() -> [Mark; 3] {
     let hrs = Hrs { height: 12, round: 3, step: Step::Precommit };
     let timestamp = Timestamp::new(1_700_000_000, 999).expect("a good time");
-    let signed = |target| Mark { hrs, signed: Some(Signed { target, timestamp, digest: Digest([0xab; 32]) }) };
+    let signed = |target| Mark { hrs, signed: Some(SignedMessage { target, timestamp, digest: Digest([0xab; 32]) }) };
     [Mark::NEVER_SIGNED, signed(Target::Block), signed(Target::Nil)]
 }
 

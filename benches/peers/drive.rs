@@ -6,7 +6,7 @@ use crate::{
 };
 use highwater_core::{
     consensus::{ChainId, PublicKey, Signature, Timestamp},
-    privval::{BlockId, Canonical, Kind, message::Vote},
+    privval::{Canonical, CanonicalBlockId, MessageKind, message::Vote},
 };
 use std::{
     sync::Barrier,
@@ -139,10 +139,10 @@ fn ask_all<'a>(
 fn assert_signed(key: &PublicKey, chain: &str, vote: &Vote) {
     let timestamp = vote.timestamp.unwrap();
     let canonical = Canonical {
-        kind: Kind::Prevote,
+        kind: MessageKind::Prevote,
         height: u64::try_from(vote.height).unwrap(),
         round: 0,
-        block_id: Some(BlockId { hash: [BLOCK; 32], parts_total: 3, parts_hash: [!BLOCK; 32] }),
+        block_id: Some(CanonicalBlockId { hash: [BLOCK; 32], parts_total: 3, parts_hash: [!BLOCK; 32] }),
         timestamp: Timestamp::new(timestamp.seconds, timestamp.nanos.into()).unwrap(),
     };
     let sign_bytes = canonical.sign_bytes(&ChainId::new(chain).unwrap());

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     consensus::{Conflict, Step},
-    privval::{BlockId, Kind, message},
+    privval::{CanonicalBlockId, MessageKind, message},
     signer::{SELF_TEST, SignError},
     watermark::{HostId, Identity, StateFile, create},
 };
@@ -85,21 +85,22 @@ impl Home {
     }
 }
 
-fn canonical(height: u64, kind: Kind, block: u8, seconds: i64) -> Canonical {
-    let block_id = (block != 0).then_some(BlockId { hash: [block; 32], parts_total: 1, parts_hash: [block; 32] });
+fn canonical(height: u64, kind: MessageKind, block: u8, seconds: i64) -> Canonical {
+    let block_id =
+        (block != 0).then_some(CanonicalBlockId { hash: [block; 32], parts_total: 1, parts_hash: [block; 32] });
     Canonical { kind, height, round: 0, block_id, timestamp: Timestamp::new(seconds, 0).unwrap() }
 }
 
-fn vote(height: u64, kind: Kind, block: u8, seconds: i64) -> VoteRequest {
+fn vote(height: u64, kind: MessageKind, block: u8, seconds: i64) -> VoteRequest {
     let extension = match kind {
-        Kind::Precommit if block != 0 => Extension::Sign(b"extension".to_vec()),
+        MessageKind::Precommit if block != 0 => Extension::Sign(b"extension".to_vec()),
         _ => Extension::None,
     };
     VoteRequest { canonical: canonical(height, kind, block, seconds), extension, echo: message::Vote::default() }
 }
 
 fn proposal(height: u64, block: u8, seconds: i64) -> ProposalRequest {
-    let kind = Kind::Proposal { pol_round: -1 };
+    let kind = MessageKind::Proposal { pol_round: -1 };
     ProposalRequest { canonical: canonical(height, kind, block, seconds), echo: message::Proposal::default() }
 }
 
@@ -118,11 +119,11 @@ fn a_round_of_consensus_is_signed() {
     let home = Home::new();
     let chain = home.chain();
     assert!(!chain.sign_proposal(&proposal(1, 7, 1)).unwrap().repeated);
-    for kind in [Kind::Prevote, Kind::Precommit] {
+    for kind in [MessageKind::Prevote, MessageKind::Precommit] {
         let request = vote(1, kind, 7, 1);
         let signed = chain.sign_vote(&request).unwrap();
         assert_signs(&request, &signed);
-        assert_eq!(signed.extension_signature.is_some(), kind == Kind::Precommit);
+        assert_eq!(signed.extension_signature.is_some(), kind == MessageKind::Precommit);
     }
     assert_eq!(chain.last(), Ok(Hrs { height: 1, round: 0, step: Step::Precommit }));
 }
@@ -131,15 +132,15 @@ fn a_round_of_consensus_is_signed() {
 fn a_repeated_vote_gets_the_old_time_and_the_old_signature_also_after_a_restart() {
     let home = Home::new();
     let chain = home.chain();
-    let first = chain.sign_vote(&vote(1, Kind::Precommit, 7, 100)).unwrap();
-    let again = chain.sign_vote(&vote(1, Kind::Precommit, 7, 200)).unwrap();
+    let first = chain.sign_vote(&vote(1, MessageKind::Precommit, 7, 100)).unwrap();
+    let again = chain.sign_vote(&vote(1, MessageKind::Precommit, 7, 200)).unwrap();
     drop(chain);
     let chain = home.chain();
-    let after_restart = chain.sign_vote(&vote(1, Kind::Precommit, 7, 300)).unwrap();
+    let after_restart = chain.sign_vote(&vote(1, MessageKind::Precommit, 7, 300)).unwrap();
     for repeat in [again, after_restart] {
         assert!(repeat.repeated);
         assert_eq!((repeat.timestamp, repeat.signature), (first.timestamp, first.signature));
-        assert_signs(&vote(1, Kind::Precommit, 7, 0), &repeat);
+        assert_signs(&vote(1, MessageKind::Precommit, 7, 0), &repeat);
     }
 }
 
@@ -150,11 +151,11 @@ fn a_repeat_asks_the_key_for_nothing_but_the_extension() {
     let signed = Arc::clone(&key.signed);
     let chain = home.chain_with(Box::new(key), false);
     for _ in 0..3 {
-        chain.sign_vote(&vote(1, Kind::Prevote, 7, 1)).unwrap();
+        chain.sign_vote(&vote(1, MessageKind::Prevote, 7, 1)).unwrap();
     }
     assert_eq!(signed.load(Ordering::SeqCst), 1);
     for _ in 0..3 {
-        chain.sign_vote(&vote(1, Kind::Precommit, 7, 1)).unwrap();
+        chain.sign_vote(&vote(1, MessageKind::Precommit, 7, 1)).unwrap();
     }
     assert_eq!(signed.load(Ordering::SeqCst), 1 + 1 + 3);
 }
@@ -163,7 +164,7 @@ fn a_repeat_asks_the_key_for_nothing_but_the_extension() {
 fn an_extension_may_differ_between_repeats() {
     let home = Home::new();
     let chain = home.chain();
-    let first = vote(1, Kind::Precommit, 7, 1);
+    let first = vote(1, MessageKind::Precommit, 7, 1);
     let other = VoteRequest { extension: Extension::Sign(b"another".to_vec()), ..first.clone() };
     let (a, b) = (chain.sign_vote(&first).unwrap(), chain.sign_vote(&other).unwrap());
     assert_eq!(a.signature, b.signature);
@@ -175,18 +176,18 @@ fn an_extension_may_differ_between_repeats() {
 fn conflicts_and_regressions_are_refused_and_move_nothing() {
     let home = Home::new();
     let chain = home.chain();
-    chain.sign_vote(&vote(5, Kind::Prevote, 7, 1)).unwrap();
+    chain.sign_vote(&vote(5, MessageKind::Prevote, 7, 1)).unwrap();
     let last = chain.last();
     let hrs = Hrs { height: 5, round: 0, step: Step::Prevote };
     let refused = |request: VoteRequest| chain.sign_vote(&request).unwrap_err();
     let double_sign = |conflict| Refusal::DoubleSign { hrs, conflict };
-    assert_eq!(refused(vote(5, Kind::Prevote, 8, 1)), double_sign(Conflict::BlockAgainstBlock));
-    assert_eq!(refused(vote(5, Kind::Prevote, 0, 1)), double_sign(Conflict::NilAgainstBlock));
-    assert!(matches!(refused(vote(4, Kind::Precommit, 7, 1)), Refusal::Regression { .. }));
+    assert_eq!(refused(vote(5, MessageKind::Prevote, 8, 1)), double_sign(Conflict::BlockAgainstBlock));
+    assert_eq!(refused(vote(5, MessageKind::Prevote, 0, 1)), double_sign(Conflict::NilAgainstBlock));
+    assert!(matches!(refused(vote(4, MessageKind::Precommit, 7, 1)), Refusal::Regression { .. }));
     let late = chain.sign_proposal(&proposal(5, 7, 1));
     assert!(matches!(late, Err(Refusal::Regression { .. })));
     assert_eq!(chain.last(), last);
-    assert!(chain.sign_vote(&vote(5, Kind::Precommit, 8, 1)).is_ok(), "another block in a later step is legal");
+    assert!(chain.sign_vote(&vote(5, MessageKind::Precommit, 8, 1)).is_ok(), "another block in a later step is legal");
 }
 
 #[test]
@@ -208,11 +209,11 @@ fn a_key_that_fails_after_the_mark_moved_can_only_sign_the_same_message_later() 
     let fails = Arc::clone(&key.fails);
     let chain = home.chain_with(Box::new(key), false);
     fails.store(true, Ordering::SeqCst);
-    let failed = chain.sign_vote(&vote(1, Kind::Prevote, 7, 1));
+    let failed = chain.sign_vote(&vote(1, MessageKind::Prevote, 7, 1));
     assert!(matches!(failed, Err(Refusal::KeyUnavailable(_))));
     fails.store(false, Ordering::SeqCst);
-    assert!(matches!(chain.sign_vote(&vote(1, Kind::Prevote, 8, 1)), Err(Refusal::DoubleSign { .. })));
-    let request = vote(1, Kind::Prevote, 7, 1);
+    assert!(matches!(chain.sign_vote(&vote(1, MessageKind::Prevote, 8, 1)), Err(Refusal::DoubleSign { .. })));
+    let request = vote(1, MessageKind::Prevote, 7, 1);
     assert_signs(&request, &chain.sign_vote(&request).unwrap());
 }
 
@@ -222,9 +223,9 @@ fn the_signature_of_one_mark_is_never_given_for_another() {
     let key = FlakyKey::default();
     let fails = Arc::clone(&key.fails);
     let chain = home.chain_with(Box::new(key), false);
-    chain.sign_vote(&vote(1, Kind::Prevote, 7, 1)).unwrap();
+    chain.sign_vote(&vote(1, MessageKind::Prevote, 7, 1)).unwrap();
     fails.store(true, Ordering::SeqCst);
-    let next = vote(2, Kind::Prevote, 7, 1);
+    let next = vote(2, MessageKind::Prevote, 7, 1);
     assert!(matches!(chain.sign_vote(&next), Err(Refusal::KeyUnavailable(_))));
     fails.store(false, Ordering::SeqCst);
     // A repeat now: its mark moved before the key failed.
@@ -251,7 +252,7 @@ fn a_precommit_whose_extension_cannot_be_signed_is_refused_whole_and_later_answe
     let home = Home::new();
     let fails = Arc::new(AtomicBool::new(true));
     let chain = home.chain_with(Box::new(NoExtensions(Arc::clone(&fails))), false);
-    let request = vote(1, Kind::Precommit, 7, 1);
+    let request = vote(1, MessageKind::Precommit, 7, 1);
     for _ in 0..2 {
         assert!(matches!(chain.sign_vote(&request), Err(Refusal::KeyUnavailable(_))));
     }
@@ -265,7 +266,7 @@ fn a_replaced_state_file_stops_the_chain_and_the_signature_is_discarded() {
     let chain = home.chain();
     std::fs::rename(home.state_file(), home.directory.path().join("away")).unwrap();
     for _ in 0..2 {
-        let refused = chain.sign_vote(&vote(1, Kind::Prevote, 7, 1));
+        let refused = chain.sign_vote(&vote(1, MessageKind::Prevote, 7, 1));
         assert!(matches!(refused, Err(Refusal::StateUnusable(_))), "{refused:?}");
     }
     assert!(chain.public_key().is_ok(), "a booting node asks for the key once");
@@ -277,7 +278,7 @@ fn a_closed_chain_answers_why_and_still_knows_its_key() {
     let key = software_key().public_key();
     let chain = Chain::closed(id(), Some(key), why.clone());
     assert_eq!(chain.public_key(), Ok(key));
-    assert_eq!(chain.sign_vote(&vote(1, Kind::Prevote, 7, 1)), Err(why.clone()));
+    assert_eq!(chain.sign_vote(&vote(1, MessageKind::Prevote, 7, 1)), Err(why.clone()));
     assert_eq!(Chain::closed(id(), None, why.clone()).public_key(), Err(why));
 }
 
@@ -306,7 +307,7 @@ fn many_nodes_asking_at_once_get_one_signature_for_one_place() {
             scope.spawn(move || {
                 for height in 1..=50 {
                     // Half of the nodes want one block, half another; each at a time of its own.
-                    let request = vote(height, Kind::Prevote, node % 2 + 1, i64::from(node));
+                    let request = vote(height, MessageKind::Prevote, node % 2 + 1, i64::from(node));
                     if let Ok(signed) = chain.sign_vote(&request) {
                         signatures.lock().unwrap().push((height, signed.timestamp, signed.signature));
                     }
@@ -330,7 +331,7 @@ fn a_mark_releases_nothing_but_its_own_message() {
     let home = Home::new();
     let file = Box::new(StateFile::open(&home.state_file()).unwrap());
     let mut store = Store::open(file, &home.identity(), HostId([1; 16])).unwrap();
-    let marked = canonical(1, Kind::Prevote, 7, 1);
+    let marked = canonical(1, MessageKind::Prevote, 7, 1);
     let candidate = Candidate {
         hrs: marked.hrs(),
         target: marked.target(),
@@ -338,7 +339,7 @@ fn a_mark_releases_nothing_but_its_own_message() {
         digest: marked.digest(&id()),
     };
     let durable = store.advance(candidate.mark()).unwrap();
-    let other = canonical(1, Kind::Prevote, 8, 1).sign_bytes(&id());
+    let other = canonical(1, MessageKind::Prevote, 8, 1).sign_bytes(&id());
     release(durable, &id(), &other, Signature([0; 64]));
 }
 

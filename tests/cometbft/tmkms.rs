@@ -6,19 +6,19 @@ use crate::support::plain_node::{Ballot, PlainNode, Verdict};
 use ed25519_dalek::{Signer as _, SigningKey};
 use highwater_core::{
     consensus::ChainId,
-    privval::{ErrorCode, Kind},
+    privval::{ErrorCode, MessageKind},
 };
 use serde_json::{Value, json};
 use std::{fs, io::Write as _, path::PathBuf, process::Command};
 use subtle_encoding::{base64, hex};
 
-use Kind::{Precommit, Prevote};
+use MessageKind::{Precommit, Prevote};
 use Verdict::{Dropped, Refused, Signed};
 
 const VERSION: &str = "0.15.0";
 const CHAIN: &str = "osmosis-1";
 const STATE: &str = "state/osmosis-1-consensus.json";
-const PROPOSAL: Kind = Kind::Proposal { pol_round: -1 };
+const PROPOSAL: MessageKind = MessageKind::Proposal { pol_round: -1 };
 const DOUBLE_SIGN: Verdict = Refused(ErrorCode::DoubleSign as i32);
 const REGRESSION: Verdict = Refused(ErrorCode::Regression as i32);
 /// What tmkms answers to a double sign; anything else that it refuses ends the connection.

@@ -6,7 +6,7 @@ use crate::support::{
     plain_node::{Ballot, PlainNode, Verdict},
     skip::skip,
 };
-use highwater_core::privval::Kind;
+use highwater_core::privval::MessageKind;
 use std::{
     fs::{self, OpenOptions, Permissions},
     io::Write as _,
@@ -353,7 +353,7 @@ fn a_state_below_what_the_audit_file_lists_keeps_its_chain_closed_until_it_is_ra
     let signer = home.spawn("signer", &mut home.highwater("start"));
     node.meet();
     for height in 6..=9 {
-        assert_eq!(node.ask(Ballot(Kind::Prevote, height, 0, Some(1))), Verdict::Signed);
+        assert_eq!(node.ask(Ballot(MessageKind::Prevote, height, 0, Some(1))), Verdict::Signed);
     }
     assert!(signer.terminate().success());
     home.run("check").assert(0, "is at 9/0/prevote", "");
@@ -372,8 +372,8 @@ fn a_state_below_what_the_audit_file_lists_keeps_its_chain_closed_until_it_is_ra
     let mut again = home.spawn("again", &mut home.highwater("start"));
     again.wait_for_line("chain open");
     node.meet();
-    assert!(matches!(node.ask(Ballot(Kind::Prevote, 9, 0, Some(2))), Verdict::Refused(_)));
-    assert_eq!(node.ask(Ballot(Kind::Prevote, 10, 0, Some(2))), Verdict::Signed);
+    assert!(matches!(node.ask(Ballot(MessageKind::Prevote, 9, 0, Some(2))), Verdict::Refused(_)));
+    assert_eq!(node.ask(Ballot(MessageKind::Prevote, 10, 0, Some(2))), Verdict::Signed);
     assert!(again.terminate().success());
 }
 

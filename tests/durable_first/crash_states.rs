@@ -10,8 +10,8 @@ use crate::{PROMISE, support::assurance::report};
 use highwater_core::{
     consensus::{ChainId, Digest, Hrs, KeyType, PublicKey, Step, Target, Timestamp},
     watermark::{
-        BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, HostId, Identity, Mark, Mode, RECORD_BYTES, Record, Signed,
-        Slot, Store, StoreError, image,
+        BLOCK_BYTES, Disk, FILE_BYTES, FileId, Header, HostId, Identity, Mark, Mode, RECORD_BYTES, Record,
+        SignedMessage, Slot, Store, StoreError, image,
     },
 };
 use std::{
@@ -31,7 +31,7 @@ pub fn identity() -> Identity {
 pub fn mark(height: u64) -> Mark {
     let fill = u8::try_from(height).unwrap();
     let timestamp = Timestamp::new(i64::from(fill) * 0x0101_0101, u32::from(fill).into()).unwrap();
-    let signed = Signed { target: Target::Block, timestamp, digest: Digest([fill; 32]) };
+    let signed = SignedMessage { target: Target::Block, timestamp, digest: Digest([fill; 32]) };
     Mark { hrs: Hrs { height, round: u32::from(fill), step: Step::Precommit }, signed: Some(signed) }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 use highwater_core::{
     consensus::ChainId,
     privval::{
-        Canonical, Kind,
+        Canonical, MessageKind,
         frame::LengthPrefix,
         message::{Message, Proposal, Sum, TYPE_PREVOTE, Vote},
     },
@@ -52,12 +52,12 @@ fn ask_everything(session: &mut Session, chain: &str) -> Vec<Option<Canonical>> 
 }
 
 fn canonical_vote(vote: &Vote) -> Canonical {
-    let kind = if vote.r#type == TYPE_PREVOTE { Kind::Prevote } else { Kind::Precommit };
+    let kind = if vote.r#type == TYPE_PREVOTE { MessageKind::Prevote } else { MessageKind::Precommit };
     canonical((kind, vote.height, vote.round), vote.block_id.as_ref(), vote.timestamp)
 }
 
 fn canonical_proposal(proposal: &Proposal) -> Canonical {
-    let kind = Kind::Proposal { pol_round: proposal.pol_round };
+    let kind = MessageKind::Proposal { pol_round: proposal.pol_round };
     canonical((kind, proposal.height, proposal.round), proposal.block_id.as_ref(), proposal.timestamp)
 }
 

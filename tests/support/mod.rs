@@ -19,15 +19,15 @@ pub mod yubihsm;
 
 use highwater_core::{
     consensus::{ChainId, PublicKey, Signature, Timestamp},
-    privval::{BlockId, Canonical, Kind, extension_sign_bytes, message},
+    privval::{Canonical, CanonicalBlockId, MessageKind, extension_sign_bytes, message},
 };
 use mock_node::{Session, precommit};
 
 /// Checks the signature of a vote, and that it was sent back without its extension.
 pub fn assert_vote_signed(key: &PublicKey, chain: &str, vote: &message::Vote) {
     let kind = match vote.r#type {
-        message::TYPE_PREVOTE => Kind::Prevote,
-        message::TYPE_PRECOMMIT => Kind::Precommit,
+        message::TYPE_PREVOTE => MessageKind::Prevote,
+        message::TYPE_PRECOMMIT => MessageKind::Precommit,
         other => panic!("a vote of type {other}"),
     };
     assert_signed(key, chain, (kind, vote.height, vote.round), vote.block_id.as_ref(), vote.timestamp, &vote.signature);
@@ -36,7 +36,7 @@ pub fn assert_vote_signed(key: &PublicKey, chain: &str, vote: &message::Vote) {
 
 /// Checks the signature of a proposal.
 pub fn assert_proposal_signed(key: &PublicKey, chain: &str, proposal: &message::Proposal) {
-    let place = (Kind::Proposal { pol_round: proposal.pol_round }, proposal.height, proposal.round);
+    let place = (MessageKind::Proposal { pol_round: proposal.pol_round }, proposal.height, proposal.round);
     assert_signed(key, chain, place, proposal.block_id.as_ref(), proposal.timestamp, &proposal.signature);
 }
 
@@ -64,7 +64,7 @@ pub fn signature(bytes: &[u8]) -> Signature {
 fn assert_signed(
     key: &PublicKey,
     chain: &str,
-    (kind, height, round): (Kind, i64, i32),
+    (kind, height, round): (MessageKind, i64, i32),
     block_id: Option<&message::BlockId>,
     timestamp: Option<message::Timestamp>,
     signed: &[u8],
@@ -76,14 +76,14 @@ fn assert_signed(
 
 /// What is signed of a message.
 pub fn canonical(
-    (kind, height, round): (Kind, i64, i32),
+    (kind, height, round): (MessageKind, i64, i32),
     block_id: Option<&message::BlockId>,
     timestamp: Option<message::Timestamp>,
 ) -> Canonical {
     let block_id = block_id.filter(|id| !id.hash.is_empty()).map(|id| {
         let parts = id.part_set_header.as_ref().unwrap();
         let hash = id.hash.as_slice().try_into().unwrap();
-        BlockId { hash, parts_total: parts.total, parts_hash: parts.hash.as_slice().try_into().unwrap() }
+        CanonicalBlockId { hash, parts_total: parts.total, parts_hash: parts.hash.as_slice().try_into().unwrap() }
     });
     let timestamp = timestamp.unwrap();
     Canonical {

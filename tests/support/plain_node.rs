@@ -4,7 +4,7 @@ use super::cli::{PATIENCE, wait_for};
 use highwater_core::{
     consensus::{ChainId, KeyType, PublicKey, Signature, Timestamp},
     privval::{
-        BlockId, Canonical, Kind,
+        Canonical, CanonicalBlockId, MessageKind,
         message::{self, Message, PublicKeySum, RemoteSignerError, Sum},
     },
 };
@@ -35,7 +35,7 @@ pub enum Verdict {
 
 /// A message to sign. The letter names the block; `None` is nil.
 #[derive(Clone, Copy, Debug)]
-pub struct Ballot(pub Kind, pub u64, pub u32, pub Option<u8>);
+pub struct Ballot(pub MessageKind, pub u64, pub u32, pub Option<u8>);
 
 impl PlainNode {
     pub fn bind(path: &Path, chain: &str) -> Self {
@@ -76,10 +76,10 @@ impl PlainNode {
             Err(error) => panic!("no answer to {ballot:?}: {error}"),
         };
         let (error, signed) = match answer {
-            Sum::SignedVoteResponse(response) if !matches!(kind, Kind::Proposal { .. }) => {
+            Sum::SignedVoteResponse(response) if !matches!(kind, MessageKind::Proposal { .. }) => {
                 (response.error, response.vote.map(|vote| (vote.timestamp, vote.signature)))
             }
-            Sum::SignedProposalResponse(response) if matches!(kind, Kind::Proposal { .. }) => {
+            Sum::SignedProposalResponse(response) if matches!(kind, MessageKind::Proposal { .. }) => {
                 (response.error, response.proposal.map(|proposal| (proposal.timestamp, proposal.signature)))
             }
             other => panic!("asked for {ballot:?}, got {other:?}"),
@@ -105,7 +105,7 @@ impl PlainNode {
 impl Ballot {
     pub fn canonical(self) -> Canonical {
         let Self(kind, height, round, block) = self;
-        let block_id = block.map(|byte| BlockId { hash: [byte; 32], parts_total: 1, parts_hash: [byte; 32] });
+        let block_id = block.map(|byte| CanonicalBlockId { hash: [byte; 32], parts_total: 1, parts_hash: [byte; 32] });
         Canonical { kind, height, round, block_id, timestamp: Timestamp::new(1_700_000_000, 5).unwrap() }
     }
 
@@ -116,16 +116,16 @@ impl Ballot {
         let timestamp = message::Timestamp { seconds: timestamp.seconds(), nanos: timestamp.nanos().cast_signed() };
         let block_id = match block_id {
             None => message::BlockId { hash: Vec::new(), part_set_header: Some(message::PartSetHeader::default()) },
-            Some(BlockId { hash, parts_total, parts_hash }) => message::BlockId {
+            Some(CanonicalBlockId { hash, parts_total, parts_hash }) => message::BlockId {
                 hash: hash.into(),
                 part_set_header: Some(message::PartSetHeader { total: parts_total, hash: parts_hash.into() }),
             },
         };
         let (block_id, timestamp, chain_id) = (Some(block_id), Some(timestamp), chain.to_string());
         let r#type = match kind {
-            Kind::Precommit => message::TYPE_PRECOMMIT,
-            Kind::Prevote => message::TYPE_PREVOTE,
-            Kind::Proposal { pol_round } => {
+            MessageKind::Precommit => message::TYPE_PRECOMMIT,
+            MessageKind::Prevote => message::TYPE_PREVOTE,
+            MessageKind::Proposal { pol_round } => {
                 let r#type = message::TYPE_PROPOSAL;
                 let signature = Vec::new();
                 let proposal = message::Proposal { r#type, height, round, pol_round, block_id, timestamp, signature };

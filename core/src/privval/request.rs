@@ -6,7 +6,7 @@
 use super::{
     message::{self, Message, Sum},
     refusal::Refusal,
-    sign_bytes::{BlockId, Canonical, Kind},
+    sign_bytes::{Canonical, CanonicalBlockId, MessageKind},
 };
 use crate::consensus::{ChainId, Hrs, Timestamp};
 
@@ -172,8 +172,8 @@ impl VoteRequest {
     fn parse(request: message::SignVoteRequest) -> Result<Self, Refusal> {
         let mut vote = request.vote.ok_or(Refusal::Malformed("the request carries no vote"))?;
         let kind = match vote.r#type {
-            message::TYPE_PREVOTE => Kind::Prevote,
-            message::TYPE_PRECOMMIT => Kind::Precommit,
+            message::TYPE_PREVOTE => MessageKind::Prevote,
+            message::TYPE_PRECOMMIT => MessageKind::Precommit,
             _ => return Err(Refusal::Malformed("a vote is a prevote (1) or a precommit (2)")),
         };
         if !matches!(vote.validator_address.len(), 0 | ADDRESS_BYTES) {
@@ -193,8 +193,8 @@ impl VoteRequest {
             return Err(Refusal::Malformed("a vote extension has at most 1 MiB"));
         }
         let extension = match (kind, block_id) {
-            (Kind::Precommit, Some(_)) if request.skip_extension_signing => Extension::None,
-            (Kind::Precommit, Some(_)) => Extension::Sign(extension),
+            (MessageKind::Precommit, Some(_)) if request.skip_extension_signing => Extension::None,
+            (MessageKind::Precommit, Some(_)) => Extension::Sign(extension),
             _ if extension.is_empty() => Extension::None,
             _ => return Err(Refusal::Malformed("only a precommit for a block carries a vote extension")),
         };
@@ -218,7 +218,7 @@ impl ProposalRequest {
             return Err(Refusal::Malformed("a proposal names a block"));
         }
         let timestamp = timestamp(proposal.timestamp)?;
-        let kind = Kind::Proposal { pol_round: proposal.pol_round };
+        let kind = MessageKind::Proposal { pol_round: proposal.pol_round };
         let canonical = Canonical { kind, height, round, block_id, timestamp };
         Ok(Self { canonical, echo: proposal })
     }
@@ -263,7 +263,7 @@ fn height_and_round(height: i64, round: i32) -> Result<(u64, u32), Refusal> {
 }
 
 /// A block id is whole or nil (`spec/consensus/signing.md`); absent means nil.
-fn block_id(id: Option<&message::BlockId>) -> Result<Option<BlockId>, Refusal> {
+fn block_id(id: Option<&message::BlockId>) -> Result<Option<CanonicalBlockId>, Refusal> {
     let Some(id) = id else { return Ok(None) };
     let (parts_total, parts_hash) = match &id.part_set_header {
         Some(parts) => (parts.total, parts.hash.as_slice()),
@@ -273,7 +273,7 @@ fn block_id(id: Option<&message::BlockId>) -> Result<Option<BlockId>, Refusal> {
         return Ok(None);
     }
     match (id.hash.as_slice().try_into(), parts_hash.try_into()) {
-        (Ok(hash), Ok(parts_hash)) if parts_total > 0 => Ok(Some(BlockId { hash, parts_total, parts_hash })),
+        (Ok(hash), Ok(parts_hash)) if parts_total > 0 => Ok(Some(CanonicalBlockId { hash, parts_total, parts_hash })),
         _ => Err(Refusal::Malformed("the block id is neither complete nor nil")),
     }
 }

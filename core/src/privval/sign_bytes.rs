@@ -14,7 +14,7 @@ use std::fmt;
 
 /// A complete block id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockId {
+pub struct CanonicalBlockId {
     /// Hash of the block's header.
     pub hash: [u8; 32],
     /// Number of parts, not 0.
@@ -28,20 +28,20 @@ pub struct BlockId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Canonical {
     /// Vote or proposal.
-    pub kind: Kind,
+    pub kind: MessageKind,
     /// Block height, 1 to [`HEIGHT_MAX`].
     pub height: u64,
     /// Round, 0 to [`ROUND_MAX`].
     pub round: u32,
     /// The block, or `None` for nil. A proposal always has one.
-    pub block_id: Option<BlockId>,
+    pub block_id: Option<CanonicalBlockId>,
     /// When the node made it.
     pub timestamp: Timestamp,
 }
 
 /// What a canonical message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MessageKind {
     /// The second vote.
     Precommit,
     /// The first vote.
@@ -53,7 +53,7 @@ pub enum Kind {
     },
 }
 
-impl Kind {
+impl MessageKind {
     /// The step in which it is signed.
     pub fn step(self) -> Step {
         match self {
@@ -80,19 +80,19 @@ impl Canonical {
         let mut body = SignBytes::default();
         body.byte(TYPE);
         body.byte(match self.kind {
-            Kind::Prevote => 1,
-            Kind::Precommit => 2,
-            Kind::Proposal { .. } => 32,
+            MessageKind::Prevote => 1,
+            MessageKind::Precommit => 2,
+            MessageKind::Proposal { .. } => 32,
         });
         body.fixed64(HEIGHT, self.height);
         body.fixed64(ROUND, u64::from(self.round));
         // A proposal has one field more before the block id, so the later ones carry higher numbers.
         let shift = match self.kind {
-            Kind::Proposal { pol_round } => {
+            MessageKind::Proposal { pol_round } => {
                 body.pol_round(pol_round);
                 1 << 3
             }
-            Kind::Precommit | Kind::Prevote => 0,
+            MessageKind::Precommit | MessageKind::Prevote => 0,
         };
         if let Some(block_id) = &self.block_id {
             body.block_id(VOTE_BLOCK_ID + shift, block_id);
@@ -219,7 +219,7 @@ impl SignBytes {
         }
     }
 
-    fn block_id(&mut self, tag: u8, id: &BlockId) {
+    fn block_id(&mut self, tag: u8, id: &CanonicalBlockId) {
         let parts_length = 1 + varint_length(u64::from(id.parts_total)) + HASH_FIELD_BYTES;
         let id_length = HASH_FIELD_BYTES + 2 + parts_length;
         self.byte(tag);
@@ -278,9 +278,9 @@ impl<'a> Reader<'a> {
         let height = self.optional_fixed64(HEIGHT)?;
         let round = self.optional_fixed64(ROUND)?;
         let (kind, shift) = match message_type {
-            1 => (Kind::Prevote, 0),
-            2 => (Kind::Precommit, 0),
-            32 => (Kind::Proposal { pol_round: self.pol_round()? }, 1 << 3),
+            1 => (MessageKind::Prevote, 0),
+            2 => (MessageKind::Precommit, 0),
+            32 => (MessageKind::Proposal { pol_round: self.pol_round()? }, 1 << 3),
             _ => return None,
         };
         let block_id = match self.tag(VOTE_BLOCK_ID + shift) {
@@ -336,13 +336,13 @@ impl<'a> Reader<'a> {
         self.message()?.0.try_into().ok()
     }
 
-    fn block_id(mut self) -> Option<BlockId> {
+    fn block_id(mut self) -> Option<CanonicalBlockId> {
         let hash = self.hash(0x0a)?;
         self.tag(0x12)?;
         let mut parts = self.message()?;
         parts.tag(0x08)?;
         let parts_total = u32::try_from(parts.varint()?).ok().filter(|total| *total > 0)?;
-        Some(BlockId { hash, parts_total, parts_hash: parts.hash(0x12)? })
+        Some(CanonicalBlockId { hash, parts_total, parts_hash: parts.hash(0x12)? })
     }
 
     fn timestamp(mut self) -> Option<Timestamp> {

@@ -23,12 +23,12 @@ fn canonical_of(vector: &serde_json::Value) -> (Canonical, ChainId) {
     let number = |name: &str| vector[name].as_i64().unwrap();
     let hash = |name: &str| hex(vector[name].as_str().unwrap());
     let kind = match number("Type") {
-        1 => Kind::Prevote,
-        2 => Kind::Precommit,
-        32 => Kind::Proposal { pol_round: i32::try_from(number("PolRound")).unwrap() },
+        1 => MessageKind::Prevote,
+        2 => MessageKind::Precommit,
+        32 => MessageKind::Proposal { pol_round: i32::try_from(number("PolRound")).unwrap() },
         other => panic!("type {other}"),
     };
-    let block_id = (!hash("BlockHash").is_empty()).then(|| BlockId {
+    let block_id = (!hash("BlockHash").is_empty()).then(|| CanonicalBlockId {
         hash: hash("BlockHash").try_into().unwrap(),
         parts_total: u32::try_from(number("PartsTotal")).unwrap(),
         parts_hash: hash("PartsHash").try_into().unwrap(),
@@ -78,21 +78,21 @@ fn raw_bytes_are_those_of_celestia() {
 
 /// Messages at the edges of every field.
 fn edge_cases() -> Vec<(Canonical, ChainId)> {
-    let block = |fill: u8, parts_total| BlockId { hash: [fill; 32], parts_total, parts_hash: [!fill; 32] };
+    let block = |fill: u8, parts_total| CanonicalBlockId { hash: [fill; 32], parts_total, parts_hash: [!fill; 32] };
     let times = [(0, 0), (0, 1), (1, 0), (-1, 999_999_999), (-62_135_596_800, 0), (253_402_300_799, 999_999_999)];
     let kinds = [
-        Kind::Prevote,
-        Kind::Precommit,
-        Kind::Proposal { pol_round: -1 },
-        Kind::Proposal { pol_round: 0 },
-        Kind::Proposal { pol_round: i32::MAX },
+        MessageKind::Prevote,
+        MessageKind::Precommit,
+        MessageKind::Proposal { pol_round: -1 },
+        MessageKind::Proposal { pol_round: 0 },
+        MessageKind::Proposal { pol_round: i32::MAX },
     ];
     let mut cases = Vec::new();
     for kind in kinds {
         for height in [1, 127, 128, HEIGHT_MAX] {
             for round in [0, 1, ROUND_MAX] {
                 for block_id in [None, Some(block(0, 1)), Some(block(0xff, u32::MAX))] {
-                    if block_id.is_none() && matches!(kind, Kind::Proposal { .. }) {
+                    if block_id.is_none() && matches!(kind, MessageKind::Proposal { .. }) {
                         continue;
                     }
                     for (seconds, nanos) in times {
@@ -136,9 +136,9 @@ fn reference_bytes(canonical: &Canonical, chain: &ChainId) -> Vec<u8> {
         .encode_length_delimited_to_vec()
     };
     match canonical.kind {
-        Kind::Prevote => vote(1),
-        Kind::Precommit => vote(2),
-        Kind::Proposal { pol_round } => reference::CanonicalProposal {
+        MessageKind::Prevote => vote(1),
+        MessageKind::Precommit => vote(2),
+        MessageKind::Proposal { pol_round } => reference::CanonicalProposal {
             r#type: 32,
             height,
             round,
@@ -196,7 +196,7 @@ fn sign_bytes_of_what_nobody_may_sign_do_not_read_back() {
         assert!(!reads(Canonical { round, ..vote }) && !reads(Canonical { round, ..proposal }), "round {round}");
     }
     assert!(!reads(Canonical { block_id: None, ..proposal }), "a proposal of nothing");
-    let no_parts = BlockId { hash: [1; 32], parts_total: 0, parts_hash: [2; 32] };
+    let no_parts = CanonicalBlockId { hash: [1; 32], parts_total: 0, parts_hash: [2; 32] };
     assert!(!reads(Canonical { block_id: Some(no_parts), ..vote }), "a block without parts");
 }
 
@@ -209,14 +209,14 @@ fn the_digest_depends_on_everything_but_the_time() {
 
     let block_id = base.block_id.unwrap();
     let others = [
-        Canonical { kind: Kind::Precommit, ..base },
-        Canonical { kind: Kind::Proposal { pol_round: -1 }, ..base },
+        Canonical { kind: MessageKind::Precommit, ..base },
+        Canonical { kind: MessageKind::Proposal { pol_round: -1 }, ..base },
         Canonical { height: base.height + 1, ..base },
         Canonical { round: base.round + 1, ..base },
         Canonical { block_id: None, ..base },
-        Canonical { block_id: Some(BlockId { hash: [7; 32], ..block_id }), ..base },
-        Canonical { block_id: Some(BlockId { parts_total: 9, ..block_id }), ..base },
-        Canonical { block_id: Some(BlockId { parts_hash: [7; 32], ..block_id }), ..base },
+        Canonical { block_id: Some(CanonicalBlockId { hash: [7; 32], ..block_id }), ..base },
+        Canonical { block_id: Some(CanonicalBlockId { parts_total: 9, ..block_id }), ..base },
+        Canonical { block_id: Some(CanonicalBlockId { parts_hash: [7; 32], ..block_id }), ..base },
     ];
     for other in others {
         assert_ne!(other.digest(&chain_id), digest, "{other:?}");

@@ -28,19 +28,19 @@ pub struct StateFile {
     path: PathBuf,
     /// The same without links, found once: whoever turns a link elsewhere does not move the file of a signer at work.
     resolved: PathBuf,
-    place: Place,
+    place: OpenFile,
     /// Whether the end of the file is missing, and with it the second slot.
     short: bool,
 }
 
 /// A file among all that are there now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct OpenFile {
     device: (u32, u32),
     inode: u64,
 }
 
-impl Place {
+impl OpenFile {
     fn of(found: &Statx) -> Self {
         Self { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino }
     }
@@ -66,7 +66,7 @@ impl StateFile {
         }
         lock(&file, path)?;
         let resolved = fs::canonicalize(path).map_err(at("resolve"))?;
-        let place = Place::of(&look(&file, StatxFlags::INO).map_err(at("look at"))?);
+        let place = OpenFile::of(&look(&file, StatxFlags::INO).map_err(at("look at"))?);
         let state_file = Self { file, path: path.into(), resolved, place, short: false };
         match state_file.names_us() {
             Ok(true) => Ok(state_file),
@@ -87,7 +87,7 @@ impl StateFile {
     }
 
     fn names_us(&self) -> io::Result<bool> {
-        match Place::at(&self.resolved) {
+        match OpenFile::at(&self.resolved) {
             Ok(place) => Ok(place == self.place),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -186,7 +186,7 @@ pub fn replace(old: &StateFile, host: HostId, identity: &Identity, mark: Mark) -
 pub fn read_unlocked(path: &Path) -> Result<(Record, FileId), StateReadError> {
     const TRIES: usize = 5;
     let file = open_to_look(path).map_err(|error| StateReadError::File(unopened(path, error)))?;
-    let place = Place { device: (0, 0), inode: 0 };
+    let place = OpenFile { device: (0, 0), inode: 0 };
     let mut reader = StateFile { file, path: path.into(), resolved: path.into(), place, short: false };
     let id = reader.id().map_err(|error| StateReadError::File(FileError::io(path, "look at")(error)))?;
     for _ in 1..TRIES {

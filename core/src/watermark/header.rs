@@ -5,7 +5,7 @@
 
 use super::{
     host::HostId,
-    record::{Feature, MAGIC_BYTES, RecordError, VERSION, array},
+    record::{MAGIC_BYTES, NewerFeature, RecordError, VERSION, array},
 };
 use crate::consensus::{CHAIN_ID_MAX_BYTES, ChainId, KeyType, PublicKey};
 use sha2::{Digest as _, Sha256};
@@ -143,7 +143,7 @@ impl Header {
         // Before the checksum: nobody knows where a newer format has its own.
         let format = u16::from_le_bytes(array(&bytes[at::VERSION]));
         if format > VERSION {
-            return Err(RecordError::Newer { what: Feature::Format, number: format });
+            return Err(RecordError::Newer { what: NewerFeature::Format, number: format });
         }
         if Sha256::digest(&bytes[..BODY_BYTES])[..] != bytes[BODY_BYTES..] {
             return Err(RecordError::Checksum);
@@ -152,7 +152,7 @@ impl Header {
             0 => return Err(RecordError::Fields),
             1 => KeyType::Ed25519,
             2 => KeyType::Secp256k1,
-            newer => return Err(RecordError::Newer { what: Feature::KeyType, number: newer.into() }),
+            newer => return Err(RecordError::Newer { what: NewerFeature::KeyType, number: newer.into() }),
         };
         let header = decode_fields(bytes, key_type).ok_or(RecordError::Fields)?;
         if header.encode() == *bytes { Ok(header) } else { Err(RecordError::Fields) }
@@ -249,7 +249,7 @@ pub(super) mod tests {
         let mut moved_checksum = format;
         moved_checksum[BODY_BYTES..].fill(0);
         for (bytes, what) in
-            [(format, Feature::Format), (moved_checksum, Feature::Format), (key_type, Feature::KeyType)]
+            [(format, NewerFeature::Format), (moved_checksum, NewerFeature::Format), (key_type, NewerFeature::KeyType)]
         {
             let error = Header::decode(&bytes).unwrap_err();
             assert!(matches!(error, RecordError::Newer { what: told, .. } if told == what), "{error}");

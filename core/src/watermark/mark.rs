@@ -11,12 +11,12 @@ pub struct Mark {
     pub hrs: Hrs,
     /// What was signed there; `None` for a mark made by init, import, raise or hook, whose own height, round and
     /// step is always refused.
-    pub signed: Option<Signed>,
+    pub signed: Option<SignedMessage>,
 }
 
 /// The message behind a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Signed {
+pub struct SignedMessage {
     /// Block or nil.
     pub target: Target,
     /// The message's time, with which it is signed again.

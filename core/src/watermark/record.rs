@@ -3,7 +3,7 @@
 
 use super::{
     header::Header,
-    mark::{Mark, Signed},
+    mark::{Mark, SignedMessage},
 };
 use crate::consensus::{Digest, HEIGHT_MAX, Hrs, ROUND_MAX, Step, Target, Timestamp};
 use sha2::{Digest as _, Sha256};
@@ -115,7 +115,7 @@ impl Record {
         }
         let format = u16::from_le_bytes(array(&bytes[at::VERSION]));
         if format > VERSION {
-            return Err(RecordError::Newer { what: Feature::Format, number: format });
+            return Err(RecordError::Newer { what: NewerFeature::Format, number: format });
         }
         if bytes[at::HEADER] != header.digest()[..] {
             return Err(RecordError::OtherFile);
@@ -123,7 +123,7 @@ impl Record {
         let mode = match bytes[at::MODE] {
             0 => Mode::Active,
             1 => Mode::Retired,
-            newer => return Err(RecordError::Newer { what: Feature::Mode, number: newer.into() }),
+            newer => return Err(RecordError::Newer { what: NewerFeature::Mode, number: newer.into() }),
         };
         let record = decode_fields(bytes, mode, header).ok_or(RecordError::Fields)?;
         if record.encode() == *bytes { Ok(record) } else { Err(RecordError::Fields) }
@@ -146,7 +146,7 @@ fn decode_fields(bytes: &[u8; RECORD_BYTES], mode: Mode, header: &Header) -> Opt
     let nanos = u32::from_le_bytes(array(&bytes[at::NANOS]));
     let timestamp = Timestamp::new(seconds, nanos.into())?;
     let digest = Digest(array(&bytes[at::DIGEST]));
-    let signed = target.map(|target| Signed { target, timestamp, digest });
+    let signed = target.map(|target| SignedMessage { target, timestamp, digest });
     let sequence = u64::from_le_bytes(array(&bytes[at::SEQUENCE]));
     let sequence = Some(sequence).filter(|sequence| *sequence <= SEQUENCE_MAX)?;
     Some(Record { mode, sequence, header: header.clone(), mark: Mark { hrs, signed } })
@@ -158,7 +158,7 @@ pub(super) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 
 /// Something that a newer Highwater may have and this one does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feature {
+pub enum NewerFeature {
     /// The format of headers and records.
     Format,
     /// The type of the public key.
@@ -167,7 +167,7 @@ pub enum Feature {
     Mode,
 }
 
-impl fmt::Display for Feature {
+impl fmt::Display for NewerFeature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Format => "format",
@@ -189,7 +189,7 @@ pub enum RecordError {
     /// A newer Highwater wrote it.
     Newer {
         /// What this Highwater does not know: a format, a mode, a key type.
-        what: Feature,
+        what: NewerFeature,
         /// Its number.
         number: u16,
     },
@@ -226,7 +226,7 @@ pub(super) mod tests {
         let hrs = Hrs { height: 12, round: 3, step: Step::Precommit };
         let signed = |target, seconds| {
             let timestamp = Timestamp::new(seconds, 999).unwrap();
-            Mark { hrs, signed: Some(Signed { target, timestamp, digest: Digest([0xab; 32]) }) }
+            Mark { hrs, signed: Some(SignedMessage { target, timestamp, digest: Digest([0xab; 32]) }) }
         };
         vec![
             Mark::NEVER_SIGNED,
@@ -312,9 +312,9 @@ pub(super) mod tests {
         assert_eq!(decode([b'{'; RECORD_BYTES]), Err(RecordError::NotARecord));
         assert_eq!(decode(changed(at::HEADER.start, 0)), Err(RecordError::OtherFile));
         let format = decode(changed(at::VERSION.start, 3));
-        assert_eq!(format, Err(RecordError::Newer { what: Feature::Format, number: 3 }));
+        assert_eq!(format, Err(RecordError::Newer { what: NewerFeature::Format, number: 3 }));
         let clustered = decode(changed(at::MODE, 2));
-        assert_eq!(clustered, Err(RecordError::Newer { what: Feature::Mode, number: 2 }));
+        assert_eq!(clustered, Err(RecordError::Newer { what: NewerFeature::Mode, number: 2 }));
         assert_eq!(clustered.unwrap_err().to_string(), "has mode 2 of a newer Highwater");
     }
 }

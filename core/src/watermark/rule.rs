@@ -4,7 +4,7 @@
 //! only if it is the same to the byte, because a node takes nothing but the signature from the answer, and the old
 //! signature does not cover the new time.
 
-use super::mark::{Mark, Signed};
+use super::mark::{Mark, SignedMessage};
 use crate::consensus::{Conflict, Digest, Hrs, Step, Target, Timestamp};
 
 /// A message that asks to be signed.
@@ -23,7 +23,7 @@ pub struct Candidate {
 impl Candidate {
     /// The mark that covers this message.
     pub fn mark(&self) -> Mark {
-        let signed = Signed { target: self.target, timestamp: self.timestamp, digest: self.digest };
+        let signed = SignedMessage { target: self.target, timestamp: self.timestamp, digest: self.digest };
         Mark { hrs: self.hrs, signed: Some(signed) }
     }
 }

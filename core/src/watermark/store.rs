@@ -13,7 +13,7 @@ use super::{
     header::{BLOCK_BYTES, FileId, Header, Identity},
     host::HostId,
     mark::{Durable, Mark},
-    record::{Feature, Mode, RECORD_BYTES, Record, RecordError},
+    record::{Mode, NewerFeature, RECORD_BYTES, Record, RecordError},
 };
 use crate::disk;
 use std::{fmt, io};
@@ -338,7 +338,7 @@ pub enum StoreError {
     /// A newer Highwater wrote it.
     Newer {
         /// What this Highwater does not know: a format, a mode, a key type.
-        what: Feature,
+        what: NewerFeature,
         /// Its number.
         number: u16,
     },

@@ -200,7 +200,7 @@ fn a_file_whose_count_would_run_out_is_refused_and_ends_no_process() {
 #[test]
 fn of_two_marks_at_one_place_the_newer_survives() {
     let timestamp = crate::consensus::Timestamp::ZERO;
-    let signed = super::super::mark::Signed {
+    let signed = super::super::mark::SignedMessage {
         target: crate::consensus::Target::Block,
         timestamp,
         digest: crate::consensus::Digest([1; 32]),
@@ -241,7 +241,7 @@ fn every_error_says_what_to_look_at_or_do() {
         (blank, "is damaged: the first slot is blank and"),
         (StoreError::Copy { mark: mark(5) }, "is a copy of a state file, made at 5/0/prevote"),
         (
-            StoreError::Newer { what: Feature::Mode, number: 2 },
+            StoreError::Newer { what: NewerFeature::Mode, number: 2 },
             "does not know its mode 2. Nothing is wrong with the file",
         ),
         (StoreError::Overwritten, "overwritten by another program"),
@@ -291,7 +291,7 @@ fn what_a_newer_highwater_wrote_is_neither_damaged_nor_an_invitation_to_begin_an
     let disk = TestDisk::holding(mark(5));
     disk.0.lock().unwrap().content[9] = 1;
     let error = disk.open().err().unwrap();
-    assert!(matches!(error, StoreError::Newer { what: Feature::Format, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { what: NewerFeature::Format, .. }), "{error}");
     assert!(!error.to_string().contains("state init"), "{error}");
 }
 

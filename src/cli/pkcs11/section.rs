@@ -4,7 +4,7 @@ use super::hex_of;
 use crate::config::{
     KeyRole, PinSource, Pkcs11Config, Pkcs11Key,
     pkcs11::{
-        profile::{Login, Profile},
+        profile::{LoginKind, Profile},
         spec::{ObjectSelector, TokenSelector},
     },
 };
@@ -88,7 +88,7 @@ impl Section<'_> {
 
     /// The line with `pin`. Never the PIN itself.
     fn pin(&self) -> String {
-        if self.profile.session.login == Login::ProtectedPath {
+        if self.profile.session.login == LoginKind::ProtectedPath {
             return String::new();
         }
         let configured = self.present.and_then(|section| section.pin.as_ref());

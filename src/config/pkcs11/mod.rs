@@ -6,7 +6,7 @@ pub mod reach;
 pub mod spec;
 
 use self::{
-    profile::{Login, Profile, ProfileError, ProfileEvidence},
+    profile::{LoginKind, Profile, ProfileError, ProfileEvidence},
     spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector, TokenSelector},
 };
 use super::{
@@ -185,7 +185,7 @@ fn read_pin(
     let danger = table.get("danger_inline_pin", findings);
     let allowed = danger.and_then(|value| value.bool(findings)) == Some(true);
     let pin = table.get("pin", findings);
-    let protected_path = profile.is_some_and(|profile| profile.session.login == Login::ProtectedPath);
+    let protected_path = profile.is_some_and(|profile| profile.session.login == LoginKind::ProtectedPath);
     let Some(value) = pin else {
         if protected_path || profile.is_none() {
             return Some(None);

@@ -119,7 +119,7 @@ pub struct SessionFacts {
     /// Which kind of session signs. Making, importing and deleting keys always takes read and write.
     pub mode: SessionMode,
     /// How the user logs in.
-    pub login: Login,
+    pub login: LoginKind,
     /// What a PIN looks like.
     pub pin_format: PinFormat,
 }
@@ -135,7 +135,7 @@ pub enum SessionMode {
 
 /// How the user logs in.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub enum Login {
+pub enum LoginKind {
     /// With a PIN.
     Pin,
     /// At the device itself, on a keypad or with a card: `C_Login` without a PIN.

@@ -1,7 +1,7 @@
 //! Reads a profile from TOML, with the line of everything that is wrong in it.
 
 use super::profile::{
-    Ed25519, Ed25519Numbers, EnvironmentVariable, ErrorMeaning, Limits, Login, ModuleFacts, Objects, PinFormat,
+    Ed25519, Ed25519Numbers, EnvironmentVariable, ErrorMeaning, Limits, LoginKind, ModuleFacts, Objects, PinFormat,
     Profile, ProfileEvidence, SessionFacts, SessionMode,
 };
 use crate::config::{
@@ -131,14 +131,14 @@ fn absolute_paths(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option
 
 fn read_session(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<SessionFacts> {
     let modes = [("ro", SessionMode::ReadOnly), ("rw", SessionMode::ReadWrite)];
-    let logins = [("pin", Login::Pin), ("protected-path", Login::ProtectedPath)];
+    let logins = [("pin", LoginKind::Pin), ("protected-path", LoginKind::ProtectedPath)];
     let formats = [
         ("free", PinFormat::Free),
         ("hex4+password", PinFormat::Hex4Password),
         ("user:password", PinFormat::UserPassword),
     ];
     let mode = optional(table, "mode", SessionMode::ReadOnly, findings, |value, f| value.one_of(&modes, f));
-    let login = optional(table, "login", Login::Pin, findings, |value, f| value.one_of(&logins, f));
+    let login = optional(table, "login", LoginKind::Pin, findings, |value, f| value.one_of(&logins, f));
     let pin_format = optional(table, "pin_format", PinFormat::Free, findings, |value, f| value.one_of(&formats, f));
     Some(SessionFacts { mode: mode?, login: login?, pin_format: pin_format? })
 }
@@ -301,7 +301,7 @@ supported = false
     fn what_is_left_out_is_as_the_standard_has_it() {
         let profile = parse(LEAST).unwrap();
         let SessionFacts { mode, login, pin_format } = profile.session;
-        assert_eq!((mode, login, pin_format), (SessionMode::ReadOnly, Login::Pin, PinFormat::Free));
+        assert_eq!((mode, login, pin_format), (SessionMode::ReadOnly, LoginKind::Pin, PinFormat::Free));
         assert_eq!(profile.ed25519.numbers, [Ed25519Numbers::STANDARD]);
         assert_eq!(profile.ed25519.ec_params, [EC_PARAMS_OID]);
         let objects = profile.objects;

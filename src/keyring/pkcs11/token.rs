@@ -10,7 +10,7 @@ use super::{
     module::{Module, PinState, TokenInfo},
 };
 use crate::config::pkcs11::{
-    profile::{Ed25519Numbers, Login, Profile, SessionMode},
+    profile::{Ed25519Numbers, LoginKind, Profile, SessionMode},
     spec::{ObjectSelector, TokenSelector},
 };
 use cryptoki::{
@@ -279,7 +279,7 @@ fn login(
             pin.check(profile).map_err(|what| TokenError::PinForm { token: selector.clone(), what })?;
             session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.0.to_vec())))
         }
-        None if profile.session.login == Login::ProtectedPath || info.protected_path => {
+        None if profile.session.login == LoginKind::ProtectedPath || info.protected_path => {
             session.login(UserType::User, None)
         }
         None if info.login_required => return Err(TokenError::NoPin { token: selector.clone() }),

@@ -4,8 +4,8 @@ use super::*;
 use crate::keyring::softsign::SecretKey;
 use highwater_core::{
     consensus::{ChainId, Digest, PublicKey, Signature, Step, Target, Timestamp},
-    privval::{BlockId, Canonical, Kind},
-    watermark::Signed,
+    privval::{Canonical, CanonicalBlockId, MessageKind},
+    watermark::SignedMessage,
 };
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -71,9 +71,9 @@ fn a_tmkms_file_that_tmkms_would_refuse_is_refused() {
 
 /// A file as CometBFT's own signer leaves it after a prevote.
 fn cometbft_file(seed: u8, chain: &str) -> Value {
-    let block_id = Some(BlockId { hash: [1; 32], parts_total: 1, parts_hash: [2; 32] });
+    let block_id = Some(CanonicalBlockId { hash: [1; 32], parts_total: 1, parts_hash: [2; 32] });
     let timestamp = Timestamp::new(1_700_000_000, 5).unwrap();
-    let vote = Canonical { kind: Kind::Prevote, height: 10, round: 2, block_id, timestamp };
+    let vote = Canonical { kind: MessageKind::Prevote, height: 10, round: 2, block_id, timestamp };
     let sign_bytes = vote.sign_bytes(&ChainId::new(chain).unwrap());
     let signature = key_of(seed).into_signer().sign(sign_bytes.as_slice()).unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -153,7 +153,7 @@ fn what_could_be_either_is_refused() {
 
 fn marks() -> [Mark; 4] {
     let timestamp = Timestamp::new(5, 0).unwrap();
-    let signed = Some(Signed { target: Target::Block, timestamp, digest: Digest([0xab; 32]) });
+    let signed = Some(SignedMessage { target: Target::Block, timestamp, digest: Digest([0xab; 32]) });
     [
         Mark { hrs: hrs(10, 2, Step::Precommit), signed },
         Mark::floor(hrs(10, 2, Step::Propose)),

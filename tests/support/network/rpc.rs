@@ -2,7 +2,7 @@
 
 use highwater_core::{
     consensus::{ChainId, KeyType, PublicKey, Signature, Timestamp},
-    privval::{BlockId, Canonical, Kind},
+    privval::{Canonical, CanonicalBlockId, MessageKind},
 };
 use serde_json::Value;
 use std::{
@@ -77,7 +77,7 @@ pub struct Commit {
     /// The block's height.
     pub height: u64,
     round: u32,
-    block_id: BlockId,
+    block_id: CanonicalBlockId,
     signatures: Vec<CommitSignature>,
 }
 
@@ -91,7 +91,7 @@ struct CommitSignature {
 impl Commit {
     fn read(commit: &Value) -> Self {
         let parts = &commit["block_id"]["parts"];
-        let block_id = BlockId {
+        let block_id = CanonicalBlockId {
             hash: hash(&commit["block_id"]["hash"]),
             parts_total: u32::try_from(parts["total"].as_u64().unwrap()).unwrap(),
             parts_hash: hash(&parts["hash"]),
@@ -123,7 +123,7 @@ impl Commit {
         assert!(ours.len() <= 1, "two signatures of one validator at height {}", self.height);
         for CommitSignature { timestamp, signature, .. } in &ours {
             let precommit = Canonical {
-                kind: Kind::Precommit,
+                kind: MessageKind::Precommit,
                 height: self.height,
                 round: self.round,
                 block_id: Some(self.block_id),
