@@ -56,7 +56,7 @@ impl Node {
         Self { config, name, identity, chain, resolver, stop: Arc::default(), stats: Arc::default(), tape: None }
     }
 
-    /// Has everything that becomes of a request told by that recorder. Without one the node's own thread does it.
+    /// Has that recorder log what becomes of each request. Without one the node's own thread does.
     pub fn report_to(&mut self, recorder: &Recorder) {
         let key = self.chain.chain().public_key().ok().map(|key| key.to_string());
         let source = Source { chain: self.chain.id().clone(), key, node: Arc::clone(&self.name) };
@@ -73,7 +73,7 @@ impl Node {
         Arc::clone(&self.stats)
     }
 
-    /// Keeps the identity key out of swap and core dumps. Whether it is.
+    /// Locks the identity key into memory. Returns whether that succeeded.
     pub fn lock_secrets(&self) -> bool {
         self.identity.as_ref().is_none_or(|identity| identity.lock_secrets())
     }
@@ -88,7 +88,7 @@ impl Node {
         &self.name
     }
 
-    /// Serves the node until told to stop, or until its first lost link if `reconnect = false`.
+    /// Serves the node until it is stopped, or until its first lost link if `reconnect = false`.
     pub fn run(&self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut repeats = Repeats::default();
@@ -134,8 +134,10 @@ impl Node {
         match &self.config.address {
             NodeAddress::Tcp { peer_id, host, port, .. } => {
                 let identity = Arc::clone(self.identity.as_ref().expect("checked in Node::new"));
-                let unresolved = |error| LinkError::Resolve { host: host.clone(), error };
-                let addresses = self.resolver.resolve(host, *port).map_err(unresolved)?;
+                let addresses = self
+                    .resolver
+                    .resolve(host, *port)
+                    .map_err(|error| LinkError::Resolve { host: host.clone(), error })?;
                 Ok(Box::new(link::tcp(&addresses, identity, *peer_id, timeout)?))
             }
             NodeAddress::Unix { path } => Ok(Box::new(link::unix(path, timeout)?)),
@@ -212,7 +214,7 @@ impl Stop {
         self.state().closer = None;
     }
 
-    /// Sleeps, unless told to stop. Whether it was.
+    /// Sleeps until the time is over or it has to stop. Returns whether it has to.
     fn sleep(&self, duration: Duration) -> bool {
         let state = self.state();
         let waited = self.wake.wait_timeout_while(state, duration, |state| !state.stopping);

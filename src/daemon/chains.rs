@@ -67,7 +67,7 @@ impl Chains {
             let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
             let state = claims.state(id);
             let opened = match findings.closed(id) {
-                Some((why, passes)) => Err(closed_by_look(chain_config, keyring, key, &state, why, passes)),
+                Some((why, passes)) => Err(Box::new(closed_by_look(chain_config, keyring, key, &state, why, passes))),
                 None => open_chain(chain_config, keyring, key, state, host, hooks.take(id)),
             };
             let chain = match opened {
@@ -78,11 +78,12 @@ impl Chains {
                     chain
                 }
                 Err(closed) => {
-                    error!(chain = %id, "this chain signs nothing: {}", closed.why);
-                    chains.awaited.extend(closed.awaits);
-                    reasons.push((id.clone(), closed.why.clone()));
-                    passes |= closed.passes;
-                    Arc::new(ServedChain::new(Chain::closed(id.clone(), closed.public_key, closed.why)))
+                    let Closed { public_key, why, passes: this_passes, awaits } = *closed;
+                    error!(chain = %id, "this chain signs nothing: {why}");
+                    chains.awaited.extend(awaits);
+                    reasons.push((id.clone(), why.clone()));
+                    passes |= this_passes;
+                    Arc::new(ServedChain::new(Chain::closed(id.clone(), public_key, why)))
                 }
             };
             chains.served.insert(id.clone(), chain);
@@ -168,17 +169,19 @@ fn open_chain(
     state: Result<StateFile, StateError>,
     host: HostId,
     hook: Option<Hook>,
-) -> Result<Opened, Closed> {
+) -> Result<Opened, Box<Closed>> {
     let signer = open_key(keyring, config, key)?;
     let public_key = signer.public_key();
     let identity = Identity { chain: config.id.clone(), key: public_key };
     let path = config.watermark();
     let place = Place { path: path.clone(), theirs: Theirs::new(&config.state_file), identity, host };
-    let mut store = state.and_then(|file| place.open(file)).map_err(|error| Closed {
-        public_key: Some(public_key),
-        why: Refusal::StateUnusable(error.to_string()),
-        passes: passing::state(&error),
-        awaits: passing::awaited_state(&error),
+    let mut store = state.and_then(|file| place.open(file)).map_err(|error| {
+        Box::new(Closed {
+            public_key: Some(public_key),
+            why: Refusal::StateUnusable(error.to_string()),
+            passes: passing::state(&error),
+            awaits: passing::awaited_state(&error),
+        })
     })?;
     let mut waits = None;
     if let Some(mut hook) = hook {
@@ -186,7 +189,7 @@ fn open_chain(
             Ok(()) => {}
             Err(NotReady::Yet(why)) => waits = Some((why, hook)),
             Err(NotReady::Ever { why, passes }) => {
-                return Err(Closed { public_key: Some(public_key), why, passes, awaits: None });
+                return Err(Box::new(Closed { public_key: Some(public_key), why, passes, awaits: None }));
             }
         }
     }
@@ -206,21 +209,15 @@ fn open_chain(
     Ok(Opened::Waits(chain.waiting(why), hook))
 }
 
-fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, Closed> {
-    let signer = keyring.signer(config, key).map_err(|error| Closed {
-        public_key: None,
-        why: Refusal::KeyUnavailable(error.to_string()),
-        passes: passing::key(&error),
-        awaits: passing::awaited_key(&error),
-    })?;
+fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, Box<Closed>> {
+    let unavailable =
+        |why, passes, awaits| Box::new(Closed { public_key: None, why: Refusal::KeyUnavailable(why), passes, awaits });
+    let signer = keyring
+        .signer(config, key)
+        .map_err(|error| unavailable(error.to_string(), passing::key(&error), passing::awaited_key(&error)))?;
     if let KeyConfig::Softsign(_) = key {
         // A device proves itself on its own thread, whenever it is there.
-        prove(signer.as_ref()).map_err(|why| Closed {
-            public_key: None,
-            why: Refusal::KeyUnavailable(why),
-            passes: false,
-            awaits: None,
-        })?;
+        prove(signer.as_ref()).map_err(|why| unavailable(why, false, None))?;
     }
     Ok(signer)
 }

@@ -1,8 +1,8 @@
 //! One signer for a chain and key on one machine, whatever files it was given.
 //!
-//! A lock on the state file cannot see a second state file for the same key. So whoever signs also holds a name that
+//! A lock on the state file cannot see a second state file for the same key. So a signer also holds a name that
 //! exists once on the machine: an abstract unix socket, which goes with the process however that ends, needs no
-//! directory that everybody may write, and tells who holds it.
+//! directory that everybody may write, and shows who holds it.
 //!
 //! Any user of the machine may take such a name. That keeps this signer from starting, and the error names the process
 //! and its user, so that an operator can end it: a name that somebody else holds may be a second signer, and two signers
@@ -102,7 +102,8 @@ impl Claim {
             Err(Errno::ADDRINUSE) => return Ok(None),
             Err(error) => return Err(failed(error)),
         }
-        // Whoever finds the name taken connects to learn whose it is. Nobody accepts, so each of them stays in the queue.
+        // A signer that finds the name taken connects to learn whose it is. Nobody accepts, so each of them stays in the
+        // queue.
         listen(&socket, QUEUE).map_err(failed)?;
         Ok(Some(Self(socket)))
     }
@@ -119,7 +120,7 @@ fn new_socket() -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
-/// The name says nothing of the key to whoever lists the sockets of the machine.
+/// A list of the machine's sockets shows the name, so it says nothing about the key.
 fn name_of(identity: &Identity) -> Vec<u8> {
     let digest = Sha256::new()
         .chain_update(b"highwater signs for ")
@@ -151,7 +152,7 @@ fn holder_of(address: &SocketAddrUnix) -> Option<Holder> {
 pub enum ClaimError {
     /// Another process holds it.
     Held {
-        /// Which, if it tells.
+        /// Which process, if the system shows it.
         holder: Option<Holder>,
     },
     /// The system gives no socket.

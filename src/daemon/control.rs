@@ -42,8 +42,10 @@ pub(super) struct Control {
 impl Control {
     /// Watches for signals from here on.
     pub(super) fn start() -> Result<Self, StartError> {
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(StartError::system("cannot start the control plane"))?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::system("cannot start the control plane"))?;
         let (sender, events) = unbounded_channel();
         let control = Self { runtime, sender, events };
         control.watch_signals().map_err(StartError::system("cannot watch for signals"))?;

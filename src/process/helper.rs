@@ -22,7 +22,7 @@ use std::{
 /// The signer's side of a helper process. It ends when this goes.
 pub struct Helper {
     control: Mutex<UnixStream>,
-    /// Taken by whoever waits for its end.
+    /// Taken by the thread that waits for its end.
     process: Mutex<Option<Child>>,
 }
 

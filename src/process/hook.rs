@@ -1,4 +1,4 @@
-//! The state hook: an operator's program that tells, at start, how far a chain has come.
+//! The state hook: an operator's program that says at start how far a chain has come.
 //!
 //! tmkms documents it (`{"latest_block_height": "347290"}` on standard output) but never got an answer from it. Here
 //! the height it names counts as committed: nothing at or below it is signed.
@@ -96,7 +96,7 @@ impl<R: io::Read + AsFd> Heard<R> {
         Ok(Self { pipe, text: Vec::new(), limit })
     }
 
-    /// Reads all that is there, and no more than a pipe holds. Whether it has come to its end.
+    /// Reads all that is there, and no more than a pipe holds. Returns whether the pipe has come to its end.
     fn hear(&mut self) -> io::Result<bool> {
         const PIECES: usize = 64;
         let mut piece = [0; 4096];

@@ -1,7 +1,6 @@
 //! Panics end the process: a signer that limps is worse than one that restarts.
 //!
-//! The exceptions are two libraries that whoever is on the other end of a connection can make panic. No state lives in
-//! them, so such a panic costs the connection and nothing else:
+//! The exceptions are two libraries that the other end of a connection can make panic. No state lives in them, so such a panic costs the connection and nothing else:
 //!
 //! - tendermint-p2p: a chunk longer than its read buffer, an authentication message with trailing bytes;
 //! - yubihsm: an answer without the authentication code that it should have, or one in many pieces.

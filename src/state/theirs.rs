@@ -90,7 +90,7 @@ impl Theirs {
         }
     }
 
-    /// Puts the tombstone here. What stood here, and has to be what `standing` tells, is kept beside it; returns where.
+    /// Puts the tombstone here. What stood here has to be what `standing` says, and is kept beside it; returns where.
     pub(super) fn bury(&self, standing: &Standing, identity: &Identity) -> Result<Option<PathBuf>, StateError> {
         let tombstone = foreign::write(Program::Tmkms, &Mark::floor(Hrs::end_of(HEIGHT_MAX)));
         match standing {
@@ -125,7 +125,7 @@ impl Theirs {
         }
     }
 
-    /// Puts `text` here, whole and on the disk, as a file of whoever owned the one before.
+    /// Puts `text` here, whole and on the disk, owned by the owner of the one before.
     fn put(&self, text: &str) -> Result<(), StateError> {
         let path = match fs::canonicalize(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.0.clone(),

@@ -1,11 +1,7 @@
 //! The machine, as far as it has to be measured: how long its disk takes to keep what it is given, and how far it confines.
 
 use super::{devices::milliseconds, report::Report};
-use crate::{
-    cli::timing::percentile,
-    config::{ChainConfig, Config},
-    daemon::confinement,
-};
+use crate::{cli::timing::percentile, config::Config, daemon::confinement};
 use rustix::{
     fs::{Mode, OFlags, fdatasync, open},
     io::{Errno, pwrite},
@@ -28,11 +24,14 @@ const SLOW: Duration = Duration::from_millis(100);
 
 /// The directories of the states of all served chains.
 fn directories(config: &Config) -> BTreeSet<PathBuf> {
-    let directory = |chain: &ChainConfig| match chain.state_file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => ".".into(),
-    };
-    config.served_chains().map(directory).collect()
+    let mut directories = BTreeSet::new();
+    for chain in config.served_chains() {
+        directories.insert(match chain.state_file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => ".".into(),
+        });
+    }
+    directories
 }
 
 /// How long a flush takes where the states are, by a file without a name, of which nothing remains.
@@ -46,7 +45,7 @@ pub(super) fn measure_flushes(config: &Config, report: &mut Report) {
                     .ok(format!("{shown}: its flush was not measured: this file system makes no files without a name"));
                 continue;
             }
-            // That has been told.
+            // That has been reported.
             Err(_) if !directory.is_dir() => continue,
             Err(error) => {
                 report.warn(format!("{shown}: its flush was not measured: {}", io::Error::from(error)));

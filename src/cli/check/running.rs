@@ -1,4 +1,4 @@
-//! What a running signer tells about itself: its devices are its own, so `check` asks it instead of them.
+//! What a running signer says about itself: its devices are its own, so `check` asks it instead of them.
 
 use super::{devices, report::Report};
 use crate::{

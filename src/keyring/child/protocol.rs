@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_frame_has_room_for_the_longest_request_of_a_node() {
-        assert!(BODY_MAX_BYTES >= highwater_core::privval::frame::REQUEST_MAX_BYTES + 4);
+        const { assert!(BODY_MAX_BYTES >= highwater_core::privval::frame::REQUEST_MAX_BYTES + 4) };
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl Device {
             stats: Arc::clone(&stats),
         };
         thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
-        // Its answer does not matter here: the health is told to whoever asks.
+        // Its answer does not matter here: the health says how the device is.
         let _ = came_up.recv_timeout(DEADLINE);
         Ok(Arc::new(Self { name, chains, jobs, health, message_max_bytes, stats }))
     }
@@ -322,14 +322,14 @@ impl DeviceThread {
     }
 
     fn serve(&mut self, job: &Job) {
-        let signed = job.messages.iter().map(|message| self.sign(job.key, message, job.deadline)).collect();
-        let signed: Result<Vec<Signature>, Trouble> = signed;
+        let signed: Result<Vec<Signature>, Trouble> =
+            job.messages.iter().map(|message| self.sign(job.key, message, job.deadline)).collect();
         self.note(signed.as_ref().err());
         self.stats.waiting.fetch_sub(1, Relaxed);
         self.stats.failures.fetch_add(u64::from(signed.is_err()), Relaxed);
-        let signed = signed.map_err(|trouble| SignError::Backend(format!("{}: {}", self.name, trouble.text())));
-        // Whoever asked may have stopped waiting.
-        let _ = job.reply.try_send(signed);
+        let reply = signed.map_err(|trouble| SignError::Backend(format!("{}: {}", self.name, trouble.text())));
+        // The caller may have stopped waiting.
+        let _ = job.reply.try_send(reply);
     }
 
     /// Signs, and once more with a new session if the first try broke the old one.

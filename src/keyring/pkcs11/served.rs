@@ -5,11 +5,7 @@ use super::{
     token::{Key, Pin, Token},
 };
 use crate::{
-    config::pkcs11::{
-        profile::Profile,
-        reach::Reach,
-        spec::{KeySpec, TokenSpec},
-    },
+    config::pkcs11::{profile::Profile, reach::Reach, spec::TokenSpec},
     keyring::{
         child::protocol::{SignRequest, encode_answer},
         device::Trouble,
@@ -32,7 +28,7 @@ pub fn run() -> io::Result<()> {
     let confined = sandbox::confine_module(switches, &reach.limits(&spec));
     reach.probe();
     let pin = read_frame(&mut stream)?;
-    // As far as the system lets us: the signer says whether it does.
+    // As far as the system allows: the signer reports whether it does.
     memory::lock(pin.as_slice());
     if let Err(why) = confined {
         let text = format!("its process cannot be confined: {why}");
@@ -61,8 +57,10 @@ fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenEr
     let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
     // Logged in once: the PIN has done its work here.
     drop(pin);
-    let find = |key: &KeySpec| token.find_key(&key.object, KeyType::from(key.key_type));
-    let keys = spec.keys.iter().map(find).collect::<Result<_, _>>()?;
+    let mut keys = Vec::new();
+    for key in &spec.keys {
+        keys.push(token.find_key(&key.object, KeyType::from(key.key_type))?);
+    }
     Ok((token, keys))
 }
 

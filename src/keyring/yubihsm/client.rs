@@ -30,7 +30,7 @@ pub struct Reached {
     connector: Connector,
 }
 
-/// What a device tells without a session.
+/// What a device says without a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// Ten digits.
@@ -118,8 +118,10 @@ pub(super) fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 
 #[cfg(feature = "usb")]
 fn usb(timeout_ms: u64, serial_number: Option<&str>) -> Result<Reached, Trouble> {
-    let serial = serial_number.map(str::parse).transpose();
-    let serial = serial.map_err(|error| Trouble::Fatal(format!("its serial number cannot be read: {error}").into()))?;
+    let serial = serial_number
+        .map(str::parse)
+        .transpose()
+        .map_err(|error| Trouble::Fatal(format!("its serial number cannot be read: {error}").into()))?;
     Ok(Reached { connector: Connector::usb(&yubihsm::UsbConfig { serial, timeout_ms }) })
 }
 
