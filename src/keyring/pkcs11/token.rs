@@ -84,10 +84,7 @@ impl Token {
             return Err(TokenError::PinAtRisk { token: selector.clone(), state: info.pin });
         }
         let context = module.context();
-        let session = match read_write {
-            true => context.open_rw_session(slot),
-            false => context.open_ro_session(slot),
-        };
+        let session = if read_write { context.open_rw_session(slot) } else { context.open_ro_session(slot) };
         let session = session.map_err(TokenError::call("open a session with the token"))?;
         login(&session, selector, &info, profile, pin)?;
         let listed = context.get_mechanism_list(slot).map_err(TokenError::call("list the token's mechanisms"))?;

@@ -195,9 +195,10 @@ impl Console {
         let random = self.ask(move |client| {
             client.ask("give random numbers", |client| client.get_pseudo_random(bytes)).map(Zeroizing::new)
         })?;
-        match random.len() == bytes {
-            true => Ok(random),
-            false => Err(Trouble::Broken("it gave another number of random bytes than it was asked for".into())),
+        if random.len() == bytes {
+            Ok(random)
+        } else {
+            Err(Trouble::Broken("it gave another number of random bytes than it was asked for".into()))
         }
     }
 
@@ -209,10 +210,7 @@ impl Console {
     /// The key with that id.
     pub fn key(&self, id: u16) -> Result<KeyInfo, ConsoleError> {
         let present = self.ids()?;
-        match present.contains(&id) {
-            true => Ok(self.key_info(id)?),
-            false => Err(ConsoleError::NoKey { id, present }),
-        }
+        if present.contains(&id) { Ok(self.key_info(id)?) } else { Err(ConsoleError::NoKey { id, present }) }
     }
 
     /// Signs a message with a key.
@@ -290,10 +288,7 @@ impl Console {
     }
 
     fn refuse_taken(&self, id: u16) -> Result<(), ConsoleError> {
-        match self.ids()?.contains(&id) {
-            true => Err(ConsoleError::Exists { id }),
-            false => Ok(()),
-        }
+        if self.ids()?.contains(&id) { Err(ConsoleError::Exists { id }) } else { Ok(()) }
     }
 
     /// Shows that a new key is the expected one and signs. Deletes it if it is not or does not.
