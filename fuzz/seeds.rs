@@ -181,7 +181,7 @@ fn keys() -> Vec<Vec<u8>> {
 fn foreign_states() -> Vec<Vec<u8>> {
     let mut states: Vec<Vec<u8>> = marks()
         .iter()
-        .flat_map(|mark| [Program::CometBft, Program::Tmkms].map(|program| migration::write(program, mark).into()))
+        .flat_map(|mark| [Program::CometBft, Program::Tmkms].map(|program| foreign::write(program, mark).into()))
         .collect();
     // CometBFT's file proves itself with its last signature.
     for vector in vectors("sign_bytes", "vectors").iter().filter(|vector| vector["Kind"] != "extension") {
