@@ -172,9 +172,10 @@ impl Hrs {
 /// `height/round/step`, or `height/end` for the last of a height.
 impl fmt::Display for Hrs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self == Self::end_of(self.height) {
-            true => write!(f, "{}/end", self.height),
-            false => write!(f, "{}/{}/{}", self.height, self.round, self.step),
+        if *self == Self::end_of(self.height) {
+            write!(f, "{}/end", self.height)
+        } else {
+            write!(f, "{}/{}/{}", self.height, self.round, self.step)
         }
     }
 }

@@ -74,7 +74,7 @@ impl Generate {
             let public_key = key.public_key().ok_or(TokenError::Unreadable)?;
             Ok((find_key(&token, &ObjectSelector::Id(name.id))?, public_key))
         })?;
-        self.new.report("generated", &self.target, &target, chain.as_ref(), info.as_ref(), public_key)
+        self.new.report("generated", &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)
     }
 }
 
@@ -91,7 +91,7 @@ impl Import {
             token.import(&name, &secret)?;
             Ok(find_key(&token, &ObjectSelector::Id(name.id))?)
         })?;
-        self.new.report("imported", &self.target, &target, chain.as_ref(), info.as_ref(), public_key)?;
+        self.new.report("imported", &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)?;
         output::note(&format!(
             "destroy {} and every copy of it now: anyone who has it has the key. A key must never run in two places: stop \
              whatever signed with it until now for good before this signer starts",
@@ -125,14 +125,14 @@ impl TokenKeyArgs {
         target: &TokenTarget,
         chain: Option<&ChainId>,
         info: Option<&KeyInfo>,
-        public_key: PublicKey,
+        public_key: &PublicKey,
     ) -> Result<(), CliError> {
         let role = KeyRole::from(self.kind);
         let key_format = match target.chain(chain)? {
             Some(chain) => chain.key_format.clone(),
             None => KeyFormat::Hex,
         };
-        let shown = format::show(&key_format, &public_key);
+        let shown = format::show(&key_format, public_key);
         let new = MadeKey { chain, id: &self.id.0, label: &self.label.0, role, public_key: public_key.clone() };
         let section = target.as_section().with(&new);
         if args.json {

@@ -25,12 +25,12 @@ impl TokenAlgorithm for Ed25519 {
         KeyType::Ed25519
     }
 
-    fn from_point(&self, point: &[u8]) -> Option<PublicKey> {
+    fn read_point(&self, point: &[u8]) -> Option<PublicKey> {
         PublicKey::from_bytes(KeyType::Ed25519, point).ok()
     }
 
-    fn from_info(&self, info: &[u8]) -> Option<PublicKey> {
-        self.from_point(info.strip_prefix(INFO)?)
+    fn read_info(&self, info: &[u8]) -> Option<PublicKey> {
+        self.read_point(info.strip_prefix(INFO)?)
     }
 
     fn point_of(&self, key: &PublicKey) -> Vec<u8> {

@@ -21,10 +21,10 @@ pub(crate) trait TokenAlgorithm: Sync {
     fn key_type(&self) -> KeyType;
 
     /// Reads a bare point, in any form that a device may give.
-    fn from_point(&self, point: &[u8]) -> Option<PublicKey>;
+    fn read_point(&self, point: &[u8]) -> Option<PublicKey>;
 
     /// Reads `CKA_PUBLIC_KEY_INFO`, a SubjectPublicKeyInfo in DER.
-    fn from_info(&self, info: &[u8]) -> Option<PublicKey>;
+    fn read_info(&self, info: &[u8]) -> Option<PublicKey>;
 
     /// The bare point of a public key, in the form that the standard has.
     fn point_of(&self, key: &PublicKey) -> Vec<u8>;
@@ -60,15 +60,15 @@ pub(crate) fn public_key_from_point(key_type: KeyType, bytes: &[u8]) -> Option<P
     let algorithm = of(key_type)?;
     // A bare point may begin with the tag and a fitting length by chance. What is inside is then too short for a point.
     let inner = match bytes {
-        [OCTET_STRING, length, inner @ ..] if usize::from(*length) == inner.len() => algorithm.from_point(inner),
+        [OCTET_STRING, length, inner @ ..] if usize::from(*length) == inner.len() => algorithm.read_point(inner),
         _ => None,
     };
-    inner.or_else(|| algorithm.from_point(bytes))
+    inner.or_else(|| algorithm.read_point(bytes))
 }
 
 /// Reads `CKA_PUBLIC_KEY_INFO`, a SubjectPublicKeyInfo in DER.
 pub(crate) fn public_key_from_info(key_type: KeyType, bytes: &[u8]) -> Option<PublicKey> {
-    of(key_type)?.from_info(bytes)
+    of(key_type)?.read_info(bytes)
 }
 
 /// `CKA_EC_POINT` of a public key as the standard has it: wrapped in a DER OCTET STRING.

@@ -32,7 +32,7 @@ impl TokenAlgorithm for Secp256k1 {
         KeyType::Secp256k1
     }
 
-    fn from_point(&self, point: &[u8]) -> Option<PublicKey> {
+    fn read_point(&self, point: &[u8]) -> Option<PublicKey> {
         if point.len() == usize::from(UNCOMPRESSED) {
             VerifyingKey::from_sec1_bytes(point).ok().map(PublicKey::from)
         } else {
@@ -40,13 +40,13 @@ impl TokenAlgorithm for Secp256k1 {
         }
     }
 
-    fn from_info(&self, info: &[u8]) -> Option<PublicKey> {
+    fn read_info(&self, info: &[u8]) -> Option<PublicKey> {
         [COMPRESSED, UNCOMPRESSED].into_iter().find_map(|length| {
             // SEQUENCE of the algorithm and a BIT STRING without unused bits.
             let bits = length + 1;
             let whole = u8::try_from(INFO_ALGORITHM.len()).ok()? + 2 + bits;
             let prefix = [&[0x30, whole], INFO_ALGORITHM, &[0x03, bits, 0x00]].concat();
-            self.from_point(info.strip_prefix(&prefix[..])?)
+            self.read_point(info.strip_prefix(&prefix[..])?)
         })
     }
 
