@@ -67,7 +67,7 @@ pub enum NotReady {
     },
 }
 
-/// A message that may leave.
+/// A signed message that may leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
     /// The time that the signature covers. For a repeated vote, this is the time that was signed first.
@@ -251,8 +251,8 @@ impl Open {
             Verdict::Sign => (asked.timestamp, false),
         };
         let sign_bytes = Canonical { timestamp, ..*asked }.sign_bytes(id);
-        // The signature of a repeated message may still be known. An extension is always signed afresh: an application need
-        // not extend the same vote alike twice.
+        // The signature of a repeated message may be cached. An extension is always signed anew: an application may extend
+        // the same vote differently the second time.
         let cached = if repeated { self.cached.clone() } else { None };
         let message = if cached.is_none() { Some(sign_bytes.as_slice()) } else { None };
         let pending = self.begin(message, extension, asked_at)?;

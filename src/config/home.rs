@@ -10,16 +10,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Names the directory that systemd has made for this service (RuntimeDirectory=).
+/// Holds the path of the directory that systemd made for this service (RuntimeDirectory=).
 pub const RUNTIME_VARIABLE: &str = "RUNTIME_DIRECTORY";
-/// Where that directory is, for whoever asks without its environment.
+/// The path of that directory, for commands without the service's environment.
 const RUNTIME_DIRECTORY: &str = "/run/highwater";
-/// Where the configuration of the packaged service is.
+/// The path of the packaged service's configuration.
 const SERVICE_CONFIGURATION: &str = "/etc/highwater/tmkms.toml";
 
-/// The name of the control socket of the signer with this configuration. Signers whose configurations or sockets share a
-/// directory must not take each other's away, nor be taken for each other: it is made of the whole path of the
-/// configuration. A link to that file is not followed, because it may lead elsewhere by the time somebody asks.
+/// The name of the control socket of the signer with this configuration. It depends on the configuration's whole path, so
+/// that signers whose configurations or sockets share a directory neither remove each other's socket nor are mistaken for
+/// each other. A link to the configuration is not followed, because it may lead elsewhere later.
 fn socket_name(configuration: &Path) -> String {
     let absolute = std::path::absolute(configuration).unwrap_or_else(|_| configuration.to_owned());
     let directory =
@@ -30,7 +30,7 @@ fn socket_name(configuration: &Path) -> String {
     format!("control-{digits}.sock")
 }
 
-/// Where the signer listens: in the directory that systemd gave it, else beside its configuration.
+/// The socket on which the signer listens: in the directory from systemd, or else beside its configuration.
 pub fn control_socket(runtime_directory: Option<OsString>, configuration: &Path) -> PathBuf {
     let first = |list: OsString| {
         list.as_bytes().split(|byte| *byte == b':').next().map(|path| PathBuf::from(OsStr::from_bytes(path)))
@@ -39,7 +39,7 @@ pub fn control_socket(runtime_directory: Option<OsString>, configuration: &Path)
     directory.unwrap_or_else(|| home_of(configuration).to_owned()).join(socket_name(configuration))
 }
 
-/// Where the signer with this configuration may listen, the likeliest first.
+/// The sockets on which the signer with this configuration may listen, the most likely first.
 pub fn control_sockets(runtime_directory: Option<OsString>, configuration: &Path) -> Vec<PathBuf> {
     let mut places = vec![control_socket(runtime_directory, configuration), control_socket(None, configuration)];
     places.push(Path::new(RUNTIME_DIRECTORY).join(socket_name(configuration)));
@@ -47,18 +47,23 @@ pub fn control_sockets(runtime_directory: Option<OsString>, configuration: &Path
     places
 }
 
-/// Where the packaged service listens, for whoever names no configuration and has none.
+/// The sockets on which the packaged service may listen, for a command without a configuration.
 pub fn service_sockets(runtime_directory: Option<OsString>) -> Vec<PathBuf> {
     control_sockets(runtime_directory, Path::new(SERVICE_CONFIGURATION))
 }
 
-/// Control sockets in the directories of `places` that are not among them: other signers, perhaps.
+/// Control sockets in the directories of `places` that are not in `places`: perhaps of other signers.
 pub fn other_sockets(places: &[PathBuf]) -> Vec<PathBuf> {
-    let is_one = |name: &str| name.starts_with("control-") && name.ends_with(".sock");
     let directories: BTreeSet<_> = places.iter().filter_map(|place| place.parent()).collect();
-    let found = directories.into_iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
-    let found = found.filter(|entry| entry.file_name().to_str().is_some_and(is_one)).map(|entry| entry.path());
-    found.filter(|path| !places.contains(path)).collect()
+    let mut others = Vec::new();
+    for entry in directories.into_iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let is_socket = name.to_str().is_some_and(|name| name.starts_with("control-") && name.ends_with(".sock"));
+        if is_socket && !places.contains(&path) {
+            others.push(path);
+        }
+    }
+    others
 }
 
 fn home_of(configuration: &Path) -> &Path {

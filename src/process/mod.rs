@@ -8,13 +8,13 @@
 //! | `sandbox` | limits what a process can do to its machine |
 //! | `helper` | starts one of our own processes, and talks to it |
 //! | `resolver` | looks up host names |
-//! | `hook`, `hooks` | runs a state hook: the program that says at start how far a chain has come |
+//! | `hook`, `hooks` | runs a state hook: the program that reports, at start, how far a chain has come |
 //! | `environment`, `descriptors` | keep secrets of the environment and of descriptors from what is started |
 //! | `backoff` | waits between one try and the next |
 //! | `frames` | how two processes of ours talk |
 //! | `lock` | locks a mutex |
-//! | `panic` | what a panic ends |
-//! | `signals` | signals that end no process of ours |
+//! | `panic` | what happens after a panic |
+//! | `signals` | ignores signals that would end a process |
 
 pub mod backoff;
 pub mod descriptors;

@@ -41,7 +41,7 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait when the system has no more descriptors.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves what can be seen of a signer.
+/// Serves a signer's metrics and status.
 #[derive(Clone)]
 pub struct Web {
     telemetry: Arc<Telemetry>,

@@ -95,7 +95,7 @@ pub struct PubKeyResponse {
     /// The raw key for v1 and v2.
     #[prost(bytes = "vec", tag = "3")]
     pub pub_key_bytes: Vec<u8>,
-    /// The key type as v1 and v2 read it: [`KeyType::name`].
+    /// The key type for v1 and v2: [`KeyType::name`].
     #[prost(string, tag = "4")]
     pub pub_key_type: String,
 }

@@ -62,14 +62,14 @@ impl Opener for ChildOpener {
             Err(NoAnswer::Died) => {
                 return Err(Trouble::Broken(
                     format!(
-                        "{DIED}; if it does so at every start, it may miss a file that it does not reach: `files` of its \
-                         section adds one"
+                        "{DIED}; if it does so at every start, it may need a file that its sandbox hides: add it to `files` in its \
+                         section"
                     )
                     .into(),
                 ));
             }
             Err(NoAnswer::Trouble(Trouble::Late)) if since.elapsed() < PATIENCE => {
-                // Waited for again, not replaced: a login that is cut off can cost an attempt at the PIN, or destroy a
+                // It is waited for again, not replaced: cutting off a login can cost an attempt at the PIN, or destroy a
                 // token that is written meanwhile.
                 self.late = Some((stream, since));
                 return Err(Trouble::Late);
@@ -84,7 +84,7 @@ impl Opener for ChildOpener {
                 && found != pinned.as_bytes()
             {
                 return Err(Trouble::Fatal(
-                    format!("the token holds key {}, the configuration pins {pinned}", Hex(found)).into(),
+                    format!("the token holds key {}, but the configuration pins {pinned}", Hex(found)).into(),
                 ));
             }
         }
@@ -143,7 +143,7 @@ fn set_deadline(stream: &UnixStream, deadline: Instant) -> Result<(), NoAnswer> 
     set.map_err(no_answer)
 }
 
-/// What is said when the child has ended.
+/// The text for a child that has ended.
 const DIED: &str = "its process died, perhaps inside the module";
 
 #[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
@@ -151,7 +151,7 @@ fn no_answer(error: io::Error) -> NoAnswer {
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => NoAnswer::Trouble(Trouble::Late),
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => NoAnswer::Died,
-        _ => NoAnswer::Trouble(Trouble::Broken(format!("its process cannot be reached: {error}").into())),
+        _ => NoAnswer::Trouble(Trouble::Broken(format!("cannot reach its process: {error}").into())),
     }
 }
 

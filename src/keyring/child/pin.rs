@@ -6,14 +6,14 @@ use crate::{
 };
 use zeroize::Zeroizing;
 
-/// Reads the PIN, without the line's end. The error says what to do, and nothing of the PIN.
+/// Reads the PIN, without the end of the line. The error says what to do, and shows nothing of the PIN.
 pub fn read(source: &SecretSource) -> Result<Zeroizing<Vec<u8>>, String> {
     let pin = secret_source::read(source, "PIN")?;
     let length = pin.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
     match length {
         0 => Err("the PIN is empty".into()),
         1..=SECRET_MAX_BYTES => Ok(Zeroizing::new(pin[..length].to_vec())),
-        _ => Err(format!("the PIN has more than {SECRET_MAX_BYTES} bytes")),
+        _ => Err(format!("the PIN is longer than {SECRET_MAX_BYTES} bytes")),
     }
 }
 

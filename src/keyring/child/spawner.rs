@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Plan {
     pub spec: TokenSpec,
-    /// Where its PIN comes from; none for one with a keypad of its own.
+    /// The source of its PIN. `None` for a token with its own keypad.
     pub pin: Option<SecretSource>,
 }
 
@@ -132,9 +132,9 @@ struct TokenChild {
     spec: TokenSpec,
     switches: Switches,
     pin: Result<Option<Locked>, String>,
-    /// Where a PIN that could not be read is looked for again: its file may come late.
+    /// The source of a PIN that could not be read, to be tried again: its file may come late.
     source: Option<SecretSource>,
-    /// Variables that held the PIN of any token.
+    /// The environment variables that held the PIN of any token.
     secret: Arc<[String]>,
     child: Option<Child>,
     /// Killed children that may not have ended yet.
@@ -181,7 +181,7 @@ impl TokenChild {
     }
 }
 
-/// No attempt is made with a PIN here, so reading it again costs none.
+/// Reading a PIN again costs no attempt, because it is not used here.
 fn read_pin(source: Option<&SecretSource>) -> Result<Option<Locked>, String> {
     match source.map(pin::read).transpose()? {
         None => Ok(None),

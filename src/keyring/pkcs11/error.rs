@@ -78,7 +78,7 @@ pub enum TokenError {
     },
     /// The signature of a new key does not verify.
     SelfTest,
-    /// What the device returned is no signature.
+    /// The device returned something that is not a signature.
     Signature {
         /// Its length.
         bytes: usize,

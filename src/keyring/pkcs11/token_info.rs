@@ -3,18 +3,16 @@
 use crate::config::pkcs11::spec::TokenSelector;
 use std::fmt;
 
-/// What a token says about itself before anybody logs in.
+/// What a token shows before a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenInfo {
-    /// Its label, without the blanks that pad it.
+    /// Its label, without padding.
     pub label: String,
-    /// Its serial number, without the blanks that pad it.
+    /// Its serial number, without padding.
     pub serial: String,
-    /// The model of the device.
     pub model: String,
-    /// Who made the device.
     pub manufacturer: String,
-    /// Whether it has been initialised, and so can hold keys.
+    /// Whether it was initialised, and so can hold keys.
     pub initialised: bool,
     /// How many attempts at its PIN are left.
     pub pin: PinState,
@@ -53,23 +51,24 @@ impl From<&cryptoki::slot::TokenInfo> for TokenInfo {
 /// `"validator" (serial 8e6a…)`
 impl fmt::Display for TokenInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.initialised {
-            true => write!(f, "{:?} (serial {})", self.label, self.serial),
-            false => write!(f, "one not initialised ({})", self.model),
+        if self.initialised {
+            write!(f, "{:?} (serial {})", self.label, self.serial)
+        } else {
+            write!(f, "one not initialised ({})", self.model)
         }
     }
 }
 
-/// How many attempts at the user's PIN a token has left, as far as it says.
+/// How many attempts at the user's PIN a token has left, as far as it reports that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PinState {
     /// One more wrong PIN locks the token (`CKF_USER_PIN_FINAL_TRY`).
     FinalTry,
-    /// No more attempts (`CKF_USER_PIN_LOCKED`).
+    /// No attempts are left (`CKF_USER_PIN_LOCKED`).
     Locked,
     /// A wrong PIN was sent since the last right one (`CKF_USER_PIN_COUNT_LOW`).
     Low,
-    /// As many as ever.
+    /// All attempts are left.
     Ok,
 }
 
@@ -89,17 +88,17 @@ impl fmt::Display for PinState {
         f.write_str(match self {
             Self::FinalTry => {
                 "one more wrong PIN locks it (CKF_USER_PIN_FINAL_TRY): no PIN was sent; \
-                 log in once with the right PIN by the device's own tool, which resets the count"
+                 log in once with the right PIN, using the device's own tool, which resets the count"
             }
             Self::Locked => {
                 "its PIN is locked (CKF_USER_PIN_LOCKED): no PIN was sent; \
-                 unlock it with the security officer's PIN by the device's own tool"
+                 unlock it with the security officer's PIN, using the device's own tool"
             }
             Self::Low => {
-                "a wrong PIN was sent to it (CKF_USER_PIN_COUNT_LOW): no further one was sent; \
-                 log in once with the right PIN by the device's own tool, which resets the count"
+                "a wrong PIN was sent to it (CKF_USER_PIN_COUNT_LOW): no other PIN was sent; \
+                 log in once with the right PIN, using the device's own tool, which resets the count"
             }
-            Self::Ok => "its PIN is well",
+            Self::Ok => "all attempts at its PIN are left",
         })
     }
 }

@@ -43,13 +43,13 @@ pub const MESSAGE_MAX_BYTES: usize = 2019;
 
 /// Which key on which device signs for which chain.
 pub(super) struct KeyPlan {
-    /// Every served chain that they sign for.
+    /// The public key of every served chain whose key is on a YubiHSM, or why it is not known.
     chains: BTreeMap<ChainId, Result<PublicKey, String>>,
-    /// The same, and which keys sign for it: provider and object id, in file order.
+    /// For each of these chains, the keys that sign: provider and object id, in file order.
     places: BTreeMap<ChainId, Vec<(usize, u16)>>,
     /// The keys that sign, of each device in the order of [`Config::providers`].
     keys: Vec<Vec<PinnedKey>>,
-    /// Who the connectors are.
+    /// Resolves the connectors' host names.
     resolver: Resolver,
 }
 
@@ -81,7 +81,7 @@ impl KeyPlan {
         Self { chains, places, keys, resolver: resolver.clone() }
     }
 
-    /// The device of that provider. None without a key.
+    /// The device of a provider. `None` for a device that holds no configured key.
     pub(super) fn device_setups(&self, number: usize, section: &YubiHsmConfig) -> Option<DeviceSetup> {
         let keys = &self.keys[number];
         if keys.is_empty() {

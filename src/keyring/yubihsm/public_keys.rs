@@ -33,7 +33,7 @@ impl Finder {
         Self { threads: BTreeMap::new(), resolver, in_state_file }
     }
 
-    /// The public key of `chain`: that of its state file, else the one that its YubiHSMs tell.
+    /// The public key of `chain`: that of its state file, or else the one that its YubiHSMs return.
     pub fn find(&mut self, config: &Config, chain: &ChainConfig, key_type: KeyType) -> Result<PublicKey, KeyError> {
         if let Some(key) = (self.in_state_file)(chain, key_type) {
             return Ok(key);
