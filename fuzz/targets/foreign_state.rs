@@ -9,16 +9,16 @@ use highwater::state::foreign::{self, Program};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    match migration::read(text, &sample::identity()) {
+    match foreign::read(text, &sample::identity()) {
         Ok(foreign) => {
             assert_eq!(foreign.mark.signed, None);
-            assert!(foreign.mark.hrs.height > 0 && !migration::is_tombstone(text));
-            let written = migration::write(Program::Tmkms, &foreign.mark);
-            let again = migration::read(&written, &sample::identity()).expect("what we write we read");
+            assert!(foreign.mark.hrs.height > 0 && !foreign::is_tombstone(text));
+            let written = foreign::write(Program::Tmkms, &foreign.mark);
+            let again = foreign::read(&written, &sample::identity()).expect("what we write we read");
             assert_eq!((again.program, again.mark), (Program::Tmkms, foreign.mark));
             // CometBFT's form carries no proof, which is what keeps its own place closed there.
-            let written = migration::write(Program::CometBft, &foreign.mark);
-            assert!(migration::read(&written, &sample::identity()).is_err());
+            let written = foreign::write(Program::CometBft, &foreign.mark);
+            assert!(foreign::read(&written, &sample::identity()).is_err());
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
