@@ -213,3 +213,54 @@ fn the_example_with_every_setting_on_is_one_too() {
     assert_eq!(config.pkcs11()[0].keys.len(), 1);
     assert!(config.highwater.metrics.is_some() && config.highwater.audit.is_some());
 }
+
+#[test]
+fn what_providers_and_nodes_need_is_on_one_list() {
+    let text = format!(
+        "{}[[providers.pkcs11]]\nprofile = \"softhsm2\"\nmodule = \"/opt/hsm.so\"\ntoken = {{ label = \"a\" }}\n\
+         pin = {{ file = \"pin\" }}\nkeys = []\n\
+         [[providers.yubihsm]]\nadapter = {{ type = \"http\", addr = \"tcp://connector.example:12345\" }}\n\
+         auth = {{ key = 1, password_file = \"password\" }}\n",
+        good_with("10.0.0.1", "node.example")
+    );
+    let (config, _) = accept(&text);
+    let needs = config.needs();
+    let files: Vec<_> = needs.files.iter().map(|file| (file.path.to_str().unwrap(), file.kind, file.reader)).collect();
+    let expected = [
+        ("consensus.key", FileKind::Secret, FileReader::Signer),
+        ("/opt/hsm.so", FileKind::Program, FileReader::Helper),
+        ("pin", FileKind::Secret, FileReader::Helper),
+        ("password", FileKind::Secret, FileReader::SignerAgain),
+        ("identity.key", FileKind::Secret, FileReader::Signer),
+    ];
+    assert_eq!(files, expected);
+    assert_eq!((needs.ports, needs.usb), (vec![12345, 26658], false));
+    assert_eq!(needs.names.into_iter().collect::<Vec<_>>(), ["connector.example", "node.example"]);
+
+    // What may not be shown to a module is every secret of them, and no program.
+    let own = config.files_of_the_signer();
+    for path in ["f", "consensus.key", "pin", "password", "identity.key", "./test-1_priv_validator_state.json"] {
+        assert!(own.contains(&path.into()), "{path} is in {own:?}");
+    }
+    assert!(!own.contains(&"/opt/hsm.so".into()));
+}
+
+#[test]
+fn a_running_signer_may_have_the_device_that_its_key_is_on_or_any_if_that_is_not_known() {
+    let device = |serial: &str, port: u16, keys: &str| {
+        format!(
+            "[[providers.yubihsm]]\nadapter = {{ type = \"http\", addr = \"tcp://h:{port}\" }}\n\
+             auth = {{ key = 1, password_file = \"p\" }}\nserial_number = \"{serial}\"\n{keys}"
+        )
+    };
+    let keys = "keys = [{ chain_ids = [\"test-1\"], key = 1 }]\n";
+    let head = &GOOD[..GOOD.find("[[providers").unwrap()];
+    let (first, same) = (device("0000000001", 1, keys), device("0000000001", 3, ""));
+    let text = format!("{head}{first}{}{same}", device("0000000002", 2, ""));
+    let (config, _) = accept(&text);
+    let chain = &config.chains[0].id;
+    let may_use = |config: &Config| config.providers.iter().map(|one| config.may_use(chain, one)).collect::<Vec<_>>();
+    assert_eq!(may_use(&config), [true, false, true], "by its serial number, whatever the connector");
+    let account = text.replace("key = 1 }]", "key = 1, type = \"account\" }]");
+    assert_eq!(may_use(&accept(&account).0), [true, true, true], "its consensus key may still come to any");
+}
