@@ -3,7 +3,7 @@
 //! tmkms documents it (`{"latest_block_height": "347290"}` on standard output) but never got an answer from it. Here
 //! the reported height counts as committed: nothing at or below it is signed.
 
-use crate::{config::HookConfig, record::foreign::ForeignText};
+use crate::{config::HookConfig, process::foreign::ForeignText};
 use highwater_core::{
     consensus::{HEIGHT_MAX, Hrs},
     watermark::Mark,

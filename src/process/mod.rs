@@ -11,6 +11,7 @@
 //! | `hook`, `hooks` | runs a state hook: the program that reports, at start, how far a chain has come |
 //! | `environment`, `descriptors` | keep secrets of the environment and of descriptors from what is started |
 //! | `backoff` | waits between one try and the next |
+//! | `foreign` | text from other programs, made harmless |
 //! | `frames` | how two processes of ours talk |
 //! | `lock` | locks a mutex |
 //! | `panic` | what happens after a panic |
@@ -19,6 +20,7 @@
 pub mod backoff;
 pub mod descriptors;
 pub mod environment;
+pub mod foreign;
 pub mod frames;
 pub mod helper;
 pub mod hook;

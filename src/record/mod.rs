@@ -10,13 +10,11 @@
 //! | `quiet` | keeps one node from filling the log |
 //! | `audit` | the audit file: a line for every decision |
 //! | `evidence`, `keeper` | what the audit file shows as signed; the process that creates and renames the file |
-//! | `foreign` | text from other programs, made harmless |
 //! | `log`, `utc` | lines on standard error, and their times |
 
 pub(crate) mod audit;
 pub(crate) mod event;
 pub mod evidence;
-pub(crate) mod foreign;
 pub(crate) mod histogram;
 pub(crate) mod keeper;
 pub(crate) mod lanes;

@@ -5,6 +5,7 @@
 //! | `docs` | documents tell the truth |
 //! | `packaging` | what `packaging/` promises |
 //! | `honest` | what is not checked is said, and fails in CI |
+//! | `house` | the plan of the rooms: who imports whom |
 //! | `broken_variants` | the tests notice deliberate bugs |
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 
@@ -14,4 +15,5 @@ mod support;
 mod broken_variants;
 mod docs;
 mod honest;
+mod house;
 mod packaging;

@@ -1,7 +1,7 @@
 //! The messages of signer, spawner and children, each in a frame of [`crate::process::frames`]. A malformed body ends the
 //! connection.
 
-use crate::{keyring::device::Trouble, record::foreign::ForeignText};
+use crate::{keyring::device::Trouble, process::foreign::ForeignText};
 
 /// The body of a request to sign: the key's index and the message.
 pub struct SignRequest;

@@ -8,8 +8,8 @@
 pub mod failover;
 
 use crate::{
-    process::{backoff::Backoff, lock::lock},
-    record::{foreign::ForeignText, histogram::Histogram, quiet::Rate},
+    process::{backoff::Backoff, foreign::ForeignText, lock::lock},
+    record::{histogram::Histogram, quiet::Rate},
 };
 use highwater_core::{
     consensus::{ChainId, PublicKey, Signature},

@@ -3,7 +3,7 @@
 use super::token_info::PinState;
 use crate::{
     config::pkcs11::spec::{ObjectSelector, TokenSelector},
-    record::foreign::ForeignText,
+    process::foreign::ForeignText,
 };
 use cryptoki::error::{Error, RvError};
 use highwater_core::consensus::KeyType;
