@@ -167,7 +167,7 @@ fn write_config(home: &Path, key: &Key) -> PathBuf {
     let pin = home.join("pin");
     fs::write(&pin, PIN).unwrap();
     fs::set_permissions(&pin, fs::Permissions::from_mode(0o600)).unwrap();
-    let public = hex_of(&key.public_key().unwrap().as_bytes());
+    let public = hex_of(key.public_key().unwrap().as_bytes());
     let text = format!(
         r#"
 [[chain]]

@@ -1,33 +1,22 @@
-//! Highwater: a remote signer for CometBFT validators.
+//! Highwater: a remote signer for CometBFT validators. This crate is everything around [`highwater_core`], which decides.
 //!
-//! Data walks one way through the house and comes back by the same door:
+//! `docs/architecture.md` is the plan of the house. From the top floor down:
 //!
-//! ```text
-//! node ─▶ link ─▶ privval ─▶ chain ─▶ watermark ─▶ keyring ─▶ chain ─▶ privval ─▶ link ─▶ node
-//!         bytes   meaning    the one   may we?      sign it    release  bytes
-//!                            place     + durable
-//! ```
-//!
-//! | room | what lives there |
+//! | room | what it does |
 //! | --- | --- |
-//! | [`privval`] | messages, framing, request validation, sign bytes. Pure |
-//! | [`watermark`] | the mark, the rule, the durable file |
-//! | [`keyring`] | what signs: keys in files, keys in devices |
-//! | [`chain`] | one key joined to one watermark: the only place where a request becomes a signature |
-//! | [`link`] | the doors: tcp with SecretConnection, unix |
+//! | [`cli`] | one file for each command |
+//! | [`daemon`] | the order of a start and of an end |
+//! | [`inspect`] | looks at everything before the start; `check` prints what it finds, `start` obeys |
 //! | [`node`] | one validator node: dial, wait, serve, dial again |
-//! | [`daemon`] | the whole signer: every chain, a thread for each node |
-//! | [`state`] | what operators do to a state file; `foreign` reads and writes those of other programs |
-//! | [`inspect`] | the look at everything before the start, which `check` prints and `start` obeys |
-//! | [`passing`] | which troubles pass by themselves |
-//! | [`config`] | `tmkms.toml` |
-//! | [`cli`] | one file per command |
-//! | [`disk`] | private new files and durable directory entries |
-//! | [`process`] | what a process of ours may do, and how it is started |
-//! | [`record`] | events, counters, log, audit file |
+//! | [`passing`] | says which troubles pass by themselves |
+//! | [`state`] | what operators do to a state file, and the state files of other programs |
 //! | [`show`] | metrics, status, systemd |
-//! | [`consensus`] | the words that all rooms share |
-//! | `broken` | deliberate bugs for the tests of the tests; nothing in an ordinary build |
+//! | [`provision`] | administers devices |
+//! | [`link`] | tcp with SecretConnection, unix |
+//! | [`keyring`] | signs: with keys in files, and with keys in devices |
+//! | [`record`] | writes down what became of each request |
+//! | [`process`] | what a process of ours may do, and how it is started |
+//! | [`config`] | everything that an operator writes |
 
 #[macro_use]
 extern crate highwater_core;

@@ -8,9 +8,9 @@ use crate::{
     link::{self, Closer, Door, Link, LinkError},
     process::{backoff::Backoff, lock::lock, resolver::Resolver},
     record::{
-        event,
+        event::{self, Source},
         quiet::Rate,
-        recorder::{Recorder, Source, Tape},
+        recorder::{Recorder, Tape},
         served::ServedChain,
         stats::NodeStats,
     },

@@ -1,11 +1,11 @@
 //! Any text is a configuration or a list of findings with lines; what is one stays the same one under a comment.
 #![no_main]
 
-use highwater::config::{Config, ConfigError, Finding, KeyRole};
+use highwater::config::{Config, ConfigError, ConfigFinding, KeyRole};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
 
-fn parse(text: &str) -> Result<(Config, Vec<Finding>), ConfigError> {
+fn parse(text: &str) -> Result<(Config, Vec<ConfigFinding>), ConfigError> {
     Config::parse(Path::new("tmkms.toml"), text)
 }
 

@@ -1,4 +1,4 @@
-//! The whole signer: the order of a start and of an end. [`run`] is that order on one page.
+//! The whole signer: the order of a start and of an end. `run` is that order on one page.
 //!
 //! | file | what |
 //! | --- | --- |

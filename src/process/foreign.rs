@@ -11,7 +11,7 @@ use std::{fmt, ops::Deref};
 pub struct ForeignText(Box<str>);
 
 impl ForeignText {
-    /// The longest text, including [`Self::CUT`].
+    /// The longest text, including the mark of what was cut off.
     pub const MAX_BYTES: usize = 500;
     /// Marks a text that was cut off.
     const CUT: &str = " (cut off)";

@@ -4,7 +4,7 @@ use crate::{
     config::pkcs11::spec::ObjectSelector,
     keyring::{
         pkcs11::{
-            algorithms::{self, TokenAlgorithm},
+            algorithms::{self, TokenAlgorithm, TokenCalls as _},
             error::TokenError,
             token::{Key, Token},
         },

@@ -21,10 +21,10 @@
 //! signed (`carried`).
 
 use super::{
+    event::{Source, kind_of},
     evidence::{Evidence, LINE_BEGINS},
     lanes::{Items, Kind, Lane, Lanes, Lost, Room, answer},
     quiet::Untold,
-    recorder::{Source, kind_of},
     stats::type_of,
 };
 use crate::{

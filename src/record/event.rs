@@ -1,11 +1,12 @@
-//! The log line of a request.
+//! Who asked, what is worth keeping, and the log line of a request.
 
+use super::lanes::Kind;
 use highwater_core::{
     answer::{Event, Outcome},
     consensus::ChainId,
     privval::RequestKind,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tracing::{debug, info, warn};
 
 /// Logs the result of a request.
@@ -21,4 +22,19 @@ pub(crate) fn log(event: &Event, chain: &ChainId, node: &str, took: Duration) {
         _ if event.kind == RequestKind::Ping => debug!(%chain, node, request, us, "{verdict}"),
         _ => info!(%chain, node, request, height, round, us, "{verdict}"),
     }
+}
+
+/// The chain and the node that send requests.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub chain: ChainId,
+    /// The chain's consensus key, if it is known.
+    pub key: Option<String>,
+    /// The node's address.
+    pub node: Arc<str>,
+}
+
+/// New signatures must not be lost. Other events are lost first.
+pub(super) fn kind_of(event: &Event) -> Kind {
+    if event.outcome == Outcome::Signed { Kind::Signed } else { Kind::Other }
 }

@@ -232,10 +232,11 @@ struct Wake {
 
 impl Wake {
     fn up(&self) {
-        if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
-            if let Some(sleeper) = self.sleeper.get() {
-                sleeper.unpark();
-            }
+        if self.asleep.load(SeqCst)
+            && self.asleep.swap(false, SeqCst)
+            && let Some(sleeper) = self.sleeper.get()
+        {
+            sleeper.unpark();
         }
     }
 

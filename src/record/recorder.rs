@@ -7,15 +7,12 @@
 
 use super::{
     audit::Audit,
-    lanes::{Kind, Lane, Lanes, Lost, Room, answer},
+    event::{Source, kind_of},
+    lanes::{Lane, Lanes, Lost, Room, answer},
     quiet::Quiet,
 };
 use crate::process::lock::lock;
-use highwater_core::{
-    answer::{Event, Outcome},
-    consensus::ChainId,
-    privval::RequestKind,
-};
+use highwater_core::{answer::Event, consensus::ChainId, privval::RequestKind};
 use std::{
     collections::VecDeque,
     fmt::Write as _,
@@ -35,16 +32,6 @@ const ROOM: Room = Room { signed: 4096, other: 512 };
 const GATHER: Duration = Duration::from_millis(10);
 /// How often it writes how many requests have no line.
 const UNTOLD_EVERY: Duration = Duration::from_secs(30);
-
-/// The chain and the node that send requests.
-#[derive(Clone, Debug)]
-pub struct Source {
-    pub chain: ChainId,
-    /// The chain's consensus key, if it is known.
-    pub key: Option<String>,
-    /// The node's address.
-    pub node: Arc<str>,
-}
 
 /// Takes the events of one node.
 pub struct Tape {
@@ -89,11 +76,6 @@ impl Tape {
     fn quiet(&self) -> MutexGuard<'_, Quiet> {
         lock(&self.quiet)
     }
-}
-
-/// New signatures must not be lost. Other events are lost first.
-pub(super) fn kind_of(event: &Event) -> Kind {
-    if event.outcome == Outcome::Signed { Kind::Signed } else { Kind::Other }
 }
 
 impl Recorder {
@@ -193,6 +175,7 @@ fn record_untold(tape: &Tape, audit: Option<&Audit>) {
 mod tests {
     use super::*;
     use crate::record::audit::AuditFile;
+    use highwater_core::answer::Outcome;
     use highwater_core::{
         consensus::{Hrs, Step},
         privval::Refusal,

@@ -110,7 +110,7 @@ fn a_home_of_tmkms_is_imported_by_one_command_and_never_by_a_start() {
     let refused = "belongs to another program: `start` never takes it over|run `highwater state import`";
     home.run("check").assert(
         2,
-        "ok    ./tmkms.toml is|ok    chain osmosis-1: key osmovalconspub1|which `start` never takes over",
+        "ok    ./tmkms.toml is|ok    chain osmosis-1: key osmovalconspub1|`start` never takes it over",
         "",
     );
     home.run("start").assert(65, "", refused);

@@ -227,7 +227,7 @@ fn a_key_is_imported_from_every_form_that_holds_its_seed() {
     for (format, content) in without {
         desk.home.write("expanded.key", content);
         let words = format!("pkcs11 import expanded.key --id 01 --label a -f {format}");
-        desk.run(&words).assert(65, "", "expanded.key: this Ed25519 key is expanded, its seed is lost");
+        desk.run(&words).assert(65, "", "expanded.key: this Ed25519 key is expanded and its seed is lost");
     }
     assert_eq!(desk.json("pkcs11 keys list")["keys"], json!([]));
 
@@ -327,7 +327,7 @@ fn a_wrong_pin_is_sent_once() {
     desk.run(words).assert(77, "", "did not accept the PIN (C_Login answered CKR_PIN_INCORRECT)");
     for words in [words, "pkcs11 keys list", "pkcs11 generate --id 01 --label a", "pkcs11 test --id 01"] {
         let answer = desk.run(words);
-        answer.assert(77, "", "CKF_USER_PIN_COUNT_LOW|no further one was sent");
+        answer.assert(77, "", "CKF_USER_PIN_COUNT_LOW|no other PIN was sent");
         assert!(!answer.stderr.contains("4321"), "{answer:?}");
     }
     desk.run("pkcs11 tokens").assert(0, "pin     low", "");

@@ -330,13 +330,13 @@ fn a_session_to_sign_cannot_change_the_token() {
 fn what_the_profile_excludes_is_not_asked_of_the_device() {
     isolated("pkcs11_token::what_the_profile_excludes_is_not_asked_of_the_device", |lab| {
         let mut profile = Profile { secp256k1: false, ..softhsm2() };
-        profile.limits.max_message_bytes = Some(100);
+        profile.limits.max_message_bytes = Some(200);
         let token = open_with(lab, &profile);
         let made = token.generate(&name(1, "one"), KeyType::Secp256k1, false);
         assert!(matches!(error(made), TokenError::Unsupported { .. }));
         let key = token.generate(&name(1, "one"), KeyType::Ed25519, false).unwrap();
-        token.sign(&key, &[0; 100]).unwrap();
-        assert!(matches!(error(token.sign(&key, &[0; 101])), TokenError::TooLong { bytes: 101, max: 100 }));
+        token.sign(&key, &[0; 200]).unwrap();
+        assert!(matches!(error(token.sign(&key, &[0; 201])), TokenError::TooLong { bytes: 201, max: 200 }));
     });
 }
 

@@ -162,7 +162,7 @@ fn devices_are_detected_without_a_session() {
     desk.home.write("tmkms.toml", format!("{CHAIN_AND_NODE}{}{other}", desk.section(1, "")));
     second.take_down();
     let down = "is yubihsm-connector running there?";
-    desk.run("yubihsm detect").assert(74, &format!("{shown}|error      its connector|{down}"), down);
+    desk.run("yubihsm detect").assert(74, &format!("{shown}|error      cannot reach its connector|{down}"), down);
     desk.run(&format!("yubihsm detect --device {}", desk.device.address())).assert(0, &shown, INCOMPLETE);
     let answer = desk.run("yubihsm detect --json");
     assert_eq!(answer.code, 74);

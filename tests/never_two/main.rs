@@ -23,14 +23,14 @@ mod dice;
 mod filepv;
 #[path = "../support/history.rs"]
 mod history;
-#[path = "../support/messages.rs"]
-mod messages;
 #[path = "../support/mock_node.rs"]
 mod mock_node;
 mod nodes;
 #[path = "../support/signer.rs"]
 mod signer;
 mod simulator;
+
+use mock_node::messages;
 
 /// The promise, as the reports name it.
 const PROMISE: &str = "never two";

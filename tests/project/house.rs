@@ -11,7 +11,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("process", &["config"]),
     ("record", &["config", "process"]),
-    ("keyring", &["config", "process"]),
+    ("keyring", &["config", "process", "record"]),
     ("link", &["config", "keyring", "process"]),
     ("provision", &["config", "keyring"]),
     ("show", &["keyring", "process", "record"]),

@@ -9,7 +9,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 #[path = "messages.rs"]
-mod messages;
+pub mod messages;
 
 pub use messages::*;
 

@@ -210,7 +210,7 @@ pub enum StateReadError {
 /// Whether `path` is a state file of Highwater, in any format and even if damaged.
 pub fn is_state_file(path: &Path) -> Result<bool, FileError> {
     let file = open_to_look(path).map_err(|error| unopened(path, error))?;
-    let mut start = [0; super::record::MAGIC_BYTES];
+    let mut start = [0; super::bytes::MAGIC_BYTES];
     let read = file.read_at(&mut start, 0).map_err(FileError::io(path, "read"))?;
     let length = file.metadata().map_err(FileError::io(path, "look at"))?.len();
     Ok(length == FILE_BYTES as u64 || start[..read] == super::header::MAGIC)

@@ -6,8 +6,8 @@
 //! copy.
 
 use super::{
+    bytes::{MAGIC_BYTES, NewerFeature, RecordError, VERSION, array},
     host::HostId,
-    record::{MAGIC_BYTES, NewerFeature, RecordError, VERSION, array},
 };
 use crate::consensus::{CHAIN_ID_MAX_BYTES, ChainId, KeyType, PublicKey};
 use sha2::{Digest as _, Sha256};

@@ -10,10 +10,11 @@
 //! verify is never replaced by the other one, which may be older than a vote that left.
 
 use super::{
+    bytes::{NewerFeature, RecordError},
     header::{BLOCK_BYTES, FileId, Header, Identity},
     host::HostId,
     mark::{Durable, Mark},
-    record::{Mode, NewerFeature, RECORD_BYTES, Record, RecordError},
+    record::{Mode, RECORD_BYTES, Record},
 };
 use crate::disk;
 use std::{fmt, io};

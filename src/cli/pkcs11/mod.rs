@@ -104,6 +104,14 @@ impl FromStr for KeyLabel {
     }
 }
 
+/// Whether `selector` names the key with this id and this label.
+fn is_named(selector: &ObjectSelector, id: &[u8], label: &str) -> bool {
+    match selector {
+        ObjectSelector::Id(wanted) => wanted == id,
+        ObjectSelector::Label(wanted) => wanted == label,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,13 +126,5 @@ mod tests {
         for bad in ["", "a\nb", &"a".repeat(256)] {
             assert!(KeyLabel::from_str(bad).is_err(), "{bad}");
         }
-    }
-}
-
-/// Whether `selector` names the key with this id and this label.
-fn is_named(selector: &ObjectSelector, id: &[u8], label: &str) -> bool {
-    match selector {
-        ObjectSelector::Id(wanted) => wanted == id,
-        ObjectSelector::Label(wanted) => wanted == label,
     }
 }

@@ -5,7 +5,7 @@
 //! operation that nothing can cancel.
 
 use super::{
-    algorithms::{self, TokenAlgorithm},
+    algorithms::{self, TokenAlgorithm, TokenCalls},
     error::TokenError,
     module::Module,
     token_info::{PinState, TokenInfo},
@@ -50,6 +50,20 @@ pub struct Token {
     profile: Profile,
     /// The token's mechanisms.
     listed: Vec<MechanismType>,
+}
+
+impl TokenCalls for Token {
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn lists(&self, mechanism: MechanismType) -> bool {
+        self.listed.contains(&mechanism)
+    }
+
+    fn call_sign(&self, mechanism: &Mechanism<'_>, key: ObjectHandle, data: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.session.sign(mechanism, key, data).map_err(TokenError::call("sign"))
+    }
 }
 
 impl Token {
@@ -114,27 +128,12 @@ impl Token {
 
     /// Signs `message` with `key`, in the one form that CometBFT accepts.
     pub fn sign(&self, key: &Key, message: &[u8]) -> Result<Signature, TokenError> {
-        self.algorithm(key.key_type)?.sign(self, key, message)
-    }
-
-    /// Has the device sign `data` as it is.
-    pub(crate) fn call_sign(&self, mechanism: &Mechanism<'_>, key: &Key, data: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.session.sign(mechanism, key.handle, data).map_err(TokenError::call("sign"))
+        self.algorithm(key.key_type)?.sign(self, key.handle, message)
     }
 
     /// The session, for what changes the token.
     pub(crate) fn session(&self) -> &Session {
         &self.session
-    }
-
-    /// Whether the token has this mechanism.
-    pub(crate) fn lists(&self, mechanism: MechanismType) -> bool {
-        self.listed.contains(&mechanism)
-    }
-
-    /// What is peculiar to the device.
-    pub(crate) fn profile(&self) -> &Profile {
-        &self.profile
     }
 
     /// The algorithm of this kind of key. Refuses one that the device does not have.

@@ -2,12 +2,11 @@
 //!
 //! A kind of key that is not in the table is one that the device does not sign with.
 
-use super::client::Client;
 use crate::keyring::device::Trouble;
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
 use k256::ecdsa::{Signature as EcdsaSignature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
-use yubihsm::{Capability, asymmetric};
+use yubihsm::{Capability, Client, asymmetric, client::Error};
 
 static ALGORITHMS: [DeviceAlgorithm; 2] = [
     DeviceAlgorithm {
@@ -15,16 +14,22 @@ static ALGORITHMS: [DeviceAlgorithm; 2] = [
         asymmetric: asymmetric::Algorithm::Ed25519,
         may_sign: Capability::SIGN_EDDSA,
         public_key: |bytes| PublicKey::from_bytes(KeyType::Ed25519, bytes).ok(),
-        sign: sign_eddsa,
+        sign: |client, id, message| Ok(client.sign_ed25519(id, message)?.to_bytes().to_vec()),
+        signature: |bytes| Some(Signature::new(bytes)),
     },
     DeviceAlgorithm {
         key_type: KeyType::Secp256k1,
         asymmetric: asymmetric::Algorithm::EcK256,
         may_sign: Capability::SIGN_ECDSA,
         public_key: from_coordinates,
-        sign: sign_ecdsa,
+        // The device signs the message's SHA-256.
+        sign: |client, id, message| client.sign_ecdsa_prehash_raw(id, Sha256::digest(message).to_vec()),
+        signature: low_s,
     },
 ];
+
+/// A call that signs these bytes with the key of this object id.
+type SignCall = fn(&Client, u16, &[u8]) -> Result<Vec<u8>, Error>;
 
 /// One algorithm on the device.
 pub(crate) struct DeviceAlgorithm {
@@ -36,8 +41,10 @@ pub(crate) struct DeviceAlgorithm {
     pub(crate) may_sign: Capability,
     /// Reads a public key as the device shows it.
     pub(super) public_key: fn(&[u8]) -> Option<PublicKey>,
-    /// Signs with the key of this object id, in the one form that CometBFT accepts.
-    pub(super) sign: fn(&Client, u16, &[u8]) -> Result<Signature, Trouble>,
+    /// Signs with the key of this object id.
+    pub(super) sign: SignCall,
+    /// Turns what the device gives into the one form that CometBFT accepts.
+    pub(super) signature: fn(&[u8]) -> Option<Signature>,
 }
 
 /// The algorithm of this kind of key.
@@ -49,18 +56,6 @@ pub(crate) fn of(key_type: KeyType) -> Result<&'static DeviceAlgorithm, Trouble>
 /// The algorithm that the device calls so.
 pub(crate) fn named(asymmetric: asymmetric::Algorithm) -> Option<&'static DeviceAlgorithm> {
     ALGORITHMS.iter().find(|algorithm| algorithm.asymmetric == asymmetric)
-}
-
-fn sign_eddsa(client: &Client, id: u16, message: &[u8]) -> Result<Signature, Trouble> {
-    let signature = client.ask(&format!("sign with key {id}"), |client| client.sign_ed25519(id, message))?;
-    Ok(Signature::new(&signature.to_bytes()))
-}
-
-/// Over the message's SHA-256, with low S.
-fn sign_ecdsa(client: &Client, id: u16, message: &[u8]) -> Result<Signature, Trouble> {
-    let digest = Sha256::digest(message).to_vec();
-    let der = client.ask(&format!("sign with key {id}"), |client| client.sign_ecdsa_prehash_raw(id, digest))?;
-    low_s(&der).ok_or_else(|| Trouble::Broken("its ECDSA signature is not DER".into()))
 }
 
 /// The key with these coordinates, if they are those of a point on the curve.

@@ -198,7 +198,9 @@ impl Client {
 
     /// Signs `message` itself with Ed25519, or its SHA-256 with ECDSA. ECDSA signatures have low S.
     pub fn sign(&self, id: u16, key_type: KeyType, message: &[u8]) -> Result<Signature, Trouble> {
-        (algorithms::of(key_type)?.sign)(self, id, message)
+        let algorithm = algorithms::of(key_type)?;
+        let signature = self.ask(&format!("sign with key {id}"), |client| (algorithm.sign)(client, id, message))?;
+        (algorithm.signature)(&signature).ok_or_else(|| Trouble::Broken("its ECDSA signature is not DER".into()))
     }
 
     /// Calls the crate. `what` is what is asked for, in words that follow "it refused to".

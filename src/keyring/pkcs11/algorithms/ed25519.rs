@@ -1,17 +1,14 @@
 //! Ed25519 on a token. Modules know it by several numbers and curve names, which their profiles list.
 
-use super::TokenAlgorithm;
+use super::{TokenAlgorithm, TokenCalls};
 use crate::{
     config::pkcs11::profile::{Ed25519Numbers, Profile},
-    keyring::pkcs11::{
-        error::TokenError,
-        token::{Key, Token},
-    },
+    keyring::pkcs11::error::TokenError,
 };
 use cryptoki::{
     error::Error,
     mechanism::{Mechanism, MechanismType, vendor_defined::VendorDefinedMechanism},
-    object::KeyType as CkKeyType,
+    object::{KeyType as CkKeyType, ObjectHandle},
 };
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
 
@@ -41,17 +38,17 @@ impl TokenAlgorithm for Ed25519 {
         profile.ed25519.ec_params.clone()
     }
 
-    fn ck_key_type(&self, token: &Token) -> Result<CkKeyType, TokenError> {
+    fn ck_key_type(&self, token: &dyn TokenCalls) -> Result<CkKeyType, TokenError> {
         CkKeyType::try_from(numbers(token).key_type)
             .map_err(|error: Error| TokenError::Call { action: "use the profile's key type", error })
     }
 
-    fn generating(&self, token: &Token) -> Result<Mechanism<'static>, TokenError> {
+    fn generating(&self, token: &dyn TokenCalls) -> Result<Mechanism<'static>, TokenError> {
         mechanism(numbers(token).generate)
     }
 
     /// Over the message itself.
-    fn sign(&self, token: &Token, key: &Key, message: &[u8]) -> Result<Signature, TokenError> {
+    fn sign(&self, token: &dyn TokenCalls, key: ObjectHandle, message: &[u8]) -> Result<Signature, TokenError> {
         let max = token.profile().limits.max_message_bytes.and_then(|max| usize::try_from(max).ok());
         if let Some(max) = max.filter(|max| message.len() > *max) {
             return Err(TokenError::TooLong { bytes: message.len(), max });
@@ -68,7 +65,7 @@ impl TokenAlgorithm for Ed25519 {
 
 /// The first of the profile's numbers that the token lists; the first of all where it lists none, so that the refusal comes
 /// from the device, with its own words.
-fn numbers(token: &Token) -> Ed25519Numbers {
+fn numbers(token: &dyn TokenCalls) -> Ed25519Numbers {
     let known = &token.profile().ed25519.numbers;
     let listed = known.iter().find(|numbers| MechanismType::try_from(numbers.sign).is_ok_and(|sign| token.lists(sign)));
     listed.or(known.first()).copied().unwrap_or(Ed25519Numbers::STANDARD)

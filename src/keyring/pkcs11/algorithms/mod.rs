@@ -5,15 +5,27 @@
 mod ed25519;
 mod secp256k1;
 
-use super::{
-    error::TokenError,
-    token::{Key, Token},
-};
+use super::error::TokenError;
 use crate::config::pkcs11::profile::Profile;
-use cryptoki::{mechanism::Mechanism, object::KeyType as CkKeyType};
+use cryptoki::{
+    mechanism::{Mechanism, MechanismType},
+    object::{KeyType as CkKeyType, ObjectHandle},
+};
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
 
 static ALGORITHMS: [&dyn TokenAlgorithm; 2] = [&ed25519::Ed25519, &secp256k1::Secp256k1];
+
+/// What an algorithm asks of an open token.
+pub(crate) trait TokenCalls {
+    /// What is peculiar to the device.
+    fn profile(&self) -> &Profile;
+
+    /// Whether the token has this mechanism.
+    fn lists(&self, mechanism: MechanismType) -> bool;
+
+    /// Makes the device sign `data` as it is, with the private key of this handle.
+    fn call_sign(&self, mechanism: &Mechanism<'_>, key: ObjectHandle, data: &[u8]) -> Result<Vec<u8>, TokenError>;
+}
 
 /// One algorithm on a token.
 pub(crate) trait TokenAlgorithm: Sync {
@@ -33,13 +45,13 @@ pub(crate) trait TokenAlgorithm: Sync {
     fn curve_encodings(&self, profile: &Profile) -> Vec<Vec<u8>>;
 
     /// `CKA_KEY_TYPE` as this token numbers it.
-    fn ck_key_type(&self, token: &Token) -> Result<CkKeyType, TokenError>;
+    fn ck_key_type(&self, token: &dyn TokenCalls) -> Result<CkKeyType, TokenError>;
 
     /// The mechanism that makes a key pair.
-    fn generating(&self, token: &Token) -> Result<Mechanism<'static>, TokenError>;
+    fn generating(&self, token: &dyn TokenCalls) -> Result<Mechanism<'static>, TokenError>;
 
     /// Signs `message` with `key`, in the one form that CometBFT accepts.
-    fn sign(&self, token: &Token, key: &Key, message: &[u8]) -> Result<Signature, TokenError>;
+    fn sign(&self, token: &dyn TokenCalls, key: ObjectHandle, message: &[u8]) -> Result<Signature, TokenError>;
 }
 
 /// Every algorithm that tokens sign with.

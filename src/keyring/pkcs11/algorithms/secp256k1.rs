@@ -1,14 +1,11 @@
 //! secp256k1 on a token: `CKM_ECDSA` over the message's SHA-256.
 
-use super::TokenAlgorithm;
-use crate::{
-    config::pkcs11::profile::Profile,
-    keyring::pkcs11::{
-        error::TokenError,
-        token::{Key, Token},
-    },
+use super::{TokenAlgorithm, TokenCalls};
+use crate::{config::pkcs11::profile::Profile, keyring::pkcs11::error::TokenError};
+use cryptoki::{
+    mechanism::Mechanism,
+    object::{KeyType as CkKeyType, ObjectHandle},
 };
-use cryptoki::{mechanism::Mechanism, object::KeyType as CkKeyType};
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
 use k256::ecdsa::VerifyingKey;
 use sha2::{Digest as _, Sha256};
@@ -60,15 +57,15 @@ impl TokenAlgorithm for Secp256k1 {
         vec![PARAMS.to_vec()]
     }
 
-    fn ck_key_type(&self, _token: &Token) -> Result<CkKeyType, TokenError> {
+    fn ck_key_type(&self, _token: &dyn TokenCalls) -> Result<CkKeyType, TokenError> {
         Ok(CkKeyType::EC)
     }
 
-    fn generating(&self, _token: &Token) -> Result<Mechanism<'static>, TokenError> {
+    fn generating(&self, _token: &dyn TokenCalls) -> Result<Mechanism<'static>, TokenError> {
         Ok(Mechanism::EccKeyPairGen)
     }
 
-    fn sign(&self, token: &Token, key: &Key, message: &[u8]) -> Result<Signature, TokenError> {
+    fn sign(&self, token: &dyn TokenCalls, key: ObjectHandle, message: &[u8]) -> Result<Signature, TokenError> {
         let signature = token.call_sign(&Mechanism::Ecdsa, key, &Sha256::digest(message))?;
         let any_s = k256::ecdsa::Signature::from_slice(&signature)
             .map_err(|_| TokenError::Signature { bytes: signature.len(), key_type: KeyType::Secp256k1 })?;
