@@ -29,7 +29,7 @@ fn tell(status: &Status, block_time: Duration, report: &mut Report) {
         match (troubles.peek(), chain.quiet(status.now)) {
             (None, None) => report.ok(format!("chain {}: signs", chain.id)),
             (None, Some(since)) => {
-                report.ok(format!("chain {}: could sign, asked for nothing since {}", chain.id, utc::at(since)));
+                report.ok(format!("chain {}: can sign, no requests since {}", chain.id, utc::at(since)));
             }
             (Some(_), _) => troubles.for_each(|trouble| report.fail(format!("chain {}: {trouble}", chain.id))),
         }
