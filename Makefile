@@ -76,7 +76,7 @@ assurance: ## Test the three promises harder than `make test` does, about ten mi
 
 mutants: ## Make every small change to the rule, the record, the store and the sign bytes; the unit tests must notice. Slow
 	@tests/install/cargo-mutants.sh
-	nice $(CARGO) mutants -j1 --output target --package highwater-core $(addprefix -f core/src/,$(MUTATED)) -- --locked
+	nice $(CARGO) mutants -j1 --output target --package highwater-core $(addprefix -f core/src/,$(MUTATED)) -- --locked --lib
 
 mutants-in-diff: ## The same for the lines that differ from origin/main, or from the commit before; within six minutes
 	@MUTATED="$(addprefix core/src/,$(MUTATED))" tests/mutants_in_diff.sh
