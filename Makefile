@@ -86,7 +86,7 @@ powercut: ## Cut the power of a virtual machine that signs, N times (default 200
 	HIGHWATER_POWERCUTS=$(or $(N),200) nice -n 10 $(CARGO) test --locked --release --test powercut -- --nocapture
 
 crates: ## Count the crates of the default build
-	@$(CARGO) tree --locked -e normal --prefix none | sed 's/ (\*)//' | sort -u | wc -l
+	@$(CARGO) tree --locked -e normal --prefix none | sed 's/ (\*)//' | sort -u | grep -c .
 
 package: ## Build the Debian package into target/debian
 	@tests/install/cargo-tool.sh cargo-auditable 0.7.5
