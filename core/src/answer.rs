@@ -123,3 +123,7 @@ impl Event {
         Self { kind, hrs, outcome: Outcome::Refused(refusal), flush_time: None, sequence: None }
     }
 }
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

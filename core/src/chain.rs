@@ -365,4 +365,4 @@ pub fn state_unusable(path: &Path, error: &StoreError) -> Refusal {
 
 #[cfg(test)]
 #[path = "chain_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -55,12 +55,12 @@ impl Signer for FlakyKey {
     }
 }
 
-struct Home {
+pub(crate) struct Home {
     directory: tempfile::TempDir,
 }
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let home = Self { directory: tempfile::tempdir().unwrap() };
         create(&home.state_file(), HostId([1; 16]), &home.identity(), Mark::NEVER_SIGNED).unwrap();
         home
@@ -80,7 +80,7 @@ impl Home {
         Chain::open(id(), signer, store, &self.state_file(), allow_raw_bytes)
     }
 
-    fn chain(&self) -> Chain {
+    pub(crate) fn chain(&self) -> Chain {
         self.chain_with(software_key(), false)
     }
 }
