@@ -375,3 +375,102 @@ fn the_self_test_is_no_message() {
     // Its first byte would be a length prefix, and does not match the length of the rest.
     assert_ne!(usize::from(SELF_TEST[0]), SELF_TEST.len() - 1);
 }
+
+/// A device: signs only what was begun, and remembers how many messages it was given at a time.
+#[derive(Clone, Default)]
+struct DeviceLike {
+    begun: Arc<std::sync::Mutex<Vec<usize>>>,
+    locks: bool,
+}
+
+struct Making(Vec<Vec<u8>>);
+
+impl Pending for Making {
+    fn wait(self: Box<Self>) -> Result<Vec<Signature>, SignError> {
+        self.0.iter().map(|message| software_key().sign(message)).collect()
+    }
+}
+
+impl Signer for DeviceLike {
+    fn public_key(&self) -> PublicKey {
+        software_key().public_key()
+    }
+
+    fn sign(&self, _message: &[u8]) -> Result<Signature, SignError> {
+        Err(SignError::Backend("nothing was begun".into()))
+    }
+
+    fn begin(&self, messages: &[&[u8]], _asked_at: Instant) -> Result<Option<Box<dyn Pending>>, SignError> {
+        self.begun.lock().unwrap().push(messages.len());
+        Ok(Some(Box::new(Making(messages.iter().map(|message| message.to_vec()).collect()))))
+    }
+
+    fn lock_secrets(&self) -> bool {
+        self.locks
+    }
+}
+
+#[test]
+fn a_device_begins_with_all_that_has_to_be_signed_and_with_nothing_that_was() {
+    let home = Home::new();
+    let device = DeviceLike::default();
+    let chain = home.chain_with(Box::new(device.clone()), true);
+    let (bare, extended) = (vote(1, MessageKind::Prevote, 7, 1), vote(1, MessageKind::Precommit, 7, 1));
+    for request in [&bare, &extended] {
+        assert_signs(request, &chain.sign_vote(request).unwrap());
+        assert_signs(request, &chain.sign_vote(request).unwrap());
+        assert!(chain.sign_vote(request).unwrap().repeated);
+    }
+    // One for the prevote, none for its repeats; both for the precommit, and its extension again for each repeat.
+    assert_eq!(*device.begun.lock().unwrap(), [1, 2, 1, 1]);
+    let request = RawBytesRequest { raw_bytes: vec![1], unique_id: "a".into() };
+    assert!(chain.sign_raw_bytes(&request).is_ok());
+    assert_eq!(device.begun.lock().unwrap().len(), 5);
+}
+
+#[test]
+fn a_device_that_makes_too_few_signatures_gives_none() {
+    struct Short;
+    impl Pending for Short {
+        fn wait(self: Box<Self>) -> Result<Vec<Signature>, SignError> {
+            Ok(vec![software_key().sign(b"another message").unwrap()])
+        }
+    }
+    struct ShortKey;
+    impl Signer for ShortKey {
+        fn public_key(&self) -> PublicKey {
+            software_key().public_key()
+        }
+
+        fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+            software_key().sign(message)
+        }
+
+        fn begin(&self, _: &[&[u8]], _: Instant) -> Result<Option<Box<dyn Pending>>, SignError> {
+            Ok(Some(Box::new(Short)))
+        }
+    }
+    let home = Home::new();
+    let chain = home.chain_with(Box::new(ShortKey), false);
+    let refused = chain.sign_vote(&vote(1, MessageKind::Precommit, 7, 1)).unwrap_err();
+    assert!(matches!(&refused, Refusal::KeyUnavailable(why) if why.contains("fewer signatures")), "{refused:?}");
+}
+
+#[test]
+fn secrets_are_locked_where_there_is_a_key_and_the_mark_is_that_of_the_store() {
+    let home = Home::new();
+    for locks in [true, false] {
+        let chain = home.chain_with(Box::new(DeviceLike { locks, ..DeviceLike::default() }), false);
+        assert_eq!(chain.lock_secrets(), locks);
+        chain.sign_vote(&vote(if locks { 3 } else { 4 }, MessageKind::Prevote, 7, 1)).unwrap();
+        let mark = Hrs { height: if locks { 3 } else { 4 }, round: 0, step: Step::Prevote };
+        assert_eq!(chain.mark(), Some(mark));
+        let sequence = chain.sequence().unwrap();
+        let waiting = chain.waiting(Refusal::NotYet("later".into()));
+        assert_eq!((waiting.mark(), waiting.sequence()), (Some(mark), Ok(sequence)));
+        assert_eq!(waiting.lock_secrets(), locks);
+    }
+    let closed = Chain::closed(id(), None, Refusal::NotYet("later".into()));
+    assert_eq!(closed.mark(), None);
+    assert!(closed.lock_secrets() && closed.sequence().is_err());
+}
