@@ -1,4 +1,4 @@
-//! `[[chain]]` and `[[validator]]`, as they are read.
+//! How `[[chain]]` and `[[validator]]` are read.
 
 use super::{
     HookConfig, KeyEncoding, KeyFormat, KeyRole, NodeAddress,

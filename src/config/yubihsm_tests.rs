@@ -1,4 +1,4 @@
-//! YubiHSMs and their keys, as they are read.
+//! How YubiHSMs and their keys are read.
 
 use super::*;
 use crate::config::{
@@ -8,7 +8,7 @@ use crate::config::{
 use highwater_core::consensus::ChainId;
 use std::path::Path;
 
-/// It begins on line 10 where it replaces the softsign key of `GOOD`.
+/// It begins on line 10 when it replaces the softsign key of `GOOD`.
 const DEVICE: &str = r#"[[providers.yubihsm]]
 adapter = { type = "http", addr = "tcp://10.0.0.2:12345" }
 auth = { key = 4, password_file = "/etc/password" }

@@ -1,4 +1,4 @@
-//! Profiles: those that are built in, and what is wrong with others.
+//! Built-in profiles, and mistakes in other profiles.
 
 use super::*;
 use highwater_core::consensus::KeyType;

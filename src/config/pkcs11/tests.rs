@@ -1,4 +1,4 @@
-//! Tokens and their keys, as they are read.
+//! How tokens and their keys are read.
 
 use super::*;
 use crate::config::{
@@ -10,7 +10,7 @@ use std::{fs, path::Path};
 
 const ED25519: &str = "2152f8d19b791d24453242e15f2eab6cb7cffa7b6a5ed30097960e069881db12";
 const SECP256K1: &str = "0324653eac434488002cc06bbfb7f10fe18991e35f9fe4302dbea6d2353dc0ab1c";
-/// Two keys on a token. It begins on line 10 where it replaces the softsign key of `GOOD`.
+/// Two keys on a token. It begins on line 10 when it replaces the softsign key of `GOOD`.
 const TOKEN: &str = r#"[[providers.pkcs11]]
 profile = "softhsm2"
 module = "/opt/hsm.so"
@@ -22,7 +22,7 @@ keys = [
 ]
 "#;
 
-/// `GOOD`, with a token in place of its key.
+/// `GOOD` with a token instead of its key.
 fn on_token(token: &str) -> String {
     format!("{}{token}", &GOOD[..GOOD.find("[[providers").unwrap()])
 }
@@ -74,7 +74,7 @@ fn an_inline_pin_is_refused_unless_the_danger_is_accepted() {
     assert!(matches!(&config.pkcs11()[0].pin, Some(SecretSource::Inline(pin)) if pin.expose() == "hunter2"));
     assert!(!format!("{config:?}").contains("hunter2"));
 
-    // On its way to a child it is there again.
+    // The form for a child contains it again.
     let sent = serde_json::to_string(&config.pkcs11()[0].pin).unwrap();
     let arrived: Option<SecretSource> = serde_json::from_str(&sent).unwrap();
     assert!(matches!(arrived, Some(SecretSource::Inline(pin)) if pin.expose() == "hunter2"));
@@ -165,7 +165,7 @@ fn the_key_of_a_chain_is_found_across_all_providers() {
     assert!(matches!(key, KeyConfig { provider: Provider::Pkcs11(_), provider_number: 0, number: 0, .. }), "{key:?}");
     assert_eq!((key.role(), key.line()), (KeyRole::Consensus, 16));
 
-    // A consensus key on a token goes before an account key in a file, and the other way round.
+    // A consensus key on a token takes precedence over an account key in a file, and vice versa.
     let consensus = TOKEN.lines().filter(|line| !line.contains("account")).collect::<Vec<_>>().join("\n");
     let account = "type = \"account\"\n";
     let (config, _) = accept(&format!("{GOOD}{account}{consensus}"));
