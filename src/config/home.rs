@@ -17,9 +17,9 @@ const RUNTIME_DIRECTORY: &str = "/run/highwater";
 /// The path of the packaged service's configuration.
 const SERVICE_CONFIGURATION: &str = "/etc/highwater/tmkms.toml";
 
-/// The name of the control socket of the signer with this configuration. It is derived from the configuration's whole path,
-/// so signers that share a directory neither remove each other's socket nor are mistaken for each other. A link to the
-/// configuration is not followed, because its target may change later.
+/// The name of the control socket of the signer with this configuration. It is derived from the configuration's whole
+/// path, so signers that share a directory neither remove each other's socket nor are mistaken for each other. A link
+/// to the configuration is not followed, because its target may change later.
 fn socket_name(configuration: &Path) -> String {
     let absolute = std::path::absolute(configuration).unwrap_or_else(|_| configuration.to_owned());
     let directory =

@@ -86,8 +86,8 @@ pub(super) enum KeyHome {
 }
 
 impl KeyUses {
-    /// Reads the settings that every key has, and records its chains. Returns the role separately, so that the rest of a
-    /// key can be checked even if its chains cannot be read.
+    /// Reads the settings that every key has, and records its chains. Returns the role separately, so that the rest of
+    /// a key can be checked even if its chains cannot be read.
     pub(super) fn read(
         &mut self,
         table: &mut Table<'_>,

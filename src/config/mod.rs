@@ -5,7 +5,8 @@
 //!      ─▶ validate (together) ─▶ Config (model)
 //! ```
 //!
-//! All mistakes in a file are reported at once, each with its line. Settings that work in an unexpected way give warnings.
+//! All mistakes in a file are reported at once, each with its line. Settings that work in an unexpected way give
+//! warnings.
 
 mod address;
 mod chain;
@@ -91,8 +92,8 @@ impl Config {
     }
 }
 
-/// A configuration that may be incomplete: an operator writes the section of a token before its keys exist. Never used for
-/// signing.
+/// A configuration that may be incomplete: an operator writes the section of a token before its keys exist. Never used
+/// for signing.
 #[derive(Clone, Debug)]
 pub struct PartialConfig {
     /// The sections that can be read. They may refer to sections that do not exist.

@@ -1,5 +1,5 @@
-//! What a provider or a node needs from this machine. The sandbox, the checks and the resolver use this list, so they need
-//! not know the kinds of providers and nodes.
+//! What a provider or a node needs from this machine. The sandbox, the checks and the resolver use this list, so they
+//! need not know the kinds of providers and nodes.
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 

@@ -1,8 +1,8 @@
 //! Reads the tables of a TOML text with line numbers, and does not stop at the first mistake.
 //!
-//! A table is passed to a body that gets every key it knows. Keys that the body did not get are then reported as unknown.
-//! Findings made here never repeat a string from the file, because it can be a password. The only exception is the value
-//! of a key that takes one of a few words.
+//! A table is passed to a body that gets every key it knows. Keys that the body did not get are then reported as
+//! unknown. Findings made here never repeat a string from the file, because it can be a password. The only exception is
+//! the value of a key that takes one of a few words.
 
 use super::finding::ConfigFinding;
 use highwater_core::consensus::ChainId;

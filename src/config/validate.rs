@@ -30,8 +30,8 @@ pub(super) fn check(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     shared_state_files(&draft.chains, paths::normalised, findings);
 }
 
-/// Reports different paths to the same state file, and settings that would give a module access to the signer's own files.
-/// Reads the disk.
+/// Reports different paths to the same state file, and settings that would give a module access to the signer's own
+/// files. Reads the disk.
 pub(super) fn check_on_disk(config: &Config, findings: &mut ConfigFindings<'_>) {
     shared_state_files(&config.chains, paths::resolved, findings);
     overreaching_modules(config, findings);
