@@ -215,9 +215,9 @@ impl Stop {
     }
 }
 
-/// Waits before dialling again. They are short, because a booting node waits three seconds for its signer and exits without
-/// one, and have jitter, so that signers spread out. They start again from the first only after an answer to the node: a node
-/// that only shakes hands and closes the connection does not deserve a quick redial.
+/// Waits before dialling again. They are short, because a booting node waits three seconds for its signer and exits
+/// without one, and have jitter, so that signers spread out. They start again from the first only after an answer to
+/// the node: a node that only shakes hands and closes the connection does not deserve a quick redial.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 

@@ -1,4 +1,5 @@
-//! Opens the chains. A chain with a bad state or key only answers with errors, and does not keep other chains from signing.
+//! Opens the chains. A chain with a bad state or key only answers with errors, and does not keep other chains from
+//! signing.
 
 use super::{
     StartError,
@@ -104,8 +105,8 @@ impl Chains {
         self.served.get(id).expect("every validator has its chain")
     }
 
-    /// Missing files that a chain needs for signing and that may appear later. Only a restart can open them: a sealed signer
-    /// opens nothing new.
+    /// Missing files that a chain needs for signing and that may appear later. Only a restart can open them: a sealed
+    /// signer opens nothing new.
     pub(super) fn awaited(&self) -> &[PathBuf] {
         &self.awaited
     }
@@ -141,8 +142,8 @@ impl Chains {
     }
 }
 
-/// A chain that stays closed because of a finding from before anything was opened. Nodes still get its public key, if it is
-/// available.
+/// A chain that stays closed because of a finding from before anything was opened. Nodes still get its public key, if
+/// it is available.
 fn closed_by_look(
     config: &ChainConfig,
     keyring: &Keyring,

@@ -4,9 +4,9 @@
 //! unique on the machine: an abstract unix socket. The kernel removes it whenever the process ends, it needs no
 //! world-writable directory, and it shows its holder.
 //!
-//! Any user of the machine can take such a name and so keep this signer from starting. The error names the process and its
-//! user, so that an operator can stop it: the holder may be a second signer, and two signers are worse than none. A name
-//! belongs to a network namespace: signers in different namespaces do not see each other.
+//! Any user of the machine can take such a name and so keep this signer from starting. The error names the process and
+//! its user, so that an operator can stop it: the holder may be a second signer, and two signers are worse than none. A
+//! name belongs to a network namespace: signers in different namespaces do not see each other.
 
 use crate::{
     config::Config,
@@ -28,16 +28,16 @@ use rustix::{
 use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeMap, fmt, io, os::fd::OwnedFd, thread, time::Duration};
 
-/// What a signer locks before it starts or opens anything: the state files of its chains, and the machine-wide names of its
-/// chains and keys. The names are held until this is dropped.
+/// What a signer locks before it starts or opens anything: the state files of its chains, and the machine-wide names of
+/// its chains and keys. The names are held until this is dropped.
 pub struct Claims {
     states: BTreeMap<ChainId, Result<StateFile, StateError>>,
     names: Vec<Claim>,
 }
 
 /// Locks the state of every served chain. Fails if another signer uses one of them or the same chain and key. Call it
-/// before anything else: a second signer that was started by mistake must not disturb the devices, ports and sockets of the
-/// first, and only this error has its exit code.
+/// before anything else: a second signer that was started by mistake must not disturb the devices, ports and sockets of
+/// the first, and only this error has its exit code.
 pub fn claim(config: &Config) -> Result<Claims, StartError> {
     let mut claims = Claims { states: BTreeMap::new(), names: Vec::new() };
     for chain in config.served_chains() {
@@ -78,7 +78,8 @@ impl Claims {
 pub struct Claim(#[expect(dead_code, reason = "held, never used")] OwnedFd);
 
 impl Claim {
-    /// Takes the name of `identity`. Retries for a short time, because the holder may be a process that was just killed.
+    /// Takes the name of `identity`. Retries for a short time, because the holder may be a process that was just
+    /// killed.
     pub fn take(identity: &Identity) -> Result<Self, ClaimError> {
         const TRIES: u32 = 10;
         const PAUSE: Duration = Duration::from_millis(20);
@@ -101,8 +102,8 @@ impl Claim {
             Err(Errno::ADDRINUSE) => return Ok(None),
             Err(error) => return Err(failed(error)),
         }
-        // A signer that finds the name taken connects to find its holder. Nobody accepts, so every connection stays in the
-        // queue.
+        // A signer that finds the name taken connects to find its holder. Nobody accepts, so every connection stays in
+        // the queue.
         listen(&socket, QUEUE).map_err(failed)?;
         Ok(Some(Self(socket)))
     }

@@ -5,8 +5,8 @@ use crate::{
     process::sandbox::{Confinement, Sandbox, SandboxError, memory},
 };
 
-/// The last step: locks the keys into memory, unless the configuration disables that, and allows only the system calls of
-/// a running signer.
+/// The last step: locks the keys into memory, unless the configuration disables that, and allows only the system calls
+/// of a running signer.
 pub(super) fn seal(
     mut sandbox: Sandbox,
     config: &Config,

@@ -1,5 +1,5 @@
-//! The control plane: signals, the end of helper processes and nodes, and periodic checks. It never waits for a disk, device
-//! or peer.
+//! The control plane: signals, the end of helper processes and nodes, and periodic checks. It never waits for a disk,
+//! device or peer.
 
 use super::{StartError, nodes::Running};
 use crate::{
@@ -149,7 +149,10 @@ impl<'a> AtWork<'a> {
                     if Instant::now() >= look_at_log && dropped > dropped_before {
                         look_at_log = Instant::now() + LOOK_AT_LOG_EVERY;
                         dropped_before = dropped;
-                        warn!("dropped {dropped} log lines since start: the reader of standard error is too slow");
+                        warn!(
+                            lines = dropped,
+                            "dropped {dropped} log lines since start: the reader of standard error is too slow"
+                        );
                     }
                 }
             }
@@ -175,8 +178,8 @@ impl<'a> AtWork<'a> {
         }
     }
 
-    /// The reason to restart if no chain signs any more and a restart may help one. A process does not trust a disk again
-    /// that has failed; the next process reads the whole file and refuses it if it does not verify.
+    /// The reason to restart if no chain signs any more and a restart may help one. A process does not trust a disk
+    /// again that has failed; the next process reads the whole file and refuses it if it does not verify.
     fn lost_all_disks(&self) -> Option<String> {
         let chains = &self.telemetry.chains;
         if chains.iter().any(|chain| chain.stats().why_closed().is_none()) {
@@ -193,8 +196,8 @@ impl<'a> AtWork<'a> {
         Some(format!("{} was missing at start and exists now; restart to open it", path.display()))
     }
 
-    /// Ends the signer, so that its supervisor restarts it: without the helper, no child of a token can be replaced, or no
-    /// name be looked up. If the supervisor itself is stopping all our processes, the end is an ordinary stop.
+    /// Ends the signer, so that its supervisor restarts it: without the helper, no child of a token can be replaced, or
+    /// no name be looked up. If the supervisor itself is stopping all our processes, the end is an ordinary stop.
     fn helper_ended(&mut self, what: &'static str) -> Result<(), StartError> {
         const SIGNAL_WITHIN: Duration = Duration::from_millis(500);
         let until = Instant::now() + SIGNAL_WITHIN;

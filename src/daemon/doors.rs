@@ -10,8 +10,8 @@ use std::{io, thread, time::Duration};
 use tokio::net::TcpListener;
 use tracing::warn;
 
-/// A failure does not keep validators from signing; the error becomes a warning. Retries, because a program that just used
-/// the address may need a moment to release it. Later is too late: a confined signer cannot listen on a new port.
+/// A failure does not keep validators from signing; the error becomes a warning. Retries, because a program that just
+/// used the address may need a moment to release it. Later is too late: a confined signer cannot listen on a new port.
 pub(super) fn bind_metrics(control: &Control, config: &Config) -> Result<Option<TcpListener>, String> {
     const TRIES: u32 = 5;
     const PAUSE: Duration = Duration::from_millis(100);
@@ -54,7 +54,8 @@ pub(super) fn open_audit(
     let (Some(path), Some(keeper)) = (&config.highwater.audit, keeper) else { return Ok(None) };
     let opened = match evidence {
         Some(evidence) => AuditFile::open_knowing(path, evidence),
-        // The earlier check could not read the file, so no chain was compared with it. Being able to read it now is not enough.
+        // The earlier check could not read the file, so no chain was compared with it. Being able to read it now is not
+        // enough.
         None => AuditFile::open_knowing(path, Evidence::default())
             .and_then(|_| Err(io::Error::other("it could not be read a moment ago"))),
     };

@@ -15,15 +15,9 @@ use std::{
 #[derive(Debug)]
 pub enum StartError {
     /// The audit file cannot be opened.
-    Audit {
-        path: PathBuf,
-        error: io::Error,
-    },
+    Audit { path: PathBuf, error: io::Error },
     /// Another signer holds a chain and key.
-    Claimed {
-        chain: ChainId,
-        error: ClaimError,
-    },
+    Claimed { chain: ChainId, error: ClaimError },
     /// A signer that was killed still waits for its disk, and holds the state until then.
     Dying {
         /// Its process id.

@@ -64,13 +64,13 @@ impl WaitingChain {
     }
 }
 
-/// Raises the mark by the hook before the first request. Without a height, the chain waits for one or continues without,
-/// as configured.
+/// Raises the mark by the hook before the first request. Without a height, the chain waits for one or continues
+/// without, as configured.
 pub(super) fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store) -> Result<(), NotReady> {
     let fail_closed = config.state_hook.as_ref().is_none_or(|hook| hook.fail_closed);
     match raise(&config.id, &config.state_file, store, hook.height()) {
         Err(NotReady::Yet(why)) if !fail_closed => {
-            warn!(chain = %config.id, "continuing without the state hook: {why}");
+            warn!(chain = %config.id, "going on without the state hook: {why}");
             Ok(())
         }
         other => other,

@@ -122,7 +122,7 @@ fn a_key_that_comes_late_for_one_of_two_chains_asks_for_another_start() {
     signer.assert_running();
     fs::rename(&aside, home.key_file("late")).unwrap();
     assert_eq!(signer.exit_code(), Some(74), "its supervisor starts it again");
-    assert!(signer.log().contains("was missing at the start and is there now; restart"), "{}", signer.log());
+    assert!(signer.log().contains("was missing at start and exists now; restart"), "{}", signer.log());
     let _again = home.start();
     assert_alive(&mut late.accept().unwrap(), &home.public_key("late"), "late", 1);
     assert_alive(&mut node.accept().unwrap(), &home.public_key(CHAIN), CHAIN, 2);

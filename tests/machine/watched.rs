@@ -341,7 +341,7 @@ fn an_address_that_is_taken_costs_the_metrics_and_no_signature() {
     let mut signer = home.start();
     let mut session = node.accept().unwrap();
     sign(&mut session, &home, HEALTHY, 1);
-    let words = format!("there are no metrics until a restart: cannot listen at {address}, the `laddr`");
+    let words = format!("there are no metrics until a restart: cannot listen on {address}, the `laddr`");
     signer.wait_for_log(&words);
     let (output, text) = run(&home, &["status"]);
     assert!(output.status.success() && text.contains(&words), "{text}");
@@ -451,7 +451,7 @@ fn after_a_hangup_the_audit_file_is_the_one_that_its_path_names() {
     fs::rename(&file, &old).unwrap();
     let hangup = Command::new("kill").args(["-HUP", &signer.id().to_string()]).status().unwrap();
     assert!(hangup.success());
-    signer.wait_for_log("the audit file is opened anew");
+    signer.wait_for_log("reopening the audit file");
     sign(&mut session, &home, HEALTHY, 2);
     let second = || fs::read_to_string(&file).is_ok_and(|text| text.contains("\"height\":2"));
     wait_until("the second signature in the new file", second);

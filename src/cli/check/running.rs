@@ -18,8 +18,10 @@ pub(super) fn ask(config: &Config, block_time: Duration, report: &mut Report) {
              control socket, so their state is unknown",
         );
     };
-    report
-        .ok(format!("a signer is running with this configuration as process {}: the following lines are its answer", status.pid));
+    report.ok(format!(
+        "a signer is running with this configuration as process {}: the following lines are its answer",
+        status.pid
+    ));
     show(&status, block_time, report);
 }
 
