@@ -323,7 +323,7 @@ fn the_package_installs_signs_upgrades_and_purges_without_ever_starting_or_forge
     let settings = fs::read(debian.path(CONFIG)).unwrap();
     let aside = TempDir::new().unwrap();
     let said = debian.install(&later(&package, aside.path()));
-    assert!(said.contains("goes on signing until: systemctl restart highwater"), "{said}");
+    assert!(said.contains("keeps signing; to switch to the new version, run: systemctl restart highwater"), "{said}");
     assert_eq!(debian.asked_of_systemd(), ["daemon-reload", "is-active --quiet highwater"], "the upgrade");
     assert!(debian.run("root", "dpkg-query --show highwater").contains(LATER));
     // The link may have been silent for too long meanwhile: another one.
@@ -341,7 +341,7 @@ fn the_package_installs_signs_upgrades_and_purges_without_ever_starting_or_forge
     let state = debian.path(&format!("{HOME}/state/{CHAIN}-consensus.json"));
     let marks = fs::read(&state).unwrap();
     let said = debian.run("root", "dpkg --purge highwater");
-    assert!(said.contains("what you made in /var/lib/highwater stays"), "{said}");
+    assert!(said.contains("your files in /var/lib/highwater were not deleted"), "{said}");
     assert_eq!(debian.asked_of_systemd(), ["stop highwater", "daemon-reload"], "the purge");
     for gone in [
         "/usr/bin/highwater",
