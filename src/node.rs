@@ -129,8 +129,12 @@ impl Node {
     }
 
     fn dial(&self) -> Result<Box<dyn Door>, LinkError> {
-        let resolve = |host: &str, port| self.resolver.resolve(host, port);
-        link::dial(&self.config.address, self.identity.as_ref(), resolve, self.config.timeout)
+        link::dial(
+            &self.config.address,
+            self.identity.as_ref(),
+            |host: &str, port| self.resolver.resolve(host, port),
+            self.config.timeout,
+        )
     }
 
     fn serve(&self, link: &mut dyn Link, mut on_answer: impl FnMut()) -> Result<Infallible, LinkError> {
@@ -207,7 +211,7 @@ impl Stop {
     fn sleep(&self, duration: Duration) -> bool {
         let state = self.state();
         let waited = self.wake.wait_timeout_while(state, duration, |state| !state.stopping);
-        waited.expect("nobody panics with this lock").0.stopping
+        waited.expect("the lock is never poisoned").0.stopping
     }
 
     fn state(&self) -> MutexGuard<'_, StopState> {

@@ -16,7 +16,6 @@ pub(super) enum Address {
 }
 
 impl Address {
-    /// Reads an address.
     pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
         match text.split_once("://") {
             None => parse_tcp(text),

@@ -32,11 +32,12 @@ fn socket_name(configuration: &Path) -> String {
 
 /// The socket on which the signer listens: in systemd's directory, or else beside its configuration.
 pub fn control_socket(runtime_directory: Option<OsString>, configuration: &Path) -> PathBuf {
-    let first = |list: OsString| {
-        list.as_bytes().split(|byte| *byte == b':').next().map(|path| PathBuf::from(OsStr::from_bytes(path)))
+    let list = runtime_directory.unwrap_or_default();
+    let directory = match list.as_bytes().split(|byte| *byte == b':').next() {
+        Some(first) if !list.is_empty() => Path::new(OsStr::from_bytes(first)),
+        _ => home_of(configuration),
     };
-    let directory = runtime_directory.filter(|list| !list.is_empty()).and_then(first);
-    directory.unwrap_or_else(|| home_of(configuration).to_owned()).join(socket_name(configuration))
+    directory.join(socket_name(configuration))
 }
 
 /// The sockets on which the signer with this configuration may listen, the most likely first.

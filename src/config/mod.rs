@@ -59,8 +59,11 @@ pub const DEFAULT_PATH: &str = "./tmkms.toml";
 
 /// The configuration's path: `-c`, else `TMKMS_CONFIG_FILE`, else `./tmkms.toml`. An empty variable counts as unset.
 pub fn resolve_path(cli: Option<&Path>, env: Option<OsString>) -> PathBuf {
-    let from_env = || env.filter(|path| !path.is_empty()).map(PathBuf::from);
-    cli.map(Path::to_owned).or_else(from_env).unwrap_or_else(|| DEFAULT_PATH.into())
+    match (cli, env) {
+        (Some(path), _) => path.to_owned(),
+        (None, Some(path)) if !path.is_empty() => path.into(),
+        _ => DEFAULT_PATH.into(),
+    }
 }
 
 impl Config {

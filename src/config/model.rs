@@ -52,8 +52,7 @@ impl Config {
 
     /// Every chain that has a validator node.
     pub fn served_chains(&self) -> impl Iterator<Item = &ChainConfig> {
-        let is_served = |chain: &&ChainConfig| self.validators.iter().any(|validator| validator.chain_id == chain.id);
-        self.chains.iter().filter(is_served)
+        self.chains.iter().filter(|chain| self.validators.iter().any(|validator| validator.chain_id == chain.id))
     }
 
     /// Every key of every provider, in file order.

@@ -336,7 +336,6 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
     best.filter(|(score, _)| *score >= SIMILAR).map(|(_, candidate)| candidate)
 }
 
-/// Reads a chain id.
 pub(crate) fn chain_id(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Located<ChainId>> {
     match ChainId::new(value.string(findings)?) {
         Ok(id) => Some(Located { value: id, line: value.line }),

@@ -38,7 +38,7 @@ pub(super) fn parse(text: &str) -> Result<(Config, Vec<ConfigFinding>), ConfigEr
     Config::parse(Path::new("f"), text)
 }
 
-/// `GOOD` with `from` replaced.
+/// `GOOD` with `old` replaced by `new`.
 pub(super) fn good_with(old: &str, new: &str) -> String {
     assert!(GOOD.contains(old), "{old:?} is in the text");
     GOOD.replacen(old, new, 1)

@@ -134,11 +134,11 @@ fn unknown_chains(draft: &Draft, findings: &mut ConfigFindings<'_>) {
 }
 
 fn chains_without_key(draft: &Draft, findings: &mut ConfigFindings<'_>) {
-    let is_first = |index: usize, id: &ChainId| draft.served[..index].iter().all(|earlier| earlier.value != *id);
     for (index, id) in draft.served.iter().enumerate() {
+        let is_first = draft.served[..index].iter().all(|earlier| earlier.value != id.value);
         let known = draft.chain_ids.iter().any(|chain| chain.value == id.value);
         let has_key = draft.keys.list.iter().any(|key| key.chain == id.value);
-        if known && !has_key && is_first(index, &id.value) {
+        if known && !has_key && is_first {
             let text = format!(
                 "no key signs for the chain {}: add it to the `chain_ids` of a key under [providers]",
                 id.value

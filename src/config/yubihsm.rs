@@ -155,14 +155,20 @@ impl YubiHsmKey {
 }
 
 fn read_adapter(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<YubiHsmAdapter> {
+    #[derive(Clone, Copy)]
+    enum Kind {
+        Http,
+        Usb,
+    }
+
     let kind = table.require("type", "\"http\" or \"usb\"", findings)?;
-    match kind.one_of(&[("http", false), ("usb", true)], findings) {
-        Some(false) => {
+    match kind.one_of(&[("http", Kind::Http), ("usb", Kind::Usb)], findings) {
+        Some(Kind::Http) => {
             let meaning = "the connector's address, for example \"tcp://127.0.0.1:12345\"";
             let (host, port) = read_host_and_port(table.require("addr", meaning, findings)?, findings)?;
             Some(YubiHsmAdapter::Http { host, port })
         }
-        Some(true) => {
+        Some(Kind::Usb) => {
             let timeout = table.get("timeout_ms", findings).map(|value| value.u64(findings));
             if !cfg!(feature = "usb") {
                 let text = "this build does not support USB: run Yubico's yubihsm-connector and write { type = \"http\", addr = \

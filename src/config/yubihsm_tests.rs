@@ -49,7 +49,7 @@ fn a_device_with_its_keys_is_read() {
 #[test]
 fn what_one_only_may_not_expect_is_warned_of() {
     let text = with("password_file = \"/etc/password\"", "password = \"hunter2\"");
-    assert_one_warning(&text, 12, "whoever reads this file");
+    assert_one_warning(&text, 12, "anyone who reads this file");
     assert!(warnings(&text).iter().all(|warning| !warning.contains("hunter2")));
     assert!(!format!("{:?}", accept(&text).0).contains("hunter2"));
     let server = "connector_server = { laddr = \"tcp://127.0.0.1:12345\", cli = { auth_key = 2 } }\n";

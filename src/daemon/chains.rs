@@ -131,12 +131,14 @@ impl Chains {
     pub(super) fn start_waiting(self, on_hook_end: impl Fn() + Clone + Send + 'static) -> Result<(), StartError> {
         for waiting in self.waiting {
             let on_end = on_hook_end.clone();
-            let run = move || {
-                if waiting.run().is_err() {
-                    on_end();
-                }
-            };
-            thread::Builder::new().name("state-hook".into()).spawn(run).map_err(StartError::Thread)?;
+            thread::Builder::new()
+                .name("state-hook".into())
+                .spawn(move || {
+                    if waiting.run().is_err() {
+                        on_end();
+                    }
+                })
+                .map_err(StartError::Thread)?;
         }
         Ok(())
     }

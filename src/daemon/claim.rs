@@ -136,7 +136,6 @@ fn name_of(identity: &Identity) -> Vec<u8> {
 pub struct Holder {
     /// Its process id, in our namespace.
     pub pid: i32,
-    /// Its user id.
     pub user: u32,
 }
 

@@ -32,7 +32,6 @@ pub enum StartError {
     Identity(KeyError),
     /// Another signer uses the state.
     Locked(FileError),
-    /// No chain can sign.
     NoChain {
         /// For each chain.
         reasons: Vec<(ChainId, Refusal)>,

@@ -25,7 +25,6 @@ pub struct Nodes {
     awaited: Vec<PathBuf>,
 }
 
-/// The nodes being served.
 pub struct Running {
     stops: Vec<Arc<Stop>>,
 }
@@ -70,7 +69,6 @@ impl Nodes {
         &self.awaited
     }
 
-    /// For operators.
     pub(super) fn views(&self) -> Vec<NodeView> {
         let mut views = Vec::new();
         for node in &self.nodes {
@@ -100,11 +98,13 @@ impl Nodes {
         for node in self.nodes {
             stops.push(node.stop_handle());
             let on_end = on_end.clone();
-            let run = move || {
-                node.run();
-                on_end();
-            };
-            thread::Builder::new().name("node".into()).spawn(run).map_err(StartError::Thread)?;
+            thread::Builder::new()
+                .name("node".into())
+                .spawn(move || {
+                    node.run();
+                    on_end();
+                })
+                .map_err(StartError::Thread)?;
         }
         Ok(Running { stops })
     }

@@ -84,11 +84,8 @@ pub struct Sight {
 
 /// A line of [`Sight`].
 pub enum Note {
-    /// No problem.
     Ok(String),
-    /// Worth knowing.
     Warn(String),
-    /// A problem to fix.
     Fail(String),
 }
 

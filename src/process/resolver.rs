@@ -17,7 +17,6 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _},
     os::unix::{fs::MetadataExt as _, net::UnixStream},
-    path::Path,
     process::{Child, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -204,8 +203,7 @@ impl Drop for LookupProcess {
 
 /// Device and inode number of each file that a lookup reads.
 fn files_now() -> Vec<Option<(u64, u64)>> {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
-    sandbox::name_service_files().map(identity).collect()
+    sandbox::name_service_files().map(|path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))).collect()
 }
 
 /// Whether a name server of this machine accepts TCP. Landlock limits ports for TCP but not for UDP. Only glibc can be
@@ -224,14 +222,17 @@ fn name_servers_take_tcp() -> bool {
 
 /// The name servers of a `resolv.conf`.
 fn name_servers(text: &str) -> Vec<IpAddr> {
-    let server = |line: &str| line.strip_prefix("nameserver")?.split_whitespace().next()?.parse().ok();
-    let servers: Vec<_> = text.lines().filter_map(server).collect();
+    let servers: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver")?.split_whitespace().next()?.parse().ok())
+        .collect();
     if servers.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { servers }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn name_servers_are_those_that_the_c_library_asks() {

@@ -174,7 +174,6 @@ impl Ed25519Numbers {
     pub const STANDARD: Self = Self { sign: 0x1057, generate: 0x1055, key_type: 0x40 };
 }
 
-/// How keys are made.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Objects {
     /// Set `DECRYPT`, `UNWRAP`, `DERIVE` and `SIGN_RECOVER` of a new key to false, for modules that default to true.
@@ -183,7 +182,6 @@ pub struct Objects {
     pub import_public_object: bool,
 }
 
-/// Limits of the device.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Limits {
     /// The longest message that it signs, in bytes, if it has a limit.

@@ -253,7 +253,6 @@ fn read_limits(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opti
 }
 
 fn read_error(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<ErrorMeaning> {
-    let is_return_value = |name: &str| is_variable(name) && !name.starts_with("CKR_");
     let (name, meaning) = name_and_meaning(table, is_return_value, findings)?;
     Some(ErrorMeaning { name, meaning })
 }
@@ -321,8 +320,10 @@ fn is_environment_variable(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
-fn is_variable(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'))
+fn is_return_value(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with("CKR_")
+        && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'))
 }
 
 /// Why a profile cannot be loaded.

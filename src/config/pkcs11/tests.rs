@@ -69,7 +69,7 @@ fn an_inline_pin_is_refused_unless_the_danger_is_accepted() {
     let text = with("{ credential = \"hsm-pin\" }", inline);
     assert_one_error(&text, 14, &["a PIN does not belong into this file", "danger_inline_pin = true"]);
     let text = with("{ credential = \"hsm-pin\" }", "\"hunter2\"\ndanger_inline_pin = true");
-    assert_one_warning(&text, 14, "whoever reads this file");
+    assert_one_warning(&text, 14, "anyone who reads this file");
     let (config, _) = accept(&text);
     assert!(matches!(&config.pkcs11()[0].pin, Some(SecretSource::Inline(pin)) if pin.expose() == "hunter2"));
     assert!(!format!("{config:?}").contains("hunter2"));

@@ -15,7 +15,6 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// Calls that start programs.
 const START_PROGRAMS: &[c_long] = &[libc::SYS_execve, libc::SYS_execveat];
 
 /// Calls that no signer and no module makes.
@@ -224,7 +223,6 @@ fn new_namespaces() -> Result<Vec<SeccompRule>, String> {
 /// Every way to send a signal to another process, including by the owner of a file or the input of a terminal. Landlock
 /// forbids most of them, but only since Linux 6.12.
 fn signals_to_others() -> Result<Rules, String> {
-    /// `F_SETOWN_EX`
     const F_SETOWN_EX: u64 = 15;
     /// `FIOSETOWN`, `SIOCSPGRP`, `TIOCSTI`, `TIOCLINUX`
     const SET_OWNER_OR_TYPE: [u64; 4] = [0x8901, 0x8902, 0x5412, 0x541c];
