@@ -93,7 +93,7 @@ impl Debian {
         said
     }
 
-    /// What systemd was asked for since the last time.
+    /// Requests to systemd since the last call.
     fn asked_of_systemd(&self) -> Vec<String> {
         let log = self.path("run/systemctl.log");
         let text = fs::read_to_string(&log).unwrap_or_default();
@@ -118,7 +118,7 @@ impl Debian {
     }
 }
 
-/// That Debian with a systemd that runs. It goes when this does.
+/// That Debian with a running systemd. Removed on drop.
 struct Container {
     debian: Debian,
     nspawn: Child,
@@ -170,7 +170,7 @@ impl Container {
         command
     }
 
-    /// What a command says, whether it succeeds or not.
+    /// The output of a command, whether it succeeds or not.
     fn said(&self, script: &str) -> String {
         String::from_utf8_lossy(&self.shell(script).output().unwrap().stdout).into_owned()
     }

@@ -21,7 +21,7 @@ const STATE: &str = "state/osmosis-1-consensus.json";
 const PROPOSAL: MessageKind = MessageKind::Proposal { pol_round: -1 };
 const DOUBLE_SIGN: Verdict = Refused(ErrorCode::DoubleSign as i32);
 const REGRESSION: Verdict = Refused(ErrorCode::Regression as i32);
-/// What tmkms answers to a double sign; anything else that it refuses ends the connection.
+/// The answer of tmkms to a double sign; any other refusal ends the connection.
 const TMKMS_DOUBLE_SIGN: Verdict = Refused(2);
 
 /// A home that `tmkms init` made, with a key that `tmkms softsign keygen` made. Only the node's address is changed,

@@ -68,7 +68,7 @@ impl Scene {
         Life { session, other, signer, thread }
     }
 
-    /// What is asked next.
+    /// The next request.
     fn script(&mut self) -> Vec<Ask> {
         let first = self.height;
         self.height += HEIGHTS;

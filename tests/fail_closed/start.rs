@@ -74,7 +74,7 @@ fn home_for(node: &MockNode, extra: &str) -> Home {
     Home::new().chain(CHAIN, extra).node(&node.address(), CHAIN, "").init()
 }
 
-/// What only a person can mend ends for good, and what may pass is worth another start.
+/// A problem that only a person can fix ends the service; a temporary one leads to another start.
 #[test]
 fn the_exit_code_says_whether_another_start_may_help() {
     let node = MockNode::tcp().unwrap();

@@ -204,7 +204,7 @@ fn the_control_socket_is_private_goes_with_the_signer_and_a_stale_one_is_replace
     assert_eq!(fs::read_to_string(&socket).unwrap(), "not ours");
 }
 
-/// Where the signer of a home listens, without systemd.
+/// The control socket of a home's signer, without systemd.
 fn control_socket(home: &Home) -> PathBuf {
     home::control_socket(None, &home.path("tmkms.toml"))
 }
@@ -533,7 +533,7 @@ fn check_warns_of_a_state_on_tmpfs_and_tells_how_long_a_flush_takes() {
     }
 }
 
-/// What operators of tmkms ask most, answered by `status` alone.
+/// `status` alone answers the most frequent questions of tmkms operators.
 #[test]
 fn status_answers_why_a_node_gets_no_signature() {
     let home = Home::new().chain(HEALTHY, "");
