@@ -166,7 +166,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
         ("id = ", "state_fiel = \"x\"\nid = ", 2, "`state_fiel` in [[chain]]: did you mean `state_file`?"),
         ("addr", "recconect = true\naddr", 6, "`recconect` in [[validator]]: did you mean `reconnect`?"),
         ("path", "chain_id = 1\npath", 12, "`chain_id` in [[providers.softsign]]: did you mean `chain_ids`?"),
-        ("path", "qqq = 1\npath", 12, "`qqq` in [[providers.softsign]]: it knows `key_type`, `type`, "),
+        ("path", "qqq = 1\npath", 12, "`qqq` in [[providers.softsign]]: its keys are `key_type`, `type`, "),
         ("[[providers.softsign]]", "[[providers.sofsign]]\n[[providers.softsign]]", 10, "did you mean `softsign`?"),
         (
             "[[validator]]",

@@ -53,7 +53,7 @@ fn what_one_only_may_not_expect_is_warned_of() {
     assert!(warnings(&text).iter().all(|warning| !warning.contains("hunter2")));
     assert!(!format!("{:?}", accept(&text).0).contains("hunter2"));
     let server = "connector_server = { laddr = \"tcp://127.0.0.1:12345\", cli = { auth_key = 2 } }\n";
-    assert_one_warning(&on_device(&format!("{DEVICE}{server}")), 15, "lends its device to no other program");
+    assert_one_warning(&on_device(&format!("{DEVICE}{server}")), 15, "does not share its device with other programs");
     let idle = "[[providers.yubihsm]]\nadapter = { type = \"http\", addr = \"h:1\" }\nauth = { key = 1, password_file = \"p\" }\n";
     assert_one_warning(&format!("{GOOD}{idle}"), 13, "signs for no chain");
 }
@@ -71,7 +71,7 @@ fn a_password_may_be_wherever_a_pin_may_be() {
         assert_eq!(config.yubihsm()[0].password.to_string(), shown);
     }
     let text = with("password_file = \"/etc/password\"", "password = { env = \"PASSWORD\" }");
-    assert_one_warning(&text, 12, "keeps the password closer");
+    assert_one_warning(&text, 12, "or a file descriptor for the password");
     let text = with("password_file = \"/etc/password\"", "password = { fd = 3, file = \"a\" }");
     assert_one_error(&text, 12, &["providers.yubihsm.auth.password needs either `credential` or"]);
 }

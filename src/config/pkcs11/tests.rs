@@ -60,14 +60,18 @@ fn a_token_may_be_named_by_serial_and_its_pin_come_from_elsewhere() {
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(config.pkcs11()[0].pin.as_ref().unwrap().to_string(), shown);
     }
-    assert_one_warning(&with("credential = \"hsm-pin\"", "env = \"PIN\""), 14, "inherited by other programs");
+    assert_one_warning(
+        &with("credential = \"hsm-pin\"", "env = \"PIN\""),
+        14,
+        "other programs inherit environment variables",
+    );
 }
 
 #[test]
 fn an_inline_pin_is_refused_unless_the_danger_is_accepted() {
     let inline = "\"hunter2\"";
     let text = with("{ credential = \"hsm-pin\" }", inline);
-    assert_one_error(&text, 14, &["a PIN does not belong into this file", "danger_inline_pin = true"]);
+    assert_one_error(&text, 14, &["a PIN does not belong in this file", "danger_inline_pin = true"]);
     let text = with("{ credential = \"hsm-pin\" }", "\"hunter2\"\ndanger_inline_pin = true");
     assert_one_warning(&text, 14, "anyone who reads this file");
     let (config, _) = accept(&text);
@@ -113,7 +117,12 @@ fn mistakes_are_named_with_their_line() {
         ("{ credential = \"hsm-pin\" }", "1234", 14, &["expected a table, found an integer"]),
         ("module = ", "files = [\"opt\"]\nmodule = ", 12, &["`files`", "must be absolute"]),
         ("module = ", "environment = [\"A=1\"]\nmodule = ", 12, &["the name of an environment variable"]),
-        ("module = ", "environment = [\"CREDENTIALS_DIRECTORY\"]\nmodule = ", 12, &["never gets the credentials"]),
+        (
+            "module = ",
+            "environment = [\"CREDENTIALS_DIRECTORY\"]\nmodule = ",
+            12,
+            &["credentials are never passed to a module"],
+        ),
         ("[\"test-1\"]", "[\"test-2\"]", 16, &["no [[chain]] with the id test-2"]),
         ("id = \"01Af\", ", "", 16, &["[[providers.pkcs11.keys]] needs either `id` or `label`"]),
         ("id = \"01Af\"", "id = \"01Af\", label = \"a\"", 16, &["either `id` or `label`"]),
@@ -123,8 +132,8 @@ fn mistakes_are_named_with_their_line() {
         ("\"2152", "\"52", 16, &["the raw ed25519 public key (32 bytes)", "`highwater pkcs11 keys list`"]),
         ("AyRl", "ByRl", 17, &["the raw secp256k1 public key (33 bytes, compressed)"]),
         ("type = \"account\"", "type = \"acount\"", 17, &["expected \"account\" or \"consensus\""]),
-        ("softhsm2", "aws-cloudhsm", 16, &["the profile aws-cloudhsm has no ed25519", "\"consensus\""]),
-        ("softhsm2", "kryoptic", 17, &["the profile kryoptic has no secp256k1", "\"account\""]),
+        ("softhsm2", "aws-cloudhsm", 16, &["the profile aws-cloudhsm does not support ed25519", "\"consensus\""]),
+        ("softhsm2", "kryoptic", 17, &["the profile kryoptic does not support secp256k1", "\"account\""]),
     ] {
         let text = with(old, new);
         let result = errors(&text);
@@ -202,11 +211,11 @@ fn a_profile_of_the_operators_own_is_read_from_its_file() {
     fs::write(&config, text.replace("pin = { credential = \"hsm-pin\" }\n", "")).unwrap();
     let (loaded, _) = Config::load(&config).unwrap();
     assert_eq!(loaded.pkcs11()[0].profile.name, "own");
-    assert!(loaded.pkcs11()[0].pin.is_none(), "one logs in at the device");
+    assert!(loaded.pkcs11()[0].pin.is_none(), "login is on the device");
 
     fs::write(&config, &text).unwrap();
     let error = Config::load(&config).unwrap_err().to_string();
-    assert!(error.contains("tmkms.toml:14: `pin` in [[providers.pkcs11]]: with this profile"), "{error}");
+    assert!(error.contains("tmkms.toml:14: `pin` in [[providers.pkcs11]]: this profile logs in"), "{error}");
 
     fs::write(&profile, own.replace("[objects]", "[object]")).unwrap();
     let error = Config::load(&config).unwrap_err().to_string();
