@@ -48,7 +48,7 @@ fn a_chain_whose_state_hook_fails_waits_for_it_and_opens_in_place() {
     signer.wait_for_log("this chain signs nothing yet: the chain is not open yet: the state hook failed");
     let mut session = node.accept().unwrap();
     let refusal = session.ask_vote(CHAIN, precommit(101, 0, Some(7))).unwrap().unwrap_err();
-    assert!(refusal.code == 106 && refusal.description.contains("It is run again"), "{refusal:?}");
+    assert!(refusal.code == 106 && refusal.description.contains("The hook runs again"), "{refusal:?}");
     // A node that boots is told the key all the same, and another signer is kept away.
     session.ask_pub_key(CHAIN).unwrap().unwrap();
     assert_eq!(home.start().exit_code(), Some(75));
