@@ -1,6 +1,6 @@
-//! One validator node: dial, wait until it turns to us, serve its requests, dial again.
+//! One validator node: dial it, wait for it to speak, serve its requests, dial again.
 //!
-//! A node has a thread of its own and blocks on its own connection; nothing it does can hold up another.
+//! Each node has its own thread and blocks only on its own connection, so it cannot delay other nodes.
 
 use crate::{
     config::ValidatorConfig,
@@ -26,11 +26,11 @@ use std::{
 };
 use tracing::{debug, info, warn};
 
-/// One validator node and the chain it is served.
+/// One validator node and its chain.
 pub struct Node {
     config: ValidatorConfig,
     name: Arc<str>,
-    /// Who we are on a SecretConnection; unix sockets need none.
+    /// Our identity on a SecretConnection; unix sockets need none.
     identity: Option<Arc<IdentityKey>>,
     chain: Arc<ServedChain>,
     resolver: Resolver,
@@ -40,10 +40,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that has not been dialled.
+    /// A node that has not been dialled yet.
     ///
     /// # Panics
-    /// If a TCP node comes without an identity key: the configuration requires one.
+    /// If a TCP node has no identity key: the configuration requires one.
     pub fn new(
         config: ValidatorConfig,
         identity: Option<Arc<IdentityKey>>,
@@ -56,7 +56,7 @@ impl Node {
         Self { config, name, identity, chain, resolver, stop: Arc::default(), stats: Arc::default(), tape: None }
     }
 
-    /// Has that recorder log what becomes of each request. Without one the node's own thread does.
+    /// Lets the recorder log the result of each request. Without a recorder, the node's own thread logs it.
     pub fn report_to(&mut self, recorder: &Recorder) {
         let key = self.chain.chain().public_key().ok().map(|key| key.to_string());
         let source = Source { chain: self.chain.id().clone(), key, node: Arc::clone(&self.name) };
@@ -68,7 +68,7 @@ impl Node {
         Arc::clone(&self.stop)
     }
 
-    /// What it has asked for.
+    /// Counters of its requests.
     pub fn stats(&self) -> Arc<NodeStats> {
         Arc::clone(&self.stats)
     }
@@ -78,7 +78,6 @@ impl Node {
         self.identity.as_ref().is_none_or(|identity| identity.lock_secrets())
     }
 
-    /// The chain it is served.
     pub fn chain(&self) -> &Arc<ServedChain> {
         &self.chain
     }
@@ -92,7 +91,7 @@ impl Node {
     pub fn run(&self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let mut repeats = Repeats::default();
-        // A node that takes each call and hangs up is dialled twenty times a second.
+        // A node that accepts each connection and closes it is dialled twenty times a second.
         let mut ups = Rate::new(10, Duration::from_secs(10));
         loop {
             let ended = self.connect_and_serve(&mut ups, || backoff.reset());
@@ -130,8 +129,12 @@ impl Node {
     }
 
     fn dial(&self) -> Result<Box<dyn Door>, LinkError> {
-        let resolve = |host: &str, port| self.resolver.resolve(host, port);
-        link::dial(&self.config.address, self.identity.as_ref(), resolve, self.config.timeout)
+        link::dial(
+            &self.config.address,
+            self.identity.as_ref(),
+            |host: &str, port| self.resolver.resolve(host, port),
+            self.config.timeout,
+        )
     }
 
     fn serve(&self, link: &mut dyn Link, mut on_answer: impl FnMut()) -> Result<Infallible, LinkError> {
@@ -139,7 +142,7 @@ impl Node {
         let mut frame = Vec::new();
         loop {
             link.receive(&mut body)?;
-            // What had arrived before the reading side was closed is still read; it must not begin.
+            // A request that arrived before the reading side was closed is still received, but must not be started.
             if self.stop.is_stopping() {
                 return Err(LinkError::Closed);
             }
@@ -150,7 +153,7 @@ impl Node {
             frame.clear();
             message.encode_frame(&mut frame);
             link.send(&frame)?;
-            // After the answer, and through a queue that drops rather than waits.
+            // After the answer, through a queue that drops entries instead of waiting.
             let took = begin.elapsed();
             self.stats.answered(&event, took);
             self.chain.answered(&event);
@@ -163,7 +166,7 @@ impl Node {
     }
 }
 
-/// Ends a node's thread from another one.
+/// Ends a node's thread from another thread.
 #[derive(Default)]
 pub struct Stop {
     state: Mutex<StopState>,
@@ -177,7 +180,7 @@ struct StopState {
 }
 
 impl Stop {
-    /// Lets the request in hand be answered and begins none after it.
+    /// Lets the pending request be answered and accepts no new ones.
     pub fn stop(&self) {
         let mut state = self.state();
         state.stopping = true;
@@ -191,7 +194,7 @@ impl Stop {
         self.state().stopping
     }
 
-    /// Takes the handle of the connection that is now in use.
+    /// Stores the handle of the current connection.
     fn hold(&self, closer: Closer) {
         let mut state = self.state();
         if state.stopping {
@@ -204,11 +207,11 @@ impl Stop {
         self.state().closer = None;
     }
 
-    /// Sleeps until the time is over or it has to stop. Returns whether it has to.
+    /// Sleeps for `duration` or until a stop. Returns whether to stop.
     fn sleep(&self, duration: Duration) -> bool {
         let state = self.state();
         let waited = self.wake.wait_timeout_while(state, duration, |state| !state.stopping);
-        waited.expect("nobody panics with this lock").0.stopping
+        waited.expect("the lock is never poisoned").0.stopping
     }
 
     fn state(&self) -> MutexGuard<'_, StopState> {
@@ -216,45 +219,45 @@ impl Stop {
     }
 }
 
-/// Waits before dialling again: short, because a booting node waits three seconds for its signer and exits without one,
-/// and with jitter, so that signers spread out. They begin anew once a node has been answered: one that only shakes hands
-/// and hangs up is not worth a quick redial.
+/// Waits before dialling again. They are short, because a booting node waits three seconds for its signer and exits
+/// without one, and have jitter, so that signers spread out. They start again from the first only after an answer to
+/// the node: a node that only shakes hands and closes the connection does not deserve a quick redial.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Keeps a node that is down from filling the log: a reason is told when it is new, and again every half minute. How
-/// often it came up in between is counted for each reason alone.
+/// Keeps a node that is down from filling the log: a new reason is logged at once, and again every half minute with its
+/// count.
 #[derive(Default)]
 struct Repeats(Vec<Reason>);
 
 struct Reason {
     text: String,
-    told: Instant,
-    /// How often it came up since.
+    logged: Instant,
+    /// How often it occurred since.
     times: u32,
 }
 
 impl Repeats {
     const AGAIN_AFTER: Duration = Duration::from_secs(30);
-    /// More than a link has at one time. The one that was told the longest time ago is forgotten.
+    /// More reasons than a link has at one time. The one logged longest ago is dropped.
     const KEPT: usize = 8;
 
-    fn report(&mut self, text: &str, tell: impl FnOnce(&str, u32)) {
+    fn report(&mut self, text: &str, log: impl FnOnce(&str, u32)) {
         let now = Instant::now();
         if let Some(known) = self.0.iter_mut().find(|known| known.text == text) {
             known.times += 1;
-            if now.duration_since(known.told) >= Self::AGAIN_AFTER {
-                tell(text, known.times);
-                (known.told, known.times) = (now, 0);
+            if now.duration_since(known.logged) >= Self::AGAIN_AFTER {
+                log(text, known.times);
+                (known.logged, known.times) = (now, 0);
             }
             return;
         }
-        tell(text, 1);
+        log(text, 1);
         if self.0.len() == Self::KEPT {
-            let oldest = self.0.iter().enumerate().min_by_key(|(_, known)| known.told).map(|(index, _)| index);
+            let oldest = self.0.iter().enumerate().min_by_key(|(_, known)| known.logged).map(|(index, _)| index);
             oldest.map(|index| self.0.swap_remove(index));
         }
-        self.0.push(Reason { text: text.to_owned(), told: now, times: 0 });
+        self.0.push(Reason { text: text.to_owned(), logged: now, times: 0 });
     }
 }
 
@@ -263,24 +266,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_told_once_in_half_a_minute_with_its_own_count() {
+    fn a_reason_is_logged_once_in_half_a_minute_with_its_own_count() {
         let mut repeats = Repeats::default();
-        let mut told = Vec::new();
+        let mut logged = Vec::new();
         let mut report = |repeats: &mut Repeats, text: &str| {
-            repeats.report(text, |text, times| told.push((text.to_owned(), times)));
+            repeats.report(text, |text, times| logged.push((text.to_owned(), times)));
         };
         for text in ["down", "down", "other", "down", "other"] {
             report(&mut repeats, text);
         }
         // Half a minute later.
         for known in &mut repeats.0 {
-            known.told = known.told.checked_sub(Repeats::AGAIN_AFTER).unwrap();
+            known.logged = known.logged.checked_sub(Repeats::AGAIN_AFTER).unwrap();
         }
         report(&mut repeats, "other");
         report(&mut repeats, "down");
         report(&mut repeats, "down");
         assert_eq!(
-            told,
+            logged,
             [("down", 1), ("other", 1), ("other", 2), ("down", 3)].map(|(text, times)| (text.to_owned(), times))
         );
         for number in 0..100 {
@@ -290,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_ends_a_sleep_and_closes_what_comes_later() {
+    fn a_stop_ends_a_sleep_and_closes_later_connections() {
         let stop = Stop::default();
         stop.stop();
         assert!(stop.sleep(Duration::from_secs(60)));

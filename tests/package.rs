@@ -93,7 +93,7 @@ impl Debian {
         said
     }
 
-    /// What systemd was asked for since the last time.
+    /// Requests to systemd since the last call.
     fn asked_of_systemd(&self) -> Vec<String> {
         let log = self.path("run/systemctl.log");
         let text = fs::read_to_string(&log).unwrap_or_default();
@@ -118,7 +118,7 @@ impl Debian {
     }
 }
 
-/// That Debian with a systemd that runs. It goes when this does.
+/// That Debian with a running systemd. Removed on drop.
 struct Container {
     debian: Debian,
     nspawn: Child,
@@ -170,7 +170,7 @@ impl Container {
         command
     }
 
-    /// What a command says, whether it succeeds or not.
+    /// The output of a command, whether it succeeds or not.
     fn said(&self, script: &str) -> String {
         String::from_utf8_lossy(&self.shell(script).output().unwrap().stdout).into_owned()
     }
@@ -323,7 +323,7 @@ fn the_package_installs_signs_upgrades_and_purges_without_ever_starting_or_forge
     let settings = fs::read(debian.path(CONFIG)).unwrap();
     let aside = TempDir::new().unwrap();
     let said = debian.install(&later(&package, aside.path()));
-    assert!(said.contains("goes on signing until: systemctl restart highwater"), "{said}");
+    assert!(said.contains("keeps signing; to switch to the new version, run: systemctl restart highwater"), "{said}");
     assert_eq!(debian.asked_of_systemd(), ["daemon-reload", "is-active --quiet highwater"], "the upgrade");
     assert!(debian.run("root", "dpkg-query --show highwater").contains(LATER));
     // The link may have been silent for too long meanwhile: another one.
@@ -341,7 +341,7 @@ fn the_package_installs_signs_upgrades_and_purges_without_ever_starting_or_forge
     let state = debian.path(&format!("{HOME}/state/{CHAIN}-consensus.json"));
     let marks = fs::read(&state).unwrap();
     let said = debian.run("root", "dpkg --purge highwater");
-    assert!(said.contains("what you made in /var/lib/highwater stays"), "{said}");
+    assert!(said.contains("your files in /var/lib/highwater were not deleted"), "{said}");
     assert_eq!(debian.asked_of_systemd(), ["stop highwater", "daemon-reload"], "the purge");
     for gone in [
         "/usr/bin/highwater",

@@ -1,4 +1,4 @@
-//! Answers one request, from its bytes to the message that goes back. Nothing else turns a node's bytes into an answer.
+//! Answers one request, from its bytes to the response message. Only this file turns a node's bytes into an answer.
 
 use crate::{
     chain::{Chain, Signed},
@@ -7,7 +7,7 @@ use crate::{
 };
 use std::time::Duration;
 
-/// Answers one message, given as the bytes after the length prefix. Refuses heights above `max_height`, the node's own
+/// Answers one message, given as the bytes after the length prefix. Refuses heights above `max_height`, this node's
 /// limit, before the mark moves.
 pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Message, Event), Unanswerable> {
     let request = match Request::parse(body, chain.id()) {
@@ -32,7 +32,7 @@ pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Me
     })
 }
 
-/// The message for the node, and what is recorded about it.
+/// The message for the node, and the data to record about it.
 struct Answer {
     message: Message,
     outcome: Outcome,
@@ -70,7 +70,7 @@ fn answer_request(chain: &Chain, request: Request) -> Result<Answer, Refusal> {
     })
 }
 
-/// The bytes are not a request of any kind. CometBFT has no answer for that, so the link must be closed.
+/// The bytes are not a request of any kind. CometBFT defines no answer to that, so the link must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unanswerable;
 
@@ -79,7 +79,7 @@ pub struct Unanswerable;
 pub struct Event {
     /// The kind of the request.
     pub kind: RequestKind,
-    /// Height, round and step of a vote or proposal that could be read.
+    /// Height, round and step, if a vote or proposal could be read.
     pub hrs: Option<Hrs>,
     /// How it was answered.
     pub outcome: Outcome,

@@ -1,4 +1,4 @@
-//! Bytes as people read them.
+//! Bytes in hex.
 
 use std::fmt;
 

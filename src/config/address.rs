@@ -8,7 +8,7 @@ use std::{fmt, net::Ipv6Addr, path::PathBuf};
 /// Hex digits in a peer id (CometBFT `p2p.IDByteLength`, twice).
 const PEER_ID_DIGITS: usize = 40;
 
-/// An address, read but not yet tried.
+/// An address. Nothing has connected to it yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Address {
     Tcp { peer_id: Option<PeerId>, host: String, port: u16 },
@@ -16,7 +16,6 @@ pub(super) enum Address {
 }
 
 impl Address {
-    /// Reads an address, or says what is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Self, AddressError> {
         match text.split_once("://") {
             None => parse_tcp(text),
@@ -33,7 +32,7 @@ fn parse_tcp(text: &str) -> Result<Address, AddressError> {
         Some((peer_id, rest)) => (Some(parse_peer_id(peer_id)?), rest),
         None => (None, text),
     };
-    // A URL may end in a slash, and tmkms reads addresses as URLs.
+    // tmkms reads addresses as URLs, and a URL may end in a slash.
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) =
         rest.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).ok_or(AddressError::PortMissing)?;
@@ -58,15 +57,14 @@ fn parse_host(text: &str) -> Result<String, AddressError> {
     if text.contains(':') {
         return Err(AddressError::Ipv6);
     }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if text.is_empty() || !text.chars().all(allowed) {
+    if text.is_empty() || !text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')) {
         return Err(AddressError::Host);
     }
     Ok(text.into())
 }
 
 fn parse_port(text: &str) -> Result<u16, AddressError> {
-    // `u16` would also read "+1".
+    // `u16::parse` accepts "+1" too.
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits.and_then(|digits| digits.parse().ok()).filter(|port| *port != 0).ok_or(AddressError::Port)
 }
@@ -80,26 +78,26 @@ fn parse_unix(text: &str) -> Result<Address, AddressError> {
     }
 }
 
-/// Why a text is no address.
+/// Why a text is not an address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AddressError {
     /// `unix://@name`.
     Abstract,
-    /// A host that is no name and no IP address.
+    /// A host that is neither a name nor an IP address.
     Host,
-    /// An IPv6 address that is not one, or has no brackets.
+    /// An IPv6 address that is malformed or has no brackets.
     Ipv6,
     /// `noise://`.
     Noise,
     /// Something other than 40 hex digits before the `@`.
     PeerId,
-    /// A port that is not from 1 to 65535.
+    /// A port outside 1 to 65535.
     Port,
     PortMissing,
     /// `unix://path` with two slashes.
     RelativePath,
     Scheme {
-        /// What stands before `://`.
+        /// The text before `://`.
         scheme: String,
     },
     /// A path that cannot name a socket.
@@ -109,20 +107,20 @@ pub(super) enum AddressError {
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Abstract => "abstract sockets are not supported: name a socket by its path, as unix:///run/node.sock",
+            Self::Abstract => {
+                "abstract sockets are not supported: give the path of a socket, as in unix:///run/node.sock"
+            }
             Self::Host => "the host must be a name of letters, digits, '.', '-' and '_', or an IP address",
-            Self::Ipv6 => "an IPv6 address stands in brackets, as tcp://[::1]:26658",
+            Self::Ipv6 => "an IPv6 address must be in brackets, as in tcp://[::1]:26658",
             Self::Noise => "noise:// is not supported: use tcp:// or unix://",
             Self::PeerId => "the peer id before the '@' must have 40 hex digits (`cometbft show-node-id` prints it)",
-            Self::Port => {
-                "the port after the last ':' must be a number from 1 to 65535, and the address must end there"
-            }
+            Self::Port => "the port after the last ':' must be a number from 1 to 65535, and nothing may follow it",
             Self::PortMissing => "the port is missing: write tcp://host:port",
             Self::RelativePath => "a socket's path must be absolute: write unix:///path with three slashes",
             Self::Scheme { scheme } => {
                 return write!(f, "{scheme:?} is not a known kind of address: use tcp:// or unix://");
             }
-            Self::SocketPath => "this path does not name a socket: write it as unix:///run/node.sock",
+            Self::SocketPath => "this path does not name a socket: write it as in unix:///run/node.sock",
         })
     }
 }
@@ -164,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn unix_paths_are_taken_as_they_stand() {
+    fn unix_paths_are_taken_verbatim() {
         for path in ["/run/node.sock", "/run/a b%20c/ä.sock", "/run/@x"] {
             let expected = Address::Unix { path: path.into() };
             assert_eq!(Address::parse(&format!("unix://{path}")), Ok(expected));
@@ -172,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_says_why() {
+    fn a_wrong_address_says_why() {
         for (text, expected) in [
             ("unix://@name", AddressError::Abstract),
             ("tcp://:26658", AddressError::Host),

@@ -1,4 +1,4 @@
-//! `[[chain]]`: a chain, how its keys are shown, where its state is, and its state hook.
+//! `[[chain]]`: a chain, its key format, its state file and its state hook.
 
 use super::reader::{ConfigFindings, Located, Table, chain_id};
 use highwater_core::{consensus::ChainId, disk};
@@ -7,32 +7,29 @@ use std::{
     time::Duration,
 };
 
-/// How long a state hook may take, unless `timeout_secs` says otherwise; tmkms's value.
+/// Default of `timeout_secs`, as in tmkms.
 const HOOK_TIMEOUT_SECONDS: u64 = 1;
-/// Longer than anybody would wait for a chain to open.
+/// The largest `timeout_secs`: nobody waits an hour for a chain to open.
 const HOOK_TIMEOUT_SECONDS_MAX: u64 = 3600;
-/// What the name of our state file has after that of tmkms, beside which it stands.
+/// Appended to the name of tmkms's state file, for ours beside it.
 const WATERMARK_SUFFIX: &str = ".highwater";
 
-/// Where our state file is, given the one that tmkms.toml names.
+/// The path of our state file, beside the one that tmkms.toml names.
 pub fn watermark_beside(state_file: &Path) -> PathBuf {
     disk::with_suffix(state_file, WATERMARK_SUFFIX)
 }
 
-/// A `[[chain]]`.
 #[derive(Clone, Debug)]
 pub struct ChainConfig {
-    /// `id`
     pub id: ChainId,
-    /// `key_format`: how keys of this chain are shown.
+    /// How public keys of this chain are shown.
     pub key_format: KeyFormat,
-    /// `state_file`, or `./{id}_priv_validator_state.json`, relative to the working directory as in tmkms.
+    /// By default `./{id}_priv_validator_state.json`; relative to the working directory, as in tmkms.
     pub state_file: PathBuf,
-    /// `state_hook`
     pub state_hook: Option<HookConfig>,
-    /// `allow_raw_bytes` (Highwater's own): whether Celestia's `SignRawBytes` is answered. Off by default.
+    /// Whether to answer Celestia's `SignRawBytes`. Highwater's own setting. Off by default.
     pub allow_raw_bytes: bool,
-    /// Where the chain stands in the file.
+    /// The line of the section in the file.
     pub line: usize,
 }
 
@@ -40,31 +37,26 @@ pub struct ChainConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyFormat {
     /// Bech32 with the chain's prefixes.
-    Bech32 {
-        /// For account addresses.
-        account_key_prefix: String,
-        /// For consensus public keys.
-        consensus_key_prefix: String,
-    },
+    Bech32 { account_key_prefix: String, consensus_key_prefix: String },
     /// The JSON form of Cosmos SDK tools.
     CosmosJson,
     /// Upper-case hex of the raw key.
     Hex,
 }
 
-/// A program that says, at start, how far the chain has come.
+/// A program that prints the chain's current height at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookConfig {
     /// `cmd`: the program and its arguments. Not empty.
     pub command: Vec<String>,
-    /// `timeout_secs`, 1 s by default.
+    /// `timeout_secs`: 1 s by default.
     pub timeout: Duration,
-    /// `fail_closed`: whether the chain stays closed when the hook gives no usable height. True by default.
+    /// Whether the chain stays closed if the hook gives no usable height. True by default.
     pub fail_closed: bool,
 }
 
 impl ChainConfig {
-    /// Reads a `[[chain]]`. Its id is also given by itself, for what can be said of a chain with a mistake elsewhere.
+    /// Reads a `[[chain]]`. Returns its id separately, so that checks can use it if the rest has a mistake.
     pub(super) fn read(
         table: &mut Table<'_>,
         findings: &mut ConfigFindings<'_>,
@@ -95,7 +87,7 @@ impl ChainConfig {
 
         let id = id?;
         Some(Self {
-            // The `./` gives the path a parent directory to flush.
+            // With `./` the path has a parent directory, which is flushed.
             state_file: state_file.unwrap_or_else(|| Some(format!("./{id}_priv_validator_state.json").into()))?,
             id,
             key_format: key_format?,
@@ -105,7 +97,7 @@ impl ChainConfig {
         })
     }
 
-    /// Where the watermark is: beside `state_file`, which is tmkms's.
+    /// The watermark's path: beside `state_file`, which belongs to tmkms.
     pub fn watermark(&self) -> PathBuf {
         watermark_beside(&self.state_file)
     }
@@ -134,7 +126,7 @@ fn read_key_format(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> 
         Some(Kind::CosmosJson) => Some(KeyFormat::CosmosJson),
         Some(Kind::Hex) => Some(KeyFormat::Hex),
         None => {
-            // One finding is enough: with another type these keys may be right.
+            // One finding is enough: the other keys may be right for another type.
             table.ignore_unknown_keys();
             None
         }

@@ -1,4 +1,4 @@
-//! Everything that could be read, before the sections are compared with each other.
+//! The sections as read, before they are checked against each other.
 
 use super::{
     chain::ChainConfig, highwater::HighwaterConfig, keys::KeyUses, model::Config, providers::Provider, reader::Located,
@@ -9,12 +9,12 @@ use std::path::Path;
 
 #[derive(Default)]
 pub(super) struct Draft {
-    /// Every id that a `[[chain]]` gives, even where the rest of the section has a mistake.
+    /// The id of every `[[chain]]`, even if the rest of its section has a mistake.
     pub(super) chain_ids: Vec<Located<ChainId>>,
     pub(super) chains: Vec<ChainConfig>,
-    /// Some chain's id could not be read: that an id is unknown cannot be said.
+    /// At least one chain's id could not be read, so other ids cannot be called unknown.
     pub(super) chains_incomplete: bool,
-    /// Every chain that a `[[validator]]` names.
+    /// The chain of every `[[validator]]`.
     pub(super) served: Vec<Located<ChainId>>,
     pub(super) validators: Vec<ValidatorConfig>,
     pub(super) keys: KeyUses,
@@ -23,7 +23,6 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// What was read, as a configuration.
     pub(super) fn into_config(self, path: &Path) -> Config {
         let Self { chains, validators, providers, highwater, .. } = self;
         Config { path: path.into(), chains, validators, providers, highwater }

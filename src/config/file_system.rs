@@ -1,9 +1,9 @@
-//! What may be looked at beside the text of the configuration.
+//! What reading a configuration may access besides its text.
 
 use super::pkcs11::{profile::Profile, profile_reader::ProfileError};
 use std::{io, path::Path};
 
-/// Two looks at the disk, or none.
+/// The two ways to access the disk.
 #[derive(Clone, Copy)]
 pub(super) struct FileSystem {
     pub(super) load_profile: fn(&Path) -> Result<Profile, ProfileError>,
@@ -11,9 +11,9 @@ pub(super) struct FileSystem {
 }
 
 impl FileSystem {
-    /// That of this machine.
+    /// This machine's disk.
     pub(super) const DISK: Self = Self { load_profile: Profile::load, exists: Path::exists };
-    /// One in which nothing is.
+    /// An empty disk.
     pub(super) const NONE: Self = Self {
         load_profile: |path| {
             Err(ProfileError::Unreadable { path: path.into(), error: io::ErrorKind::Unsupported.into() })

@@ -1,13 +1,13 @@
-//! What is said about a configuration, and about which line of it.
+//! An error or warning about one line of a configuration.
 
 use std::path::Path;
 
-/// Something an operator should know about the configuration, and where.
+/// An error or warning about the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFinding {
-    /// The line, counted from 1; 0 where the whole file is meant.
+    /// The line, counted from 1; 0 for the whole file.
     pub line: usize,
-    /// One sentence: what, and what to do.
+    /// One sentence: the problem and what to do about it.
     pub text: String,
 }
 

@@ -1,16 +1,16 @@
-//! `[highwater]`: settings that tmkms has not.
+//! `[highwater]`: settings that tmkms does not have.
 
 use super::reader::{ConfigFindings, Table, Value};
 use std::{net::SocketAddr, path::PathBuf};
 
-/// Settings of the whole signer. All have a default, and a name that begins with `danger_` gives protection away.
+/// Settings of the whole signer. All have a default. A setting that begins with `danger_` removes protection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HighwaterConfig {
-    /// `metrics.laddr`: where Prometheus finds the metrics. Off by default.
+    /// `metrics.laddr`: the address that Prometheus scrapes. Off by default.
     pub metrics: Option<SocketAddr>,
-    /// `audit.file`: gets a line for every decision. Off by default.
+    /// `audit.file`: one line for every decision. Off by default.
     pub audit: Option<PathBuf>,
-    /// `audit.max_mib`, `audit.keep`: how much of it stays.
+    /// `audit.max_mib` and `audit.keep`
     pub audit_limits: AuditLimits,
     /// `require_sandbox`: rather not start than run without a part of the sandbox that the kernel lacks.
     pub require_sandbox: bool,
@@ -18,16 +18,16 @@ pub struct HighwaterConfig {
     pub danger_no_landlock: bool,
     /// `danger_no_seccomp`: run without the limits on system calls.
     pub danger_no_seccomp: bool,
-    /// `danger_core_dumps`: let a crash write its memory, keys and all, to disk; leave that memory swappable.
+    /// `danger_core_dumps`: allow core dumps, which contain the keys, and swapping.
     pub danger_core_dumps: bool,
 }
 
-/// How large audit files become, and how many stay.
+/// The size and number of audit files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditLimits {
-    /// A file that would become larger is rotated. `None` leaves that to somebody else.
+    /// A file is rotated before it exceeds this. `None` leaves rotation to another program.
     pub max_bytes: Option<u64>,
-    /// How many older files stay.
+    /// How many rotated files to keep.
     pub keep: u32,
 }
 
@@ -37,16 +37,16 @@ impl Default for AuditLimits {
     }
 }
 
-/// Of one file, in MiB.
+/// Largest `audit.max_mib`.
 const AUDIT_MIB_MAX: u32 = 1 << 20;
-/// Older files.
+/// Largest `audit.keep`.
 const AUDIT_KEEP_MAX: u32 = 1000;
 
 impl HighwaterConfig {
     pub(super) fn read(&mut self, table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) {
         if let Some(metrics) = table.get("metrics", findings) {
             metrics.table("[highwater.metrics]", findings, |table, findings| {
-                let laddr = table.require("laddr", "an address of this machine, as \"127.0.0.1:26680\"", findings);
+                let laddr = table.require("laddr", "an address of this machine, as in \"127.0.0.1:26680\"", findings);
                 self.metrics = laddr.and_then(|value| listen_address(value, findings));
             });
         }
@@ -77,12 +77,13 @@ impl HighwaterConfig {
             }
         }
         if self.require_sandbox && (self.danger_no_landlock || self.danger_no_seccomp) {
-            findings.error(table.line(), "[highwater] has `require_sandbox` and a switch that takes the sandbox away");
+            findings
+                .error(table.line(), "[highwater] has both `require_sandbox` and a switch that disables the sandbox");
         }
     }
 }
 
-/// A number between the two, both of them allowed.
+/// A number from `least` to `most`.
 fn number(
     table: &mut Table<'_>,
     name: &'static str,
@@ -98,15 +99,15 @@ fn number(
     fits
 }
 
-/// An address to listen on. What it tells is no secret, but nobody's business either.
+/// An address to listen on. The metrics are not secret, but they are private: other addresses get a warning.
 fn listen_address(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<SocketAddr> {
     let text = value.string(findings)?;
     let address: Option<SocketAddr> = text.strip_prefix("tcp://").unwrap_or(text).parse().ok();
     match address {
-        None => value.reject("expected an IP address and a port, as \"127.0.0.1:26680\"", findings),
+        None => value.reject("expected an IP address and a port, as in \"127.0.0.1:26680\"", findings),
         Some(address) if !address.ip().is_loopback() => {
             value.caution(
-                "this can be read from other machines: anybody who reaches it sees chains and nodes",
+                "other machines can reach this address: anyone who does can see your chains and nodes",
                 findings,
             );
         }
@@ -183,14 +184,14 @@ path = "a.key"
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn contradictions_and_wrong_values_are_refused() {
         for (text, words) in [
             ("metrics.laddr = \"localhost:1\"", "expected an IP address and a port"),
             ("[highwater.metrics]", "[highwater.metrics] needs `laddr`"),
             ("audit.file = \"\"", "a path cannot be empty"),
             ("audit = { file = \"a\", keep = 0 }", "expected a number from 1 to 1000"),
             ("audit = { file = \"a\", max_mib = 1048577 }", "expected a number from 0 to 1048576"),
-            ("require_sandbox = true\ndanger_no_seccomp = true", "takes the sandbox away"),
+            ("require_sandbox = true\ndanger_no_seccomp = true", "a switch that disables the sandbox"),
             ("danger_no_secomp = true", "did you mean `danger_no_seccomp`?"),
         ] {
             let error = read(text).unwrap_err();

@@ -1,4 +1,4 @@
-//! Where the signer of a configuration is at home: where its control socket is.
+//! The path of a signer's control socket.
 
 use highwater_core::hex::Hex;
 use sha2::{Digest as _, Sha256};
@@ -10,16 +10,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Holds the path of the directory that systemd made for this service (RuntimeDirectory=).
+/// The variable with the directory that systemd makes for the service (RuntimeDirectory=).
 pub const RUNTIME_VARIABLE: &str = "RUNTIME_DIRECTORY";
 /// The path of that directory, for commands without the service's environment.
 const RUNTIME_DIRECTORY: &str = "/run/highwater";
 /// The path of the packaged service's configuration.
 const SERVICE_CONFIGURATION: &str = "/etc/highwater/tmkms.toml";
 
-/// The name of the control socket of the signer with this configuration. It depends on the configuration's whole path, so
-/// that signers whose configurations or sockets share a directory neither remove each other's socket nor are mistaken for
-/// each other. A link to the configuration is not followed, because it may lead elsewhere later.
+/// The name of the control socket of the signer with this configuration. It is derived from the configuration's whole
+/// path, so signers that share a directory neither remove each other's socket nor are mistaken for each other. A link
+/// to the configuration is not followed, because its target may change later.
 fn socket_name(configuration: &Path) -> String {
     let absolute = std::path::absolute(configuration).unwrap_or_else(|_| configuration.to_owned());
     let directory =
@@ -30,13 +30,14 @@ fn socket_name(configuration: &Path) -> String {
     format!("control-{digits}.sock")
 }
 
-/// The socket on which the signer listens: in the directory from systemd, or else beside its configuration.
+/// The socket on which the signer listens: in systemd's directory, or else beside its configuration.
 pub fn control_socket(runtime_directory: Option<OsString>, configuration: &Path) -> PathBuf {
-    let first = |list: OsString| {
-        list.as_bytes().split(|byte| *byte == b':').next().map(|path| PathBuf::from(OsStr::from_bytes(path)))
+    let list = runtime_directory.unwrap_or_default();
+    let directory = match list.as_bytes().split(|byte| *byte == b':').next() {
+        Some(first) if !list.is_empty() => Path::new(OsStr::from_bytes(first)),
+        _ => home_of(configuration),
     };
-    let directory = runtime_directory.filter(|list| !list.is_empty()).and_then(first);
-    directory.unwrap_or_else(|| home_of(configuration).to_owned()).join(socket_name(configuration))
+    directory.join(socket_name(configuration))
 }
 
 /// The sockets on which the signer with this configuration may listen, the most likely first.
@@ -52,7 +53,7 @@ pub fn service_sockets(runtime_directory: Option<OsString>) -> Vec<PathBuf> {
     control_sockets(runtime_directory, Path::new(SERVICE_CONFIGURATION))
 }
 
-/// Control sockets in the directories of `places` that are not in `places`: perhaps of other signers.
+/// Other control sockets in the directories of `places`. They may belong to other signers.
 pub fn other_sockets(places: &[PathBuf]) -> Vec<PathBuf> {
     let directories: BTreeSet<_> = places.iter().filter_map(|place| place.parent()).collect();
     let mut others = Vec::new();
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_control_socket_is_where_systemd_says_else_at_home() {
+    fn the_control_socket_is_in_the_directory_of_systemd_or_beside_the_configuration() {
         let configuration = Path::new("/home/tmkms.toml");
         let name = socket_name(configuration);
         for (variable, directory) in

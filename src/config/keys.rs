@@ -1,4 +1,4 @@
-//! A row of `keys`: for which chains a key signs, and as what. Every provider has its keys in such rows.
+//! A row of `keys`: the chains and the role of a key. Every provider has such rows.
 
 use super::reader::{ConfigFindings, Located, Table, chain_id};
 use highwater_core::consensus::{ChainId, KeyType};
@@ -6,14 +6,14 @@ use std::fmt;
 
 const KEY_ROLES: [(&str, KeyRole); 2] = [("account", KeyRole::Account), ("consensus", KeyRole::Consensus)];
 
-/// What every key says, whichever provider has it.
+/// The settings that keys of every provider have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// `chain_ids`: chains of this configuration.
+    /// Chains of this configuration.
     pub chain_ids: Vec<ChainId>,
     /// `type` (or `key_type`).
     pub role: KeyRole,
-    /// Where the key stands in the file.
+    /// The line of the key in the file.
     pub line: usize,
 }
 
@@ -49,7 +49,7 @@ impl KeyRole {
     }
 }
 
-/// The word that stands for it in the configuration.
+/// The word for it in the configuration.
 impl fmt::Display for KeyRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -59,15 +59,15 @@ impl fmt::Display for KeyRole {
     }
 }
 
-/// Every chain that a key of any provider names.
+/// The chains that the keys of all providers name.
 #[derive(Default)]
 pub(super) struct KeyUses {
     pub(super) list: Vec<KeyUse>,
-    /// Some key's chains could not be read: that a chain has no key cannot be said.
+    /// At least one key's chains could not be read, so no chain can be reported as having no key.
     pub(super) incomplete: bool,
 }
 
-/// One chain of one key.
+/// A chain of a key.
 pub(super) struct KeyUse {
     pub(super) chain: ChainId,
     /// `None` if it could not be read.
@@ -79,15 +79,15 @@ pub(super) struct KeyUse {
 /// Where a key is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyHome {
-    /// In a place that no other can stand in for.
+    /// In a place that has no substitute.
     Only,
-    /// On a device, whose section begins on this line. Another device of its kind can have it too.
+    /// On a device whose section begins on this line. Another device of its kind can hold it too.
     OneOfSeveral { section: usize },
 }
 
 impl KeyUses {
-    /// Reads what every key says, and notes which chains it is for. The role is also given by itself, for what can be said
-    /// of the rest of a key without readable chains.
+    /// Reads the settings that every key has, and records its chains. Returns the role separately, so that the rest of
+    /// a key can be checked even if its chains cannot be read.
     pub(super) fn read(
         &mut self,
         table: &mut Table<'_>,
@@ -107,7 +107,7 @@ impl KeyUses {
     }
 }
 
-/// Softsign calls it `key_type`, the other providers `type`; either name is understood in both.
+/// tmkms's softsign calls it `key_type`, other providers `type`; both names work everywhere.
 fn read_role(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<KeyRole> {
     match table.get_either(["key_type", "type"], findings) {
         Some(value) => value.one_of(&KEY_ROLES, findings),

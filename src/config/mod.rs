@@ -5,10 +5,8 @@
 //!      ─▶ validate (together) ─▶ Config (model)
 //! ```
 //!
-//! Every mistake in a file is reported at once, each with its line. What works, but not as one may think, comes as a
-//! warning beside the configuration.
-
-#![allow(missing_docs, reason = "a doc here says what a name does not")]
+//! All mistakes in a file are reported at once, each with its line. Settings that work in an unexpected way give
+//! warnings.
 
 mod address;
 mod chain;
@@ -59,16 +57,19 @@ pub const PATH_VARIABLE: &str = "TMKMS_CONFIG_FILE";
 /// The configuration file if nothing names one, as in tmkms.
 pub const DEFAULT_PATH: &str = "./tmkms.toml";
 
-/// Where the configuration is: `-c`, else `TMKMS_CONFIG_FILE`, else `./tmkms.toml`. An empty variable counts as unset.
+/// The configuration's path: `-c`, else `TMKMS_CONFIG_FILE`, else `./tmkms.toml`. An empty variable counts as unset.
 pub fn resolve_path(cli: Option<&Path>, env: Option<OsString>) -> PathBuf {
-    let from_env = || env.filter(|path| !path.is_empty()).map(PathBuf::from);
-    cli.map(Path::to_owned).or_else(from_env).unwrap_or_else(|| DEFAULT_PATH.into())
+    match (cli, env) {
+        (Some(path), _) => path.to_owned(),
+        (None, Some(path)) if !path.is_empty() => path.into(),
+        _ => DEFAULT_PATH.into(),
+    }
 }
 
 impl Config {
-    /// Reads the file at `path`. Gives its warnings beside the configuration.
+    /// Reads the file at `path`. Returns the configuration and the warnings.
     pub fn load(path: &Path) -> Result<(Self, Vec<ConfigFinding>), ConfigError> {
-        // The text can hold a password.
+        // The text can contain a password.
         let text = fs::read_to_string(path).map(Zeroizing::new);
         let text = text.map_err(|error| ConfigError::Unreadable { path: path.into(), error })?;
         let (config, warnings) = Self::read(path, &text, FileSystem::DISK)?;
@@ -79,7 +80,7 @@ impl Config {
         Ok((config, warnings))
     }
 
-    /// Reads `text`, the content of the file at `path`. Looks at nothing else, so a profile must be a built-in one.
+    /// Reads `text`, the content of the file at `path`, and nothing else: a profile must be built in.
     pub fn parse(path: &Path, text: &str) -> Result<(Self, Vec<ConfigFinding>), ConfigError> {
         Self::read(path, text, FileSystem::NONE)
     }
@@ -94,20 +95,20 @@ impl Config {
     }
 }
 
-/// What can be read of a configuration that need not be complete: an operator writes the section of a token first, and
-/// has its keys made then. Nothing signs by it.
+/// A configuration that may be incomplete: an operator writes the section of a token before its keys exist. Never used
+/// for signing.
 #[derive(Clone, Debug)]
 pub struct PartialConfig {
-    /// The sections that can be read. Not compared with each other: references may lead nowhere.
+    /// The sections that can be read. They may refer to sections that do not exist.
     pub config: Config,
-    /// What keeps the file from being a configuration, in the order of the file. May be empty.
+    /// Why the file is not a valid configuration, in the order of the file. May be empty.
     pub errors: Vec<ConfigFinding>,
 }
 
 impl PartialConfig {
-    /// Reads the file at `path`. Only one that is no TOML at all is an error.
+    /// Reads the file at `path`. Fails only if it cannot be read or is not TOML.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        // The text can hold a password.
+        // The text can contain a password.
         let text = fs::read_to_string(path).map(Zeroizing::new);
         let text = text.map_err(|error| ConfigError::Unreadable { path: path.into(), error })?;
         Self::read(path, &text, FileSystem::DISK)
@@ -124,7 +125,7 @@ impl PartialConfig {
     }
 }
 
-/// Reads all sections of `text` and compares them with each other. `None` if it is no TOML.
+/// Reads all sections of `text` and checks them against each other. `None` if it is not TOML.
 fn read_text(text: &str, file_system: FileSystem, findings: &mut ConfigFindings<'_>) -> Option<Draft> {
     match DeTable::parse(text) {
         Ok(root) => {
@@ -136,14 +137,13 @@ fn read_text(text: &str, file_system: FileSystem, findings: &mut ConfigFindings<
         }
         Err(error) => {
             let line = error.span().map_or(0, |span| findings.line(&span));
-            // Only the message: the error's own text quotes the line, which can hold a password.
+            // Only the message: the full error text quotes the line, which can contain a password.
             findings.error(line, format!("this is not TOML: {}", error.message()));
             None
         }
     }
 }
 
-/// The whole file, in its order.
 fn read_sections(root: &mut Table<'_>, file_system: FileSystem, findings: &mut ConfigFindings<'_>) -> Draft {
     let mut draft = Draft::default();
     let chains = root.get("chain", findings);
@@ -192,13 +192,13 @@ fn read_sections(root: &mut Table<'_>, file_system: FileSystem, findings: &mut C
     draft
 }
 
-/// Why there is no configuration.
+/// Why a configuration cannot be loaded.
 #[derive(Debug)]
 pub enum ConfigError {
-    /// The file can be read, but not used.
+    /// The file is not a valid configuration.
     Invalid {
         path: PathBuf,
-        /// Everything that is wrong, in the order of the file. Not empty.
+        /// All errors, in the order of the file. Not empty.
         findings: Vec<ConfigFinding>,
     },
     /// The file cannot be read.
@@ -216,7 +216,7 @@ impl fmt::Display for ConfigError {
             Self::Unreadable { path, error } => {
                 let hint = match error.kind() {
                     io::ErrorKind::InvalidData => "it must be UTF-8 text",
-                    io::ErrorKind::PermissionDenied => "give it to the user that Highwater runs as",
+                    io::ErrorKind::PermissionDenied => "make the user that Highwater runs as its owner",
                     _ => "name another file with -c or TMKMS_CONFIG_FILE, or make one with `highwater init`",
                 };
                 write!(f, "{}: the configuration cannot be read ({error}): {hint}", path.display())

@@ -1,4 +1,4 @@
-//! What a configuration means once it has been read: no strings left to check.
+//! A checked configuration: no strings left to check.
 
 use super::{
     chain::ChainConfig,
@@ -25,28 +25,26 @@ use std::{env, path::PathBuf};
 pub struct Config {
     /// The file it was read from.
     pub path: PathBuf,
-    /// Every `[[chain]]`, in file order. Ids and state files are unique.
+    /// The `[[chain]]`s, in file order. Ids and state files are unique.
     pub chains: Vec<ChainConfig>,
-    /// Every `[[validator]]`, in file order. There is at least one.
+    /// The `[[validator]]`s, in file order. At least one.
     pub validators: Vec<ValidatorConfig>,
-    /// Every section of `[providers]`, in file order. No two say the same of one device.
+    /// The sections of `[providers]`, in file order. No two describe the same device for the same purpose.
     pub providers: Vec<Provider>,
-    /// `[highwater]`
     pub highwater: HighwaterConfig,
 }
 
 impl Config {
-    /// The chain with this id.
     pub fn chain(&self, id: &ChainId) -> Option<&ChainConfig> {
         self.chains.iter().find(|chain| chain.id == *id)
     }
 
-    /// The key that signs blocks for `chain`: its Ed25519 key, else its secp256k1 key, whichever provider has it. Where
-    /// it is on several YubiHSMs, this is the first of them.
+    /// The key that signs blocks for `chain`: its Ed25519 key, else its secp256k1 key, from any provider. If several
+    /// YubiHSMs have it, the first of them.
     ///
-    /// tmkms signs with the account key of a chain that has no consensus key (`keyring.rs`); that is how Band's
-    /// secp256k1 validators are configured, so the fallback stays. It depends on the configuration alone, never
-    /// on which key can be loaded.
+    /// tmkms signs with the account key of a chain that has no consensus key (`keyring.rs`). Band's secp256k1
+    /// validators are configured that way, so the fallback stays. It depends on the configuration alone, never on
+    /// which key can be loaded.
     pub fn consensus_key(&self, chain: &ChainId) -> Option<KeyConfig<'_>> {
         let of_chain = || self.keys().filter(|key| key.chain_ids().contains(chain));
         of_chain().find(|key| key.role() == KeyRole::Consensus).or_else(|| of_chain().next())
@@ -54,8 +52,7 @@ impl Config {
 
     /// Every chain that has a validator node.
     pub fn served_chains(&self) -> impl Iterator<Item = &ChainConfig> {
-        let is_served = |chain: &&ChainConfig| self.validators.iter().any(|validator| validator.chain_id == chain.id);
-        self.chains.iter().filter(is_served)
+        self.chains.iter().filter(|chain| self.validators.iter().any(|validator| validator.chain_id == chain.id))
     }
 
     /// Every key of every provider, in file order.
@@ -67,26 +64,39 @@ impl Config {
     }
 
     /// Every `[[providers.softsign]]`, in file order.
-    pub fn softsign<'a>(&'a self) -> Vec<&'a SoftsignConfig> {
-        let is_one = |provider: &'a Provider| if let Provider::Softsign(file) = provider { Some(file) } else { None };
-        self.providers.iter().filter_map(is_one).collect()
+    pub fn softsign(&self) -> Vec<&SoftsignConfig> {
+        let mut files = Vec::new();
+        for provider in &self.providers {
+            if let Provider::Softsign(file) = provider {
+                files.push(file);
+            }
+        }
+        files
     }
 
     /// Every `[[providers.pkcs11]]`, in file order.
-    pub fn pkcs11<'a>(&'a self) -> Vec<&'a Pkcs11Config> {
-        let is_one =
-            |provider: &'a Provider| if let Provider::Pkcs11(token) = provider { Some(&**token) } else { None };
-        self.providers.iter().filter_map(is_one).collect()
+    pub fn pkcs11(&self) -> Vec<&Pkcs11Config> {
+        let mut tokens = Vec::new();
+        for provider in &self.providers {
+            if let Provider::Pkcs11(token) = provider {
+                tokens.push(&**token);
+            }
+        }
+        tokens
     }
 
     /// Every `[[providers.yubihsm]]`, in file order.
-    pub fn yubihsm<'a>(&'a self) -> Vec<&'a YubiHsmConfig> {
-        let is_one =
-            |provider: &'a Provider| if let Provider::YubiHsm(device) = provider { Some(device) } else { None };
-        self.providers.iter().filter_map(is_one).collect()
+    pub fn yubihsm(&self) -> Vec<&YubiHsmConfig> {
+        let mut devices = Vec::new();
+        for provider in &self.providers {
+            if let Provider::YubiHsm(device) = provider {
+                devices.push(device);
+            }
+        }
+        devices
     }
 
-    /// What all providers and nodes need of this machine.
+    /// What all providers and nodes need from this machine.
     pub fn needs(&self) -> Needs {
         let mut needs = Needs::default();
         for provider in &self.providers {
@@ -98,7 +108,7 @@ impl Config {
         needs
     }
 
-    /// What is the signer's alone: state, keys, PINs and passwords, credentials, configuration, audit, control socket.
+    /// The signer's own files: state, keys, PINs and passwords, credentials, configuration, audit, control socket.
     pub fn files_of_the_signer(&self) -> Vec<PathBuf> {
         let mut files = vec![self.path.clone()];
         for chain in &self.chains {
@@ -108,7 +118,7 @@ impl Config {
         files.extend(needed.filter(|file| file.kind != FileKind::Program).map(|file| file.path));
         if let Some(audit) = &self.highwater.audit {
             files.push(audit.clone());
-            // What was rotated is evidence too.
+            // Rotated files are evidence too.
             let kept = 1..=self.highwater.audit_limits.keep;
             files.extend(kept.map(|number| disk::with_suffix(audit, &format!(".{number}"))));
         }
@@ -117,13 +127,13 @@ impl Config {
         files
     }
 
-    /// Where the signer of this configuration listens for `highwater status`.
+    /// The socket on which this configuration's signer listens for `highwater status`.
     pub fn control_socket(&self) -> PathBuf {
         home::control_socket(env::var_os(home::RUNTIME_VARIABLE), &self.path)
     }
 
-    /// Whether the signer of `chain` may use the device of that section: its key is there, or it cannot be said where its
-    /// key is. Looks at the disk.
+    /// Whether the signer of `chain` may use the device of that section: its key is on it, or the place of its key is
+    /// unknown. Reads the disk.
     pub fn may_use(&self, chain: &ChainId, device: &Provider) -> bool {
         let is_known = self.consensus_key(chain).is_some_and(|key| key.role() == KeyRole::Consensus);
         let mut keys = self.keys().filter(|key| key.chain_ids().contains(chain));
@@ -135,30 +145,28 @@ impl Config {
 #[derive(Clone, Copy, Debug)]
 pub struct KeyConfig<'a> {
     pub provider: &'a Provider,
-    /// Where that stands in [`Config::providers`].
+    /// Its index in [`Config::providers`].
     pub provider_number: usize,
     pub key: &'a Key,
-    /// Where it stands among the keys of its provider.
+    /// Its index among the keys of its provider.
     pub number: usize,
 }
 
 impl<'a> KeyConfig<'a> {
-    /// The chains it signs for.
     pub fn chain_ids(self) -> &'a [ChainId] {
         &self.key.chain_ids
     }
 
-    /// What tmkms calls its type.
+    /// tmkms calls this the key's type.
     pub fn role(self) -> KeyRole {
         self.key.role
     }
 
-    /// Its algorithm.
     pub fn key_type(self) -> KeyType {
         self.key.key_type()
     }
 
-    /// Where it stands in the file.
+    /// Its line in the file.
     pub fn line(self) -> usize {
         self.key.line
     }

@@ -1,50 +1,49 @@
-//! What a provider or a node needs of this machine. Whoever limits, judges or looks up any of it asks for this list, and
-//! knows no kind of provider and no kind of node.
+//! What a provider or a node needs from this machine. The sandbox, the checks and the resolver use this list, so they
+//! need not know the kinds of providers and nodes.
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 /// Files, ports, names and devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Files that lead to a key: it itself, the code that reaches it, what opens it.
+    /// Files on the way to a key: the key itself, the code that accesses it, the secret that opens it.
     pub files: Vec<NeededFile>,
     /// TCP ports that the signer connects to.
     pub ports: Vec<u16>,
-    /// Host names that are looked up. Addresses are not among them.
+    /// Host names to look up, without IP addresses.
     pub names: BTreeSet<String>,
     /// Whether the signer itself opens USB devices.
     pub usb: bool,
 }
 
-/// A file that is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeededFile {
     pub path: PathBuf,
-    /// What messages call it.
+    /// Its name in messages.
     pub what: &'static str,
     pub kind: FileKind,
     pub reader: FileReader,
 }
 
-/// What a file is to the signer, and so how it is judged.
+/// What a file is to the signer. Decides how its owner and permissions are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// A secret in the directory that systemd made for this service alone.
+    /// A secret in systemd's directory for this service.
     Credential,
-    /// A configuration, or something that is run. Judged by owner and permissions.
+    /// A configuration, or code that is run. Its owner and permissions are checked.
     Program,
-    /// A secret. Judged by its owner alone: whoever opens it looks at its permissions, and allows less.
+    /// A secret. Only its owner is checked: the code that opens it has stricter rules for permissions.
     Secret,
 }
 
-/// Who reads a file, and when.
+/// Which process reads a file, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileReader {
-    /// Another process of ours, which has limits of its own.
+    /// A helper process, which has its own limits.
     Helper,
     /// The signer, once.
     Signer,
-    /// The signer, again until it can be read. An editor puts a new file in its place.
+    /// The signer, repeatedly until it can be read. An editor may replace the file.
     SignerAgain,
 }
 

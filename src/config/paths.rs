@@ -1,17 +1,17 @@
-//! What two paths have to do with each other.
+//! Compares and resolves paths.
 
 use std::{
     fs,
     path::{Component, Path, PathBuf},
 };
 
-/// Whether one of the paths is, or lies in, the other: what is allowed of the one is allowed of the other.
+/// Whether one path is the other or lies in it: then access to one gives access to the other.
 pub(crate) fn overlap(a: &Path, b: &Path) -> bool {
     let (a, b) = (as_far_as_it_exists(a), as_far_as_it_exists(b));
     a.starts_with(&b) || b.starts_with(&a)
 }
 
-/// The path without links, as far as it exists.
+/// The path with links resolved, as far as it exists.
 fn as_far_as_it_exists(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let mut rest = PathBuf::new();
@@ -25,13 +25,13 @@ fn as_far_as_it_exists(path: &Path) -> PathBuf {
     absolute
 }
 
-/// Whether both paths lead to one file.
+/// Whether both paths lead to the same file.
 pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     a == b || real(a) == real(b)
 }
 
-/// The path without `.` and `..`, as far as the text alone can tell.
+/// The path without `.` and `..`, judged by its text alone.
 pub(super) fn normalised(path: &Path) -> PathBuf {
     let mut result = PathBuf::new();
     for component in path.components() {
@@ -48,7 +48,7 @@ pub(super) fn normalised(path: &Path) -> PathBuf {
     result
 }
 
-/// The path without symbolic links. A file that is not there yet is named by its directory.
+/// The path with symbolic links resolved. For a file that does not exist yet, those of its directory.
 pub(super) fn resolved(path: &Path) -> PathBuf {
     if let Ok(file) = fs::canonicalize(path) {
         return file;
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_contain_each_other_overlap_also_through_links_and_where_nothing_is_yet() {
+    fn paths_that_contain_each_other_overlap_even_through_links_and_before_they_exist() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir(at("a")).unwrap();

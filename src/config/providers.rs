@@ -1,4 +1,4 @@
-//! `[providers]`: which key signs for which chain. Each kind of provider is read in a file of its own.
+//! `[providers]`: which key signs for which chain. Each kind of provider has its own file.
 
 use super::{
     file_system::FileSystem,
@@ -12,7 +12,7 @@ use super::{
 };
 use std::fmt;
 
-/// Providers of tmkms that Highwater does not have.
+/// Providers of tmkms that Highwater does not support.
 const MISSING: [&str; 2] = ["ledgertm", "fortanixdsm"];
 
 /// A section of `[providers]`.
@@ -26,7 +26,7 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// Its keys, in file order.
+    /// In file order.
     pub fn keys(&self) -> Vec<&Key> {
         match self {
             Self::Pkcs11(token) => token.keys.iter().map(|key| &key.key).collect(),
@@ -35,7 +35,7 @@ impl Provider {
         }
     }
 
-    /// Where the section stands in the file.
+    /// The line of the section in the file.
     pub fn line(&self) -> usize {
         match self {
             Self::Pkcs11(token) => token.line,
@@ -44,7 +44,7 @@ impl Provider {
         }
     }
 
-    /// Whether its keys are on a device, which can come and go while the signer runs.
+    /// Whether its keys are on a device, which can be connected and disconnected while the signer runs.
     pub fn is_device(&self) -> bool {
         match self {
             Self::Pkcs11(_) | Self::YubiHsm(_) => true,
@@ -52,7 +52,7 @@ impl Provider {
         }
     }
 
-    /// What it needs of this machine.
+    /// What it needs from this machine.
     pub fn needs(&self) -> Needs {
         match self {
             Self::Pkcs11(token) => token.needs(),
@@ -61,7 +61,7 @@ impl Provider {
         }
     }
 
-    /// Where the secret that opens it is found, if there is one.
+    /// The source of its PIN or password, if it has one.
     pub fn secret(&self) -> Option<&SecretSource> {
         match self {
             Self::Pkcs11(token) => token.pin.as_ref(),
@@ -70,7 +70,7 @@ impl Provider {
         }
     }
 
-    /// Whether both sections say the same of one device, so that one of them is too many.
+    /// Whether both sections describe the same device for the same purpose, so that one is redundant.
     pub(super) fn repeats(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Pkcs11(one), Self::Pkcs11(other)) => one.repeats(other),
@@ -79,7 +79,7 @@ impl Provider {
         }
     }
 
-    /// Whether both may be of one device, as far as can be said without asking it. Looks at the disk.
+    /// Whether both may mean the same device, judged without asking it. Reads the disk.
     pub fn may_share_device(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Pkcs11(one), Self::Pkcs11(other)) => one.may_share_device(other),
@@ -89,7 +89,7 @@ impl Provider {
     }
 }
 
-/// What messages call the device.
+/// The device's name in messages.
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -100,7 +100,7 @@ impl fmt::Display for Provider {
     }
 }
 
-/// Reads `[providers]`, into the order of the file.
+/// Reads `[providers]`. Returns the sections in file order.
 pub(super) fn read(
     table: &mut Table<'_>,
     uses: &mut KeyUses,
@@ -126,10 +126,10 @@ pub(super) fn read(
     for name in MISSING {
         if let Some(value) = table.get(name, findings) {
             let text = format!(
-                "[[providers.{name}]] is not supported: remove the section, and keep the present signer for its chains"
+                "[[providers.{name}]] is not supported: remove the section, and keep the current signer for its chains"
             );
             findings.error(value.line, text);
-            // Its chains are not looked at, and nobody need be told that they have no key.
+            // Its chains are not read, so they must not be reported as having no key.
             uses.incomplete = true;
         }
     }

@@ -1,4 +1,4 @@
-//! Providers and the rows of their keys, as they are read.
+//! How providers and the rows of their keys are read.
 
 use super::*;
 use crate::config::{
@@ -84,7 +84,7 @@ fn a_provider_that_there_is_not_is_refused_in_one_sentence_and_not_looked_into()
         assert_one_error(&format!("{GOOD}{section}{section}"), 14, &["remove the section"]);
         let with_typo = good_with("addr", "timeuot = 1\naddr") + &section;
         assert_eq!(errors(&with_typo).len(), 2, "other findings are still reported");
-        // A chain whose only key is there is not also said to have none.
+        // A chain whose only key is there is not also reported as having none.
         let without_key = &GOOD[..GOOD.find("[[providers").unwrap()];
         assert_one_error(&format!("{without_key}{section}"), 11, &["remove the section"]);
     }

@@ -1,21 +1,18 @@
-//! A walk over the tables of a TOML text that knows line numbers and does not stop at the first mistake.
+//! Reads the tables of a TOML text with line numbers, and does not stop at the first mistake.
 //!
-//! A table is handed to a body that asks for every key it knows. What the body did not ask for is then reported as
-//! unknown. No text made here repeats a string from the file, because it can be a password; the one exception are
-//! keys that take one of a few words.
+//! A table is passed to a body that gets every key it knows. Keys that the body did not get are then reported as
+//! unknown. Findings made here never repeat a string from the file, because it can be a password. The only exception is
+//! the value of a key that takes one of a few words.
 
 use super::finding::ConfigFinding;
 use highwater_core::consensus::ChainId;
 use std::{ops::Range, path::PathBuf};
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue},
-};
+use toml::de::{DeTable, DeValue};
 
-/// How alike two words must be (Jaro-Winkler, 0 to 1) before one is offered in place of the other.
+/// How similar two words must be (Jaro-Winkler, 0 to 1) for one to be suggested instead of the other.
 const SIMILAR: f64 = 0.75;
 
-/// What has been found so far in one text.
+/// The findings so far in one text.
 pub(crate) struct ConfigFindings<'t> {
     text: &'t str,
     errors: Vec<ConfigFinding>,
@@ -23,22 +20,21 @@ pub(crate) struct ConfigFindings<'t> {
 }
 
 impl<'t> ConfigFindings<'t> {
-    /// Nothing yet, in `text`.
     pub(crate) fn new(text: &'t str) -> Self {
         Self { text, errors: Vec::new(), warnings: Vec::new() }
     }
 
-    /// Something that must be put right before the configuration can be used.
+    /// Adds a mistake that makes the configuration unusable.
     pub(crate) fn error(&mut self, line: usize, text: impl Into<String>) {
         self.errors.push(ConfigFinding { line, text: text.into() });
     }
 
-    /// Something that works, but not as the operator may think.
+    /// Adds a remark about a setting that may not work as the operator expects.
     pub(crate) fn warning(&mut self, line: usize, text: impl Into<String>) {
         self.warnings.push(ConfigFinding { line, text: text.into() });
     }
 
-    /// The warnings, or the errors if there are any; in the order of the file.
+    /// The warnings, or the errors if there are any, in the order of the file.
     pub(crate) fn finish(mut self) -> Result<Vec<ConfigFinding>, Vec<ConfigFinding>> {
         self.errors.sort_by_key(|finding| finding.line);
         self.warnings.sort_by_key(|finding| finding.line);
@@ -52,15 +48,15 @@ impl<'t> ConfigFindings<'t> {
     }
 }
 
-/// Something read, and the line it stands on.
+/// A value and its line.
 pub(crate) struct Located<T> {
     pub(crate) value: T,
     pub(crate) line: usize,
 }
 
-/// A table whose known keys are being asked for.
+/// A table whose keys are being read.
 pub(crate) struct Table<'t> {
-    /// What texts call it, as `[[chain]]`.
+    /// Its name in findings, as in `[[chain]]`.
     name: &'static str,
     line: usize,
     entries: &'t DeTable<'t>,
@@ -68,19 +64,19 @@ pub(crate) struct Table<'t> {
     unknown_keys: UnknownKeys,
 }
 
-/// What a key that no one asked for amounts to.
+/// How to treat a key that nobody read.
 #[derive(Clone, Copy)]
 enum UnknownKeys {
-    /// A mistake, as in tmkms.
+    /// As an error, as in tmkms.
     Error,
-    /// Nothing: it is not known yet which keys the table has.
+    /// Report nothing: the table's keys are not known yet.
     Ignore,
-    /// A word without effect: tmkms reads past it too.
+    /// As a warning: tmkms ignores it too.
     Warning,
 }
 
 impl<'t> Table<'t> {
-    /// Lets `body` ask `entries` for its keys, then reports the keys it did not ask for.
+    /// Lets `body` read the keys of `entries`, then reports the keys it did not read.
     pub(crate) fn read<T>(
         name: &'static str,
         line: usize,
@@ -98,14 +94,14 @@ impl<'t> Table<'t> {
         self.line
     }
 
-    /// The value of `key`, which need not be there.
+    /// The value of an optional key.
     pub(crate) fn get(&mut self, key: &'static str, findings: &ConfigFindings<'_>) -> Option<Value<'t>> {
         self.known.push(key);
         let (spanned_key, value) = self.entries.get_key_value(key)?;
         Some(Value { key, place: self.name, line: findings.line(&spanned_key.span()), value: value.get_ref() })
     }
 
-    /// The value of `key`; reports it if it is not there. `meaning` says in a few words what to write.
+    /// The value of `key`. Reports an error if it is missing. `meaning` says in a few words what to write.
     pub(crate) fn require(
         &mut self,
         key: &'static str,
@@ -119,7 +115,7 @@ impl<'t> Table<'t> {
         value
     }
 
-    /// The value of a key that goes by two names, of which the first is the usual one.
+    /// The value of a key with two names, the usual one first.
     pub(crate) fn get_either(
         &mut self,
         names: [&'static str; 2],
@@ -133,7 +129,7 @@ impl<'t> Table<'t> {
         first.or(second)
     }
 
-    /// The one of these keys that is there; reports it if none or more than one is. [`Value::key`] says which.
+    /// The only one of these keys. Reports an error if none or several are present. [`Value::key`] returns which it is.
     pub(crate) fn exactly_one<const N: usize>(
         &mut self,
         names: [&'static str; N],
@@ -149,12 +145,11 @@ impl<'t> Table<'t> {
         }
     }
 
-    /// Says nothing about unknown keys of this table.
     pub(crate) fn ignore_unknown_keys(&mut self) {
         self.unknown_keys = UnknownKeys::Ignore;
     }
 
-    /// Only warns about unknown keys of this table.
+    /// Gives warnings instead of errors for unknown keys of this table.
     pub(crate) fn tolerate_unknown_keys(&mut self) {
         self.unknown_keys = UnknownKeys::Warning;
     }
@@ -164,8 +159,8 @@ impl<'t> Table<'t> {
             let name = key.get_ref().escape_debug();
             let hint = match nearest(key.get_ref(), self.known.iter().copied()) {
                 Some(known) => format!("did you mean `{known}`?"),
-                None if self.known.is_empty() => "it has no keys yet".into(),
-                None => format!("it knows `{}`", self.known.join("`, `")),
+                None if self.known.is_empty() => "it has no keys".into(),
+                None => format!("its keys are `{}`", self.known.join("`, `")),
             };
             let line = findings.line(&key.span());
             match self.unknown_keys {
@@ -179,28 +174,27 @@ impl<'t> Table<'t> {
     }
 }
 
-/// A value, and the key that it belongs to.
+/// A value and its key.
 #[derive(Clone, Copy)]
 pub(crate) struct Value<'t> {
     key: &'static str,
-    /// What texts call the table of the key.
+    /// The name of the key's table in findings.
     place: &'static str,
     pub(crate) line: usize,
     value: &'t DeValue<'t>,
 }
 
 impl<'t> Value<'t> {
-    /// The key that it belongs to.
     pub(crate) fn key(self) -> &'static str {
         self.key
     }
 
-    /// Reports that this value cannot be; `what` completes the sentence "`key` in table: ...".
+    /// Reports a wrong value; `what` completes the sentence "`key` in table: ...".
     pub(crate) fn reject(self, what: impl std::fmt::Display, findings: &mut ConfigFindings<'_>) {
         findings.error(self.line, format!("`{}` in {}: {what}", self.key, self.place));
     }
 
-    /// As [`Self::reject`], for a value that is used all the same.
+    /// Like [`Self::reject`], but only a warning: the value is used.
     pub(crate) fn caution(self, what: impl std::fmt::Display, findings: &mut ConfigFindings<'_>) {
         findings.warning(self.line, format!("`{}` in {}: {what}", self.key, self.place));
     }
@@ -210,7 +204,6 @@ impl<'t> Value<'t> {
         None
     }
 
-    /// `true` or `false`.
     pub(crate) fn bool(self, findings: &mut ConfigFindings<'_>) -> Option<bool> {
         self.value.as_bool().or_else(|| self.wrong_type("a boolean", findings))
     }
@@ -232,7 +225,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// A path. It need not exist, but it must say something.
+    /// A path. It need not exist, but it must not be empty.
     pub(crate) fn path(self, findings: &mut ConfigFindings<'_>) -> Option<PathBuf> {
         let text = self.string(findings)?;
         if text.is_empty() || text.contains('\0') {
@@ -262,7 +255,7 @@ impl<'t> Value<'t> {
         self.integer(u16::MAX.into(), findings).and_then(|number| u16::try_from(number).ok())
     }
 
-    /// An integer from 0 to the highest of TOML, which is that of an `i64`.
+    /// An integer from 0 to the maximum of TOML, which is that of an `i64`.
     pub(crate) fn u64(self, findings: &mut ConfigFindings<'_>) -> Option<u64> {
         self.integer(i64::MAX.unsigned_abs(), findings)
     }
@@ -278,7 +271,7 @@ impl<'t> Value<'t> {
         number
     }
 
-    /// One of a few words, each with what it stands for.
+    /// One of a few words, each with its meaning.
     pub(crate) fn one_of<T: Copy>(self, words: &[(&'static str, T)], findings: &mut ConfigFindings<'_>) -> Option<T> {
         let text = self.string(findings)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
@@ -294,14 +287,14 @@ impl<'t> Value<'t> {
         let Some(array) = self.value.as_array() else {
             return self.wrong_type("an array", findings);
         };
-        let entry = |entry: &'t Spanned<DeValue<'t>>| {
-            let line = findings.line(&entry.span());
-            Self { line, value: entry.get_ref(), ..self }
-        };
-        Some(array.iter().map(entry).collect())
+        let mut entries = Vec::with_capacity(array.len());
+        for entry in array.iter() {
+            entries.push(Self { line: findings.line(&entry.span()), value: entry.get_ref(), ..self });
+        }
+        Some(entries)
     }
 
-    /// A table, read by `body`. Texts call it `name`.
+    /// A table, read by `body`. Findings call it `name`.
     pub(crate) fn table<T>(
         self,
         name: &'static str,
@@ -314,7 +307,7 @@ impl<'t> Value<'t> {
         }
     }
 
-    /// An array of tables, each read by `body`. Texts call each of them `name`.
+    /// An array of tables, each read by `body`. Findings call each of them `name`.
     pub(crate) fn tables<T>(
         self,
         name: &'static str,
@@ -336,14 +329,13 @@ fn with_article(value: &DeValue<'_>) -> String {
     format!("{article} {name}")
 }
 
-/// The candidate most like `word`, if one is alike enough to be meant.
+/// The candidate most similar to `word`, if one is similar enough.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let score = |candidate: &'a str| (strsim::jaro_winkler(word, candidate), candidate);
     let best = candidates.map(score).max_by(|a, b| a.0.total_cmp(&b.0));
     best.filter(|(score, _)| *score >= SIMILAR).map(|(_, candidate)| candidate)
 }
 
-/// A chain id, checked.
 pub(crate) fn chain_id(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Located<ChainId>> {
     match ChainId::new(value.string(findings)?) {
         Ok(id) => Some(Located { value: id, line: value.line }),

@@ -1,4 +1,4 @@
-//! Where a PIN or a password is found.
+//! The sources of PINs and passwords.
 
 use super::{
     needs::{FileKind, FileReader, Needs},
@@ -8,27 +8,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{env, fmt, path::PathBuf};
 use zeroize::Zeroizing;
 
-/// Where systemd puts the secrets of a service.
+/// The variable with the directory in which systemd puts a service's secrets.
 pub const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 /// The first file descriptor that is not a standard stream.
 const FIRST_FREE_FD: u16 = 3;
 
-/// Where a PIN or a password is found. It can be sent to a child process; then an inline secret travels too.
+/// The source of a PIN or a password. It can be sent to a child process, including an inline secret.
 #[derive(Clone, Deserialize, Serialize)]
 pub enum SecretSource {
-    /// In the systemd credential of this name, a file of `$CREDENTIALS_DIRECTORY`.
+    /// The systemd credential of this name, a file in `$CREDENTIALS_DIRECTORY`.
     Credential(String),
     Env(String),
-    /// To be read from this file descriptor, which is open at start.
+    /// This file descriptor, which is open at start.
     Fd(i32),
-    /// In this file.
     File(PathBuf),
-    /// In the configuration itself.
+    /// The configuration itself.
     Inline(Secret),
 }
 
 impl SecretSource {
-    /// The variable that holds it, if one does.
+    /// The environment variable with the secret, if it is in one.
     pub fn variable(&self) -> Option<&str> {
         match self {
             Self::Env(name) => Some(name),
@@ -36,7 +35,7 @@ impl SecretSource {
         }
     }
 
-    /// The descriptor that holds it, if one does.
+    /// The descriptor with the secret, if it is in one.
     pub fn descriptor(&self) -> Option<i32> {
         match self {
             Self::Fd(number) => Some(*number),
@@ -44,12 +43,12 @@ impl SecretSource {
         }
     }
 
-    /// The file that holds it, if one does. `reader` is who reads it there.
+    /// The file with the secret, if it is in one. `reader` is the process that reads it.
     pub(super) fn needs(&self, what: &'static str, reader: FileReader) -> Needs {
         let mut needs = Needs::default();
         match self {
             Self::Credential(name) => {
-                // systemd puts no other file in its place. In the same directory are secrets that are none of the signer's.
+                // systemd never replaces it. Its directory also has secrets that the signer does not need.
                 let reader = if reader == FileReader::SignerAgain { FileReader::Signer } else { reader };
                 if let Some(directory) = env::var_os(CREDENTIALS_VARIABLE) {
                     needs.file(PathBuf::from(directory).join(name), what, FileKind::Credential, reader);
@@ -62,14 +61,14 @@ impl SecretSource {
     }
 }
 
-/// Without the secret.
+/// Never shows the secret.
 impl fmt::Debug for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }
 
-/// Without the secret, in words that follow "the PIN is in".
+/// In words that follow "the PIN is in". Never shows the secret.
 impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -82,12 +81,11 @@ impl fmt::Display for SecretSource {
     }
 }
 
-/// A secret that stands in the configuration itself. It has no `Debug`, and its serialised form shows it.
+/// A secret from the configuration itself. It has no `Debug`; its serialised form contains the secret.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes `text` as a secret.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
@@ -109,7 +107,7 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// Reads a table that names a source. `what` is the secret in one word.
+/// Reads a table with a source. `what` is "PIN" or "password".
 pub(super) fn read_source(
     table: &mut Table<'_>,
     what: &str,
@@ -127,7 +125,7 @@ pub(super) fn read_source(
 fn read_credential(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let name = value.string(findings)?;
     if matches!(name, "" | "." | "..") || name.contains(|c: char| c == '/' || c.is_control()) {
-        value.reject("it must be the name of a credential, as LoadCredential= of systemd gives it", findings);
+        value.reject("it must be the name of a credential, as in systemd's LoadCredential=", findings);
         return None;
     }
     Some(name.into())
@@ -136,7 +134,10 @@ fn read_credential(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Optio
 fn read_fd(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<i32> {
     let number = value.u16(findings)?;
     if number < FIRST_FREE_FD {
-        value.reject(format_args!("expected a file descriptor from {FIRST_FREE_FD}: those below are taken"), findings);
+        value.reject(
+            format_args!("expected a file descriptor from {FIRST_FREE_FD}: lower ones are standard streams"),
+            findings,
+        );
         return None;
     }
     Some(number.into())
@@ -149,14 +150,14 @@ fn read_variable(value: Value<'_>, what: &str, findings: &mut ConfigFindings<'_>
         return None;
     }
     let text = format!(
-        "an environment variable is inherited by other programs and shown by /proc: a credential, a file or a file \
-         descriptor keeps the {what} closer"
+        "other programs inherit environment variables, and /proc shows them: use a credential, a file or a file descriptor \
+         for the {what}"
     );
     value.caution(text, findings);
     Some(name.into())
 }
 
-/// Whether an environment variable can have this name.
+/// Whether this can be the name of an environment variable.
 pub(super) fn is_variable(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c == '=' || c.is_control())
 }

@@ -1,4 +1,4 @@
-//! `[[chain]]` and `[[validator]]`, as they are read.
+//! How `[[chain]]` and `[[validator]]` are read.
 
 use super::{
     HookConfig, KeyEncoding, KeyFormat, KeyRole, NodeAddress,
@@ -108,7 +108,7 @@ fn a_short_timeout_is_raised() {
 fn a_height_without_quotes_is_taken_with_a_warning() {
     let text = good_with("addr", "max_height = 500_000\naddr");
     assert_eq!(accept(&text).0.validators[0].max_height, Some(500_000));
-    assert_one_warning(&text, 6, "tmkms would refuse the integer: write \"500000\"");
+    assert_one_warning(&text, 6, "tmkms refuses an integer here: write \"500000\"");
     for bad in ["\"\"", "\"1e3\"", "\"-1\"", "\"9223372036854775808\"", "-1", "9223372036854775808", "1.0"] {
         assert_one_error(&good_with("addr", &format!("max_height = {bad}\naddr")), 6, &["`max_height`"]);
     }
@@ -121,7 +121,7 @@ fn any_protocol_version_is_taken_and_those_unknown_to_tmkms_are_warned_of() {
     }
     for version in ["legacy", "v0.33", "v0.37", "v1", "whatever"] {
         let text = good_with("addr", &format!("protocol_version = {version:?}\naddr"));
-        assert_one_warning(&text, 6, "`protocol_version` in [[validator]]: it has no effect");
+        assert_one_warning(&text, 6, "`protocol_version` in [[validator]]: no effect");
     }
 }
 

@@ -9,14 +9,11 @@ use std::path::PathBuf;
 
 const KEY_ENCODINGS: [(&str, KeyEncoding); 2] = [("base64", KeyEncoding::Base64), ("json", KeyEncoding::Json)];
 
-/// A `[[providers.softsign]]`: a key in a file.
 #[derive(Clone, Debug)]
 pub struct SoftsignConfig {
-    /// Which chains it signs for, and where it stands in the configuration.
     pub key: Key,
-    /// `key_format`: how the file is encoded.
+    /// `key_format`
     pub encoding: KeyEncoding,
-    /// `path`
     pub path: PathBuf,
 }
 
@@ -35,7 +32,7 @@ impl SoftsignConfig {
         let format = table.get("key_format", findings);
         let encoding = format.and_then(|value| value.one_of(&KEY_ENCODINGS, findings)).unwrap_or(KeyEncoding::Base64);
         if let (Some(format), Some(KeyRole::Account), KeyEncoding::Json) = (format, role, encoding) {
-            format.reject("the file of an account key is always base64: convert it with `highwater softsign import -t account IN OUT`, and write \"base64\"", findings);
+            format.reject("an account key file must be base64: convert it with `highwater softsign import -t account IN OUT`, and write \"base64\"", findings);
         }
         let path = table.require("path", "the file with the key", findings);
         let path = path.and_then(|value| value.path(findings));

@@ -1,4 +1,4 @@
-//! A configuration as a whole. What the other tests of this folder share is here too.
+//! The configuration as a whole, and helpers for the other tests of this folder.
 
 use super::*;
 
@@ -38,7 +38,7 @@ pub(super) fn parse(text: &str) -> Result<(Config, Vec<ConfigFinding>), ConfigEr
     Config::parse(Path::new("f"), text)
 }
 
-/// `GOOD` with one piece of text in place of another.
+/// `GOOD` with `old` replaced by `new`.
 pub(super) fn good_with(old: &str, new: &str) -> String {
     assert!(GOOD.contains(old), "{old:?} is in the text");
     GOOD.replacen(old, new, 1)
@@ -49,13 +49,13 @@ pub(super) fn accept(text: &str) -> (Config, Vec<String>) {
     (config, warnings.iter().map(|finding| finding.at(Path::new("f"))).collect())
 }
 
-/// The lines of the error that `text` gives.
+/// The lines of the error for `text`.
 pub(super) fn errors(text: &str) -> Vec<String> {
     let error = parse(text).err().unwrap_or_else(|| panic!("this gives an error:\n{text}"));
     error.to_string().lines().map(str::to_owned).collect()
 }
 
-/// That `text` gives exactly one error: on `line`, with each of `words` in it.
+/// Checks that `text` gives exactly one error, on `line`, which contains each of `words`.
 #[track_caller]
 pub(super) fn assert_one_error(text: &str, line: usize, words: &[&str]) {
     let errors = errors(text);
@@ -166,7 +166,7 @@ fn unknown_keys_come_with_the_nearest_known_one() {
         ("id = ", "state_fiel = \"x\"\nid = ", 2, "`state_fiel` in [[chain]]: did you mean `state_file`?"),
         ("addr", "recconect = true\naddr", 6, "`recconect` in [[validator]]: did you mean `reconnect`?"),
         ("path", "chain_id = 1\npath", 12, "`chain_id` in [[providers.softsign]]: did you mean `chain_ids`?"),
-        ("path", "qqq = 1\npath", 12, "`qqq` in [[providers.softsign]]: it knows `key_type`, `type`, "),
+        ("path", "qqq = 1\npath", 12, "`qqq` in [[providers.softsign]]: its keys are `key_type`, `type`, "),
         ("[[providers.softsign]]", "[[providers.sofsign]]\n[[providers.softsign]]", 10, "did you mean `softsign`?"),
         (
             "[[validator]]",
@@ -237,7 +237,7 @@ fn what_providers_and_nodes_need_is_on_one_list() {
     assert_eq!((needs.ports, needs.usb), (vec![12345, 26658], false));
     assert_eq!(needs.names.into_iter().collect::<Vec<_>>(), ["connector.example", "node.example"]);
 
-    // What may not be shown to a module is every secret of them, and no program.
+    // A module may reach none of the secrets, but every program.
     let own = config.files_of_the_signer();
     for path in ["f", "consensus.key", "pin", "password", "identity.key", "./test-1_priv_validator_state.json"] {
         assert!(own.contains(&path.into()), "{path} is in {own:?}");

@@ -1,6 +1,6 @@
-//! Whether the sections of a configuration fit together.
+//! Checks that the sections of a configuration fit together.
 //!
-//! A mistake gives one finding: a rule stays silent where what it looks at could not be read.
+//! Each mistake gives one finding: a rule reports nothing about parts that could not be read.
 
 use super::{
     chain::ChainConfig,
@@ -15,7 +15,7 @@ use super::{
 use highwater_core::consensus::ChainId;
 use std::path::{Path, PathBuf};
 
-/// Reports everything that does not fit together, from the text alone.
+/// Reports every inconsistency that the text alone shows.
 pub(super) fn check(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     duplicate_chains(&draft.chain_ids, findings);
     duplicate_validators(&draft.validators, findings);
@@ -30,14 +30,14 @@ pub(super) fn check(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     shared_state_files(&draft.chains, paths::normalised, findings);
 }
 
-/// Reports state files that have different paths and yet are one file, and what would open the signer's own files to a
-/// module. Looks at the disk.
+/// Reports different paths to the same state file, and settings that would give a module access to the signer's own
+/// files. Reads the disk.
 pub(super) fn check_on_disk(config: &Config, findings: &mut ConfigFindings<'_>) {
     shared_state_files(&config.chains, paths::resolved, findings);
     overreaching_modules(config, findings);
 }
 
-/// Each item together with the first one before it that `same` finds to be the same.
+/// Each item with the first earlier one that is the same by `same`.
 fn repeats<T>(items: &[T], same: impl Fn(&T, &T) -> bool) -> impl Iterator<Item = (&T, &T)> {
     items.iter().enumerate().filter_map(move |(index, item)| {
         let first = items[..index].iter().find(|earlier| same(earlier, item))?;
@@ -72,7 +72,7 @@ fn doubled_keys(keys: &[KeyUse], findings: &mut ConfigFindings<'_>) {
     };
     for ((first, _), (second, role)) in repeats(&readable, same) {
         let text = format!(
-            "the chain {} already has its {role} key, on line {}: a chain has at most one (the same one may be on several \
+            "the chain {} already has its {role} key, on line {}: a chain has at most one (the same key may be on several \
              YubiHSMs, each with its own section), so remove the chain from one of the two",
             second.chain, first.line
         );
@@ -80,19 +80,19 @@ fn doubled_keys(keys: &[KeyUse], findings: &mut ConfigFindings<'_>) {
     }
 }
 
-/// Whether one key may be in both places: on two YubiHSMs, of which the second takes over when the first fails.
+/// Whether one key may be in both places: on two YubiHSMs, where the second takes over when the first fails.
 fn stand_in_for_each_other(a: KeyHome, b: KeyHome) -> bool {
     matches!((a, b), (KeyHome::OneOfSeveral { .. }, KeyHome::OneOfSeveral { .. })) && a != b
 }
 
 fn doubled_devices(providers: &[Provider], findings: &mut ConfigFindings<'_>) {
     for (first, second) in repeats(providers, Provider::repeats) {
-        let text = format!("the {second} is already on line {}: put its keys into the `keys` there", first.line());
+        let text = format!("the {second} is already on line {}: add its keys to the `keys` there", first.line());
         findings.error(second.line(), text);
     }
 }
 
-/// What a section of a module names is the module's to read and write.
+/// A module can read and write every file that its section names.
 fn overreaching_modules(config: &Config, findings: &mut ConfigFindings<'_>) {
     let never = config.files_of_the_signer();
     let secrets: Vec<_> = config.providers.iter().filter_map(|provider| provider.secret()?.variable()).collect();
@@ -100,8 +100,8 @@ fn overreaching_modules(config: &Config, findings: &mut ConfigFindings<'_>) {
         for path in &token.files {
             if let Some(own) = never.iter().find(|own| paths::overlap(path, own)) {
                 let text = format!(
-                    "`files` in [[providers.pkcs11]] names {}, which would open {} to the module: name only what the module \
-                     needs, or move one of the two",
+                    "`files` in [[providers.pkcs11]] names {}, which would give the module access to {}: name only what the \
+                     module needs, or move one of the two",
                     path.display(),
                     own.display()
                 );
@@ -110,7 +110,7 @@ fn overreaching_modules(config: &Config, findings: &mut ConfigFindings<'_>) {
         }
         for name in token.environment.iter().filter(|name| secrets.contains(&name.as_str())) {
             let text = format!(
-                "`environment` in [[providers.pkcs11]] names {name}, which holds a PIN or a password: remove it"
+                "`environment` in [[providers.pkcs11]] names {name}, which contains a PIN or a password: remove it"
             );
             findings.error(token.line, text);
         }
@@ -134,11 +134,11 @@ fn unknown_chains(draft: &Draft, findings: &mut ConfigFindings<'_>) {
 }
 
 fn chains_without_key(draft: &Draft, findings: &mut ConfigFindings<'_>) {
-    let is_first = |index: usize, id: &ChainId| draft.served[..index].iter().all(|earlier| earlier.value != *id);
     for (index, id) in draft.served.iter().enumerate() {
+        let is_first = draft.served[..index].iter().all(|earlier| earlier.value != id.value);
         let known = draft.chain_ids.iter().any(|chain| chain.value == id.value);
         let has_key = draft.keys.list.iter().any(|key| key.chain == id.value);
-        if known && !has_key && is_first(index, &id.value) {
+        if known && !has_key && is_first {
             let text = format!(
                 "no key signs for the chain {}: add it to the `chain_ids` of a key under [providers]",
                 id.value
@@ -148,7 +148,7 @@ fn chains_without_key(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     }
 }
 
-/// Two chains in one file would take each other's marks for their own.
+/// Two chains that share a file would mistake each other's marks for their own.
 fn shared_state_files(chains: &[ChainConfig], name: impl Fn(&Path) -> PathBuf, findings: &mut ConfigFindings<'_>) {
     let named: Vec<_> = chains.iter().map(|chain| (chain, name(&chain.state_file))).collect();
     // Chains with the same id are reported as such.
@@ -173,7 +173,7 @@ mod tests {
     };
     use std::fs;
 
-    /// A second chain, on line 13, with what it needs to be complete.
+    /// A second chain, on line 13.
     fn two_chains(chain: &str) -> String {
         format!("{GOOD}[[chain]]\nid = \"test-2\"\nkey_format = {{ type = \"hex\" }}\n{chain}\n")
     }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn links_to_one_state_file_are_seen_through() {
+    fn links_to_one_state_file_are_followed() {
         let dir = tempfile::tempdir().unwrap();
         let (file, link) = (dir.path().join("a.state"), dir.path().join("b.state"));
         fs::write(&file, "").unwrap();
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn one_mistake_gives_one_finding() {
-        // A chain without a readable id, a key without readable chains: what refers to them is not blamed.
+        // A chain without a readable id, a key without readable chains: references to them give no finding.
         assert_one_error(&good_with("id = \"test-1\"", "id = \"\""), 2, &["a chain id cannot be empty"]);
         assert_one_error(&good_with("[\"test-1\"]", "1"), 11, &["expected an array"]);
         assert_eq!(errors(&good_with("key_format", "key_fromat")).len(), 2, "missing and unknown");

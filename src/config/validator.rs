@@ -12,26 +12,25 @@ use std::{
     time::Duration,
 };
 
-/// How long a silent node is waited for, unless `timeout` says longer. CometBFT pings every 3.33 s, so a shorter
-/// time would cut links that are well (`privval/signer_listener_endpoint.go`).
+/// Default and minimum of `timeout`. CometBFT pings every 3.33 s, so a shorter time would cut healthy links
+/// (`privval/signer_listener_endpoint.go`).
 const NODE_TIMEOUT_SECONDS: u16 = 10;
-/// Values of `protocol_version` that tmkms 0.15 knows. They have no effect there either.
+/// Values of `protocol_version` that tmkms 0.15 accepts. They have no effect there either.
 const PROTOCOL_VERSIONS: [&str; 2] = ["v0.34", "v0.38"];
 
-/// A `[[validator]]`: one node to dial and serve.
 #[derive(Clone, Debug)]
 pub struct ValidatorConfig {
     /// `addr`
     pub address: NodeAddress,
-    /// `chain_id`: a chain of this configuration.
+    /// A chain of this configuration.
     pub chain_id: ChainId,
-    /// `reconnect`: false ends the node's thread at its first lost link.
+    /// If false, the node's thread ends at the first lost link.
     pub reconnect: bool,
-    /// `timeout`: how long a silent or stuck node is waited for. At least 10 s: three of CometBFT's pings.
+    /// How long to wait for a silent or stuck node. At least 10 s: three of CometBFT's pings.
     pub timeout: Duration,
-    /// `max_height`: nothing above this height is signed for this node.
+    /// Nothing above this height is signed for this node.
     pub max_height: Option<u64>,
-    /// Where the validator stands in the file.
+    /// The line of the section in the file.
     pub line: usize,
 }
 
@@ -40,11 +39,11 @@ pub struct ValidatorConfig {
 pub enum NodeAddress {
     /// `tcp://[peerid@]host:port`
     Tcp {
-        /// The node's peer id, if pinned.
+        /// If pinned.
         peer_id: Option<PeerId>,
         /// Host name, IPv4 address, or IPv6 address without brackets.
         host: String,
-        /// Port, not 0.
+        /// Not 0.
         port: u16,
         /// `secret_key`: the file with the identity key for SecretConnection.
         identity_key: PathBuf,
@@ -54,7 +53,7 @@ pub enum NodeAddress {
 }
 
 impl NodeAddress {
-    /// The file with the identity key, where the link proves who the signer is.
+    /// The file with the identity key, for links that authenticate the signer.
     pub fn identity_key(&self) -> Option<&Path> {
         match self {
             Self::Tcp { identity_key, .. } => Some(identity_key),
@@ -62,7 +61,7 @@ impl NodeAddress {
         }
     }
 
-    /// What it needs of this machine.
+    /// What it needs from this machine.
     pub fn needs(&self) -> Needs {
         let mut needs = Needs::default();
         match self {
@@ -76,7 +75,7 @@ impl NodeAddress {
     }
 }
 
-/// The address as it stands in a log line.
+/// The address as log lines show it.
 impl fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -88,7 +87,7 @@ impl fmt::Display for NodeAddress {
 }
 
 impl ValidatorConfig {
-    /// Reads a `[[validator]]`. Its chain is also given by itself, for what can be said of a node with a mistake elsewhere.
+    /// Reads a `[[validator]]`. Returns its chain separately, so that checks can use it if the rest has a mistake.
     pub(super) fn read(
         table: &mut Table<'_>,
         findings: &mut ConfigFindings<'_>,
@@ -141,18 +140,21 @@ fn node_timeout(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<u
     if seconds < NODE_TIMEOUT_SECONDS {
         let text = format!(
             "{seconds} s is raised to {NODE_TIMEOUT_SECONDS} s: a node pings every 3.33 s, and a shorter time would cut \
-             links that are well"
+             healthy links"
         );
         value.caution(text, findings);
     }
     Some(seconds.max(NODE_TIMEOUT_SECONDS))
 }
 
-/// A height in a string, as tmkms wants it, or as an integer.
+/// A height, in a string as in tmkms, or as an integer.
 fn max_height(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<u64> {
     if value.is_integer() {
         let height = value.u64(findings)?;
-        value.caution(format_args!("tmkms would refuse the integer: write \"{height}\" to go back to it"), findings);
+        value.caution(
+            format_args!("tmkms refuses an integer here: write \"{height}\" if you may go back to tmkms"),
+            findings,
+        );
         return Some(height);
     }
     let height = value.string(findings)?.parse().ok().filter(|height| *height <= HEIGHT_MAX);
@@ -165,6 +167,6 @@ fn max_height(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<u64
 fn warn_of_protocol_version(value: Value<'_>, findings: &mut ConfigFindings<'_>) {
     let version = value.string(findings);
     if version.is_some_and(|version| !PROTOCOL_VERSIONS.contains(&version)) {
-        value.caution("it has no effect: the node's version is recognised from its messages", findings);
+        value.caution("no effect: Highwater recognises the node's version from its messages", findings);
     }
 }

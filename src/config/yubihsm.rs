@@ -1,4 +1,4 @@
-//! `[[providers.yubihsm]]`: a YubiHSM 2, and the keys on it that sign.
+//! `[[providers.yubihsm]]`: a YubiHSM 2 and its signing keys.
 
 use super::{
     address::Address,
@@ -9,29 +9,26 @@ use super::{
 };
 use std::fmt;
 
-/// Digits of a YubiHSM's serial number.
 const SERIAL_NUMBER_DIGITS: usize = 10;
-/// How long one USB transfer may take, unless `timeout_ms` says otherwise; tmkms's value.
+/// Default of `timeout_ms`, as in tmkms.
 const USB_TIMEOUT_MS: u64 = 1000;
 
-/// A `[[providers.yubihsm]]`: one YubiHSM 2, as one of its authentication keys sees it.
+/// A `[[providers.yubihsm]]`: one YubiHSM 2, accessed with one of its authentication keys.
 #[derive(Clone, Debug)]
 pub struct YubiHsmConfig {
-    /// `adapter`
     pub adapter: YubiHsmAdapter,
     /// `auth.key`: the object id of the authentication key.
     pub auth_key: u16,
     /// `auth.password` or `auth.password_file`
     pub password: SecretSource,
-    /// `serial_number`: ten digits. Without it any device will do.
+    /// `serial_number`: ten digits. Without it, any device is accepted.
     pub serial_number: Option<String>,
-    /// `keys`
     pub keys: Vec<YubiHsmKey>,
-    /// Where the section stands in the file.
+    /// The line of the section in the file.
     pub line: usize,
 }
 
-/// What messages call the device.
+/// The device's name in messages.
 impl fmt::Display for YubiHsmConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("YubiHSM")?;
@@ -42,19 +39,19 @@ impl fmt::Display for YubiHsmConfig {
     }
 }
 
-/// How a YubiHSM 2 is reached.
+/// How to reach a YubiHSM 2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum YubiHsmAdapter {
     /// Through a yubihsm-connector, which speaks plain HTTP.
     Http {
         /// Host name, IPv4 address, or IPv6 address without brackets.
         host: String,
-        /// Port, not 0.
+        /// Not 0.
         port: u16,
     },
     /// Directly. Only in a build with the feature `usb`.
     Usb {
-        /// `timeout_ms`: how long one transfer may take.
+        /// The longest time for one transfer.
         timeout_ms: u64,
     },
 }
@@ -73,7 +70,6 @@ impl fmt::Display for YubiHsmAdapter {
 /// An entry of `keys` of a `[[providers.yubihsm]]`.
 #[derive(Clone, Debug)]
 pub struct YubiHsmKey {
-    /// Which chains it signs for.
     pub key: Key,
     /// `key`: the object id.
     pub id: u16,
@@ -102,8 +98,8 @@ impl YubiHsmConfig {
         let serial_number = table.get("serial_number", findings).map(|value| read_serial_number(value, findings));
         if let Some(server) = table.get("connector_server", findings) {
             server.table("providers.yubihsm.connector_server", findings, check_server);
-            let text = "ignored: Highwater lends its device to no other program. Run Yubico's yubihsm-connector, and let \
-                        everybody who needs the device name it in `adapter`";
+            let text = "ignored: Highwater does not share its device with other programs. Run Yubico's yubihsm-connector, and \
+                        name it in `adapter` of every program that needs the device";
             server.caution(text, findings);
         }
         let (auth_key, password) = auth?;
@@ -126,12 +122,12 @@ impl YubiHsmConfig {
         needs
     }
 
-    /// A second session for the same purpose would gain nothing.
+    /// A second session for the same purpose gains nothing.
     pub(super) fn repeats(&self, other: &Self) -> bool {
         (&self.adapter, &self.serial_number, self.auth_key) == (&other.adapter, &other.serial_number, other.auth_key)
     }
 
-    /// On USB every device is disturbed by whoever looks for one.
+    /// On USB, a search for one device disturbs all of them.
     pub(super) fn may_share_device(&self, other: &Self) -> bool {
         let is_same_number = self.serial_number.is_some() && self.serial_number == other.serial_number;
         self.adapter == other.adapter || is_same_number || self.adapter.is_usb() || other.adapter.is_usb()
@@ -159,17 +155,23 @@ impl YubiHsmKey {
 }
 
 fn read_adapter(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<YubiHsmAdapter> {
+    #[derive(Clone, Copy)]
+    enum Kind {
+        Http,
+        Usb,
+    }
+
     let kind = table.require("type", "\"http\" or \"usb\"", findings)?;
-    match kind.one_of(&[("http", false), ("usb", true)], findings) {
-        Some(false) => {
+    match kind.one_of(&[("http", Kind::Http), ("usb", Kind::Usb)], findings) {
+        Some(Kind::Http) => {
             let meaning = "the connector's address, for example \"tcp://127.0.0.1:12345\"";
             let (host, port) = read_host_and_port(table.require("addr", meaning, findings)?, findings)?;
             Some(YubiHsmAdapter::Http { host, port })
         }
-        Some(true) => {
+        Some(Kind::Usb) => {
             let timeout = table.get("timeout_ms", findings).map(|value| value.u64(findings));
             if !cfg!(feature = "usb") {
-                let text = "this build cannot speak USB: run Yubico's yubihsm-connector and write { type = \"http\", addr = \
+                let text = "this build does not support USB: run Yubico's yubihsm-connector and write { type = \"http\", addr = \
                             \"tcp://127.0.0.1:12345\" }, or build Highwater with the cargo feature `usb`: `cargo build \
                             --release --locked --features usb`";
                 kind.reject(text, findings);
@@ -183,7 +185,7 @@ fn read_adapter(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opt
     }
 }
 
-/// An address of a connector: `tcp://host:port`, although HTTP is spoken there.
+/// The address of a connector: `tcp://host:port`, although the protocol is HTTP.
 fn read_host_and_port(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<(String, u16)> {
     match Address::parse(value.string(findings)?) {
         Ok(Address::Tcp { peer_id: None, host, port }) => return Some((host, port)),
@@ -204,8 +206,8 @@ fn read_auth(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option
         })??,
         _ => {
             let password = SecretSource::Inline(Secret::new(value.string(findings)?));
-            let text = "whoever reads this file, or a copy of it, has the password: put it into a file of its own, and \
-                        name that as `password_file`";
+            let text = "anyone who reads this file, or a copy of it, has the password: put it in a separate file, and name \
+                        that file in `password_file`";
             value.caution(text, findings);
             password
         }
@@ -216,9 +218,9 @@ fn read_auth(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option
 fn read_serial_number(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let text = value.string(findings)?;
     let digits = text.len() == SERIAL_NUMBER_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
-    // The device's own number has 32 bits.
+    // On the device it has 32 bits.
     if !digits || text.parse::<u32>().is_err() {
-        value.reject("a serial number has ten digits, with zeros in front: \"0123456789\"", findings);
+        value.reject("a serial number has ten digits, including leading zeros, as in \"0123456789\"", findings);
         return None;
     }
     Some(text.into())

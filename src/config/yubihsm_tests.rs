@@ -1,4 +1,4 @@
-//! YubiHSMs and their keys, as they are read.
+//! How YubiHSMs and their keys are read.
 
 use super::*;
 use crate::config::{
@@ -8,7 +8,7 @@ use crate::config::{
 use highwater_core::consensus::ChainId;
 use std::path::Path;
 
-/// It begins on line 10 where it replaces the softsign key of `GOOD`.
+/// It begins on line 10 when it replaces the softsign key of `GOOD`.
 const DEVICE: &str = r#"[[providers.yubihsm]]
 adapter = { type = "http", addr = "tcp://10.0.0.2:12345" }
 auth = { key = 4, password_file = "/etc/password" }
@@ -49,11 +49,11 @@ fn a_device_with_its_keys_is_read() {
 #[test]
 fn what_one_only_may_not_expect_is_warned_of() {
     let text = with("password_file = \"/etc/password\"", "password = \"hunter2\"");
-    assert_one_warning(&text, 12, "whoever reads this file");
+    assert_one_warning(&text, 12, "anyone who reads this file");
     assert!(warnings(&text).iter().all(|warning| !warning.contains("hunter2")));
     assert!(!format!("{:?}", accept(&text).0).contains("hunter2"));
     let server = "connector_server = { laddr = \"tcp://127.0.0.1:12345\", cli = { auth_key = 2 } }\n";
-    assert_one_warning(&on_device(&format!("{DEVICE}{server}")), 15, "lends its device to no other program");
+    assert_one_warning(&on_device(&format!("{DEVICE}{server}")), 15, "does not share its device with other programs");
     let idle = "[[providers.yubihsm]]\nadapter = { type = \"http\", addr = \"h:1\" }\nauth = { key = 1, password_file = \"p\" }\n";
     assert_one_warning(&format!("{GOOD}{idle}"), 13, "signs for no chain");
 }
@@ -71,7 +71,7 @@ fn a_password_may_be_wherever_a_pin_may_be() {
         assert_eq!(config.yubihsm()[0].password.to_string(), shown);
     }
     let text = with("password_file = \"/etc/password\"", "password = { env = \"PASSWORD\" }");
-    assert_one_warning(&text, 12, "keeps the password closer");
+    assert_one_warning(&text, 12, "or a file descriptor for the password");
     let text = with("password_file = \"/etc/password\"", "password = { fd = 3, file = \"a\" }");
     assert_one_error(&text, 12, &["providers.yubihsm.auth.password needs either `credential` or"]);
 }

@@ -1,4 +1,5 @@
-//! Opens the chains. A chain whose state or key is bad is open for errors only, and keeps no other from signing.
+//! Opens the chains. A chain with a bad state or key only answers with errors, and does not keep other chains from
+//! signing.
 
 use super::{
     StartError,
@@ -24,16 +25,16 @@ use highwater_core::{
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread};
 use tracing::{error, info};
 
-/// Every chain that has a validator node, opened as far as it can be.
+/// Every chain with a validator node, opened as far as possible.
 pub struct Chains {
     served: BTreeMap<ChainId, Arc<ServedChain>>,
-    /// Those whose hook has named no height yet.
+    /// Chains whose hook has not returned a height yet.
     waiting: Vec<WaitingChain>,
-    /// Files without which a chain does not sign, and that may come late.
+    /// Missing files that a chain needs for signing and that may appear later.
     awaited: Vec<PathBuf>,
 }
 
-/// A chain that holds its state file.
+/// A chain with its state file open.
 enum Opened {
     Signs(Chain),
     Waits(Chain, Hook),
@@ -43,14 +44,14 @@ enum Opened {
 struct Closed {
     public_key: Option<PublicKey>,
     why: Refusal,
-    /// Whether a later start may find it well, with nobody doing anything.
+    /// Whether a later start may succeed without anyone fixing anything.
     passes: bool,
-    /// The file that may come late.
+    /// A missing file that may appear later.
     awaits: Option<PathBuf>,
 }
 
 impl Chains {
-    /// Opens each. One whose hook fails is open for errors until the hook succeeds. Fails if none can sign.
+    /// Opens all chains. A chain whose hook fails answers with errors until the hook succeeds. Fails if none can sign.
     pub fn open(
         config: &Config,
         claims: &mut Claims,
@@ -61,7 +62,7 @@ impl Chains {
         let host = HostId::of_this_machine().map_err(StartError::Host)?;
         let mut chains = Self { served: BTreeMap::new(), waiting: Vec::new(), awaited: Vec::new() };
         let (mut reasons, mut passes) = (Vec::new(), false);
-        // That nobody serves a chain is a finding.
+        // A chain without a node has a finding already.
         for chain_config in config.served_chains() {
             let id = &chain_config.id;
             let key = config.consensus_key(id).expect("the configuration gives every served chain a key");
@@ -94,7 +95,7 @@ impl Chains {
         Ok(chains)
     }
 
-    /// Each of them, in the order of their ids.
+    /// All chains, ordered by id.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<ServedChain>> {
         self.served.values()
     }
@@ -104,13 +105,13 @@ impl Chains {
         self.served.get(id).expect("every validator has its chain")
     }
 
-    /// Files without which a chain does not sign, and that may come late. Once one is there, only another start can open
-    /// it: a sealed signer opens nothing new.
+    /// Missing files that a chain needs for signing and that may appear later. Only a restart can open them: a sealed
+    /// signer opens nothing new.
     pub(super) fn awaited(&self) -> &[PathBuf] {
         &self.awaited
     }
 
-    /// Says if the audit file has a gap.
+    /// Reports gaps in the audit file.
     pub(super) fn look_for_gaps(&self, audit: &Audit) {
         for chain in self.all() {
             if let Ok(sequence) = chain.chain().sequence() {
@@ -119,30 +120,32 @@ impl Chains {
         }
     }
 
-    /// Locks all consensus keys into memory. Returns whether that succeeded for each.
+    /// Locks all consensus keys into memory. Returns whether all attempts succeeded.
     pub(super) fn lock_secrets(&self) -> bool {
-        // Each is tried, whatever became of the others.
+        // Tries every key, even after a failure.
         self.all().map(|chain| chain.chain().lock_secrets()).fold(true, |all, locked| all & locked)
     }
 
-    /// Starts a thread for each chain that waits for its hook. `on_hook_end` is called from it when the hook can never be
-    /// run again.
+    /// Starts a thread for each chain that waits for its hook. The thread calls `on_hook_end` if the hook can never run
+    /// again.
     pub(super) fn start_waiting(self, on_hook_end: impl Fn() + Clone + Send + 'static) -> Result<(), StartError> {
         for waiting in self.waiting {
             let on_end = on_hook_end.clone();
-            let run = move || {
-                if waiting.run().is_err() {
-                    on_end();
-                }
-            };
-            thread::Builder::new().name("state-hook".into()).spawn(run).map_err(StartError::Thread)?;
+            thread::Builder::new()
+                .name("state-hook".into())
+                .spawn(move || {
+                    if waiting.run().is_err() {
+                        on_end();
+                    }
+                })
+                .map_err(StartError::Thread)?;
         }
         Ok(())
     }
 }
 
-/// A chain that stays closed for what was found before anything was opened. Its public key is given to nodes all the same,
-/// if it can be had.
+/// A chain that stays closed because of a finding from before anything was opened. Nodes still get its public key, if
+/// it is available.
 fn closed_by_look(
     config: &ChainConfig,
     keyring: &Keyring,
@@ -161,7 +164,7 @@ fn closed_by_look(
     Closed { public_key: signer.ok().map(|signer| signer.public_key()), why, passes, awaits }
 }
 
-/// Opens a chain, in the state file that was locked for it.
+/// Opens a chain with the state file that was locked for it.
 fn open_chain(
     config: &ChainConfig,
     keyring: &Keyring,
@@ -216,7 +219,7 @@ fn open_key(keyring: &Keyring, config: &ChainConfig, key: KeyConfig<'_>) -> Resu
         .signer(config, key)
         .map_err(|error| unavailable(error.to_string(), passing::key(&error), passing::awaited_key(&error)))?;
     if !key.provider.is_device() {
-        // A device proves itself on its own thread, whenever it is there.
+        // A device is tested on its own thread, whenever it is connected.
         prove(signer.as_ref()).map_err(|why| unavailable(why, false, None))?;
     }
     Ok(signer)

@@ -1,12 +1,12 @@
-//! One signer for a chain and key on one machine, whatever files it was given.
+//! Allows only one signer for a chain and key on a machine, whatever files it uses.
 //!
-//! A lock on the state file cannot see a second state file for the same key. So a signer also holds a name that
-//! exists once on the machine: an abstract unix socket, which goes with the process however that ends, needs no
-//! directory that everybody may write, and shows who holds it.
+//! A lock on the state file cannot detect a second state file for the same key. So a signer also holds a name that is
+//! unique on the machine: an abstract unix socket. The kernel removes it whenever the process ends, it needs no
+//! world-writable directory, and it shows its holder.
 //!
-//! Any user of the machine may take such a name. That keeps this signer from starting, and the error names the process
-//! and its user, so that an operator can end it: a name that somebody else holds may be a second signer, and two signers
-//! are worse than none. A name belongs to a network namespace: signers in two of them do not see each other.
+//! Any user of the machine can take such a name and so keep this signer from starting. The error names the process and
+//! its user, so that an operator can stop it: the holder may be a second signer, and two signers are worse than none. A
+//! name belongs to a network namespace: signers in different namespaces do not see each other.
 
 use crate::{
     config::Config,
@@ -28,27 +28,27 @@ use rustix::{
 use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeMap, fmt, io, os::fd::OwnedFd, thread, time::Duration};
 
-/// What a signer has to itself before it starts or asks anything: the state files of its chains, and the machine-wide
-/// names of their chains and keys. The names are held for as long as this lives.
+/// What a signer locks before it starts or opens anything: the state files of its chains, and the machine-wide names of
+/// its chains and keys. The names are held until this is dropped.
 pub struct Claims {
     states: BTreeMap<ChainId, Result<StateFile, StateError>>,
     names: Vec<Claim>,
 }
 
-/// Locks the state of every served chain. Fails if another signer is at work on one of them, or with the same chain and
-/// key: the devices, ports and sockets of a working signer must not notice that a second one was started by mistake. And
-/// before anything else that two of them would dispute: only this trouble has this exit code.
+/// Locks the state of every served chain. Fails if another signer uses one of them or the same chain and key. Call it
+/// before anything else: a second signer that was started by mistake must not disturb the devices, ports and sockets of
+/// the first, and only this error has its exit code.
 pub fn claim(config: &Config) -> Result<Claims, StartError> {
     let mut claims = Claims { states: BTreeMap::new(), names: Vec::new() };
     for chain in config.served_chains() {
         let state = match state::lock(&chain.watermark(), &Theirs::new(&chain.state_file)) {
             Err(StateError::File(error @ FileError::Locked { .. })) => return Err(StartError::locked(error)),
-            // Whatever else is wrong with it concerns its own chain, and is reported when that is opened.
+            // Any other error concerns only this chain, and is reported when the chain is opened.
             Err(error) => Err(error),
             Ok(mut file) => match file.newest() {
                 Ok(record) => {
                     let identity = record.header.identity();
-                    // A file of another chain closes this one, and is claimed by its own.
+                    // A file of another chain keeps this chain closed. The other chain claims its own.
                     if identity.chain == chain.id {
                         match Claim::take(identity) {
                             Ok(name) => claims.names.push(name),
@@ -57,7 +57,7 @@ pub fn claim(config: &Config) -> Result<Claims, StartError> {
                     }
                     Ok(file)
                 }
-                // Without a name it does not sign, even if it could be read in a moment.
+                // Without a name the chain does not sign, even if a later read would succeed.
                 Err(error) => Err(StateError::Store { path: chain.watermark(), error }),
             },
         };
@@ -67,19 +67,19 @@ pub fn claim(config: &Config) -> Result<Claims, StartError> {
 }
 
 impl Claims {
-    /// The state file of that chain, which is opened once.
+    /// The state file of that chain. Call it once for each chain.
     pub(super) fn state(&mut self, chain: &ChainId) -> Result<StateFile, StateError> {
         self.states.remove(chain).expect("every served chain was claimed, and is opened once")
     }
 }
 
-/// The machine-wide name of a chain and key, held for as long as this lives.
+/// The machine-wide name of a chain and key, held until this is dropped.
 #[derive(Debug)]
 pub struct Claim(#[expect(dead_code, reason = "held, never used")] OwnedFd);
 
 impl Claim {
-    /// Takes the name of `identity`. Its holder may be a process that has just been killed, so it is asked for again for a
-    /// short while.
+    /// Takes the name of `identity`. Retries for a short time, because the holder may be a process that was just
+    /// killed.
     pub fn take(identity: &Identity) -> Result<Self, ClaimError> {
         const TRIES: u32 = 10;
         const PAUSE: Duration = Duration::from_millis(20);
@@ -93,7 +93,7 @@ impl Claim {
         Self::take_name(&address)?.ok_or_else(|| ClaimError::Held { holder: holder_of(&address) })
     }
 
-    /// None if another process has it.
+    /// `None` if another process holds it.
     fn take_name(address: &SocketAddrUnix) -> Result<Option<Self>, ClaimError> {
         let socket = new_socket().map_err(failed)?;
         broken!("machine_lock_ignored" => return Ok(Some(Self(socket))));
@@ -102,14 +102,14 @@ impl Claim {
             Err(Errno::ADDRINUSE) => return Ok(None),
             Err(error) => return Err(failed(error)),
         }
-        // A signer that finds the name taken connects to learn whose it is. Nobody accepts, so each of them stays in the
-        // queue.
+        // A signer that finds the name taken connects to find its holder. Nobody accepts, so every connection stays in
+        // the queue.
         listen(&socket, QUEUE).map_err(failed)?;
         Ok(Some(Self(socket)))
     }
 }
 
-/// How many may ask who holds a name.
+/// How many connections may ask for the holder of a name.
 const QUEUE: i32 = 4096;
 
 fn failed(error: Errno) -> ClaimError {
@@ -120,7 +120,7 @@ fn new_socket() -> Result<OwnedFd, Errno> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
-/// A list of the machine's sockets shows the name, so it says nothing about the key.
+/// A digest, so that lists of the machine's sockets do not reveal the key.
 fn name_of(identity: &Identity) -> Vec<u8> {
     let digest = Sha256::new()
         .chain_update(b"highwater signs for ")
@@ -131,12 +131,11 @@ fn name_of(identity: &Identity) -> Vec<u8> {
     format!("highwater/{}", Hex(&digest[..16])).into_bytes()
 }
 
-/// Who holds a name.
+/// The holder of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its process, as this one sees it.
+    /// Its process id, in our namespace.
     pub pid: i32,
-    /// Its user.
     pub user: u32,
 }
 
@@ -147,15 +146,15 @@ fn holder_of(address: &SocketAddrUnix) -> Option<Holder> {
     Some(Holder { pid: credentials.pid.as_raw_nonzero().get(), user: credentials.uid.as_raw() })
 }
 
-/// Why there is no claim.
+/// Why a name cannot be claimed.
 #[derive(Debug)]
 pub enum ClaimError {
-    /// Another process holds it.
+    /// Another process holds the name.
     Held {
-        /// Which process, if the system shows it.
+        /// Unknown if the system does not show it.
         holder: Option<Holder>,
     },
-    /// The system gives no socket.
+    /// The system call failed.
     Io(io::Error),
 }
 
@@ -166,7 +165,7 @@ impl fmt::Display for ClaimError {
                 f.write_str("another signer for this chain and key runs on this machine: ")?;
                 match holder {
                     Some(Holder { pid, user }) => write!(f, "process {pid} of user {user}")?,
-                    None => f.write_str("`ss -xlp` names its process, at a socket @highwater/…")?,
+                    None => f.write_str("`ss -xlp` shows its process, with a socket @highwater/…")?,
                 }
                 f.write_str(". Two signers with one key sign twice. Stop it first")
             }
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_and_key_are_claimed_once_and_others_beside_them() {
+    fn a_chain_and_key_are_claimed_once_and_do_not_block_others() {
         let ours = identity("claim-test-1", 0x71);
         let held = Claim::take(&ours).unwrap();
         let error = Claim::take(&ours).unwrap_err();
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_many_have_asked_still_keeps_its_name() {
+    fn a_holder_keeps_its_name_after_many_requests() {
         let ours = identity("claim-test-3", 0x73);
         let _held = Claim::take(&ours).unwrap();
         let address = SocketAddrUnix::new_abstract_name(&name_of(&ours)).unwrap();

@@ -1,11 +1,11 @@
-//! The three steps of the confinement, as a start takes them and as `check` tries them.
+//! The three steps of the confinement, as in a start and as rehearsed by `check`.
 
 use crate::{
     config::Config,
     process::sandbox::{Confinement, Sandbox, SandboxError, memory},
 };
 
-/// Takes the last step: locks the keys into memory, unless the configuration gives that up, and leaves the system calls
+/// The last step: locks the keys into memory, unless the configuration disables that, and allows only the system calls
 /// of a running signer.
 pub(super) fn seal(
     mut sandbox: Sandbox,
@@ -16,7 +16,7 @@ pub(super) fn seal(
     sandbox.seal(config, locked)
 }
 
-/// Confines this process as `start` does, to find out what this kernel has of it. Nothing else comes between the steps.
+/// Confines this process as `start` does, to find out what this kernel supports. Does nothing else between the steps.
 pub(crate) fn rehearse(config: &Config) -> Result<Confinement, SandboxError> {
     let mut sandbox = Sandbox::begin(config)?;
     sandbox.close(config)?;

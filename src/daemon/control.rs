@@ -1,4 +1,4 @@
-//! The control plane: signals, helper processes and nodes that end, and what is looked at meanwhile. It waits for no disk,
+//! The control plane: signals, the end of helper processes and nodes, and periodic checks. It never waits for a disk,
 //! device or peer.
 
 use super::{StartError, nodes::Running};
@@ -15,10 +15,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// What the control plane waits for.
+/// An event for the control plane.
 #[derive(Clone, Copy)]
 pub(super) enum ControlEvent {
-    /// What the process did.
+    /// With the task of the helper process.
     HelperEnded(&'static str),
     NodeEnded,
     Signal(&'static str, Wish),
@@ -32,7 +32,7 @@ pub(super) enum Wish {
     Reopen,
 }
 
-/// The control plane's one thread, which is the main one, and what it hears of.
+/// The control plane's only thread, the main thread, and its events.
 pub(super) struct Control {
     runtime: Runtime,
     sender: UnboundedSender<ControlEvent>,
@@ -40,7 +40,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Watches for signals from here on.
+    /// Starts to watch for signals.
     pub(super) fn start() -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -77,12 +77,12 @@ impl Control {
     pub(super) fn sends(&self, event: ControlEvent) -> impl Fn() + Clone + Send + use<> {
         let sender = self.sender.clone();
         move || {
-            // The receiver outlives every node, so this fails at the very end only.
+            // The receiver outlives every node, so this fails only at the very end.
             let _ = sender.send(event);
         }
     }
 
-    /// What a listener needs to be bound to the control plane.
+    /// Needed to bind a listener to the control plane.
     pub(super) fn enter(&self) -> EnterGuard<'_> {
         self.runtime.enter()
     }
@@ -96,15 +96,15 @@ impl Control {
     }
 }
 
-/// The signer at work, and what it has to hear and to report until it ends.
+/// The running signer, until it ends.
 pub(super) struct AtWork<'a> {
     control: Control,
     running: Running,
-    /// Those that have not ended.
+    /// Number of nodes that have not ended.
     nodes: usize,
     systemd: Option<Arc<Systemd>>,
     telemetry: Arc<Telemetry>,
-    /// Files that may come late.
+    /// Missing files that may appear later.
     awaited: Vec<PathBuf>,
     log: &'a Log,
 }
@@ -121,7 +121,7 @@ impl<'a> AtWork<'a> {
         Self { control, nodes: running.count(), running, systemd, telemetry, awaited, log }
     }
 
-    /// Waits until the signer has to end, and returns why: `Ok` if a signal asked for it.
+    /// Waits until the signer has to end, and returns the reason: `Ok` for a signal.
     pub(super) fn wait(&mut self) -> Result<(), StartError> {
         const LOOK_AT_LOG_EVERY: Duration = Duration::from_secs(60);
         const LOOK_AT_DISKS_EVERY: Duration = Duration::from_secs(5);
@@ -132,12 +132,12 @@ impl<'a> AtWork<'a> {
             match self.event_until(next_look) {
                 Some(ControlEvent::NodeEnded) => self.nodes -= 1,
                 Some(ControlEvent::Signal(name, Wish::End)) => {
-                    info!(signal = name, "stopping: requests in hand are answered first");
+                    info!(signal = name, "stopping: pending requests are answered first");
                     return Ok(());
                 }
                 Some(ControlEvent::Signal(name, Wish::Reopen)) => self.reopen(name),
                 Some(ControlEvent::Signal(name, Wish::Nothing)) => {
-                    info!(signal = name, "ignored: it means nothing to a signer");
+                    info!(signal = name, "ignored: this signal has no effect");
                 }
                 Some(ControlEvent::HelperEnded(what)) => return self.helper_ended(what),
                 None => {
@@ -149,7 +149,10 @@ impl<'a> AtWork<'a> {
                     if Instant::now() >= look_at_log && dropped > dropped_before {
                         look_at_log = Instant::now() + LOOK_AT_LOG_EVERY;
                         dropped_before = dropped;
-                        warn!(lines = dropped, "log lines were dropped since the start: nobody read them in time");
+                        warn!(
+                            lines = dropped,
+                            "dropped {dropped} log lines since start: the reader of standard error is too slow"
+                        );
                     }
                 }
             }
@@ -157,26 +160,26 @@ impl<'a> AtWork<'a> {
         Err(StartError::NodesGone)
     }
 
-    /// The next event, or `None` at that time.
+    /// The next event, or `None` if none comes before `time`.
     fn event_until(&mut self, time: Instant) -> Option<ControlEvent> {
         let Control { runtime, events, .. } = &mut self.control;
         // The control plane holds a sender itself, so the channel never closes.
         runtime.block_on(async { timeout_at(time, events.recv()).await }).ok().flatten()
     }
 
-    /// For an operator or a program that has moved the audit file away.
+    /// For operators or programs that moved the audit file away.
     fn reopen(&self, signal: &str) {
         match &self.telemetry.audit {
             Some(audit) => {
-                info!(signal, "the audit file is opened anew");
+                info!(signal, "reopening the audit file");
                 audit.reopen();
             }
-            None => info!(signal, "nothing to open anew: there is no audit file, and the log goes to standard error"),
+            None => info!(signal, "nothing to reopen: there is no audit file, and the log goes to standard error"),
         }
     }
 
-    /// Why to begin anew: no chain signs before that, and one of them may then. A disk that has failed is not trusted
-    /// again by the process that saw it; the next one reads all of the file, and refuses one that does not verify.
+    /// The reason to restart if no chain signs any more and a restart may help one. A process does not trust a disk
+    /// again that has failed; the next process reads the whole file and refuses it if it does not verify.
     fn lost_all_disks(&self) -> Option<String> {
         let chains = &self.telemetry.chains;
         if chains.iter().any(|chain| chain.stats().why_closed().is_none()) {
@@ -184,17 +187,17 @@ impl<'a> AtWork<'a> {
         }
         let chain = chains.iter().find(|chain| chain.waits_for_its_disk())?;
         let why = chain.stats().why_closed().unwrap_or_default();
-        Some(format!("no chain signs any more; restart once the disk is well: {}: {why}", chain.id()))
+        Some(format!("no chain signs any more; restart when the disk works again: {}: {why}", chain.id()))
     }
 
-    /// Why to begin anew: what kept a chain from signing at the start has come, as a mount that was late.
+    /// The reason to restart if a file that was missing at start has appeared, for example with a late mount.
     fn file_has_come(&self) -> Option<String> {
         let path = self.awaited.iter().find(|path| path.exists())?;
-        Some(format!("{} was missing at the start and is there now; restart, which opens it", path.display()))
+        Some(format!("{} was missing at start and exists now; restart to open it", path.display()))
     }
 
-    /// No child of a token can be replaced any more, or a name not be looked up: only a restart helps, so the supervisor
-    /// is asked for one. Unless this is the end that the supervisor itself has sent to every process of ours.
+    /// Ends the signer, so that its supervisor restarts it: without the helper, no child of a token can be replaced, or
+    /// no name be looked up. If the supervisor itself is stopping all our processes, the end is an ordinary stop.
     fn helper_ended(&mut self, what: &'static str) -> Result<(), StartError> {
         const SIGNAL_WITHIN: Duration = Duration::from_millis(500);
         let until = Instant::now() + SIGNAL_WITHIN;
@@ -208,7 +211,7 @@ impl<'a> AtWork<'a> {
         }
     }
 
-    /// Gives every node the time to answer what it has in hand. One that is being dialled ends with its attempt.
+    /// Gives every node time to answer its pending request. A node that is being dialled ends after the attempt.
     pub(super) fn drain(mut self) {
         const PATIENCE: Duration = Duration::from_secs(5);
         if let Some(systemd) = &self.systemd {
@@ -221,8 +224,8 @@ impl<'a> AtWork<'a> {
                 Some(ControlEvent::NodeEnded) => self.nodes -= 1,
                 Some(ControlEvent::HelperEnded(_) | ControlEvent::Signal(..)) => {}
                 None => {
-                    // Leaving is safe at any point: what was not answered was not released.
-                    warn!("a validator node is still being dialled or waits for a disk; leaving it");
+                    // Ending is safe at any time: an unanswered signature was not released.
+                    warn!("a validator node is still being dialled or waits for a disk; not waiting for it");
                     break;
                 }
             }

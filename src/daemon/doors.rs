@@ -1,4 +1,4 @@
-//! What is bound and opened for operators: the metrics port, the control socket, the audit file.
+//! Opens what operators use: the metrics port, the control socket, the audit file.
 
 use super::{StartError, control::Control};
 use crate::{
@@ -10,8 +10,8 @@ use std::{io, thread, time::Duration};
 use tokio::net::TcpListener;
 use tracing::warn;
 
-/// An address that cannot be had keeps no validator from signing; the error is a warning. A program that has just used it
-/// may need a moment to let it go; later it cannot be had any more, because a confined signer listens to nothing new.
+/// A failure does not keep validators from signing; the error becomes a warning. Retries, because a program that just
+/// used the address may need a moment to release it. Later is too late: a confined signer cannot listen on a new port.
 pub(super) fn bind_metrics(control: &Control, config: &Config) -> Result<Option<TcpListener>, String> {
     const TRIES: u32 = 5;
     const PAUSE: Duration = Duration::from_millis(100);
@@ -26,26 +26,26 @@ pub(super) fn bind_metrics(control: &Control, config: &Config) -> Result<Option<
     }
     bound.map(Some).map_err(|error| {
         format!(
-            "there are no metrics until a restart: cannot listen at {address}, the `laddr` of [highwater.metrics]: \
-             {error}. `ss -ltnp` names who does"
+            "there are no metrics until a restart: cannot listen on {address}, the `laddr` of [highwater.metrics]: \
+             {error}. `ss -ltnp` shows which process does"
         )
     })
 }
 
-/// A signer without its control socket signs all the same.
+/// A failure does not keep the signer from signing.
 pub(super) fn bind_control_socket(control: &Control, config: &Config) -> Option<ControlSocket> {
     let path = config.control_socket();
     let _inside = control.enter();
     match ControlSocket::bind(&path) {
         Ok(socket) => Some(socket),
         Err(error) => {
-            warn!("`highwater status` will not work: cannot listen at {}: {error}", path.display());
+            warn!("`highwater status` will not work: cannot listen on {}: {error}", path.display());
             None
         }
     }
 }
 
-/// A file that cannot be written ends the start: who wants a record wants it from the first decision.
+/// A failure ends the start: an audit must contain every decision from the first.
 pub(super) fn open_audit(
     config: &Config,
     keeper: Option<Keeper>,
@@ -54,7 +54,8 @@ pub(super) fn open_audit(
     let (Some(path), Some(keeper)) = (&config.highwater.audit, keeper) else { return Ok(None) };
     let opened = match evidence {
         Some(evidence) => AuditFile::open_knowing(path, evidence),
-        // The look could not have the file, so no chain was compared with it: even if it can be had now, that is not enough.
+        // The earlier check could not read the file, so no chain was compared with it. Being able to read it now is not
+        // enough.
         None => AuditFile::open_knowing(path, Evidence::default())
             .and_then(|_| Err(io::Error::other("it could not be read a moment ago"))),
     };

@@ -1,4 +1,4 @@
-//! Why the signer does not start or ends, and what an operator reads of it.
+//! Why the signer does not start or why it ends, as operators read it.
 
 use crate::{daemon::claim::ClaimError, inspect::Topic, keyring::KeyError, passing, process::sandbox::SandboxError};
 use highwater_core::{
@@ -11,78 +11,65 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why the signer does not start, or ends without being asked to.
+/// Why the signer does not start, or why it ends without a signal.
 #[derive(Debug)]
 pub enum StartError {
     /// The audit file cannot be opened.
-    Audit {
-        /// Where it is.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
+    Audit { path: PathBuf, error: io::Error },
     /// Another signer holds a chain and key.
-    Claimed {
-        /// The chain whose name is taken.
-        chain: ChainId,
-        /// Who holds it.
-        error: ClaimError,
-    },
-    /// A signer that was killed hangs in a wait for its disk, and holds the state until that ends.
+    Claimed { chain: ChainId, error: ClaimError },
+    /// A signer that was killed still waits for its disk, and holds the state until then.
     Dying {
         /// Its process id.
         process: u32,
-        /// What it holds.
         why: String,
     },
-    /// A process that the signer needs has ended, and this is what it did.
+    /// A helper process with this task has ended.
     HelperEnded(&'static str),
-    /// This machine cannot be told from others.
+    /// This machine cannot be identified.
     Host(HostError),
     /// An identity key cannot be used.
     Identity(KeyError),
-    /// Another signer is at work.
+    /// Another signer uses the state.
     Locked(FileError),
-    /// No chain can sign.
     NoChain {
-        /// Why not, for each.
+        /// For each chain.
         reasons: Vec<(ChainId, Refusal)>,
-        /// Whether a later start may find one that can, with nobody doing anything.
+        /// Whether a later start may succeed without anyone fixing anything.
         passes: bool,
     },
-    /// Every node has ended, and none is to be dialled again.
+    /// Every node has ended, and none will be dialled again.
     NodesGone,
-    /// What was found before anything was started keeps the whole signer from starting.
+    /// Findings from before anything was started keep the whole signer from starting.
     Refused {
-        /// What the first finding is about: it decides the exit code.
+        /// The topic of the first finding. It decides the exit code.
         topic: Topic,
-        /// Every finding, one a line.
+        /// All findings, one per line.
         why: String,
     },
-    /// Only another start can mend what is wrong, and may do so now.
+    /// Only a restart can fix the problem, and it may do so now.
     Restart(String),
-    /// A part of the confinement that the configuration requires cannot be had.
+    /// A part of the confinement that the configuration requires is not available.
     Sandbox(SandboxError),
-    /// The system did not give what it was asked for, which most often passes: it was busy, or not all there yet.
+    /// A system call failed. Most often this is temporary: the system is busy or still booting.
     System {
-        /// What cannot be done without it.
+        /// What cannot be done, as a sentence.
         what: &'static str,
-        /// What it answered.
         error: io::Error,
     },
-    /// The system gives no thread.
+    /// A thread cannot be started.
     Thread(io::Error),
-    /// Somebody else could put an identity key in the place of ours.
+    /// Another user could replace our identity key.
     Untrusted(String),
 }
 
 impl StartError {
-    /// Names what the system was asked for.
+    /// `what` says what cannot be done.
     pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::System { what, error }
     }
 
-    /// The state is locked: by a signer at work, or by one that was killed and still holds it.
+    /// The state is locked, by a running signer or by one that was killed and still holds it.
     pub(super) fn locked(error: FileError) -> Self {
         match passing::dying_signer(Path::new("/proc")) {
             Some(process) => Self::Dying { process, why: error.to_string() },
@@ -108,8 +95,8 @@ impl fmt::Display for StartError {
             Self::Claimed { chain, error } => write!(f, "chain {chain}: {error}"),
             Self::Dying { process, why } => write!(
                 f,
-                "process {process}, a signer that was killed, waits for its disk and is not gone yet: it ends by itself \
-                 once the disk answers. Until then: {why}"
+                "process {process}, a signer that was killed, still waits for its disk: it ends by itself when the disk \
+                 answers. Until then: {why}"
             ),
             Self::HelperEnded(what) => write!(f, "the process that {what} has ended; restart"),
             Self::Host(error) => write!(f, "{error}"),

@@ -1,15 +1,15 @@
-//! The whole signer: the order of a start and of an end. `run` is that order on one page.
+//! The whole signer: the order of start and end. `run` shows it on one page.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `claim` | state files and machine-wide names: one signer for a chain and key |
+//! | `claim` | state files and machine-wide names: only one signer for a chain and key |
 //! | `confinement` | the three steps of the sandbox |
 //! | `doors` | metrics port, control socket, audit file |
-//! | `control` | signals, helper processes, the wait for the end, the end |
+//! | `control` | signals, helper processes, the end |
 //! | `chains` | opens every chain |
-//! | `waiting` | chains whose state hook has named no height yet |
-//! | `nodes` | opens every validator node, and serves each from a thread of its own |
-//! | `error` | why a signer does not start, or ends |
+//! | `waiting` | chains whose state hook has not returned a height yet |
+//! | `nodes` | opens every validator node, and serves each from its own thread |
+//! | `error` | why a signer does not start or why it ends |
 
 pub mod chains;
 pub mod claim;
@@ -49,67 +49,67 @@ use crate::{
 use std::sync::Arc;
 use tracing::{info, warn};
 
-/// How the log of a signer looks.
+/// Log settings of a signer.
 pub(crate) struct Options {
     pub(crate) format: LogFormat,
-    /// Whether connection attempts and pings are logged too.
+    /// Whether to log connection attempts and pings too.
     pub(crate) verbose: bool,
 }
 
-/// Signs until a signal ends it, or until nothing is left to do. `warnings` are those of the configuration.
+/// Signs until a signal ends it or no node is left. `warnings` are those of the configuration.
 pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], options: &Options) -> Result<(), StartError> {
-    // Before there is any other process: it would inherit what this one ignores.
+    // Before any other process exists: it would inherit the ignored signals.
     signals::outlive();
-    // Before anything else that two signers would dispute. Held until the end.
+    // Before anything else that two signers compete for. Held until the end.
     let mut claims = claim(&config)?;
-    // What concerns the whole signer ends the start here, before anything is started.
+    // Findings about the whole signer end the start here, before anything is started.
     let mut findings = look(&config, warnings)?;
 
-    // Before the helpers, so that they make no core dumps either.
+    // Before the helpers, so that they write no core dumps either.
     let mut sandbox = Sandbox::begin(&config)?;
-    // Programs are started before the sandbox closes: the confined process starts none. And before there are threads,
-    // sockets and secrets, which they would inherit.
-    // First of them passwords leave the environment and the descriptors, which whatever is started would inherit.
+    // Programs are started before the sandbox closes, because a confined process cannot start any, and before there are
+    // threads, sockets and secrets, which they would inherit.
+    // Before them, passwords are taken out of the environment and the descriptors, which programs would also inherit.
     keyring::take_secrets(&mut config).map_err(StartError::system("cannot take passwords out of the environment"))?;
     let spawner =
-        keyring::start_spawner(&config).map_err(StartError::system("cannot start the process that starts children"))?;
+        keyring::start_spawner(&config).map_err(StartError::system("cannot start the HSM spawner process"))?;
     let resolver =
         Resolver::start(&config).map_err(StartError::system("cannot start a process that resolves a host name"))?;
     let keeper =
         Keeper::start(&config).map_err(StartError::system("cannot start the process that makes audit files"))?;
-    // The hook of a chain that stays closed is not run: it may be somebody else's program.
+    // The hook of a chain that stays closed is not run: it may be another user's program.
     let hooks = Hooks::start(&config, |chain| findings.closed(chain).is_none())
         .map_err(StartError::system("cannot start a process that runs a state hook"))?;
-    // What listens, opens or connects comes before the sandbox closes too.
+    // Listening, opening and connecting also come before the sandbox closes.
     let control = Control::start()?;
     let metrics_port = doors::bind_metrics(&control, &config);
     let audit_file = doors::open_audit(&config, keeper, findings.take_evidence())?;
     let systemd = Systemd::connect().map_err(StartError::system("cannot reach systemd at $NOTIFY_SOCKET"))?;
-    // Before the first thread: Landlock does not reach one that is there. And before any device or key.
+    // Before the first thread, because Landlock does not limit existing threads, and before any device or key.
     sandbox.close(&config)?;
 
-    // The log is the first thread, so that it has all lines from here on.
+    // The log is the first thread, so that it gets every line from here on.
     let log = Log::start(options.format, options.verbose);
     info!(version = env!("CARGO_PKG_VERSION"), config = %config.path.display(), "highwater starts");
     findings.warnings().for_each(|warning| warn!("{warning}"));
     if let (Some(address), Ok(Some(_))) = (config.highwater.metrics, &metrics_port) {
         info!(%address, "metrics at http://{address}/metrics");
     }
-    // The signer does not outlive a process that it needs.
-    let cannot_watch = "cannot watch a process that was started";
+    // The signer ends if a process that it needs ends.
+    let cannot_watch = "cannot watch a helper process";
     if let Some(spawner) = &spawner {
-        let ended = control.sends(ControlEvent::HelperEnded("starts the children of HSMs"));
+        let ended = control.sends(ControlEvent::HelperEnded("starts the processes of HSMs"));
         spawner.watch(ended).map_err(StartError::system(cannot_watch))?;
     }
     let ended = control.sends(ControlEvent::HelperEnded("resolves a host name"));
     resolver.watch(ended).map_err(StartError::system(cannot_watch))?;
 
-    // Devices before chains, whose keys they hold; chains before nodes, which they are served to.
+    // Devices before chains, because they hold the keys; chains before nodes, which use the chains.
     let keyring = Keyring::open(&config, spawner.as_ref(), &resolver, state::key_in_state_file)
         .map_err(StartError::system("cannot start a thread for a device"))?;
     let chains = Chains::open(&config, &mut claims, &keyring, &findings, hooks)?;
     let mut nodes = Nodes::open(&config, &chains, &findings, &resolver)?;
-    // The recorder before the first request, which it logs; the audit file before the recorder, which writes to it.
+    // The recorder before the first request, which it logs. The audit file before the recorder, which writes to it.
     let audit = audit_file
         .map(AuditFile::start)
         .transpose()
@@ -118,17 +118,17 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
         chains.look_for_gaps(audit);
     }
     let recorder = Recorder::start(audit.clone())
-        .map_err(StartError::system("cannot start the thread that tells what was signed"))?;
+        .map_err(StartError::system("cannot start the thread that records what was signed"))?;
     nodes.report_to(&recorder);
     let mut telemetry = Telemetry::new(chains.all().cloned().collect(), nodes.views(), keyring.devices());
     telemetry.dropped_lines = Some(log.dropped());
     telemetry.recorder = Some(recorder.clone());
     telemetry.audit = audit.clone();
-    // The last door: a sealed signer makes no socket.
+    // Last: a sealed signer cannot make a socket to listen on.
     let control_socket = doors::bind_control_socket(&control, &config);
 
-    // After every key was read, because they are locked into memory here, and before the first node is dialled: what a
-    // node sends reaches a sealed process.
+    // After every key was read, because keys are locked into memory here, and before the first node is dialled, so that
+    // only a sealed process reads from nodes.
     let report = confinement::seal(sandbox, &config, || {
         let (consensus, identity) = (chains.lock_secrets(), nodes.lock_secrets());
         consensus && identity
@@ -142,7 +142,7 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
     telemetry.sandbox = report.features().collect();
     telemetry.warnings = findings.warnings().chain(late_warnings).collect();
 
-    // Complete, and shown before the first node is dialled.
+    // Complete now. Shown before the first node is dialled.
     let telemetry = Arc::new(telemetry);
     let web = Web::new(Arc::clone(&telemetry));
     if let Some(listener) = metrics_port {
@@ -154,7 +154,7 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
     let awaited = [chains.awaited(), nodes.awaited()].concat();
     chains.start_waiting(control.sends(ControlEvent::HelperEnded("runs a state hook")))?;
     let running = nodes.start(control.sends(ControlEvent::NodeEnded))?;
-    // After the nodes' threads: what depends on this service may rely on them.
+    // After the nodes' threads: units that depend on this service may rely on them.
     if let Some(systemd) = &systemd {
         systemd.ready(&telemetry);
         control.spawn(systemd::keep_telling(Arc::clone(systemd), Arc::clone(&telemetry)));
@@ -162,17 +162,17 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
 
     let mut at_work = AtWork::new(control, running, systemd, telemetry, awaited, &log);
     let end = at_work.wait();
-    // Nodes that are all gone have nothing in hand.
+    // If all nodes are gone, no request is pending.
     if !matches!(end, Err(StartError::NodesGone)) {
         at_work.drain();
     }
-    // After the last answer, and before the process ends: what has been answered is in the log and in the audit file.
+    // After the last answer, before the process ends: every answer must be in the log and in the audit file.
     recorder.finish();
     audit.iter().for_each(Audit::finish);
     end
 }
 
-/// The look that `check` prints.
+/// The same inspection as in `check`.
 fn look(config: &Config, warnings: &[config::ConfigFinding]) -> Result<Findings, StartError> {
     let findings = inspect::look(config, warnings);
     match findings.refusal() {

@@ -1,4 +1,4 @@
-//! Opens the validator nodes, and serves each from a thread of its own.
+//! Opens the validator nodes, and serves each from its own thread.
 
 use super::{StartError, chains::Chains};
 use crate::{
@@ -18,21 +18,20 @@ use std::{
 };
 use tracing::error;
 
-/// The nodes that are served, not yet dialled.
+/// The nodes to serve, not dialled yet.
 pub struct Nodes {
     nodes: Vec<Node>,
-    /// Files without which a node is not served, and that may come late.
+    /// Missing files that a node needs and that may appear later.
     awaited: Vec<PathBuf>,
 }
 
-/// The nodes at work.
 pub struct Running {
     stops: Vec<Arc<Stop>>,
 }
 
 impl Nodes {
-    /// Every node whose identity key can be read. One whose key cannot is left out; it must not keep the others from
-    /// being served.
+    /// Opens every node whose identity key can be read. Others are left out, so that they do not keep these from being
+    /// served.
     pub fn open(
         config: &Config,
         chains: &Chains,
@@ -65,12 +64,11 @@ impl Nodes {
         }
     }
 
-    /// Files without which a node is not served, and that may come late.
+    /// Missing files that a node needs and that may appear later.
     pub(super) fn awaited(&self) -> &[PathBuf] {
         &self.awaited
     }
 
-    /// Each as an operator sees it.
     pub(super) fn views(&self) -> Vec<NodeView> {
         let mut views = Vec::new();
         for node in &self.nodes {
@@ -83,28 +81,30 @@ impl Nodes {
         views
     }
 
-    /// Has the recorder log what becomes of every request.
+    /// Lets the recorder log the result of every request.
     pub(super) fn report_to(&mut self, recorder: &Recorder) {
         self.nodes.iter_mut().for_each(|node| node.report_to(recorder));
     }
 
-    /// Locks all identity keys into memory. Returns whether that succeeded for each.
+    /// Locks all identity keys into memory. Returns whether all attempts succeeded.
     pub(super) fn lock_secrets(&self) -> bool {
-        // Each is tried, whatever became of the others.
+        // Tries every key, even after a failure.
         self.nodes.iter().map(Node::lock_secrets).fold(true, |all, locked| all & locked)
     }
 
-    /// Starts a thread for each node. `on_end` is called from it when that node will not be dialled again.
+    /// Starts a thread for each node. The thread calls `on_end` when the node will not be dialled again.
     pub fn start(self, on_end: impl Fn() + Clone + Send + 'static) -> Result<Running, StartError> {
         let mut stops = Vec::new();
         for node in self.nodes {
             stops.push(node.stop_handle());
             let on_end = on_end.clone();
-            let run = move || {
-                node.run();
-                on_end();
-            };
-            thread::Builder::new().name("node".into()).spawn(run).map_err(StartError::Thread)?;
+            thread::Builder::new()
+                .name("node".into())
+                .spawn(move || {
+                    node.run();
+                    on_end();
+                })
+                .map_err(StartError::Thread)?;
         }
         Ok(Running { stops })
     }
@@ -116,7 +116,7 @@ impl Running {
         self.stops.len()
     }
 
-    /// Lets every request in hand be answered and begins none after it. Does not wait.
+    /// Lets pending requests be answered and accepts no new ones. Does not wait.
     pub fn stop(&self) {
         self.stops.iter().for_each(|stop| stop.stop());
     }

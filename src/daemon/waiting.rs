@@ -1,4 +1,4 @@
-//! State hooks: a chain with one signs nothing before the hook has named a height.
+//! State hooks: a chain with a hook signs nothing until the hook has returned a height.
 
 use crate::{
     config::ChainConfig,
@@ -23,7 +23,7 @@ use std::{
 };
 use tracing::{error, info, warn};
 
-/// Waits between one run of a hook and the next: a second at first, in the end a minute.
+/// Waits between runs of a hook: from a second to a minute.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -39,8 +39,7 @@ impl WaitingChain {
         Self { chain, state_file, hook }
     }
 
-    /// Runs the hook again and again until the chain is open, or closed for good. Fails if the hook cannot be run any
-    /// more.
+    /// Runs the hook repeatedly until the chain is open or permanently closed. Fails if the hook can no longer run.
     pub(super) fn run(mut self) -> Result<(), HookError> {
         let mut waits = Backoff::new(FIRST, LONGEST);
         loop {
@@ -65,8 +64,8 @@ impl WaitingChain {
     }
 }
 
-/// Has the hook raise the mark before the first request. Without a height the chain waits for one, or goes on as
-/// configured.
+/// Raises the mark by the hook before the first request. Without a height, the chain waits for one or continues
+/// without, as configured.
 pub(super) fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store) -> Result<(), NotReady> {
     let fail_closed = config.state_hook.as_ref().is_none_or(|hook| hook.fail_closed);
     match raise(&config.id, &config.state_file, store, hook.height()) {
@@ -78,12 +77,12 @@ pub(super) fn ask_hook(config: &ChainConfig, hook: &mut Hook, store: &mut Store)
     }
 }
 
-/// Raises the mark to the height that a hook has named, if that is above it.
+/// Raises the mark to the height that a hook returned, if that is higher.
 fn raise(id: &ChainId, state_file: &Path, store: &mut Store, height: Result<u64, HookError>) -> Result<(), NotReady> {
     let raised = height.and_then(|height| hook::raised(height, store.mark())).map_err(|error| {
         NotReady::Yet(Refusal::NotYet(format!(
-            "{error}. It is run again, at least every minute, until it names a height; without `fail_closed` the chain \
-             would sign without it"
+            "{error}. The hook runs again, at least every minute, until it prints a height; with fail_closed = false the \
+             chain would sign without it"
         )))
     })?;
     match raised {

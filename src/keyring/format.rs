@@ -1,4 +1,4 @@
-//! How a chain writes its public keys. For people and their tools; nothing here is read back.
+//! Formats public keys as a chain shows them. For people and their tools; Highwater never reads them back.
 
 use crate::config::KeyFormat;
 use highwater_core::consensus::{Bech32, PublicKey};
@@ -9,7 +9,7 @@ pub fn show(format: &KeyFormat, key: &PublicKey) -> String {
     match format {
         KeyFormat::Bech32 { account_key_prefix, consensus_key_prefix } => match key.key_type().algorithm().bech32 {
             Bech32::Address => bech32::encode(account_key_prefix, key.address()),
-            // Amino is Cosmos' former encoding.
+            // Amino is Cosmos's former encoding.
             Bech32::Amino(mark) => bech32::encode(consensus_key_prefix, [&mark[..], key.as_bytes()].concat()),
         },
         KeyFormat::CosmosJson => cosmos_json(key),
@@ -17,7 +17,7 @@ pub fn show(format: &KeyFormat, key: &PublicKey) -> String {
     }
 }
 
-/// The key as `create-validator` and other Cosmos SDK commands take it.
+/// The key in the form that `create-validator` and other Cosmos SDK commands accept.
 fn cosmos_json(key: &PublicKey) -> String {
     let (sdk_type, value) = (key.key_type().algorithm().sdk_type, text(base64::encode(key.as_bytes())));
     format!(r#"{{"@type":"{sdk_type}","key":"{value}"}}"#)
@@ -48,7 +48,7 @@ mod tests {
         KeyFormat::Bech32 { account_key_prefix: "cosmos".into(), consensus_key_prefix: "cosmosvalconspub".into() }
     }
 
-    // Shown by tmkms itself (its README.yubihsm.md).
+    // From tmkms's README.yubihsm.md.
     #[test]
     fn consensus_keys_in_bech32_are_those_of_tmkms() {
         let shown = "cosmosvalconspub1zcjduepqtvzxa733n7dhrjf247n0jtdwsvvsd4jgqvzexj5tkwerpzy5sugsvmfja3";

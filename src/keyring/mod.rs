@@ -1,12 +1,10 @@
-//! Keys: what signs, and how it is read, made and shown.
+//! Signing keys: how they are read, made, shown and used.
 //!
-//! Each provider of keys has a folder of its own. What differs from one to the next is asked of them here, and nowhere
-//! above. Which provider a key comes from is decided by the
-//! configuration alone, never by what happens to be available.
+//! Each provider of keys has its own folder. This file hides their differences from the rest of Highwater. The
+//! configuration alone decides which provider a key comes from, never what is available.
 //!
-//! Secrets live in boxed, self-wiping buffers, so that a move copies a pointer and not the key. The curve
-//! libraries still leave traces on the stack while they compute; against those only a process without core dumps
-//! and swap helps.
+//! Secrets live in boxed, self-wiping buffers, so that a move copies a pointer and not the key. The curve libraries
+//! still leave traces on the stack while they compute; only a process without core dumps and swap protects those.
 
 pub mod child;
 pub mod device;
@@ -26,7 +24,7 @@ pub use secret::Secret;
 
 use crate::{
     config::{
-        ChainConfig, Config, KeyConfig, Pkcs11Config, Pkcs11Key, Provider, SoftsignConfig,
+        ChainConfig, Config, KeyConfig, Pkcs11Config, Provider, SoftsignConfig,
         pkcs11::spec::{KeySpec, TokenSpec},
     },
     process::{descriptors, environment, resolver::Resolver, sandbox::Switches},
@@ -46,10 +44,11 @@ use highwater_core::{
 use std::{io, path::PathBuf, sync::Arc};
 use yubihsm::public_keys::Finder;
 
-/// Tells which key the state file of a chain is bound to, if that is of this type. The files of marks are not read in here.
+/// Returns the key that a chain's state file is bound to, if it has this type. The keyring does not read state files
+/// itself.
 pub type KeyInStateFile = fn(&ChainConfig, KeyType) -> Option<PublicKey>;
 
-/// The public key of `key`, which signs for `chain`. Asks a YubiHSM if nobody else knows.
+/// The public key of `key`, which signs for `chain`. Asks a YubiHSM only if there is no other source.
 pub fn public_key(
     config: &Config,
     chain: &ChainConfig,
@@ -62,8 +61,8 @@ pub fn public_key(
     }
 }
 
-/// The public key of `key`, which signs for `chain`, without asking a device. `None` if only its YubiHSM knows: before
-/// the chain has a state file.
+/// The public key of `key`, which signs for `chain`, without asking a device. `None` if only its YubiHSM knows it,
+/// because the chain has no state file yet.
 pub fn known_public_key(
     chain: &ChainConfig,
     key: KeyConfig<'_>,
@@ -76,41 +75,37 @@ pub fn known_public_key(
     }
 }
 
-/// What can be seen of a device without opening it.
+/// The result of inspecting a device without opening it.
 pub struct Sight {
-    /// Whether all is there that opening it takes.
+    /// Whether everything needed to open it is present.
     pub complete: bool,
-    /// What was seen, in order.
     pub notes: Vec<Note>,
 }
 
 /// A line of [`Sight`].
 pub enum Note {
-    /// As it should be.
     Ok(String),
-    /// Worth knowing.
     Warn(String),
-    /// To be mended.
     Fail(String),
 }
 
-/// Looks at the device of a section from outside: is its module there, its connector, its password?
+/// Inspects the device of a section without opening it: its module, its connector, its password.
 pub fn look_at(provider: &Provider) -> Sight {
     match provider {
         Provider::Pkcs11(token) => pkcs11::look_at(token),
-        // Its file is looked at with the chains that it signs for.
+        // Its file is checked with the chains that it signs for.
         Provider::Softsign(_) => Sight { complete: true, notes: Vec::new() },
         Provider::YubiHsm(device) => yubihsm::look_at(device),
     }
 }
 
-/// Takes into `config` what is there only at the start and only for this process. Before anything is started from here.
+/// Moves secrets that other processes must not inherit into `config`. Call it before starting any process.
 pub fn take_secrets(config: &mut Config) -> io::Result<()> {
     yubihsm::login::take_passwords(config)
 }
 
-/// Starts the process that starts the children of PKCS#11 tokens, if the configuration has any. Before anything else:
-/// before threads, sockets and secrets.
+/// Starts the HSM spawner process, if the configuration has PKCS#11 tokens. Call it before there are threads, sockets
+/// and secrets.
 pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
     let never = config.files_of_the_signer();
     let plans: Vec<Plan> = config.pkcs11().into_iter().map(|token| plan(token, &never)).collect();
@@ -118,14 +113,14 @@ pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
         return Ok(None);
     }
     let spawner = Spawner::start(&plans, Switches::of(config))?;
-    // The spawner has its copy. What is started from here, and this process itself, has no use for them.
+    // The spawner has its copy. Neither this process nor any other that it starts needs them.
     descriptors::close_on_exec(plans.iter().filter_map(Plan::pin_descriptor));
     environment::forget(plans.iter().filter_map(Plan::pin_variable))?;
     Ok(Some(Arc::new(spawner)))
 }
 
-/// Every device of the configuration that has a key of a served chain, not yet opened. A YubiHSM may be asked for its
-/// public keys.
+/// Every device of the configuration with a key of a served chain, not opened yet. May ask a YubiHSM for its public
+/// keys.
 pub fn device_setups(
     config: &Config,
     spawner: Option<&Arc<Spawner>>,
@@ -137,7 +132,8 @@ pub fn device_setups(
     Ok(setups)
 }
 
-/// The device of each provider, in the order of [`Config::providers`]: none for a file, and for a YubiHSM without a key.
+/// The device of each provider, in the order of [`Config::providers`]. `None` for a file and for a YubiHSM that holds
+/// no configured key.
 fn equipment_of_providers(
     config: &Config,
     spawner: Option<&Arc<Spawner>>,
@@ -181,7 +177,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Starts a thread for every device. One that is down is no error: it is looked for until it comes.
+    /// Starts a thread for every device. A device that is down is not an error: its thread retries until it is up.
     pub fn open(
         config: &Config,
         spawner: Option<&Arc<Spawner>>,
@@ -196,12 +192,11 @@ impl Keyring {
         Ok(Self { devices, yubihsm })
     }
 
-    /// Every device.
     pub fn devices(&self) -> Vec<Arc<Device>> {
         self.devices.iter().flatten().cloned().collect()
     }
 
-    /// What signs with `key` for `chain`. Which that is depends on the configuration alone.
+    /// The signer of `key` for `chain`. It depends on the configuration alone.
     pub fn signer(&self, chain: &ChainConfig, key: KeyConfig<'_>) -> Result<Box<dyn Signer>, KeyError> {
         match key.provider {
             Provider::Softsign(file) => Ok(load_softsign(file)?.into_signer()),
@@ -219,14 +214,17 @@ fn load_softsign(key: &SoftsignConfig) -> Result<softsign::SecretKey, KeyError> 
     softsign::SecretKey::load(&key.path, key.key.key_type(), key.encoding)
 }
 
-/// What the spawner has to know about a provider.
+/// What the spawner needs to know about a provider.
 fn plan(provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
-    let key = |key: &Pkcs11Key| KeySpec { object: key.object.clone(), key_type: key.public_key.key_type() };
+    let mut keys = Vec::new();
+    for key in &provider.keys {
+        keys.push(KeySpec { object: key.object.clone(), key_type: key.public_key.key_type() });
+    }
     let spec = TokenSpec {
         module: provider.module.clone(),
         profile: provider.profile.clone(),
         token: provider.token.clone(),
-        keys: provider.keys.iter().map(key).collect(),
+        keys,
         files: provider.files.clone(),
         environment: provider.environment.clone(),
         never: never.to_vec(),

@@ -1,4 +1,4 @@
-//! Reading a PIN or a password from where the configuration, or a command line, says that it is.
+//! Reads a PIN or a password from the source that the configuration or the command line names.
 
 use super::key_file;
 use crate::config::{CREDENTIALS_VARIABLE, SecretSource};
@@ -13,13 +13,14 @@ use zeroize::Zeroizing;
 /// Longer than any PIN, password or phrase.
 pub(crate) const SECRET_MAX_BYTES: usize = 1024;
 
-/// What is there, to the last byte. `what` is the secret in one word. The error says what to do, and nothing of the secret.
+/// Reads the secret, unchanged to the last byte. `what` is "PIN" or "password". The error says what to do, and contains
+/// no part of the secret.
 pub(super) fn read(source: &SecretSource, what: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     match source {
         SecretSource::Credential(name) => credential(name, what),
         SecretSource::Env(name) => match env::var(name) {
             Ok(value) => Ok(Zeroizing::new(value.into_bytes())),
-            Err(_) => Err(format!("the environment has no variable {name} with a {what}")),
+            Err(_) => Err(format!("the environment variable {name}, which should contain the {what}, is not set")),
         },
         SecretSource::Fd(number) => {
             descriptor(*number).map_err(|error| format!("{what} from file descriptor {number}: {error}"))
@@ -29,7 +30,7 @@ pub(super) fn read(source: &SecretSource, what: &str) -> Result<Zeroizing<Vec<u8
     }
 }
 
-/// systemd keeps credentials in a directory that only the service can enter, so their permissions need no look.
+/// systemd keeps credentials in a directory that only the service can enter, so their permissions are not checked.
 fn credential(name: &str, what: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let directory = env::var_os(CREDENTIALS_VARIABLE).ok_or_else(|| {
         format!(
@@ -41,8 +42,8 @@ fn credential(name: &str, what: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     fs::read(&path).map(Zeroizing::new).map_err(|error| format!("{what} credential {}: {error}", path.display()))
 }
 
-/// What can be read from an inherited descriptor. Opened anew by its name under /proc, which needs no trust in the
-/// number. Reads one byte more than a secret may have, in a buffer that never grows and so leaves no copies behind.
+/// Reads a secret from an inherited descriptor. Opens it by its name under /proc, so a wrong number is harmless. Reads
+/// one byte more than a secret may have, into a buffer that never grows and so leaves no copies.
 pub(crate) fn descriptor(number: i32) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut secret = Zeroizing::new(Vec::with_capacity(SECRET_MAX_BYTES + 1));
     let limit = u64::try_from(SECRET_MAX_BYTES + 1).expect("a small number");

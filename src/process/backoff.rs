@@ -1,13 +1,13 @@
-//! Waits between one try and the next: each is twice as long as the one before, up to a limit.
+//! Waits between attempts. Each is twice as long as the one before, up to a limit.
 
 use rand_core::{OsRng, RngCore as _};
 use std::time::Duration;
 
-/// The waits since something last went well.
+/// The waits since the last success.
 pub struct Backoff {
     first: Duration,
     longest: Duration,
-    /// How many waits there were.
+    /// Number of waits so far.
     waits: u32,
 }
 
@@ -17,20 +17,19 @@ impl Backoff {
         Self { first, longest, waits: 0 }
     }
 
-    /// The next wait.
     pub fn next_wait(&mut self) -> Duration {
         let full = self.longest.min(self.first.saturating_mul(1 << self.waits.min(10)));
         self.waits = self.waits.saturating_add(1);
         full
     }
 
-    /// The next wait, shortened at random by up to a half, so that those who failed together do not try again together.
+    /// The next wait, shortened at random by up to a half, so that signers that failed together do not retry together.
     pub fn next_wait_with_jitter(&mut self) -> Duration {
         let full = u64::try_from(self.next_wait().as_millis()).unwrap_or(u64::MAX);
         Duration::from_millis(full - u64::from(OsRng.next_u32()) % (full / 2 + 1))
     }
 
-    /// Begins again with the first wait.
+    /// Starts again from the first wait.
     pub fn reset(&mut self) {
         self.waits = 0;
     }
@@ -52,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_takes_away_at_most_a_half() {
+    fn jitter_shortens_a_wait_by_at_most_a_half() {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         for full in [50, 100, 200, 400, 800, 1000, 1000, 1000] {
             let wait = u64::try_from(backoff.next_wait_with_jitter().as_millis()).unwrap();

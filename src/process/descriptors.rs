@@ -1,12 +1,12 @@
-//! Keeps descriptors that hold secrets from the programs that are started from here.
+//! Keeps programs started from here from inheriting descriptors with secrets.
 #![allow(unsafe_code)]
 
-/// Whatever this process starts from now on has these descriptors no more. A number that is not open is no error: whoever
-/// reads it says so.
+/// Programs started from now on do not inherit these descriptors. A number that is not open is not an error here:
+/// reading it reports one.
 pub fn close_on_exec(descriptors: impl IntoIterator<Item = i32>) {
     for number in descriptors {
-        // SAFETY: changes only what becomes of this descriptor when a program is started. For a number that is not open the
-        // system gives an error.
+        // SAFETY: this only sets whether a started program inherits the descriptor. For a number that is not open, the
+        // system returns an error.
         let _ = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
 }
@@ -26,7 +26,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pin");
         fs::write(&path, "1234").unwrap();
-        // What a shell opens for a program stays open when that starts another one.
+        // A descriptor that a shell opens for a program stays open when the program starts another one.
         let inherited = dup(fs::File::open(&path).unwrap()).unwrap();
         let number = inherited.as_raw_fd();
         let reached = || {
@@ -34,14 +34,10 @@ mod tests {
                 Command::new("test").arg("-e").arg(format!("/proc/self/fd/{number}")).stderr(Stdio::null()).status();
             status.unwrap().success()
         };
-        assert!(reached(), "without our doing");
+        assert!(reached(), "before close_on_exec");
         close_on_exec([number, -1, 1_000_000]);
         assert!(!reached());
         assert!(fcntl_getfd(&inherited).unwrap().contains(FdFlags::CLOEXEC));
-        assert_eq!(
-            fs::read_to_string(format!("/proc/self/fd/{number}")).unwrap(),
-            "1234",
-            "and can still be read here"
-        );
+        assert_eq!(fs::read_to_string(format!("/proc/self/fd/{number}")).unwrap(), "1234", "still readable here");
     }
 }

@@ -1,31 +1,31 @@
-//! Text from another program: a vendor's module, a connector, a hook.
+//! Text from other programs: a vendor's module, a connector, a hook.
 //!
-//! It ends up in the log, in `status`, in the audit file and in a node's log, and stays in memory until then. So it is
-//! made harmless where it enters, and no later code has to care.
+//! Such text appears in the log, in `status`, in the audit file and in a node's log, and stays in memory until then. It
+//! is sanitised on entry, so no later code has to.
 
 use serde::Serialize;
 use std::{fmt, ops::Deref};
 
-/// Text of at most [`ForeignText::MAX_BYTES`] on one line, without characters that control a terminal.
+/// One line of text of at most [`ForeignText::MAX_BYTES`], without characters that control a terminal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ForeignText(Box<str>);
 
 impl ForeignText {
-    /// The longest text, including the mark of what was cut off.
+    /// The longest text, including the mark for truncation.
     pub const MAX_BYTES: usize = 500;
-    /// Marks a text that was cut off.
+    /// Marks a truncated text.
     const CUT: &str = " (cut off)";
 
-    /// Takes bytes that should be text.
+    /// Makes text from bytes that should be UTF-8.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        // More cannot be shown, so up to four megabytes are not copied for nothing.
+        // More is never shown. This avoids copying up to four megabytes.
         let head = &bytes[..bytes.len().min(Self::MAX_BYTES + 4)];
         Self::new(&String::from_utf8_lossy(head))
     }
 
     fn new(text: &str) -> Self {
         let mut clean = String::new();
-        // Where the text can end so that `CUT` still fits.
+        // The longest prefix after which `CUT` still fits.
         let mut whole = 0;
         for c in text.trim_end().chars() {
             let before = clean.len();
@@ -48,7 +48,7 @@ impl ForeignText {
     }
 }
 
-/// Whether `c` is neither a control character nor one that reorders, hides or breaks a line.
+/// Whether `c` is neither a control character nor one that reorders, hides or breaks text.
 fn is_harmless(c: char) -> bool {
     let steers = matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_steers_a_terminal_or_begins_a_line_is_escaped() {
+    fn characters_that_control_a_terminal_or_begin_a_line_are_escaped() {
         for (text, shown) in [
             ("a\nWARN b", "a\\nWARN b"),
             ("a\r\x1b[2Jb", "a\\r\\u{1b}[2Jb"),

@@ -1,7 +1,7 @@
-//! What processes of ours send to each other over their socket pairs: frames of a length and a body.
+//! Frames between Highwater's own processes over socket pairs: a length and a body.
 //!
-//! Both ends are the same binary of the same start, so there is no version and no negotiation. A length over the limit
-//! ends the connection.
+//! Both ends run the same binary, so there is no version and no negotiation. A length over the limit ends the
+//! connection.
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
@@ -10,21 +10,21 @@ use zeroize::Zeroizing;
 /// Largest body: a request with the longest vote extension that a node can send, and its key.
 pub const BODY_MAX_BYTES: usize = 4 * 1024 * 1024 + 1024;
 
-/// Longest answer of a process that has little to say.
+/// Longest answer of a process whose answers are short.
 const SHORT_MAX_BYTES: usize = 64 * 1024;
 
-/// Writes a frame in one go.
+/// Writes a frame with one call.
 pub fn write_frame(stream: &mut impl Write, body: &[u8]) -> io::Result<()> {
     let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= BODY_MAX_BYTES);
     let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"))?;
-    // Wiped: a frame can hold a PIN.
+    // Wiped: a frame can contain a PIN.
     let mut frame = Zeroizing::new(Vec::with_capacity(4 + body.len()));
     frame.extend_from_slice(&length.to_le_bytes());
     frame.extend_from_slice(body);
     stream.write_all(&frame)
 }
 
-/// Reads a frame. An end before its first byte is an error of kind `UnexpectedEof`, like any other end.
+/// Reads a frame. The end of the stream is an error of kind `UnexpectedEof`, even before the first byte.
 pub fn read_frame(stream: &mut impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     read_frame_within(stream, BODY_MAX_BYTES)
 }
@@ -59,17 +59,17 @@ pub fn read_json<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
     Ok(serde_json::from_slice(&read_frame(stream)?)?)
 }
 
-/// The same where an answer is short, and may come from a process that reads what the network sends.
+/// Like [`read_json`], for short answers. They may come from a process that reads from the network.
 pub fn read_short_json<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
     Ok(serde_json::from_slice(&read_frame_within(stream, SHORT_MAX_BYTES)?)?)
 }
 
-/// Asks the one question that there is.
+/// Asks the only question.
 pub fn ask(stream: &mut impl Write) -> io::Result<()> {
     write_frame(stream, &[])
 }
 
-/// Waits for the one question that there is. False at the end of the stream.
+/// Waits for the only question. Returns false at the end of the stream.
 pub fn is_asked(stream: &mut impl Read) -> io::Result<bool> {
     match read_frame_within(stream, 0) {
         Ok(_) => Ok(true),

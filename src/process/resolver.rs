@@ -1,8 +1,8 @@
-//! Host names: who a node or a connector is now.
+//! Looks up the host names of nodes and connectors.
 //!
-//! Looking up a name takes files, sockets and C code that reads what comes from the network. None of that is for the
-//! signer: each name of the configuration has a small process of its own, started before the signer confines itself,
-//! that can look up this one name and nothing else. A configuration of addresses alone has none.
+//! A lookup needs files, sockets and C code that reads from the network. The signer does none of that: for each host
+//! name of the configuration it starts a small process before it confines itself. That process can look up this one
+//! name and nothing else. A configuration with only IP addresses needs none.
 
 use super::{
     frames::{self, read_json, read_short_json, write_json},
@@ -17,43 +17,43 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _},
     os::unix::{fs::MetadataExt as _, net::UnixStream},
-    path::Path,
     process::{Child, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
 use tracing::warn;
 
-/// The hidden command that becomes the process of a name.
+/// The hidden command of a name's process.
 pub const RESOLVER_COMMAND: &str = "name-resolver";
-/// The hidden command that becomes the process that looks it up.
+/// The hidden command of the process that looks the name up.
 pub const LOOKUP_COMMAND: &str = "name-lookup";
 
-/// The variable by which glibc takes options of `resolv.conf`, and that of asking over TCP alone.
+/// The variable with glibc's `resolv.conf` options, and the option to use only TCP.
 const RESOLVER_OPTIONS: &str = "RES_OPTIONS";
 const USE_TCP: &str = "use-vc";
 const DNS_PORT: u16 = 53;
 
-/// How long a caller waits for an answer; longer than one try of a name server. A later answer serves the next caller.
+/// How long a caller waits for an answer: longer than one attempt at a name server. A later answer goes to the next
+/// caller.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The names of a configuration. By default there are none, and each name is looked up by this process itself.
+/// The host names of a configuration. The default has none: this process looks up each name itself.
 #[derive(Clone, Default)]
 pub struct Resolver(Arc<BTreeMap<String, Mutex<Name>>>);
 
 /// A name and its process.
 struct Name {
     helper: Helper,
-    /// Whether an answer is still to come.
+    /// Whether a question is still unanswered.
     asked: bool,
-    /// Whether it was told that UDP is not limited.
-    told: bool,
+    /// Whether the warning about UDP was logged.
+    warned: bool,
 }
 
-/// The addresses of a name, or why there are none.
+/// The addresses of a name, or why the lookup failed.
 type Found = Result<Vec<IpAddr>, String>;
 
-/// What the process of a name answers.
+/// The answer of a name's process.
 #[derive(Deserialize, Serialize)]
 struct LookupAnswer {
     addresses: Found,
@@ -61,7 +61,7 @@ struct LookupAnswer {
     udp: bool,
 }
 
-/// What the process of a name has to know.
+/// The first message to a name's process.
 #[derive(Deserialize, Serialize)]
 struct LookupTask {
     name: String,
@@ -73,21 +73,22 @@ impl Resolver {
     /// Starts a process for each name of the configuration.
     pub fn start(config: &Config) -> io::Result<Self> {
         let switches = Switches::of(config);
-        let start = |name: String| {
+        let mut names = BTreeMap::new();
+        for name in config.needs().names {
             let helper = Helper::start(RESOLVER_COMMAND)?;
             write_json(&mut *helper.control(), &LookupTask { name: name.clone(), switches, udp: false })?;
             helper.control().set_read_timeout(Some(PATIENCE))?;
-            Ok((name, Mutex::new(Name { helper, asked: false, told: false })))
-        };
-        config.needs().names.into_iter().map(start).collect::<io::Result<_>>().map(|names| Self(Arc::new(names)))
+            names.insert(name, Mutex::new(Name { helper, asked: false, warned: false }));
+        }
+        Ok(Self(Arc::new(names)))
     }
 
-    /// Calls `on_end` from another thread when the process of any name has ended.
+    /// Calls `on_end` from another thread when any name's process ends.
     pub fn watch(&self, on_end: impl Fn() + Clone + Send + 'static) -> io::Result<()> {
         self.0.values().try_for_each(|name| lock(name).helper.watch(on_end.clone()))
     }
 
-    /// Every address that `host` has now.
+    /// All current addresses of `host`.
     pub fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         match self.0.get(host) {
             None => Ok((host, port).to_socket_addrs()?.collect()),
@@ -108,27 +109,27 @@ impl Name {
         }
         let answer: LookupAnswer = match read_short_json(&mut *control) {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answers in time"));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answered in time"));
             }
             other => other?,
         };
         drop(control);
         self.asked = false;
-        if answer.udp && !std::mem::replace(&mut self.told, true) {
+        if answer.udp && !std::mem::replace(&mut self.warned, true) {
             warn!(
                 host,
-                "looked up over UDP, which the sandbox cannot limit to port 53: no name server of /etc/resolv.conf takes TCP"
+                "looked up over UDP, which the sandbox cannot limit to port 53: no name server in /etc/resolv.conf accepts TCP"
             );
         }
         answer.addresses.map_err(io::Error::other)
     }
 }
 
-/// The program of the hidden command `name-resolver`: each question on its control stream is answered with the
-/// addresses of its name. Ends with the stream.
+/// The program of the hidden command `name-resolver`: answers each question on its control stream with the addresses of
+/// its name. Ends with the stream.
 ///
-/// It reads nothing from the network itself. That does a process of its own, which reads no file but those that are there
-/// when it is confined: it is replaced when one of them has been, and when it could not answer.
+/// It reads nothing from the network itself, but starts a process that does. That process can read only files that
+/// existed when it was confined, so it is replaced after one of them was replaced, and after a failed lookup.
 pub fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
     let LookupTask { name, switches, .. } = read_json(&mut control)?;
@@ -148,7 +149,7 @@ pub fn run() -> io::Result<()> {
     Ok(())
 }
 
-/// The program of the hidden command `name-lookup`, which looks up what `name-resolver` is asked for.
+/// The program of the hidden command `name-lookup`, which does the lookups for `name-resolver`.
 pub fn run_lookup() -> io::Result<()> {
     let mut control = helper::standard_input()?;
     let LookupTask { name, switches, udp } = read_json(&mut control)?;
@@ -161,13 +162,13 @@ pub fn run_lookup() -> io::Result<()> {
     Ok(())
 }
 
-/// The process that looks up a name. It ends with this.
+/// The process that looks up a name. Killed on drop.
 struct LookupProcess {
     process: Child,
     control: UnixStream,
     /// Whether it may use UDP.
     udp: bool,
-    /// The files that it may read, as they were when it was started.
+    /// The identity of the files that it may read, from when it was started.
     files: Vec<Option<(u64, u64)>>,
 }
 
@@ -182,14 +183,14 @@ impl LookupProcess {
         }
         let process = command.stderr(Stdio::inherit()).spawn()?;
         let worker = Self { process, udp, files, control: control.try_clone()? };
-        // One that has ended already is told by the question to it.
+        // If it has already ended, the first question fails.
         let _ = write_json(&mut control, &LookupTask { name: name.into(), switches, udp });
         Ok(worker)
     }
 
     fn ask(&mut self) -> Found {
         let asked = frames::ask(&mut self.control).and_then(|()| read_short_json(&mut self.control));
-        asked.unwrap_or_else(|error| Err(format!("the process that looks it up has failed: {error}")))
+        asked.unwrap_or_else(|error| Err(format!("the lookup process failed: {error}")))
     }
 }
 
@@ -200,33 +201,38 @@ impl Drop for LookupProcess {
     }
 }
 
-/// Which file each of those that a lookup reads is: device and number.
+/// Device and inode number of each file that a lookup reads.
 fn files_now() -> Vec<Option<(u64, u64)>> {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
-    sandbox::name_service_files().map(identity).collect()
+    sandbox::name_service_files().map(|path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))).collect()
 }
 
-/// Whether a name server of this machine can be asked over TCP: there the kernel limits the ports, and for UDP no kernel
-/// does. Only glibc can be told to use nothing else.
+/// Whether a name server of this machine accepts TCP. Landlock limits ports for TCP but not for UDP. Only glibc can be
+/// restricted to TCP.
 fn name_servers_take_tcp() -> bool {
-    /// As many as the C library asks.
+    /// The C library asks no more.
     const SERVERS: usize = 3;
     const WITHIN: Duration = Duration::from_secs(1);
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let takes = |server: IpAddr| TcpStream::connect_timeout(&SocketAddr::new(server, DNS_PORT), WITHIN).is_ok();
-    cfg!(target_env = "gnu") && name_servers(&text).into_iter().take(SERVERS).any(takes)
+    cfg!(target_env = "gnu")
+        && name_servers(&text)
+            .into_iter()
+            .take(SERVERS)
+            .any(|server| TcpStream::connect_timeout(&SocketAddr::new(server, DNS_PORT), WITHIN).is_ok())
 }
 
 /// The name servers of a `resolv.conf`.
 fn name_servers(text: &str) -> Vec<IpAddr> {
-    let server = |line: &str| line.strip_prefix("nameserver")?.split_whitespace().next()?.parse().ok();
-    let servers: Vec<_> = text.lines().filter_map(server).collect();
+    let servers: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver")?.split_whitespace().next()?.parse().ok())
+        .collect();
     if servers.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { servers }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn name_servers_are_those_that_the_c_library_asks() {

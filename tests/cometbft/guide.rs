@@ -14,7 +14,7 @@ use std::{
 };
 
 const GUIDE: &str = include_str!("../../docs/migrate-from-tmkms.md");
-/// What the guide calls the directory, the chain and the state file.
+/// The guide's names for the directory, the chain and the state file.
 const HOME: &str = "/var/lib/tmkms";
 const CHAIN: &str = "osmosis-1";
 const STATE: &str = "state/osmosis-1-consensus.json";

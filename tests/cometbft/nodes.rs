@@ -22,7 +22,7 @@ const KILLS: u64 = 4;
 const KILL_DELAY_MAX_MS: u64 = 100;
 /// How many blocks four validators make.
 const SHARED_BLOCKS: u64 = 20;
-/// What the slower of two nodes may be told: its proposal is not the first one, or it asks for what is past.
+/// Refusals that the slower of two nodes may get: its proposal is not the first, or its request is for the past.
 const REFUSED_TO_THE_SECOND_NODE: [&str; 4] =
     ["block-against-nil", "conflicting-proposal", "nil-against-block", "regression"];
 
@@ -163,7 +163,7 @@ fn found_chain(validators: &[&Node<'_>], nodes: &[Node<'_>]) -> ChainId {
     chain_id(&genesis)
 }
 
-/// What two nodes of a validator got signed is the same wherever both got something.
+/// Checks that two nodes of a validator got the same signatures wherever both got one.
 fn assert_one_signature_a_vote(votes: &BTreeMap<String, String>, votes_again: &BTreeMap<String, String>) {
     let both: Vec<_> = votes.iter().filter_map(|(hrs, vote)| Some((hrs, vote, votes_again.get(hrs)?))).collect();
     assert!(both.len() as u64 > SHARED_BLOCKS, "both nodes got only {} votes", both.len());

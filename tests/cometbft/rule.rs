@@ -1,4 +1,4 @@
-//! What the running signer answers to one request after another, over TCP and over unix: the rule, and extensions.
+//! The running signer's answers to a series of requests, over TCP and over unix: the rule, and extensions.
 
 use crate::support::{
     assert_extension_signed, assert_proposal_signed, assert_vote_signed,
@@ -7,7 +7,7 @@ use crate::support::{
 };
 use highwater_core::privval::message::{Proposal, SignVoteRequest, Vote};
 
-/// What is asked after what was signed, at `height` and up.
+/// The requests after the signed ones, from `height` up.
 #[derive(Clone, Copy, Debug)]
 enum Relation {
     HeightAbove,

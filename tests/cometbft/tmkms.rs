@@ -21,7 +21,7 @@ const STATE: &str = "state/osmosis-1-consensus.json";
 const PROPOSAL: MessageKind = MessageKind::Proposal { pol_round: -1 };
 const DOUBLE_SIGN: Verdict = Refused(ErrorCode::DoubleSign as i32);
 const REGRESSION: Verdict = Refused(ErrorCode::Regression as i32);
-/// What tmkms answers to a double sign; anything else that it refuses ends the connection.
+/// The answer of tmkms to a double sign; any other refusal ends the connection.
 const TMKMS_DOUBLE_SIGN: Verdict = Refused(2);
 
 /// A home that `tmkms init` made, with a key that `tmkms softsign keygen` made. Only the node's address is changed,
@@ -301,7 +301,7 @@ fn the_example_of_tmkms_names_what_to_change_and_then_signs() {
     let yubihsm = line_of("[[providers.yubihsm]]");
     home.write("tmkms.toml", &example);
     let usb =
-        format!("fail  ./tmkms.toml:{}: `type` in providers.yubihsm.adapter: this build cannot speak USB", yubihsm + 1);
+        format!("fail  ./tmkms.toml:{}: `type` in providers.yubihsm.adapter: this build does not support USB", yubihsm + 1);
     let doubled = "the chain cosmoshub-3 already has its consensus key, on line";
     let before = home.snapshot();
     let answer = home.run("check");

@@ -74,7 +74,7 @@ fn is_root() -> bool {
     root
 }
 
-/// What `check` says at that level, without the level.
+/// The lines of `check` at that level, without the level.
 fn said(answer: &Answer, level: &str) -> Vec<String> {
     let lines = answer.stdout.lines().filter_map(|line| line.strip_prefix(&format!("{level:<5} ")));
     lines.map(str::to_owned).collect()

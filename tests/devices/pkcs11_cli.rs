@@ -92,7 +92,7 @@ impl Desk {
         (output.status.code().unwrap(), shown)
     }
 
-    /// What pkcs11-tool sees on the token.
+    /// The output of pkcs11-tool for the token.
     fn objects(&self) -> String {
         text(&self.lab.pkcs11_tool(&["--list-objects"]).stdout)
     }
@@ -201,7 +201,7 @@ fn a_key_is_generated_pasted_checked_and_tested() {
     assert!(seen.contains("made") && seen.contains("second") && seen.contains("never extractable"), "{seen}");
 }
 
-/// What `-f` calls an encoding, and the content of a key file.
+/// The name of an encoding for `-f`, and the content of a key file.
 type Form = (&'static str, String);
 
 /// The vectors' key in forms that hold its seed, and in forms that do not.

@@ -26,7 +26,7 @@ const CHAIN: &str = "test-chain";
 const OTHER_CHAIN: &str = "other-chain";
 /// `ErrorCode::KeyUnavailable`
 const KEY_UNAVAILABLE: i32 = 104;
-/// What no caller waits longer for, whatever the device does. A node waits 5 s.
+/// The longest wait of any caller, whatever the device does. A node waits 5 s.
 const LONGEST_WAIT: Duration = Duration::from_millis(1500);
 /// Within this a lost session is replaced.
 const HEALED_WITHIN: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ struct Scene {
     home: Home,
 }
 
-/// What a node saw over a while.
+/// A node's observations over some time.
 struct Seen {
     signed: usize,
     refused: Vec<RemoteSignerError>,
@@ -409,7 +409,7 @@ fn check_leaves_the_devices_of_a_running_signer_alone() {
     let sessions = device.count("session-requests");
     let (answer, exit) = check(&scene.home, &[]);
     assert_eq!(device.count("session-requests"), sessions);
-    assert!(says(&answer, "ok", "what follows is its word") && says(&answer, "ok", "on average. The votes of 1 chain"));
+    assert!(says(&answer, "ok", "the following lines are its answer") && says(&answer, "ok", "on average. The votes of 1 chain"));
     assert_eq!(exit, Some(0), "{answer}");
     assert!(scene.ask().0.is_ok());
 }

@@ -21,7 +21,7 @@ use subtle_encoding::base64;
 /// The key of `tests/vectors`: the seed is 32 times 0x42.
 const VECTOR_SEED: [u8; 32] = [0x42; 32];
 const VECTOR_KEY: &str = "2152f8d19b791d24453242e15f2eab6cb7cffa7b6a5ed30097960e069881db12";
-/// What the devices have as keys 1 and 2.
+/// Keys 1 and 2 of the devices.
 const DEVICE_SEED: [u8; 32] = [0x17; 32];
 /// Of every simulated device.
 const SERIAL: &str = "0123456789";
@@ -34,7 +34,7 @@ const AUDITOR: &str = "kms-auditor-password-16zukfrl5lcs4tg9udcvv98fzfsx9zluq";
 const VALIDATOR: &str = "kms-validator-password-168w265r9rr9gjr3wu4j0dtzhkyadyy04";
 const WRAP_KEY: &str = "b55c675289521f334d544ff62f1860af42d62814a5233a16174faff5d46fbe7e";
 const INCOMPLETE: &str = "note: ./tmkms.toml is not complete yet";
-/// What no command waits longer for, whatever the device does.
+/// The longest wait of any command, whatever the device does.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// A home beside a device.

@@ -22,7 +22,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// What happens to the state file of a stopped signer, and what the next start says. The file is at height 3.
+/// Damage to the state file of a stopped signer, and the message of the next start. The file is at height 3.
 type Case = (&'static str, fn(&Home), &'static str);
 
 const CASES: [Case; 10] = [
@@ -153,7 +153,7 @@ impl OwnDisk {
         Some(Self { home, node, disk })
     }
 
-    /// What a shell does with the disk before it becomes the signer, or instead.
+    /// Shell commands that change the disk before, or instead of, executing the signer.
     fn script(&self, then: &str) -> String {
         let (disk, config) = (self.disk.display(), self.home.path("tmkms.toml"));
         format!(
@@ -170,7 +170,7 @@ impl OwnDisk {
         self.home.start_in_shell(&self.script(&format!("{before}\nexec \"$0\" \"$@\"")))
     }
 
-    /// What the commands of `then` print.
+    /// The output of the commands in `then`.
     fn run(&self, then: &str) -> String {
         let mut command = Command::new("sh");
         command.args(["-c", &self.script(then), env!("CARGO_BIN_EXE_highwater")]).stdin(Stdio::null());

@@ -68,7 +68,7 @@ impl Scene {
         Life { session, other, signer, thread }
     }
 
-    /// What is asked next.
+    /// The next request.
     fn script(&mut self) -> Vec<Ask> {
         let first = self.height;
         self.height += HEIGHTS;
@@ -285,7 +285,7 @@ fn a_signer_whose_only_disk_failed_ends_for_another_start_which_signs() {
     assert_eq!(refusal.code, STATE_UNUSABLE, "{refusal:?}");
     drop(tracing);
     assert_eq!(signer.exit_code(), Some(74), "its supervisor starts it again");
-    assert!(signer.log().contains("no chain signs any more; restart once the disk is well"), "{}", signer.log());
+    assert!(signer.log().contains("no chain signs any more; restart when the disk works again"), "{}", signer.log());
     let _again = home.start();
     assert_alive(&mut node.accept().unwrap(), &home.public_key(CHAIN), CHAIN, 2);
 }

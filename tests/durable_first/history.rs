@@ -1,4 +1,4 @@
-//! What left the signer, over all its lives.
+//! Everything that left the signer, over all its runs.
 
 use crate::support::{
     mock_node::{Answer, Session, precommit, prevote, proposal},
@@ -34,7 +34,7 @@ impl History {
         self.left.keys().next_back().copied()
     }
 
-    /// Whether something left for this place.
+    /// Whether anything left for this height, round and step.
     pub fn has(&self, place: Place) -> bool {
         self.left.contains_key(&place)
     }
@@ -44,7 +44,7 @@ impl History {
         self.left.len() as u64
     }
 
-    /// That the mark of `chain` on the disk is not below anything that left.
+    /// Checks that the mark of `chain` on the disk is not below anything that left.
     pub fn assert_covered(&self, home: &Home, chain: &str) {
         let (height, round, step) = home.mark(chain);
         let step = match step.as_str() {

@@ -61,12 +61,12 @@ fn canonical_proposal(proposal: &Proposal) -> Canonical {
     canonical((kind, proposal.height, proposal.round), proposal.block_id.as_ref(), proposal.timestamp)
 }
 
-/// What is on the disk as far as the calls can say: written, and then flushed.
+/// What is on the disk, judged by the calls: written and then flushed.
 #[derive(Default)]
 struct Files {
     /// The last record that was written to a file.
     written: HashMap<String, Mark>,
-    /// What a flush that is under way will have covered.
+    /// What a flush in progress will cover.
     flushing: HashMap<usize, (String, Option<Mark>)>,
     /// Every mark that was flushed. While one node's answer leaves, another node's request may move on.
     durable: HashMap<String, Vec<Mark>>,

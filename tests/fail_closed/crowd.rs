@@ -24,10 +24,10 @@ const CONNECTIONS: usize = 20;
 const STALL: Duration = Duration::from_millis(300);
 /// A connection ends, or a signer dials again, within this, however loaded the machine is.
 const SOON: Duration = Duration::from_secs(20);
-/// What fifty promises of 4 MiB must not come near.
+/// Memory that fifty announced messages of 4 MiB must not approach.
 const MEMORY_MAX_KIB: u64 = 64 * 1024;
 
-/// What a node does with a connection. It is dropped afterwards.
+/// A node's action on a connection. The connection is dropped afterwards.
 type Attack = (&'static str, fn(Connection) -> io::Result<()>);
 
 const ATTACKS: [Attack; 10] = [

@@ -48,7 +48,7 @@ fn a_chain_whose_state_hook_fails_waits_for_it_and_opens_in_place() {
     signer.wait_for_log("this chain signs nothing yet: the chain is not open yet: the state hook failed");
     let mut session = node.accept().unwrap();
     let refusal = session.ask_vote(CHAIN, precommit(101, 0, Some(7))).unwrap().unwrap_err();
-    assert!(refusal.code == 106 && refusal.description.contains("It is run again"), "{refusal:?}");
+    assert!(refusal.code == 106 && refusal.description.contains("The hook runs again"), "{refusal:?}");
     // A node that boots is told the key all the same, and another signer is kept away.
     session.ask_pub_key(CHAIN).unwrap().unwrap();
     assert_eq!(home.start().exit_code(), Some(75));
@@ -74,7 +74,7 @@ fn home_for(node: &MockNode, extra: &str) -> Home {
     Home::new().chain(CHAIN, extra).node(&node.address(), CHAIN, "").init()
 }
 
-/// What only a person can mend ends for good, and what may pass is worth another start.
+/// A problem that only a person can fix ends the service; a temporary one leads to another start.
 #[test]
 fn the_exit_code_says_whether_another_start_may_help() {
     let node = MockNode::tcp().unwrap();
@@ -122,7 +122,7 @@ fn a_key_that_comes_late_for_one_of_two_chains_asks_for_another_start() {
     signer.assert_running();
     fs::rename(&aside, home.key_file("late")).unwrap();
     assert_eq!(signer.exit_code(), Some(74), "its supervisor starts it again");
-    assert!(signer.log().contains("was missing at the start and is there now; restart"), "{}", signer.log());
+    assert!(signer.log().contains("was missing at start and exists now; restart"), "{}", signer.log());
     let _again = home.start();
     assert_alive(&mut late.accept().unwrap(), &home.public_key("late"), "late", 1);
     assert_alive(&mut node.accept().unwrap(), &home.public_key(CHAIN), CHAIN, 2);

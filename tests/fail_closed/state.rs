@@ -9,7 +9,7 @@ use crate::support::{
 };
 use std::fs;
 
-/// What happens to the files of a chain between `state init` and `start`.
+/// Changes to the files of a chain between `state init` and `start`.
 type Damage = fn(&Home);
 
 #[test]

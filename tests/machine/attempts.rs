@@ -36,7 +36,7 @@ enum End {
     Refused,
 }
 
-/// What a confined process tries. Each begins with the confinement in which it is tried: `close` is a signer that asks
+/// Attempts of a confined process. Each name begins with the confinement in which it is tried: `close` is a signer that asks
 /// its devices, `seal` one that signs, `spawner` the process that starts those of tokens, `module` the child of a token,
 /// `resolver` the process that looks up a host name. What follows it there is peculiar about it: that its profile gives the
 /// module the network or sockets, that its section names the signer's home, that no name server takes TCP, or that

@@ -24,7 +24,7 @@ const FEATURES: [&str; 5] = ["core_dumps", "landlock", "locked_memory", "no_new_
 
 /// `SECCOMP_MODE_FILTER` in `/proc/PID/status`.
 const FILTERED: &str = "2";
-/// Whether this kernel has all that the sandbox asks for. Says so if it has not.
+/// Whether this kernel supports the whole sandbox. Prints a message if it does not.
 pub fn kernel_confines() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
@@ -68,7 +68,7 @@ fn of_threads(process: u32, field: &str) -> Vec<String> {
     status.map(|text| text.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap().to_owned()).collect()
 }
 
-/// That every thread of a process has its system calls filtered and can gain no privileges.
+/// Checks that every thread of a process has a system call filter and cannot gain privileges.
 fn assert_confined(process: u32) {
     for (field, value) in [("Seccomp", FILTERED), ("NoNewPrivs", "1")] {
         let found = of_threads(process, field);

@@ -42,7 +42,7 @@ struct Selector {
     matchers: Vec<(String, Vec<String>)>,
 }
 
-/// What a signer shows that serves one chain from a file and one from a device.
+/// The metrics of a signer that serves one chain from a file and one from a device.
 struct Live {
     metrics: String,
     status: Value,
@@ -146,7 +146,7 @@ fn groupings(text: &str) -> Vec<&str> {
     lists.flat_map(|rest| rest.split(')').next().unwrap().split(',')).map(str::trim).collect()
 }
 
-/// That a text asks for nothing that no signer shows.
+/// Checks that a text only uses metrics that a signer shows.
 #[track_caller]
 fn assert_shown(shown: &Shown, text: &str, whose: &str) {
     let selectors = selectors(text);
@@ -258,7 +258,7 @@ fn every_alert_has_its_page_and_every_page_its_alert() {
     }
 }
 
-/// Who is woken up, and for what, is a promise.
+/// Which alerts page somebody is a promise.
 #[test]
 fn only_two_different_blocks_page_anybody() {
     let of = |severity: &str| -> Vec<_> {

@@ -1,4 +1,4 @@
-//! What systemd hears from a signer: that it is ready, that it lives whatever it waits for, that it stops.
+//! Messages from a signer to systemd: ready, alive (even while it waits), stopping.
 
 use crate::support::{
     mock_node::{MockNode, precommit},
@@ -55,7 +55,7 @@ impl Manager {
         panic!("{wanted:?} never came, only {heard:?}");
     }
 
-    /// That a sign of life comes again and again, each in time, for as long as this.
+    /// Checks that watchdog messages keep coming in time for this long.
     #[track_caller]
     fn assert_alive_for(&self, time: Duration, what: &str) {
         let begin = Instant::now();

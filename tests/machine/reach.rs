@@ -257,7 +257,7 @@ fn with_own_etc(node: &MockNode, server: Ipv4Addr) -> Option<(Home, String)> {
     Some((home, script))
 }
 
-/// What a name server answers: this address to a question for one, nothing to any other.
+/// A name server's answer: this address to a question for one, nothing to any other.
 fn answer(question: &[u8], address: Ipv4Addr) -> Vec<u8> {
     const HEADER_BYTES: usize = 12;
     // One label after the other, each behind its length, then type and class.

@@ -204,7 +204,7 @@ fn the_control_socket_is_private_goes_with_the_signer_and_a_stale_one_is_replace
     assert_eq!(fs::read_to_string(&socket).unwrap(), "not ours");
 }
 
-/// Where the signer of a home listens, without systemd.
+/// The control socket of a home's signer, without systemd.
 fn control_socket(home: &Home) -> PathBuf {
     home::control_socket(None, &home.path("tmkms.toml"))
 }
@@ -341,7 +341,7 @@ fn an_address_that_is_taken_costs_the_metrics_and_no_signature() {
     let mut signer = home.start();
     let mut session = node.accept().unwrap();
     sign(&mut session, &home, HEALTHY, 1);
-    let words = format!("there are no metrics until a restart: cannot listen at {address}, the `laddr`");
+    let words = format!("there are no metrics until a restart: cannot listen on {address}, the `laddr`");
     signer.wait_for_log(&words);
     let (output, text) = run(&home, &["status"]);
     assert!(output.status.success() && text.contains(&words), "{text}");
@@ -451,7 +451,7 @@ fn after_a_hangup_the_audit_file_is_the_one_that_its_path_names() {
     fs::rename(&file, &old).unwrap();
     let hangup = Command::new("kill").args(["-HUP", &signer.id().to_string()]).status().unwrap();
     assert!(hangup.success());
-    signer.wait_for_log("the audit file is opened anew");
+    signer.wait_for_log("reopening the audit file");
     sign(&mut session, &home, HEALTHY, 2);
     let second = || fs::read_to_string(&file).is_ok_and(|text| text.contains("\"height\":2"));
     wait_until("the second signature in the new file", second);
@@ -533,7 +533,7 @@ fn check_warns_of_a_state_on_tmpfs_and_tells_how_long_a_flush_takes() {
     }
 }
 
-/// What operators of tmkms ask most, answered by `status` alone.
+/// `status` alone answers the most frequent questions of tmkms operators.
 #[test]
 fn status_answers_why_a_node_gets_no_signature() {
     let home = Home::new().chain(HEALTHY, "");

@@ -64,7 +64,7 @@ struct FilePv {
     dir: TempDir,
 }
 
-/// What a signer made of a request.
+/// A signer's result for a request.
 #[derive(Clone, Debug, PartialEq)]
 enum Made {
     /// It fell over.
@@ -393,7 +393,7 @@ enum Does {
     Signs,
 }
 
-/// What no honest node sends, and what CometBFT does with it. We refuse all of it.
+/// Requests that no honest node sends, with CometBFT's reaction. We refuse all of them.
 fn odd_requests() -> Vec<(&'static str, Message, Does)> {
     let parts = |total, hash| Some(PartSetHeader { total, hash });
     let no_hash = BlockId { hash: Vec::new(), ..block_id(1) };

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How many requests each place gets on average, from all nodes together.
 const REQUESTS_PER_PLACE: u64 = 8;
 
-/// What the nodes share.
+/// State shared by the nodes.
 struct Scene {
     history: Mutex<History>,
     asked: AtomicU64,

@@ -3,17 +3,17 @@
 use crate::support::random::Random;
 use std::mem;
 
-/// What the drive writes whole or not at all.
+/// The unit that the drive writes completely or not at all.
 pub const SECTOR_BYTES: usize = 512;
 
 /// ext4's superblock: two sectors under one checksum, so a tear between them is the end of the file system. That is no
 /// business of the signer's: they are kept or lost together.
 const SUPERBLOCK_SECTORS: [usize; 2] = [2, 3];
 
-/// Whether a flush does what it says.
+/// Whether a flush really flushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
-    /// What was written before is on the medium.
+    /// All earlier writes are on the medium.
     Honest,
     /// Nothing is: the drive says so, and keeps all in its cache.
     Lie,
@@ -25,7 +25,7 @@ pub struct Drive {
     medium: Vec<u8>,
     /// The medium under all that is in the cache: what a read sees.
     seen: Vec<u8>,
-    /// What was written since the last flush, oldest first.
+    /// Writes since the last flush, oldest first.
     cache: Vec<Write>,
 }
 
@@ -58,7 +58,7 @@ impl Drive {
         self.medium.len() as u64
     }
 
-    /// What is there; `None` past the end.
+    /// The content; `None` past the end.
     pub fn read(&self, offset: usize, length: usize) -> Option<&[u8]> {
         self.seen.get(offset..offset.checked_add(length)?)
     }

@@ -53,7 +53,7 @@ fn no_power_cut_loses_the_mark_of_a_vote_that_has_left() {
     assurance::report("durable first", "power cuts on ext4 in QEMU", cuts);
 }
 
-/// What the test above is worth: it sees the marks that a bad drive loses.
+/// Proves that the test above can fail: it detects the marks that a bad drive loses.
 #[test]
 fn a_drive_that_lies_about_its_flushes_is_caught() {
     let Some(parts) = installed() else { return };

@@ -40,7 +40,7 @@ const LENGTH_MAX_BYTES: u32 = 32 << 20;
 /// How long a flush takes: as on a plain SSD, long enough for a cut to come between a write and its flush.
 pub const FLUSH_TIME_MS: u64 = 5;
 
-/// What the drive shares with whoever cuts its power.
+/// State that the drive shares with the code that cuts its power.
 #[derive(Default)]
 pub struct Plug {
     pulled: AtomicBool,

@@ -75,7 +75,7 @@ fn commands(text: &str) -> Vec<String> {
     fenced.chain(code_spans(text)).filter(|line| line.starts_with("highwater ")).collect()
 }
 
-/// What `highwater … --help` says, asked once for each command.
+/// The output of `highwater … --help`, run once for each command.
 #[derive(Default)]
 struct Help(BTreeMap<Vec<String>, String>);
 
@@ -104,7 +104,7 @@ impl Help {
         subcommands.into_iter().flat_map(|name| self.leaves(&[path, &[name]].concat())).collect()
     }
 
-    /// What is wrong with a command line as a document gives it: with `[…]`, `\|` and words in capitals.
+    /// What is wrong with a command line from a document, with `[…]`, `\|` and words in capitals.
     fn flaw(&mut self, line: &str) -> Option<String> {
         let line = line.replace("\\|", "|").replace(['[', ']', '…', ','], " ");
         let end = line.find([';', '>', '<']).unwrap_or(line.len());

@@ -23,7 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cli", &["config", "daemon", "inspect", "keyring", "passing", "process", "provision", "record", "show", "state"]),
 ];
 
-/// What the deciding crate must not reach for.
+/// What the deciding crate must not use.
 const NOT_IN_CORE: &[&str] = &[
     "TcpListener",
     "TcpStream",

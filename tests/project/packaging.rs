@@ -14,7 +14,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// What `systemd-analyze security` may find at most. 10 is a unit without any protection.
+/// The highest allowed exposure in `systemd-analyze security`. 10 is a unit without any protection.
 const EXPOSURE_MAX: &str = "15";
 
 fn packaging(name: &str) -> PathBuf {

@@ -1,4 +1,4 @@
-//! What a run has shown, in lines that a report is made of.
+//! The results of a run, as lines for a report.
 
 use std::io::Write as _;
 

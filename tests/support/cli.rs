@@ -41,7 +41,7 @@ pub struct Home {
     dir: TempDir,
 }
 
-/// What a command that has ended said.
+/// The output of a finished command.
 #[derive(Debug)]
 pub struct Answer {
     pub code: i32,
@@ -52,7 +52,7 @@ pub struct Answer {
 /// Everything about a directory that a command can change.
 pub struct Snapshot(BTreeMap<PathBuf, Seen>);
 
-/// What there is to see of a file or directory. The content by its digest: a failed test shows no secrets.
+/// The visible state of a file or directory. Content is shown as a digest, so a failed test shows no secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     mode: u32,
@@ -149,7 +149,7 @@ impl Home {
         Snapshot(found)
     }
 
-    /// That nothing was written since, not even the same once more.
+    /// Checks that nothing was written since, not even the same content again.
     #[track_caller]
     pub fn assert_untouched(&self, before: &Snapshot, what: &str) {
         let now = self.snapshot().0;
@@ -158,7 +158,7 @@ impl Home {
         assert!(changed.is_empty(), "{what}: {changed:?}");
     }
 
-    /// That all is as it was, whatever was written in between.
+    /// Checks that everything is as before, whatever was written in between.
     #[track_caller]
     #[allow(dead_code, reason = "not every test that shares this file asks")]
     pub fn assert_same(&self, before: &Snapshot, what: &str) {
@@ -170,7 +170,7 @@ impl Home {
         self.assert_untouched(&before, what);
     }
 
-    /// That `text` shows neither [`seed`] nor what any `*.key` file here holds.
+    /// Checks that `text` shows neither [`seed`] nor the content of any `*.key` file here.
     pub fn assert_no_secret(&self, text: &str) {
         if let Some(trace) = self.secret_in(text) {
             panic!("a secret (as {trace}) is in: {text}");

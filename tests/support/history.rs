@@ -19,7 +19,7 @@ use tendermint_proto::{google::protobuf::Timestamp, v0_38::types as canonical};
 /// Height, round and step: the place of a message, in the order in which a chain moves.
 pub type Place = (i64, i32, i32);
 
-/// What verifies a signature.
+/// Verifies signatures.
 pub type Verifier = Box<dyn Fn(&[u8], &Signature) -> bool + Send>;
 
 /// All that left for one chain and key.
@@ -43,7 +43,7 @@ pub enum Left {
     Repeat,
 }
 
-/// What must never happen.
+/// Something that must never happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offence {
     /// A message below one that left on the same link before.

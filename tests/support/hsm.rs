@@ -20,7 +20,7 @@ use tempfile::TempDir;
 /// The user's PIN of every token.
 pub const PIN: &str = "42424242";
 const SO_PIN: &str = "87654321";
-/// Where Debian and others install SoftHSM.
+/// The paths where Debian and others install SoftHSM.
 const SOFTHSM: [&str; 3] = [
     "/usr/lib/softhsm/libsofthsm2.so",
     "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
@@ -255,7 +255,7 @@ impl Faults {
         fs::read_to_string(&self.path).unwrap_or_default().lines().count()
     }
 
-    /// What was called so far and what was done about it, as `sign` or `sign flip`.
+    /// The calls so far and their faults, as `sign` or `sign flip`.
     pub fn log(&self) -> Vec<String> {
         fs::read_to_string(self.path.with_extension("log")).unwrap_or_default().lines().map(String::from).collect()
     }
@@ -320,13 +320,14 @@ impl Descendant {
     }
 }
 
-/// What `/proc/ID/stat` tells (proc(5)). Nothing about a zombie: it has ended.
+/// Fields of `/proc/ID/stat` (proc(5)).
 struct Stat {
     parent: u32,
     started: String,
 }
 
 impl Stat {
+    /// `None` for a zombie, which has ended.
     fn of(id: u32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         // The name before it may hold anything.

@@ -1,4 +1,4 @@
-//! What the tests share: nodes that ask, signers that answer, a check of their signatures, devices, commands.
+//! Shared by the tests: nodes that ask, signers that answer, a check of their signatures, devices, commands.
 #![allow(dead_code)]
 
 pub mod assurance;

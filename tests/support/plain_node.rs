@@ -22,7 +22,7 @@ pub struct PlainNode {
     link: Option<(UnixStream, PublicKey)>,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The connection ended instead of an answer.
@@ -156,7 +156,7 @@ fn ask(stream: &mut UnixStream, request: Sum) -> io::Result<Sum> {
     Ok(Message::decode(body.as_slice()).unwrap().sum.expect("a message says something"))
 }
 
-/// Whether the other side is gone, rather than slow.
+/// Whether the other side is gone, not just slow.
 fn is_end(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)

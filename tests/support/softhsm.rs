@@ -18,7 +18,7 @@ pub const LABEL: &str = "validator";
 
 /// Tells a child where its lab is.
 const LAB: &str = "HIGHWATER_TEST_LAB";
-/// Where Debian and others install the module.
+/// The paths where Debian and others install the module.
 const MODULES: [&str; 4] = [
     "/usr/lib/softhsm/libsofthsm2.so",
     "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
@@ -115,7 +115,7 @@ impl Lab {
     }
 }
 
-/// What a program wrote.
+/// The output of a program.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -93,7 +93,7 @@ pub struct Call {
     pub name: String,
     /// As strace writes them, in hex.
     pub arguments: String,
-    /// What it returned; empty for one that never did.
+    /// Its return value; empty if it never returned.
     pub result: String,
 }
 
@@ -109,12 +109,12 @@ impl Call {
         !self.result.is_empty() && !self.result.starts_with('-')
     }
 
-    /// What the first argument, a descriptor, leads to: a path or the kind of socket.
+    /// The target of the first argument, a descriptor: a path or the kind of socket.
     pub fn target(&self) -> String {
         described(&self.arguments)
     }
 
-    /// What the descriptor that it returned leads to.
+    /// The target of the returned descriptor.
     pub fn opened(&self) -> String {
         described(&self.result)
     }

@@ -1,6 +1,6 @@
 //! Simulated YubiHSM 2s, each a process of its own behind its own connector, with faults on request.
 //!
-//! What they are and which faults there are is said in `tests/yubihsm-device/src/main.rs`.
+//! `tests/yubihsm-device/src/main.rs` describes them and their faults.
 
 use std::{
     fs,

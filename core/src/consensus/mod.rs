@@ -1,6 +1,6 @@
-//! The small words that every room shares: chain id, height/round/step, timestamp, digest, public key, signature.
+//! Basic types that every module shares: chain id, height/round/step, timestamp, digest, public key, signature.
 //!
-//! Pure values without I/O. Each can only be made valid: whoever holds one need not check it again.
+//! Pure values without I/O. Invalid values cannot be constructed, so no other code checks them again.
 
 pub(crate) mod keys;
 mod peer_id;
@@ -16,17 +16,17 @@ pub const CHAIN_ID_MAX_BYTES: usize = 50;
 
 /// The name of a chain: 1 to 50 bytes of `A-Z a-z 0-9 . _ -`, as tmkms accepts it.
 ///
-/// CometBFT itself only limits the length; the narrower alphabet keeps a chain id harmless in file names, log
-/// lines and metric labels. Held in place: every signature makes and compares some, and none of them costs memory.
+/// CometBFT itself only limits the length; the narrower alphabet keeps a chain id harmless in file names, log lines and
+/// metric labels. Stored inline: every signature makes and compares chain ids, and none of them allocates.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChainId {
-    /// Zeros after the end, which sort before every allowed character.
+    /// Padded with zeros, which sort before every allowed character.
     bytes: [u8; CHAIN_ID_MAX_BYTES],
     length: usize,
 }
 
 impl ChainId {
-    /// Takes `text` as a chain id, or says what is wrong with it.
+    /// Checks `text` and makes a chain id of it.
     pub fn new(text: &str) -> Result<Self, ChainIdError> {
         if text.is_empty() {
             return Err(ChainIdError::Empty);
@@ -34,8 +34,7 @@ impl ChainId {
         if text.len() > CHAIN_ID_MAX_BYTES {
             return Err(ChainIdError::TooLong { bytes: text.len() });
         }
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        match text.chars().find(|c| !allowed(*c)) {
+        match text.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-')) {
             Some(character) => Err(ChainIdError::Character { character }),
             None => {
                 let mut bytes = [0; CHAIN_ID_MAX_BYTES];
@@ -63,7 +62,7 @@ impl fmt::Debug for ChainId {
     }
 }
 
-/// Why a text is no chain id.
+/// Why a text is not a chain id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainIdError {
     /// A character outside `A-Z a-z 0-9 . _ -`.
@@ -96,7 +95,7 @@ impl fmt::Display for ChainIdError {
 
 impl std::error::Error for ChainIdError {}
 
-/// What is signed within a round, in the order in which a validator signs it.
+/// The messages signed within a round, in the order in which a validator signs them.
 ///
 /// The numbers are those of CometBFT's `priv_validator_state.json` (`privval/file.go`); tmkms counts from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,7 +141,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// Height, round and step: where in the life of a chain a message belongs. Ordered as the chain moves.
+/// Height, round and step: the position of a message in a chain. Ordered as the chain progresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hrs {
     /// Block height. A chain starts at 1; 0 stands for "nothing signed yet".
@@ -163,13 +162,13 @@ impl Hrs {
     /// Before the first proposal of a chain.
     pub const GENESIS: Self = Self { height: 0, round: 0, step: Step::Propose };
 
-    /// The last thing that could ever be signed at `height`.
+    /// The last position at `height` that could ever be signed.
     pub const fn end_of(height: u64) -> Self {
         Self { height, round: ROUND_MAX, step: Step::Precommit }
     }
 }
 
-/// `height/round/step`, or `height/end` for the last of a height.
+/// `height/round/step`, or `height/end` for the last position of a height.
 impl fmt::Display for Hrs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::end_of(self.height) {
@@ -187,14 +186,14 @@ pub struct Timestamp {
     nanos: u32,
 }
 
-/// Year 1, where Go's zero `time.Time` lies.
+/// The first second of year 1, Go's zero `time.Time`.
 const SECONDS_MIN: i64 = -62_135_596_800;
 /// The last second of year 9999.
 const SECONDS_MAX: i64 = 253_402_300_799;
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
 impl Timestamp {
-    /// 1970-01-01, the value that stands in for every timestamp in a digest.
+    /// 1970-01-01, the value that replaces every timestamp in a digest.
     pub const ZERO: Self = Self { seconds: 0, nanos: 0 };
 
     /// A timestamp within the years 1 to 9999 (the range of `google.protobuf.Timestamp`), else `None`.
@@ -203,7 +202,7 @@ impl Timestamp {
         (SECONDS_MIN..=SECONDS_MAX).contains(&seconds).then_some(Self { seconds, nanos })
     }
 
-    /// Whole seconds since 1970, negative before.
+    /// Whole seconds since 1970; negative for earlier times.
     pub fn seconds(self) -> i64 {
         self.seconds
     }
@@ -216,7 +215,7 @@ impl Timestamp {
 
 /// SHA-256 of sign bytes whose timestamp was replaced by [`Timestamp::ZERO`].
 ///
-/// Two messages with the same digest say the same thing, perhaps at different times.
+/// Two messages with the same digest differ at most in their timestamps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest(pub [u8; 32]);
 
@@ -226,7 +225,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Whether a message is for a block or for none.
+/// Whether a message is for a block or for nil.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// It names a block.
@@ -235,18 +234,18 @@ pub enum Target {
     Nil,
 }
 
-/// How a request contradicts what was signed at the same height, round and step.
+/// How a request contradicts an earlier signature at the same height, round and step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {
-    /// Two blocks: the one case that slashing punishes.
+    /// Two blocks: the only case that slashing punishes.
     BlockAgainstBlock,
-    /// Asked for a block, nil was signed.
+    /// A request for a block after a signature for nil.
     BlockAgainstNil,
-    /// Asked for nil, a block was signed.
+    /// A request for nil after a signature for a block.
     NilAgainstBlock,
-    /// Two proposals that are not the same to the byte.
+    /// Two proposals that are not identical byte for byte.
     Proposal,
-    /// The watermark was imported or raised: it does not say what was signed here, so nothing more is.
+    /// The watermark was imported or raised: it does not say what was signed here, so nothing more is signed.
     Unknown,
 }
 

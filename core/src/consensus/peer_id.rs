@@ -1,4 +1,4 @@
-//! Who a node is: the id of its identity key.
+//! A node's peer id, derived from its identity key.
 
 use crate::hex::Hex;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The machine, as far as it has to be measured: how long its disk takes to keep what it is given, and how far it confines.
+//! Measures the machine: the flush time of its disks, and the confinement that its kernel supports.
 
 use super::{devices::milliseconds, report::Report};
 use crate::{cli::timing::percentile, config::Config, daemon::confinement};
@@ -13,16 +13,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Flushes by which a disk is judged.
+/// Number of flushes to measure.
 const FLUSHES: usize = 20;
-/// What is written before each: as much as a watermark.
+/// Written before each flush; as long as a watermark.
 const RECORD: [u8; 512] = [0; 512];
-/// No disk that keeps what it is given is faster: one with power-loss protection takes some 45 µs.
+/// No honest disk is faster: one with power-loss protection takes some 45 µs.
 const IMPLAUSIBLE: Duration = Duration::from_micros(15);
-/// Above this a flush begins to cost votes on a chain with fast rounds.
+/// A slower flush begins to cost votes on a chain with fast rounds.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// The directories of the states of all served chains.
+/// The directories of the state files of all served chains.
 fn directories(config: &Config) -> BTreeSet<PathBuf> {
     let mut directories = BTreeSet::new();
     for chain in config.served_chains() {
@@ -34,7 +34,7 @@ fn directories(config: &Config) -> BTreeSet<PathBuf> {
     directories
 }
 
-/// How long a flush takes where the states are, by a file without a name, of which nothing remains.
+/// Measures a flush in the directories of the state files, with a file without a name, which leaves no trace.
 pub(super) fn measure_flushes(config: &Config, report: &mut Report) {
     for directory in directories(config) {
         let shown = directory.display();
@@ -42,13 +42,13 @@ pub(super) fn measure_flushes(config: &Config, report: &mut Report) {
             Ok(times) => times,
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 report
-                    .ok(format!("{shown}: its flush was not measured: this file system makes no files without a name"));
+                    .ok(format!("{shown}: flush not measured: this file system does not support files without a name"));
                 continue;
             }
-            // That has been reported.
+            // Reported already.
             Err(_) if !directory.is_dir() => continue,
             Err(error) => {
-                report.warn(format!("{shown}: its flush was not measured: {}", io::Error::from(error)));
+                report.warn(format!("{shown}: flush not measured: {}", io::Error::from(error)));
                 continue;
             }
         };
@@ -56,19 +56,19 @@ pub(super) fn measure_flushes(config: &Config, report: &mut Report) {
         let text = format!("{shown}: a flush takes {} (p99 {})", milliseconds(p50), milliseconds(p99));
         match p50 {
             p50 if p50 < IMPLAUSIBLE => report.warn(format!(
-                "{text}, which no disk can keep: a virtual or misconfigured one may lose the watermark in a power cut"
+                "{text}, too fast for a real flush: a virtual or misconfigured disk may lose the watermark in a power cut"
             )),
-            p50 if p50 > SLOW => report.warn(format!("{text}: every vote waits for one. Use a faster disk")),
+            p50 if p50 > SLOW => report.warn(format!("{text}: every vote waits for a flush. Use a faster disk")),
             _ => report.ok(text),
         }
         report.disk(&directory, p50, p99);
     }
 }
 
-/// The times of some flushes, sorted.
+/// The times of [`FLUSHES`] flushes, sorted.
 fn flushes(directory: &Path) -> Result<Vec<Duration>, Errno> {
     let file = open(directory, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
-    // As a state file is: the blocks are there already.
+    // As in a state file, the blocks are already allocated.
     pwrite(&file, &RECORD, 0)?;
     rustix::fs::fsync(&file)?;
     let mut times = Vec::with_capacity(FLUSHES);
@@ -82,7 +82,7 @@ fn flushes(directory: &Path) -> Result<Vec<Duration>, Errno> {
     Ok(times)
 }
 
-/// What of the confinement this kernel has: found out by confining this process.
+/// Finds out which parts of the confinement this kernel supports, by confining this process.
 pub(super) fn check_sandbox(config: &Config, report: &mut Report) {
     match confinement::rehearse(config) {
         Err(error) => report.fail(error.to_string()),
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn flushes_are_measured_without_a_trace() {
         let directory = tempfile::tempdir().unwrap();
-        // Some file systems of build machines cannot do it; then there is nothing to measure.
+        // Some file systems of build machines do not support it; then there is nothing to measure.
         if let Ok(times) = flushes(directory.path()) {
             assert_eq!(times.len(), FLUSHES);
             assert!(times.is_sorted() && times[0] > Duration::ZERO);

@@ -1,4 +1,4 @@
-//! What a running signer says about itself: its devices are its own, so `check` asks it instead of them.
+//! Asks a running signer about its devices, which `check` must not open.
 
 use super::{devices, report::Report};
 use crate::{
@@ -14,16 +14,18 @@ pub(super) fn ask(config: &Config, block_time: Duration, report: &mut Report) {
     let answer = sockets.iter().find_map(|socket| super::super::status::ask(socket).ok());
     let Some((status, _)) = answer else {
         return report.warn(
-            "a signer is running with this configuration, and its devices are left to it; it does not answer at its \
-             control socket, so how they are is not known",
+            "a signer is running with this configuration, so its devices are not checked; the signer does not answer on its \
+             control socket, so their state is unknown",
         );
     };
-    report
-        .ok(format!("a signer is running with this configuration as process {}: what follows is its word", status.pid));
-    tell(&status, block_time, report);
+    report.ok(format!(
+        "a signer is running with this configuration as process {}: the following lines are its answer",
+        status.pid
+    ));
+    show(&status, block_time, report);
 }
 
-fn tell(status: &Status, block_time: Duration, report: &mut Report) {
+fn show(status: &Status, block_time: Duration, report: &mut Report) {
     for chain in &status.chains {
         let mut troubles = chain.missing.iter().chain(&chain.refusing).peekable();
         match (troubles.peek(), chain.quiet(status.now)) {
@@ -37,13 +39,13 @@ fn tell(status: &Status, block_time: Duration, report: &mut Report) {
     for device in &status.devices {
         match &device.down {
             Some(why) => report.fail(format!("{}: {why}", device.name)),
-            None => tell_device(device, block_time, report),
+            None => show_device(device, block_time, report),
         }
     }
     status.warnings.iter().for_each(|warning| report.warn(warning.clone()));
 }
 
-fn tell_device(device: &DeviceStatus, block_time: Duration, report: &mut Report) {
+fn show_device(device: &DeviceStatus, block_time: Duration, report: &mut Report) {
     let Some(mean) = device.signature.mean.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) else {
         return report.ok(format!("{}: signs", device.name));
     };

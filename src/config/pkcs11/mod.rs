@@ -1,4 +1,4 @@
-//! `[[providers.pkcs11]]`: a token of a PKCS#11 module, and the keys on it that sign.
+//! `[[providers.pkcs11]]`: a token of a PKCS#11 module and its signing keys.
 
 pub mod profile;
 pub mod profile_reader;
@@ -24,40 +24,37 @@ use subtle_encoding::{base64, hex};
 const TOKEN_LABEL_MAX_BYTES: usize = 32;
 /// Longest serial number of a token, in bytes (`CK_TOKEN_INFO.serialNumber`).
 const TOKEN_SERIAL_MAX_BYTES: usize = 16;
-/// How `pin` is written; completes "needs `pin`: ...".
-const PIN_FORMS: &str = "where the PIN is found: { credential = \"name\" }, { file = \"path\" } or { fd = 3 }";
+/// How to write `pin`; completes "needs `pin`: ...".
+const PIN_FORMS: &str = "the source of the PIN, as in { credential = \"name\" }, { file = \"path\" } or { fd = 3 }";
 
 /// A `[[providers.pkcs11]]`: one token of one PKCS#11 module.
 #[derive(Clone, Debug)]
 pub struct Pkcs11Config {
-    /// `profile`
     pub profile: Profile,
-    /// `profile` as it is written: a name or a path.
+    /// `profile` as in the file: a name or a path.
     pub profile_text: String,
-    /// `module`, or the first path of the profile that exists, or else its first path. Absolute.
+    /// `module`, else the first path of the profile that exists, else its first path. Absolute.
     pub module: PathBuf,
-    /// `token`
     pub token: TokenSelector,
-    /// `pin`; there is one unless the profile logs in by a protected path.
+    /// `None` only if the profile logs in by a protected path.
     pub pin: Option<SecretSource>,
-    /// `keys`
     pub keys: Vec<Pkcs11Key>,
-    /// `files`: what the module may read and write beside what its profile names. Absolute.
+    /// Files that the module may read and write besides those of its profile. Absolute.
     pub files: Vec<PathBuf>,
-    /// `environment`: variables that the module gets beside those that its profile names.
+    /// Variables passed to the module besides those of its profile.
     pub environment: Vec<String>,
-    /// Where the section stands in the file.
+    /// The line of the section in the file.
     pub line: usize,
 }
 
 /// An entry of `keys` of a `[[providers.pkcs11]]`.
 #[derive(Clone, Debug)]
 pub struct Pkcs11Key {
-    /// Which chains it signs for. The profile supports its algorithm.
+    /// The profile supports its algorithm.
     pub key: Key,
     /// `id` or `label`
     pub object: ObjectSelector,
-    /// `public_key`: what every signature is verified against. Of the key's algorithm.
+    /// Every signature is verified against it. It has the key's algorithm.
     pub public_key: PublicKey,
 }
 
@@ -68,7 +65,7 @@ impl Pkcs11Config {
         file_system: FileSystem,
         findings: &mut ConfigFindings<'_>,
     ) -> Option<Self> {
-        let value = table.require("profile", "the family of the device, for example \"softhsm2\"", findings);
+        let value = table.require("profile", "the device's HSM profile, for example \"softhsm2\"", findings);
         let profile_text = value.and_then(|value| value.string(findings));
         let profile = value.zip(profile_text);
         let profile = profile.and_then(|(value, text)| read_profile(value, text, file_system, findings));
@@ -107,11 +104,11 @@ impl Pkcs11Config {
         })
     }
 
-    /// The module and what is only for it are read by its own process, the PIN by the one that starts that.
+    /// The module and its files are read by its own process, the PIN by the HSM spawner process.
     pub(super) fn needs(&self) -> Needs {
         let mut needs = Needs::default();
         needs.file(&self.module, "PKCS#11 module", FileKind::Program, FileReader::Helper);
-        // A name of a built-in profile has no slash.
+        // The name of a built-in profile has no slash.
         if self.profile_text.contains('/') {
             needs.file(&self.profile_text, "profile", FileKind::Program, FileReader::Helper);
         }
@@ -121,12 +118,12 @@ impl Pkcs11Config {
         needs
     }
 
-    /// Two workers on one token would take its login and its sessions from each other.
+    /// Two processes on one token would end each other's login and sessions.
     pub(super) fn repeats(&self, other: &Self) -> bool {
         self.module == other.module && self.token == other.token
     }
 
-    /// A label and a serial number may be of one token.
+    /// A label and a serial number may mean the same token.
     pub(super) fn may_share_device(&self, other: &Self) -> bool {
         let is_of_one_kind = matches!(
             (&self.token, &other.token),
@@ -136,7 +133,7 @@ impl Pkcs11Config {
     }
 }
 
-/// What messages call the token.
+/// The token's name in messages.
 impl fmt::Display for Pkcs11Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.token, self.module.display())
@@ -176,7 +173,7 @@ fn read_profile(
         Ok(profile) => {
             if profile.evidence > ProfileEvidence::Tested {
                 let text = format!(
-                    "the profile {} {}: try the device with a key that guards nothing first, by `highwater pkcs11 test`",
+                    "the profile {} {}: first test it with a key that no validator uses, by `highwater pkcs11 test`",
                     profile.name, profile.evidence
                 );
                 value.caution(text, findings);
@@ -201,8 +198,8 @@ fn installed_module(
     let module = paths.iter().find(|path| (file_system.exists)(path)).or(paths.first());
     if module.is_none() {
         let text = format!(
-            "[[providers.pkcs11]] needs `module`, the absolute path of the PKCS#11 module: the profile {} knows no usual place \
-             of it",
+            "[[providers.pkcs11]] needs `module`, the absolute path of the PKCS#11 module: the profile {} has no default path \
+             for it",
             profile.name
         );
         findings.error(line, text);
@@ -218,7 +215,7 @@ fn read_token(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Optio
     }
 }
 
-/// `Some(None)` where there rightly is no PIN, `None` where there should be one or it cannot be read.
+/// `Some(None)` if no PIN is needed, `None` if one is missing or cannot be read.
 fn read_pin(
     table: &mut Table<'_>,
     profile: Option<&Profile>,
@@ -236,7 +233,7 @@ fn read_pin(
         return None;
     };
     if protected_path {
-        value.reject("with this profile one logs in at the device, without a PIN: remove it", findings);
+        value.reject("this profile logs in on the device's own keypad: remove `pin`", findings);
         return None;
     }
     if !value.is_string() {
@@ -247,14 +244,16 @@ fn read_pin(
     }
     if !allowed {
         let text = format!(
-            "a PIN does not belong into this file, which is copied and backed up: write {PIN_FORMS}. If it must stand here, \
+            "a PIN does not belong in this file: the file is copied and backed up. Write {PIN_FORMS}. If the PIN must be here, \
              set danger_inline_pin = true"
         );
         value.reject(text, findings);
         return None;
     }
-    value
-        .caution("whoever reads this file, or a copy of it, has the PIN: put it into a credential or a file", findings);
+    value.caution(
+        "anyone who reads this file, or a copy of it, has the PIN: put it in a credential or a file",
+        findings,
+    );
     let pin = value.string(findings)?;
     if let Some(Err(what)) = profile.map(|profile| profile.session.pin_format.check(pin)) {
         value.reject(format_args!("the PIN {what}"), findings);
@@ -263,17 +262,17 @@ fn read_pin(
     Some(Some(SecretSource::Inline(Secret::new(pin))))
 }
 
-/// The name of a variable that a module gets.
+/// The name of a variable that is passed to a module.
 fn read_passed_variable(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let name = value.string(findings)?;
     if !is_variable(name) {
         let text =
-            "expected the name of an environment variable; its value is the one that Highwater itself is started with";
+            "expected the name of an environment variable; the module gets the value that Highwater was started with";
         value.reject(text, findings);
         return None;
     }
     if name == CREDENTIALS_VARIABLE {
-        value.reject("a module never gets the credentials of the service", findings);
+        value.reject("the service's credentials are never passed to a module: remove it", findings);
         return None;
     }
     Some(name.into())
@@ -319,8 +318,8 @@ fn refuse_algorithm(line: usize, role: KeyRole, profile: &Profile, findings: &mu
     let key_type = role.key_type();
     if !profile.supports(key_type) {
         let text = format!(
-            "the profile {} has no {key_type}, which is what a key of the type \"{role}\" is: take a device from \
-             docs/hsm-devices.md that has it",
+            "the profile {} does not support {key_type}, which a key of type \"{role}\" needs: choose a device that \
+             supports it from docs/hsm-devices.md",
             profile.name
         );
         findings.error(line, text);

@@ -1,7 +1,7 @@
-//! HSM profiles: the quirks of a family of PKCS#11 devices that change what Highwater does, and how each is known.
+//! HSM profiles: the quirks of a family of PKCS#11 devices that Highwater has to know, with their sources.
 //!
-//! A profile is a TOML file in `hsm-profiles/`, built into the binary; an operator may name a file of their own
-//! instead. What a profile leaves out is as PKCS#11 3.0 has it.
+//! A profile is a TOML file in `hsm-profiles/`, built into the binary; operators may use their own file instead. For
+//! anything that a profile omits, PKCS#11 3.0 applies.
 
 use highwater_core::consensus::KeyType;
 use serde::{Deserialize, Serialize};
@@ -10,44 +10,41 @@ use std::{fmt, ops::RangeInclusive, path::PathBuf};
 /// Shortest and longest password of a YubiHSM authentication key, in bytes (`yubihsm_pkcs11.h`).
 const YUBIHSM_PASSWORD_BYTES: RangeInclusive<usize> = 8..=64;
 
-/// What is peculiar to a family of devices.
+/// The quirks of a family of devices.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Profile {
-    /// Its name, as `profile` of a `[[providers.pkcs11]]` gives it.
+    /// The name that `profile` in `[[providers.pkcs11]]` gives.
     pub name: String,
-    /// How well its content is known.
     pub evidence: ProfileEvidence,
-    /// With which versions it was tried, if it was.
+    /// The versions it was tested with, if any.
     pub tested_with: Vec<String>,
     /// Where its content comes from.
     pub sources: Vec<String>,
     pub module: ModuleFacts,
     pub session: SessionFacts,
     pub ed25519: Ed25519,
-    /// Whether the module signs with secp256k1 keys, by `CKM_ECDSA`.
+    /// Whether the module signs with secp256k1 keys, with `CKM_ECDSA`.
     pub secp256k1: bool,
-    /// How keys are searched for and made.
     pub objects: Objects,
-    /// What the device can do at most.
     pub limits: Limits,
-    /// Errors that mean something else here than in the standard.
+    /// Errors whose meaning differs from the standard.
     pub errors: Vec<ErrorMeaning>,
 }
 
-/// How well the content of a profile is known. In order: the later, the less.
+/// How reliable the content of a profile is. From most to least.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum ProfileEvidence {
-    /// It was run.
+    /// It was run on a device or its simulator.
     Tested,
-    /// It was read in the module's source code or headers.
+    /// It comes from the module's source code or headers.
     Source,
-    /// The vendor's documentation says so.
+    /// It comes from the vendor's documentation.
     VendorDoc,
-    /// Nothing supports it.
+    /// It has no source.
     Unverified,
 }
 
-/// What this level of evidence means, in words that follow "the profile x".
+/// In words that follow "the profile x".
 impl fmt::Display for ProfileEvidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -62,21 +59,21 @@ impl fmt::Display for ProfileEvidence {
 /// The PKCS#11 module of a family of devices.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ModuleFacts {
-    /// Where it is usually installed, absolute, in the order to try. May be empty.
+    /// Its usual paths, absolute, in the order to try. May be empty.
     pub paths: Vec<PathBuf>,
-    /// What to install where it is missing; completes the sentence "install ...".
+    /// What to install if it is missing; completes the sentence "install ...".
     pub install: String,
-    /// Environment variables that it reads. Highwater passes them on and never sets one; it gets no other.
+    /// Environment variables that it reads. Highwater passes on these and no others, and sets none.
     pub environment: Vec<EnvironmentVariable>,
-    /// Files, directories and devices that it reads and writes, beside the system's libraries.
+    /// Files, directories and devices that it reads and writes, besides the system's libraries.
     pub files: Vec<PathBuf>,
-    /// Its configuration, unless a variable names another.
+    /// Its configuration files, unless a variable names others.
     pub configuration: Vec<PathBuf>,
     /// The settings in its configuration whose values are paths that it reads and writes.
     pub settings: Vec<String>,
-    /// Whether its device is on the network: it gets TCP and UDP.
+    /// Whether its device is on the network: allows TCP and UDP.
     pub network: bool,
-    /// Whether it reaches its device through a service on this machine: it gets unix sockets.
+    /// Whether it reaches its device through a service on this machine: allows unix sockets.
     pub sockets: bool,
 }
 
@@ -84,28 +81,26 @@ pub struct ModuleFacts {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct EnvironmentVariable {
     pub name: String,
-    /// What it must hold.
+    /// What it must contain.
     pub meaning: String,
     /// Whether the operator must set it.
     pub required: bool,
-    /// Whether it holds the path of its configuration.
+    /// Whether it contains the path of the module's configuration.
     pub file: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct SessionFacts {
-    /// Which kind of session signs. Making, importing and deleting keys always takes read and write.
+    /// For signing. Making, importing and deleting keys always takes a read-write session.
     pub mode: SessionMode,
-    /// How the user logs in.
     pub login: LoginKind,
-    /// What a PIN looks like.
     pub pin_format: PinFormat,
 }
 
-/// Which kind of session signs.
+/// The kind of session used for signing.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum SessionMode {
-    /// Enough to sign, unless the module has none.
+    /// Sufficient for signing, if the module supports it.
     ReadOnly,
     /// For modules without read-only sessions.
     ReadWrite,
@@ -115,22 +110,22 @@ pub enum SessionMode {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum LoginKind {
     Pin,
-    /// At the device itself, on a keypad or with a card: `C_Login` without a PIN.
+    /// On the device itself, with a keypad or a card: `C_Login` without a PIN.
     ProtectedPath,
 }
 
-/// What a PIN looks like. It is looked at before any `C_Login`, because a wrong PIN can lock a token.
+/// The format of a PIN. Checked before any `C_Login`, because a wrong PIN can lock a token.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum PinFormat {
     Free,
     /// Four hex digits, the id of an authentication key, and its password: `0001password`.
     Hex4Password,
-    /// A user's name, a colon and the password.
+    /// A user name, a colon and the password.
     UserPassword,
 }
 
 impl PinFormat {
-    /// Whether `pin` can be one. The error completes the sentence "the PIN ..." and repeats nothing of it.
+    /// Checks the format of `pin`. The error completes the sentence "the PIN ..." and contains no part of it.
     pub fn check(self, pin: &str) -> Result<(), &'static str> {
         let fits = match self {
             Self::Free => !pin.is_empty(),
@@ -139,27 +134,31 @@ impl PinFormat {
             }),
             Self::UserPassword => pin.split_once(':').is_some_and(|(user, word)| !user.is_empty() && !word.is_empty()),
         };
-        match self {
-            _ if fits => Ok(()),
-            Self::Free => Err("is empty"),
-            Self::Hex4Password => Err("must be four hex digits, the id of the authentication key, and right behind \
-                                       them its password of 8 to 64 bytes, as in 0001password"),
-            Self::UserPassword => Err("must be a user's name, a colon and the password, as in user:password"),
+        if fits {
+            return Ok(());
         }
+        Err(match self {
+            Self::Free => "is empty",
+            Self::Hex4Password => {
+                "must be four hex digits, the id of the authentication key, directly followed by its password of 8 to 64 \
+                 bytes, as in 0001password"
+            }
+            Self::UserPassword => "must be a user name, a colon and the password, as in user:password",
+        })
     }
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Ed25519 {
-    /// Whether the module signs with them.
+    /// Whether the module signs with Ed25519 keys.
     pub supported: bool,
-    /// The numbers it may know them by. The first whose `sign` is in the token's mechanism list is the one. Not empty.
+    /// The numbers it may use. The first whose `sign` is in the token's mechanism list applies. Not empty.
     pub numbers: Vec<Ed25519Numbers>,
-    /// `CKA_EC_PARAMS` in DER, in the order to try when a key is made or imported. Not empty.
+    /// `CKA_EC_PARAMS` in DER, in the order to try when making or importing a key. Not empty.
     pub ec_params: Vec<Vec<u8>>,
 }
 
-/// What a module calls Ed25519.
+/// A module's numbers for Ed25519.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Ed25519Numbers {
     /// The mechanism (`CKM_...`) that signs, always without parameters.
@@ -175,35 +174,33 @@ impl Ed25519Numbers {
     pub const STANDARD: Self = Self { sign: 0x1057, generate: 0x1055, key_type: 0x40 };
 }
 
-/// How keys are searched for and made.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Objects {
     /// Set `DECRYPT`, `UNWRAP`, `DERIVE` and `SIGN_RECOVER` of a new key to false, for modules that default to true.
     pub clear_unneeded_usages: bool,
-    /// Import the public key as an object of its own. False where the module derives it and refuses one.
+    /// Import the public key as a separate object. False if the module derives it and refuses one.
     pub import_public_object: bool,
 }
 
-/// What the device can do at most.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Limits {
-    /// The longest message that it signs, in bytes, if there is one.
+    /// The longest message that it signs, in bytes, if it has a limit.
     pub max_message_bytes: Option<u64>,
     /// How long one signature over a vote takes, in milliseconds, if known.
     pub expected_ms: Option<u64>,
 }
 
-/// What an error of the module really means.
+/// What an error of the module means on this device.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ErrorMeaning {
-    /// The name of the return value without `CKR_`, as in `DEVICE_MEMORY`.
+    /// The return value's name without `CKR_`, as in `DEVICE_MEMORY`.
     pub name: String,
     /// What it means, for the operator.
     pub meaning: String,
 }
 
 impl Profile {
-    /// Whether the devices of this family sign with keys of `key_type`.
+    /// Whether these devices sign with keys of `key_type`.
     pub fn supports(&self, key_type: KeyType) -> bool {
         match key_type {
             KeyType::Ed25519 => self.ed25519.supported,
@@ -211,12 +208,12 @@ impl Profile {
         }
     }
 
-    /// The first environment variable that the module needs and for which `is_set` is false.
+    /// The first environment variable that the module needs and that is not set.
     pub fn missing_variable(&self, is_set: impl Fn(&str) -> bool) -> Option<&EnvironmentVariable> {
         self.module.environment.iter().find(|variable| variable.required && !is_set(&variable.name))
     }
 
-    /// What the return value `name` (with or without `CKR_`) means on these devices, if it is special.
+    /// The special meaning of the return value `name` (with or without `CKR_`) on these devices, if any.
     pub fn error_meaning(&self, name: &str) -> Option<&str> {
         let name = name.trim_start_matches("CKR_");
         self.errors.iter().find(|error| error.name == name).map(|error| error.meaning.as_str())
@@ -228,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pins_are_looked_at_before_a_device_is_asked() {
+    fn pins_of_a_wrong_format_are_refused() {
         use PinFormat::{Free, Hex4Password, UserPassword};
         for (format, pin, fits) in [
             (Free, "1", true),

@@ -1,4 +1,4 @@
-//! Reads a profile from TOML, with the line of everything that is wrong in it.
+//! Reads a profile from TOML and reports every mistake with its line.
 
 use super::profile::{
     Ed25519, Ed25519Numbers, EnvironmentVariable, ErrorMeaning, Limits, LoginKind, ModuleFacts, Objects, PinFormat,
@@ -44,13 +44,14 @@ impl Profile {
         Some(parse(text).expect("a test reads every built-in profile"))
     }
 
-    /// Reads a profile of the operator's.
+    /// Reads an operator's own profile.
     pub fn load(path: &Path) -> Result<Self, ProfileError> {
         let text = fs::read_to_string(path).map_err(|error| ProfileError::Unreadable { path: path.into(), error })?;
         parse(&text).map_err(|findings| ProfileError::Invalid { path: path.into(), findings })
     }
 
-    /// The built-in profile of this name, or what `load` reads from this path. A path has a `/` or ends in `.toml`.
+    /// The built-in profile of this name, or the profile that `load` reads from this path. A path has a `/` or ends in
+    /// `.toml`.
     pub fn by_name_or_path(
         text: &str,
         load: impl FnOnce(&Path) -> Result<Self, ProfileError>,
@@ -62,7 +63,7 @@ impl Profile {
     }
 }
 
-/// Reads `text`, or says everything that is wrong with it.
+/// Reads `text`, or returns all mistakes in it.
 fn parse(text: &str) -> Result<Profile, Vec<ConfigFinding>> {
     let mut findings = ConfigFindings::new(text);
     let profile = match DeTable::parse(text) {
@@ -79,7 +80,7 @@ fn parse(text: &str) -> Result<Profile, Vec<ConfigFinding>> {
 
 fn read_profile(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Profile> {
     let name = table.require("name", "the profile's name, as in \"softhsm2\"", findings);
-    let name = name.and_then(|value| words_of(value, "small letters, digits and -", is_name, findings));
+    let name = name.and_then(|value| words_of(value, "lower-case letters, digits and -", is_name, findings));
     let levels = [
         ("tested", ProfileEvidence::Tested),
         ("source", ProfileEvidence::Source),
@@ -93,7 +94,7 @@ fn read_profile(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opt
     if let (Some((value, level)), Some(with)) = (evidence, &tested_with)
         && (level == ProfileEvidence::Tested) == with.is_empty()
     {
-        value.reject("\"tested\" and `tested_with` go together: say with which versions it was tried", findings);
+        value.reject("\"tested\" and `tested_with` go together: list the versions it was tested with", findings);
     }
     let sources = table.require("sources", "where its content comes from", findings);
     let sources = sources.and_then(|value| texts(value, findings));
@@ -125,7 +126,7 @@ fn read_profile(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opt
     })
 }
 
-/// A table that may be left out; then it reads like an empty one.
+/// An optional table. If it is missing, it reads like an empty one.
 fn section<'t, T>(
     table: &mut Table<'t>,
     key: &'static str,
@@ -199,8 +200,7 @@ fn read_ed25519(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opt
         }
         entries.into_iter().map(|entry| read_ec_params(entry, findings)).collect()
     });
-    let standard = || vec![Ed25519Numbers::STANDARD];
-    let numbers = numbers.filter(|numbers| !numbers.is_empty()).unwrap_or_else(standard);
+    let numbers = numbers.filter(|numbers| !numbers.is_empty()).unwrap_or_else(|| vec![Ed25519Numbers::STANDARD]);
     Some(Ed25519 { supported: supported?, numbers, ec_params: ec_params? })
 }
 
@@ -253,7 +253,6 @@ fn read_limits(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opti
 }
 
 fn read_error(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<ErrorMeaning> {
-    let is_return_value = |name: &str| is_variable(name) && !name.starts_with("CKR_");
     let (name, meaning) = name_and_meaning(table, is_return_value, findings)?;
     Some(ErrorMeaning { name, meaning })
 }
@@ -263,15 +262,15 @@ fn name_and_meaning(
     is_name: fn(&str) -> bool,
     findings: &mut ConfigFindings<'_>,
 ) -> Option<(String, String)> {
-    let name = table.require("name", "which one", findings);
-    let expected = "capital letters, digits and _, without CKR_";
+    let name = table.require("name", "the name that it describes", findings);
+    let expected = "upper-case letters, digits and _, without CKR_";
     let name = name.and_then(|value| words_of(value, expected, is_name, findings));
     let meaning = table.require("meaning", "what it means, in words", findings);
     let meaning = meaning.and_then(|value| text(value, findings));
     Some((name?, meaning?))
 }
 
-/// The value of a key, or `default` where there is none. `None` if there is one that cannot be read.
+/// The value of a key, or `default` if the key is missing. `None` if the value cannot be read.
 fn optional<'t, T>(
     table: &mut Table<'t>,
     key: &'static str,
@@ -289,7 +288,7 @@ fn text(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     words_of(value, "some words on one line", |text| !text.is_empty() && !text.contains(char::is_control), findings)
 }
 
-/// At least one text.
+/// A list of at least one text.
 fn texts(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Vec<String>> {
     let entries = value.array(findings)?;
     if entries.is_empty() {
@@ -316,22 +315,24 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
-/// Some vendors use small letters too.
+/// Some vendors use lower-case letters too.
 fn is_environment_variable(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
 
-fn is_variable(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'))
+fn is_return_value(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with("CKR_")
+        && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'))
 }
 
-/// Why there is no profile.
+/// Why a profile cannot be loaded.
 #[derive(Debug)]
 pub enum ProfileError {
-    /// The file can be read, but not used.
+    /// The file is not a valid profile.
     Invalid {
         path: PathBuf,
-        /// Everything that is wrong, in the order of the file. Not empty.
+        /// All errors, in the order of the file. Not empty.
         findings: Vec<ConfigFinding>,
     },
     /// No built-in profile has this name.
@@ -345,7 +346,7 @@ impl fmt::Display for ProfileError {
         match self {
             Self::Invalid { path, findings } => {
                 let lines: Vec<_> = findings.iter().map(|finding| finding.at(path)).collect();
-                write!(f, "the profile cannot be used: {}", lines.join("; "))
+                write!(f, "the profile is not valid: {}", lines.join("; "))
             }
             Self::Unknown { name } => {
                 write!(f, "there is no profile {name:?}: ")?;
@@ -353,7 +354,7 @@ impl fmt::Display for ProfileError {
                     write!(f, "did you mean {near:?}? ")?;
                 }
                 let names: Vec<_> = Profile::names().collect();
-                write!(f, "The profiles are {}; or name a file that ends in .toml", names.join(", "))
+                write!(f, "The profiles are {}; or give the path of a file that ends in .toml", names.join(", "))
             }
             Self::Unreadable { path, error } => {
                 write!(f, "the profile {} cannot be read ({error}): correct the path", path.display())

@@ -1,4 +1,4 @@
-//! Profiles: those that are built in, and what is wrong with others.
+//! Built-in profiles, and mistakes in other profiles.
 
 use super::*;
 use highwater_core::consensus::KeyType;
@@ -34,13 +34,13 @@ fn what_is_left_out_is_as_the_standard_has_it() {
 #[test]
 fn every_mistake_is_named_with_its_line() {
     for (old, new, line, words) in [
-        ("name = \"x\"", "name = \"X y\"", 1, "expected small letters"),
+        ("name = \"x\"", "name = \"X y\"", 1, "expected lower-case letters"),
         ("\"source\"", "\"rumour\"", 2, "expected \"tested\" or"),
         ("\"source\"", "\"tested\"", 2, "`tested_with` go together"),
         ("sources = [\"a\"]", "sources = []", 3, "must not be empty"),
         ("sources", "source", 3, "did you mean `sources`?"),
         ("[]", "[\"hsm.so\"]", 5, "must be absolute"),
-        ("\"it\"", "\"it\"\nenvironment = [{ name = \"a-\", meaning = \"b\" }]", 7, "expected capital letters"),
+        ("\"it\"", "\"it\"\nenvironment = [{ name = \"a-\", meaning = \"b\" }]", 7, "expected upper-case letters"),
         ("\"it\"", "\"it\"\nfiles = [\"a\"]", 7, "must be absolute"),
         ("\"it\"", "\"it\"\nnetwork = 1", 7, "expected a boolean"),
         ("[ed25519]", "[session]\nmode = \"wo\"\n[ed25519]", 8, "expected \"ro\" or \"rw\""),

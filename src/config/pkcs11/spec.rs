@@ -1,4 +1,4 @@
-//! What a child process has to know to sign with a token: which module, which token, which keys. No secret.
+//! What a child process needs to sign with a token: module, token and keys. No secret.
 
 use super::profile::Profile;
 use crate::config::secret::CREDENTIALS_VARIABLE;
@@ -6,29 +6,28 @@ use highwater_core::{consensus::KeyType, hex::Hex};
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
 
-/// Longest `CKA_ID` or `CKA_LABEL` that is taken, in bytes.
+/// Longest accepted `CKA_ID` or `CKA_LABEL`, in bytes.
 pub const OBJECT_NAME_MAX_BYTES: usize = 255;
 
-/// One token of one module, and the keys on it that sign.
+/// One token of one module, and its signing keys.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct TokenSpec {
     /// The PKCS#11 module, an absolute path.
     pub module: PathBuf,
-    /// What is peculiar to it.
     pub profile: Profile,
     pub token: TokenSelector,
-    /// Which keys, in the order in which they are asked for.
+    /// Requests name a key by its index here.
     pub keys: Vec<KeySpec>,
-    /// Files, directories and devices that its section names, for it to read and write.
+    /// Files, directories and devices that its section lets it read and write.
     pub files: Vec<PathBuf>,
-    /// Environment variables that its section names, for it to get.
+    /// Environment variables that its section passes to it.
     pub environment: Vec<String>,
-    /// What is the signer's alone, whatever is named: state, keys, PINs, configuration, audit, control socket.
+    /// The signer's own files, never within its reach: state, keys, PINs, configuration, audit, control socket.
     pub never: Vec<PathBuf>,
 }
 
 impl TokenSpec {
-    /// The environment variables that a module gets, if they are set. `secret` hold PINs.
+    /// The environment variables passed to a module, if they are set. `secret` are the variables with PINs.
     pub fn variables<'a>(&'a self, secret: &'a [String]) -> impl Iterator<Item = &'a str> {
         let of_profile = self.profile.module.environment.iter().map(|variable| &variable.name);
         let names = of_profile.chain(&self.environment);
@@ -36,7 +35,7 @@ impl TokenSpec {
     }
 }
 
-/// How a token is found. Never by slot number, which changes when a token is initialised or plugged in anew.
+/// How a token is found. Never by slot number, which changes when a token is initialised or plugged in again.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum TokenSelector {
     Label(String),
@@ -60,14 +59,14 @@ pub struct KeySpec {
     pub key_type: KeyType,
 }
 
-/// An algorithm travels by its name.
+/// An algorithm is sent by its name.
 mod algorithm {
     use highwater_core::consensus::KeyType;
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
     const ALL: [KeyType; 2] = [KeyType::Ed25519, KeyType::Secp256k1];
 
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde takes")]
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde requires this signature")]
     pub(super) fn serialize<S: Serializer>(key_type: &KeyType, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(key_type.name())
     }
@@ -79,8 +78,8 @@ mod algorithm {
     }
 }
 
-/// How a key is found on its token: by exactly one of these, together with its class. Never by its key type, which
-/// some modules refuse to search for.
+/// How a key is found on its token: by exactly one of these, together with its class. Never by its key type: some
+/// modules cannot search for it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum ObjectSelector {
     /// `CKA_ID`

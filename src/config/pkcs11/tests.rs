@@ -1,4 +1,4 @@
-//! Tokens and their keys, as they are read.
+//! How tokens and their keys are read.
 
 use super::*;
 use crate::config::{
@@ -10,7 +10,7 @@ use std::{fs, path::Path};
 
 const ED25519: &str = "2152f8d19b791d24453242e15f2eab6cb7cffa7b6a5ed30097960e069881db12";
 const SECP256K1: &str = "0324653eac434488002cc06bbfb7f10fe18991e35f9fe4302dbea6d2353dc0ab1c";
-/// Two keys on a token. It begins on line 10 where it replaces the softsign key of `GOOD`.
+/// Two keys on a token. It begins on line 10 when it replaces the softsign key of `GOOD`.
 const TOKEN: &str = r#"[[providers.pkcs11]]
 profile = "softhsm2"
 module = "/opt/hsm.so"
@@ -22,7 +22,7 @@ keys = [
 ]
 "#;
 
-/// `GOOD`, with a token in place of its key.
+/// `GOOD` with a token instead of its key.
 fn on_token(token: &str) -> String {
     format!("{}{token}", &GOOD[..GOOD.find("[[providers").unwrap()])
 }
@@ -60,21 +60,25 @@ fn a_token_may_be_named_by_serial_and_its_pin_come_from_elsewhere() {
         assert!(warnings.is_empty(), "{warnings:?}");
         assert_eq!(config.pkcs11()[0].pin.as_ref().unwrap().to_string(), shown);
     }
-    assert_one_warning(&with("credential = \"hsm-pin\"", "env = \"PIN\""), 14, "inherited by other programs");
+    assert_one_warning(
+        &with("credential = \"hsm-pin\"", "env = \"PIN\""),
+        14,
+        "other programs inherit environment variables",
+    );
 }
 
 #[test]
 fn an_inline_pin_is_refused_unless_the_danger_is_accepted() {
     let inline = "\"hunter2\"";
     let text = with("{ credential = \"hsm-pin\" }", inline);
-    assert_one_error(&text, 14, &["a PIN does not belong into this file", "danger_inline_pin = true"]);
+    assert_one_error(&text, 14, &["a PIN does not belong in this file", "danger_inline_pin = true"]);
     let text = with("{ credential = \"hsm-pin\" }", "\"hunter2\"\ndanger_inline_pin = true");
-    assert_one_warning(&text, 14, "whoever reads this file");
+    assert_one_warning(&text, 14, "anyone who reads this file");
     let (config, _) = accept(&text);
     assert!(matches!(&config.pkcs11()[0].pin, Some(SecretSource::Inline(pin)) if pin.expose() == "hunter2"));
     assert!(!format!("{config:?}").contains("hunter2"));
 
-    // On its way to a child it is there again.
+    // The form for a child contains it again.
     let sent = serde_json::to_string(&config.pkcs11()[0].pin).unwrap();
     let arrived: Option<SecretSource> = serde_json::from_str(&sent).unwrap();
     assert!(matches!(arrived, Some(SecretSource::Inline(pin)) if pin.expose() == "hunter2"));
@@ -113,7 +117,12 @@ fn mistakes_are_named_with_their_line() {
         ("{ credential = \"hsm-pin\" }", "1234", 14, &["expected a table, found an integer"]),
         ("module = ", "files = [\"opt\"]\nmodule = ", 12, &["`files`", "must be absolute"]),
         ("module = ", "environment = [\"A=1\"]\nmodule = ", 12, &["the name of an environment variable"]),
-        ("module = ", "environment = [\"CREDENTIALS_DIRECTORY\"]\nmodule = ", 12, &["never gets the credentials"]),
+        (
+            "module = ",
+            "environment = [\"CREDENTIALS_DIRECTORY\"]\nmodule = ",
+            12,
+            &["credentials are never passed to a module"],
+        ),
         ("[\"test-1\"]", "[\"test-2\"]", 16, &["no [[chain]] with the id test-2"]),
         ("id = \"01Af\", ", "", 16, &["[[providers.pkcs11.keys]] needs either `id` or `label`"]),
         ("id = \"01Af\"", "id = \"01Af\", label = \"a\"", 16, &["either `id` or `label`"]),
@@ -123,8 +132,8 @@ fn mistakes_are_named_with_their_line() {
         ("\"2152", "\"52", 16, &["the raw ed25519 public key (32 bytes)", "`highwater pkcs11 keys list`"]),
         ("AyRl", "ByRl", 17, &["the raw secp256k1 public key (33 bytes, compressed)"]),
         ("type = \"account\"", "type = \"acount\"", 17, &["expected \"account\" or \"consensus\""]),
-        ("softhsm2", "aws-cloudhsm", 16, &["the profile aws-cloudhsm has no ed25519", "\"consensus\""]),
-        ("softhsm2", "kryoptic", 17, &["the profile kryoptic has no secp256k1", "\"account\""]),
+        ("softhsm2", "aws-cloudhsm", 16, &["the profile aws-cloudhsm does not support ed25519", "\"consensus\""]),
+        ("softhsm2", "kryoptic", 17, &["the profile kryoptic does not support secp256k1", "\"account\""]),
     ] {
         let text = with(old, new);
         let result = errors(&text);
@@ -165,7 +174,7 @@ fn the_key_of_a_chain_is_found_across_all_providers() {
     assert!(matches!(key, KeyConfig { provider: Provider::Pkcs11(_), provider_number: 0, number: 0, .. }), "{key:?}");
     assert_eq!((key.role(), key.line()), (KeyRole::Consensus, 16));
 
-    // A consensus key on a token goes before an account key in a file, and the other way round.
+    // A consensus key on a token takes precedence over an account key in a file, and vice versa.
     let consensus = TOKEN.lines().filter(|line| !line.contains("account")).collect::<Vec<_>>().join("\n");
     let account = "type = \"account\"\n";
     let (config, _) = accept(&format!("{GOOD}{account}{consensus}"));
@@ -202,11 +211,11 @@ fn a_profile_of_the_operators_own_is_read_from_its_file() {
     fs::write(&config, text.replace("pin = { credential = \"hsm-pin\" }\n", "")).unwrap();
     let (loaded, _) = Config::load(&config).unwrap();
     assert_eq!(loaded.pkcs11()[0].profile.name, "own");
-    assert!(loaded.pkcs11()[0].pin.is_none(), "one logs in at the device");
+    assert!(loaded.pkcs11()[0].pin.is_none(), "login is on the device");
 
     fs::write(&config, &text).unwrap();
     let error = Config::load(&config).unwrap_err().to_string();
-    assert!(error.contains("tmkms.toml:14: `pin` in [[providers.pkcs11]]: with this profile"), "{error}");
+    assert!(error.contains("tmkms.toml:14: `pin` in [[providers.pkcs11]]: this profile logs in"), "{error}");
 
     fs::write(&profile, own.replace("[objects]", "[object]")).unwrap();
     let error = Config::load(&config).unwrap_err().to_string();

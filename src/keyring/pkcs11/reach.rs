@@ -1,7 +1,7 @@
-//! What the child of a token reaches of its machine, and what it is told when that is not enough.
+//! What the child of a token can reach on its machine, and the hint in an error if that may be too little.
 //!
-//! Beside the system's libraries a module reaches what its profile, its section and its own configuration name. What is
-//! the signer's own it never reaches, whoever names it.
+//! Besides the system's libraries, a module can reach the files that its profile, its section and its own configuration
+//! name. It can never reach the signer's own files, even if one of them names them.
 
 use super::error::{ErrorClass, TokenError};
 use crate::{
@@ -16,32 +16,32 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The longest configuration of a module that is looked into.
+/// Longer configurations of a module are read only up to here.
 const CONFIGURATION_MAX_BYTES: u64 = 1024 * 1024;
 
-/// What the child of a token may reach beside the system's libraries.
+/// What the child of a token may reach besides the system's libraries.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     places: Vec<Place>,
-    /// What was named and is not reached, and why.
+    /// What was named but cannot be reached, and why.
     refused: Vec<String>,
 }
 
-/// A file, directory or device that somebody has named.
+/// A file, directory or device that was named.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
     path: PathBuf,
     write: bool,
-    /// Who has named it.
+    /// What names it.
     by: String,
 }
 
 impl Reach {
-    /// Looks at the disk, so before the child is confined.
+    /// Reads the disk, so call it before the child is confined.
     pub(super) fn of(spec: &TokenSpec, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let mut reach = Self::default();
         let module = spec.module.canonicalize().unwrap_or_else(|_| spec.module.clone());
-        // Libraries of its vendor often lie beside it.
+        // Other libraries of the vendor are often beside it.
         for path in [Some(module.as_path()), module.parent()].into_iter().flatten() {
             reach.add(path, false, "module", &spec.never);
         }
@@ -70,17 +70,17 @@ impl Reach {
 
     fn add(&mut self, path: &Path, write: bool, by: &str, never: &[PathBuf]) {
         match never.iter().find(|never| overlap(path, never)) {
-            // A module beside our files is loaded all the same; only its neighbours stay out of reach.
+            // A module beside our files is still loaded; only its neighbours stay out of reach.
             Some(_) if by == "module" => {}
             Some(never) => {
                 let (path, never) = (path.display(), never.display());
-                self.refused.push(format!("{path} (named by {by}) would open {never} to it, which is the signer's"));
+                self.refused.push(format!("{path} (named by {by}) would give it access to the signer's own {never}"));
             }
             None => self.places.push(Place { path: path.into(), write, by: by.into() }),
         }
     }
 
-    /// The same for the sandbox.
+    /// The limits for the sandbox.
     pub(super) fn limits<'a>(&'a self, spec: &'a TokenSpec) -> ModuleLimits<'a> {
         ModuleLimits {
             files: self.places.iter().map(|place| (place.path.as_path(), place.write)).collect(),
@@ -90,17 +90,17 @@ impl Reach {
         }
     }
 
-    /// Tries what was named. After the child was confined, this is what its module will see too.
+    /// Tries to access what was named. After the child was confined, its module gets the same results.
     pub(super) fn probe(&mut self) {
         for place in &self.places {
-            // A device could be disturbed by it.
+            // Opening a device could disturb it.
             let metadata = fs::metadata(&place.path);
             let tried = match metadata {
                 Ok(metadata) if metadata.is_dir() => fs::read_dir(&place.path).map(drop),
                 Ok(metadata) if metadata.is_file() => File::open(&place.path).map(drop),
                 other => other.map(drop),
             };
-            // A profile names all that there may be, and a vendor's directory need not be open to all.
+            // A profile names files that may be absent, and a vendor's directory need not be readable.
             match tried {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && place.by == "its profile" => {}
                 Err(_) if place.by == "module" => {}
@@ -112,7 +112,7 @@ impl Reach {
         }
     }
 
-    /// What to say beside an error, if it can come from a module that reaches too little. Begins with "; ".
+    /// A hint for an error that may come from a module that can reach too little. Begins with "; ".
     pub(super) fn explain(&self, spec: &TokenSpec, error: &TokenError) -> String {
         let may_come_from_it = matches!(error.class(), ErrorClass::Absent | ErrorClass::Broken)
             || matches!(error, TokenError::Module { .. });
@@ -123,19 +123,22 @@ impl Reach {
         if !self.refused.is_empty() {
             let _ = write!(text, "; out of the module's reach: {}", self.refused.join(", "));
         }
-        let network =
-            if spec.profile.module.network { "" } else { " and no network, for its profile says that it needs none" };
+        let network = if spec.profile.module.network {
+            ""
+        } else {
+            " and no network, because its profile says that it needs none"
+        };
         let _ = write!(
             text,
-            "; its sandbox leaves it the system's libraries and what is named{network}: if it needs another file, add \
+            "; its sandbox allows the system's libraries and the named files{network}: if it needs another file, add \
              files = [\"/path\"] to its section"
         );
         text
     }
 }
 
-/// The values of these settings in a configuration that has one on each line, as `name = value` or `name: value`, which
-/// are paths: that of a directory, or else the directory in which it lies, for what is made beside it.
+/// The paths that these settings have in a configuration with one setting per line, as `name = value` or `name: value`.
+/// For a file, its directory, because a module may make files beside it.
 fn paths_in(configuration: &Path, settings: &[String]) -> Vec<(String, PathBuf)> {
     if settings.is_empty() {
         return Vec::new();
@@ -143,7 +146,7 @@ fn paths_in(configuration: &Path, settings: &[String]) -> Vec<(String, PathBuf)>
     let mut text = String::new();
     let read = File::open(configuration).and_then(|file| file.take(CONFIGURATION_MAX_BYTES).read_to_string(&mut text));
     if read.is_err() {
-        // Told by `probe`.
+        // `probe` reports it.
         return Vec::new();
     }
     text.lines().filter_map(|line| setting(line, settings)).collect()
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_configuration_names_is_reached_for_writing_and_the_configuration_for_reading() {
+    fn a_configuration_is_readable_and_the_paths_in_it_are_writable() {
         let home = tempfile::tempdir().unwrap();
         let (conf, tokens) = (home.path().join("hsm.conf"), home.path().join("tokens"));
         fs::create_dir(&tokens).unwrap();
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_signers_is_never_reached_and_that_is_told() {
+    fn the_signers_own_files_are_never_reached_and_the_hint_says_so() {
         let home = tempfile::tempdir().unwrap();
         let mut spec = spec("thales-luna7");
         let state = home.path().join("state/a.json");
@@ -223,26 +226,26 @@ mod tests {
             spec.files = vec![named.clone()];
             let reach = Reach::of(&spec, |_| None);
             assert!(!reach.limits(&spec).files.iter().any(|(path, _)| *path == named), "{named:?}");
-            let told = reach.explain(&spec, &absent());
-            assert!(told.contains("(named by `files`) would open") && told.contains("a.json"), "{told}");
+            let hint = reach.explain(&spec, &absent());
+            assert!(hint.contains("(named by `files`) would give it access") && hint.contains("a.json"), "{hint}");
         }
         spec.files = vec![home.path().join("tokens")];
         assert!(Reach::of(&spec, |_| None).refused.is_empty());
     }
 
     #[test]
-    fn what_was_named_and_is_not_there_is_told_with_who_named_it() {
+    fn a_missing_file_is_reported_with_what_names_it() {
         let mut spec = spec("softhsm2");
         spec.files = vec!["/nowhere/at/all".into()];
         let mut reach = Reach::of(&spec, |name| (name == "SOFTHSM2_CONF").then(|| "/nowhere/hsm.conf".into()));
         reach.probe();
-        let told = reach.explain(&spec, &absent());
+        let hint = reach.explain(&spec, &absent());
         for words in [
             "/nowhere/at/all (named by `files`): No such file",
             "/nowhere/hsm.conf (named by SOFTHSM2_CONF)",
             "no network",
         ] {
-            assert!(told.contains(words), "{words} is not in {told}");
+            assert!(hint.contains(words), "{words} is not in {hint}");
         }
         let wrong_pin = TokenError::NoPin { token: spec.token.clone() };
         assert_eq!(reach.explain(&spec, &wrong_pin), "", "no file helps there");

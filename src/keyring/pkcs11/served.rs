@@ -1,4 +1,4 @@
-//! The program of a child process that signs with one token of one module.
+//! The program of a child process, which signs with one token of one module.
 
 use super::{
     error::{ErrorClass, TokenError},
@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{env, io};
 
-/// The program of the hidden command `hsm-child`: its stream is standard input. Ends with the stream.
+/// The program of the hidden command `hsm-child`. Its stream is standard input. Ends with the stream.
 pub fn run() -> io::Result<()> {
     let mut stream = standard_input()?;
     let switches = read_json(&mut stream)?;
@@ -28,7 +28,7 @@ pub fn run() -> io::Result<()> {
     let confined = sandbox::confine_module(switches, &reach.limits(&spec));
     reach.probe();
     let pin = read_frame(&mut stream)?;
-    // As far as the system allows. The signer logs a warning if it does not.
+    // If the system does not allow it, the signer logs a warning.
     memory::lock(pin.as_slice());
     if let Err(why) = confined {
         let text = format!("cannot confine its process: {why}");
@@ -55,7 +55,7 @@ pub fn run() -> io::Result<()> {
 
 fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenError> {
     let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
-    // Logged in once: the PIN is not needed any more.
+    // Logged in: the PIN is no longer needed.
     drop(pin);
     let mut keys = Vec::new();
     for key in &spec.keys {
@@ -72,7 +72,7 @@ fn sign(profile: &Profile, token: &Token, keys: &[Key], body: &[u8]) -> Result<V
     Ok(signature.as_bytes().to_vec())
 }
 
-/// The trouble for an error. `hint` is appended to its text.
+/// Classifies an error. `hint` is appended to its text.
 fn trouble_of(profile: &Profile, error: &TokenError, hint: &str) -> Trouble {
     let mut text = error.to_string();
     // Some devices use a standard code with their own meaning.

@@ -1,24 +1,24 @@
-//! What a token says about itself.
+//! What a token reports about itself.
 
 use crate::config::pkcs11::spec::TokenSelector;
 use std::fmt;
 
-/// What a token shows before a login.
+/// What a token reports before a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenInfo {
-    /// Its label, without padding.
+    /// Without padding.
     pub label: String,
-    /// Its serial number, without padding.
+    /// Without padding.
     pub serial: String,
     pub model: String,
     pub manufacturer: String,
-    /// Whether it was initialised, and so can hold keys.
+    /// A token holds keys only after it was initialised.
     pub initialised: bool,
-    /// How many attempts at its PIN are left.
+    /// Remaining attempts at its PIN.
     pub pin: PinState,
-    /// Whether the PIN is entered at the device itself.
+    /// Whether the PIN is entered on the device itself.
     pub protected_path: bool,
-    /// Whether keys are used only after a login.
+    /// Whether keys can be used only after a login.
     pub login_required: bool,
 }
 
@@ -33,7 +33,7 @@ impl TokenInfo {
 
 impl From<&cryptoki::slot::TokenInfo> for TokenInfo {
     fn from(info: &cryptoki::slot::TokenInfo) -> Self {
-        // Padded with blanks by the standard, with zeros by some.
+        // The standard pads with blanks, some modules with zeros.
         let text = |padded: &str| padded.trim_end_matches([' ', '\0']).to_owned();
         Self {
             label: text(info.label()),
@@ -54,12 +54,12 @@ impl fmt::Display for TokenInfo {
         if self.initialised {
             write!(f, "{:?} (serial {})", self.label, self.serial)
         } else {
-            write!(f, "one not initialised ({})", self.model)
+            write!(f, "an uninitialised one ({})", self.model)
         }
     }
 }
 
-/// How many attempts at the user's PIN a token has left, as far as it reports that.
+/// The remaining attempts at the user's PIN, as far as a token reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PinState {
     /// One more wrong PIN locks the token (`CKF_USER_PIN_FINAL_TRY`).
@@ -74,11 +74,14 @@ pub enum PinState {
 
 impl PinState {
     fn of(info: &cryptoki::slot::TokenInfo) -> Self {
-        match () {
-            () if info.user_pin_locked() => Self::Locked,
-            () if info.user_pin_final_try() => Self::FinalTry,
-            () if info.user_pin_count_low() => Self::Low,
-            () => Self::Ok,
+        if info.user_pin_locked() {
+            Self::Locked
+        } else if info.user_pin_final_try() {
+            Self::FinalTry
+        } else if info.user_pin_count_low() {
+            Self::Low
+        } else {
+            Self::Ok
         }
     }
 }

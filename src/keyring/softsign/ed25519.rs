@@ -1,4 +1,4 @@
-//! Ed25519 keys in files: the seed, or what is left of it where the seed is lost.
+//! Ed25519 keys in files: the seed, or an expanded key whose seed is lost.
 
 use super::{
     SecretKey, SecretOf, Software,
@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 pub(super) static SOFTWARE: Software = Software { generate, from_raw, from_json: seed_and_public };
 
-/// The public half of a seed.
+/// The public key of a seed.
 pub(in crate::keyring) fn public_of_seed(seed: &[u8; 32]) -> VerifyingKey {
     SigningKey::from_bytes(seed).verifying_key()
 }
@@ -31,11 +31,11 @@ fn generate() -> Result<SecretKey, KeyError> {
     random().map(|seed| SecretKey::new(Box::new(Seed(seed))))
 }
 
-/// A key from raw bytes, told apart by their number and, for 64, by their second half.
+/// A key from raw bytes. Their number, and for 64 bytes their second half, show which form it is.
 fn from_raw(bytes: &[u8]) -> Result<SecretKey, EncodingError> {
     match bytes.len() {
         32 => secret(bytes).map(|seed| SecretKey::new(Box::new(Seed(seed)))),
-        // Go's form, which tmkms takes for scalar and prefix: it then signs as a validator that does not exist.
+        // Go's form. tmkms takes it for scalar and prefix, and then signs as a validator that does not exist.
         64 => match seed_and_public(bytes) {
             Ok(seed) => Ok(seed),
             Err(_) => secret(bytes).map(|expanded| SecretKey::new(Box::new(Expanded(expanded)))),
@@ -55,7 +55,7 @@ fn seed_and_public(bytes: &[u8]) -> Result<SecretKey, EncodingError> {
     if bool::from(belongs) { Ok(SecretKey::new(Box::new(Seed(seed)))) } else { Err(EncodingError::PublicHalf) }
 }
 
-/// What a YubiHSM exports: the scalar with its most significant byte first, the nonce prefix, the public key.
+/// The form that a YubiHSM exports: the scalar with its most significant byte first, the nonce prefix, the public key.
 fn yubihsm_export(bytes: &[u8]) -> Result<SecretKey, EncodingError> {
     let mut expanded: Secret<64> = secret(&bytes[..64])?;
     expanded[..32].reverse();
@@ -85,7 +85,7 @@ impl SecretOf for Seed {
     }
 }
 
-/// A key whose seed is lost: the secret scalar (little-endian) and the nonce prefix, which are the two halves of the seed's
+/// A key whose seed is lost: the secret scalar (little-endian) and the nonce prefix, the two halves of the seed's
 /// SHA-512.
 struct Expanded(Secret<64>);
 
@@ -111,7 +111,7 @@ impl SecretOf for Expanded {
 struct Ed25519 {
     /// Wipes itself.
     secret: Box<ExpandedSecretKey>,
-    /// Always computed from `secret`: signing with any other would give the secret away.
+    /// Always computed from `secret`: signing with any other would reveal the secret.
     public: VerifyingKey,
 }
 

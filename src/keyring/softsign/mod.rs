@@ -1,7 +1,7 @@
 //! Keys in files, signing in software.
 //!
-//! For test networks, and for operators who accept that whoever reads the file or this process' memory has the
-//! key. The file formats are in [`encoding`].
+//! For test networks, and for operators who accept that anyone who can read the file or the memory of this process has
+//! the key. The file formats are in [`encoding`].
 
 mod ed25519;
 pub mod encoding;
@@ -19,35 +19,34 @@ use highwater_core::{
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// A secret key as its file held it: what can still be written again or imported into a device. Wiped when dropped.
+/// A secret key in the form of its file. It can be written to a file again or imported into a device. Wiped when
+/// dropped.
 pub struct SecretKey(Box<dyn SecretOf>);
 
-/// A secret of one algorithm, in one of the forms that a file can hold. Each wipes itself.
+/// A secret of one algorithm, in one of the forms that a file can contain. Each wipes itself.
 trait SecretOf: Send {
-    /// The public half.
     fn public_key(&self) -> PublicKey;
 
     /// The bytes that tmkms keeps in a `base64` file.
     fn raw(&self) -> Zeroizing<Vec<u8>>;
 
-    /// The bytes that a device imports, if this form still has them.
+    /// The bytes that a device imports, if this form has them.
     fn for_devices(&self) -> Option<Zeroizing<Vec<u8>>>;
 
-    /// The key made ready to sign.
     fn into_signer(self: Box<Self>) -> Box<dyn Signer>;
 }
 
-/// How secrets of one algorithm are made and read. Each file of an algorithm has one.
+/// Makes and reads secrets of one algorithm. Each algorithm's file has one.
 struct Software {
     /// A new key from the operating system's random numbers.
     generate: fn() -> Result<SecretKey, KeyError>,
-    /// Reads what a `base64` file holds.
+    /// Reads the decoded content of a `base64` file.
     from_raw: fn(&[u8]) -> Result<SecretKey, EncodingError>,
     /// Reads the value of `priv_key` in a `priv_validator_key.json`.
     from_json: fn(&[u8]) -> Result<SecretKey, EncodingError>,
 }
 
-/// The one place that goes from a kind of key to the code for its secrets.
+/// The only place that maps a kind of key to the code for its secrets.
 fn software(key_type: KeyType) -> &'static Software {
     match key_type {
         KeyType::Ed25519 => &ed25519::SOFTWARE,
@@ -60,19 +59,18 @@ impl SecretKey {
         Self(secret)
     }
 
-    /// Reads the raw bytes of a key, in any form that a `base64` file can hold.
+    /// Reads the raw bytes of a key, in any form that a `base64` file can contain.
     pub fn from_raw(key_type: KeyType, bytes: &[u8]) -> Result<Self, EncodingError> {
         (software(key_type).from_raw)(bytes)
     }
 
-    /// Reads the key file at `path`.
     pub fn load(path: &Path, key_type: KeyType, encoding: KeyEncoding) -> Result<Self, KeyError> {
         let content = key_file::read(path)?;
         encoding::decode(&content, key_type, encoding)
             .map_err(|reason| KeyError::Malformed { path: path.into(), reason })
     }
 
-    /// Reads the key file at `path` in whichever encoding it is.
+    /// Reads the key file at `path` in any encoding.
     pub fn load_any(path: &Path, key_type: KeyType) -> Result<Self, KeyError> {
         let content = key_file::read(path)?;
         let encoding = encoding::guess(&content);
@@ -80,27 +78,26 @@ impl SecretKey {
             .map_err(|reason| KeyError::Malformed { path: path.into(), reason })
     }
 
-    /// Writes the key to `path` as one line of base64, as tmkms does. Nothing may be there yet.
+    /// Writes the key to `path` as one line of base64, as tmkms does. The file must not exist yet.
     pub fn store(&self, path: &Path) -> Result<(), KeyError> {
         key_file::write(path, &self.to_base64())
     }
 
-    /// The key as tmkms keeps it in a `base64` file; no newline.
+    /// The content of a tmkms `base64` file, without a newline.
     pub fn to_base64(&self) -> Zeroizing<Vec<u8>> {
         encoding::to_base64(&self.0.raw())
     }
 
-    /// The public half.
     pub fn public_key(&self) -> PublicKey {
         self.0.public_key()
     }
 
-    /// The bytes that a device imports: a seed or a scalar. `None` from an expanded key, which has lost its seed.
+    /// The bytes that a device imports: a seed or a scalar. `None` for an expanded key, whose seed is lost.
     pub fn for_devices(&self) -> Option<Zeroizing<Vec<u8>>> {
         self.0.for_devices()
     }
 
-    /// The key made ready to sign; the form it was read in is wiped.
+    /// The key, ready to sign. Its file's form is wiped.
     pub fn into_signer(self) -> Box<dyn Signer> {
         self.0.into_signer()
     }
@@ -123,7 +120,7 @@ mod tests {
         SecretKey::from_raw(key_type, bytes).ok().unwrap()
     }
 
-    /// What is left of the seed if it is lost.
+    /// The expanded key of the seed.
     fn expanded() -> Vec<u8> {
         Sha512::digest(SEED).to_vec()
     }
@@ -188,7 +185,7 @@ mod tests {
         }
     }
 
-    // Every row of the keys that CometBFT v0.40 knows, with the signatures that it makes.
+    // Every kind of key that CometBFT v0.40 supports, with signatures that it made.
     #[test]
     fn keys_in_files_of_cometbft_make_its_signatures() {
         let rows: serde_json::Value =

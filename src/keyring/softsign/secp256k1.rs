@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 pub(super) static SOFTWARE: Software = Software { generate, from_raw: scalar, from_json: scalar };
 
-/// One in 2^128 numbers is no scalar.
+/// Retries, because one in 2^128 numbers is not a scalar.
 fn generate() -> Result<SecretKey, KeyError> {
     loop {
         if let Ok(key) = SigningKey::from_slice(&random::<32>()?[..]) {
@@ -33,7 +33,7 @@ fn scalar(bytes: &[u8]) -> Result<SecretKey, EncodingError> {
     Ok(SecretKey::new(Box::new(key)))
 }
 
-/// A scalar from 1 to the order of the group less one. Wiped when dropped.
+/// A scalar from 1 to the order of the group minus one. Wiped when dropped.
 impl SecretOf for SigningKey {
     fn public_key(&self) -> PublicKey {
         PublicKey::from(*self.verifying_key())
@@ -61,7 +61,7 @@ impl Signer for Secp256k1 {
         PublicKey::from(*self.0.verifying_key())
     }
 
-    /// ECDSA over SHA-256, deterministic (RFC 6979), with low S (k256 sees to it), the only form CometBFT accepts.
+    /// ECDSA over SHA-256, deterministic (RFC 6979), with low S (k256 ensures it), the only form CometBFT accepts.
     fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
         let signature: k256::ecdsa::Signature =
             self.0.try_sign(message).map_err(|error| SignError::Backend(error.to_string()))?;

@@ -1,6 +1,6 @@
-//! What is peculiar to each algorithm on a YubiHSM 2.
+//! The details of each algorithm on a YubiHSM 2.
 //!
-//! A kind of key that is not in the table is one that the device does not sign with.
+//! The device does not sign with a kind of key that is not in the table.
 
 use crate::keyring::device::Trouble;
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
@@ -33,17 +33,17 @@ type SignCall = fn(&Client, u16, &[u8]) -> Result<Vec<u8>, Error>;
 
 /// One algorithm on the device.
 pub(crate) struct DeviceAlgorithm {
-    /// Whose algorithm it is.
+    /// The kind of key that it signs with.
     pub(crate) key_type: KeyType,
-    /// What the device calls it.
+    /// The device's name for it.
     pub(crate) asymmetric: asymmetric::Algorithm,
-    /// What a key needs to sign with it.
+    /// The capability that a key needs for signing.
     pub(crate) may_sign: Capability,
-    /// Reads a public key as the device shows it.
+    /// Reads a public key in the device's form.
     pub(super) public_key: fn(&[u8]) -> Option<PublicKey>,
     /// Signs with the key of this object id.
     pub(super) sign: SignCall,
-    /// Turns what the device gives into the one form that CometBFT accepts.
+    /// Converts the device's signature to the only form that CometBFT accepts.
     pub(super) signature: fn(&[u8]) -> Option<Signature>,
 }
 
@@ -53,12 +53,12 @@ pub(crate) fn of(key_type: KeyType) -> Result<&'static DeviceAlgorithm, Trouble>
     found.ok_or_else(|| Trouble::Rejected(format!("no YubiHSM signs with {key_type} keys").into()))
 }
 
-/// The algorithm that the device calls so.
+/// The algorithm with this name on the device.
 pub(crate) fn named(asymmetric: asymmetric::Algorithm) -> Option<&'static DeviceAlgorithm> {
     ALGORITHMS.iter().find(|algorithm| algorithm.asymmetric == asymmetric)
 }
 
-/// The key with these coordinates, if they are those of a point on the curve.
+/// The key with these coordinates, if they are a point on the curve.
 fn from_coordinates(coordinates: &[u8]) -> Option<PublicKey> {
     /// SEC 1: both coordinates follow.
     const UNCOMPRESSED: u8 = 4;
@@ -66,7 +66,7 @@ fn from_coordinates(coordinates: &[u8]) -> Option<PublicKey> {
     VerifyingKey::from_sec1_bytes(&point).ok().map(PublicKey::from)
 }
 
-/// `R‖S` with low S, from the DER that the device gives, whose S is as often high as low.
+/// `R‖S` with low S, from the device's DER, whose S is high half of the time.
 fn low_s(der: &[u8]) -> Option<Signature> {
     let signature = EcdsaSignature::from_der(der).ok()?;
     Some(Signature::new(&signature.normalize_s().unwrap_or(signature).to_bytes()))
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn ecdsa_leaves_here_with_low_s_whatever_the_device_gives() {
+    fn ecdsa_signatures_get_low_s() {
         let key = software_key();
         let signed = key.sign(b"message").unwrap();
         let low = EcdsaSignature::from_slice(signed.as_bytes()).unwrap();

@@ -1,6 +1,6 @@
-//! Landlock: which files and ports a process may still reach. What is open already stays so.
+//! Landlock: limits the files and ports that a process can reach. Open files stay open.
 //!
-//! The limits are those of the calling thread and of all that it starts, so they come before the first thread.
+//! The limits apply to the calling thread and everything it starts, so they come before the first thread.
 
 use crate::config::{Config, FileReader, paths};
 use landlock::{
@@ -9,28 +9,28 @@ use landlock::{
 };
 use std::path::{Path, PathBuf};
 
-/// What is limited, on kernels that can: files and devices, TCP ports, abstract unix sockets, signals. Tested with it.
+/// Limits files and devices, TCP ports, abstract unix sockets and signals, on kernels that support it. Tested with it.
 const NEWEST: ABI = ABI::V6;
-/// The oldest that has both files (5.13, truncation since 6.2) and TCP ports (6.7).
+/// The oldest with both files (Linux 5.13, truncation since 6.2) and TCP ports (6.7).
 const WHOLE: ABI = ABI::V4;
 
-/// What a process may still do.
+/// What a process may access.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Policy {
     files: Vec<(PathBuf, BitFlags<AccessFs>)>,
     connect: Vec<u16>,
-    /// To connect to. None is ever listened on.
+    /// Whether it may connect to every port. It may never listen.
     every_port: bool,
 }
 
 const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
-/// All but starting programs and making devices.
+/// Everything except starting programs and making devices.
 const READ_WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
     ReadFile | ReadDir | WriteFile | Truncate | IoctlDev | MakeDir | MakeFifo | MakeReg | MakeSock | MakeSym | Refer
         | RemoveDir | RemoveFile
 });
 
-/// Where libraries and what belongs to them are.
+/// The places of libraries and their data.
 const LIBRARIES: [&str; 14] = [
     "/gnu/store",
     "/lib",
@@ -47,7 +47,7 @@ const LIBRARIES: [&str; 14] = [
     "/usr/share",
     "/var/cache/ldconfig",
 ];
-/// What the C library reads.
+/// Files that the C library reads.
 const BASICS: [&str; 12] = [
     "/dev/random",
     "/dev/urandom",
@@ -62,7 +62,7 @@ const BASICS: [&str; 12] = [
     "/etc/passwd",
     "/proc/self",
 ];
-/// What cryptographic libraries read: certificates and rules, no keys.
+/// Files that cryptographic libraries read: certificates and policies, no keys.
 const CRYPTO: [&str; 15] = [
     "/etc/ca-certificates",
     "/etc/crypto-policies",
@@ -80,7 +80,7 @@ const CRYPTO: [&str; 15] = [
     "/etc/ssl/openssl.cnf",
     "/proc/sys/crypto",
 ];
-/// What they ask of the machine.
+/// Files with which libraries inspect the machine.
 const MACHINE: [&str; 7] = [
     "/etc/os-release",
     "/proc/cpuinfo",
@@ -90,7 +90,7 @@ const MACHINE: [&str; 7] = [
     "/sys/devices/system/cpu",
     "/sys/devices/system/node",
 ];
-/// What a name service reads. A file that is replaced is another file, out of reach of whoever was confined before.
+/// Files that a name service reads. A process cannot reach a file that was replaced after the process was confined.
 pub(super) const NAME_SERVICE: &[&str] = &[
     "/etc/gai.conf",
     "/etc/host.conf",
@@ -115,24 +115,25 @@ pub(super) const NAME_SERVICE: &[&str] = &[
     "/var/lib/misc",
 ];
 
-/// What the child of a token may reach beside the system's libraries.
+/// What the child of a token may reach besides the system's libraries.
 #[derive(Clone, Debug)]
 pub struct ModuleLimits<'a> {
-    /// Paths, and whether it may write there too.
+    /// Paths, and whether it may write there.
     pub files: Vec<(&'a Path, bool)>,
-    /// Never, whatever else is named.
+    /// Never allowed, even if listed elsewhere.
     pub never: &'a [PathBuf],
     /// TCP and UDP.
     pub network: bool,
-    /// Sockets of services on this machine.
+    /// Unix sockets of services on this machine.
     pub sockets: bool,
 }
 
 impl Policy {
-    /// Of the signer: its state directories, what it still reads at start, and the ports of its nodes and connectors.
+    /// For the signer: its state directories, the files that it still reads at start, and the ports of its nodes and
+    /// connectors.
     pub(super) fn of_signer(config: &Config) -> Self {
-        /// The state file is open already; its directory is flushed once more. It pins the key of a YubiHSM, and for that is
-        /// read beside whoever has it open.
+        /// The state file is already open; its directory is flushed once more. The file is also read separately,
+        /// because it pins the key of a YubiHSM.
         const STATE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadDir});
         const SOCKET: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeSock | RemoveFile});
         let mut policy = Self::default();
@@ -159,7 +160,7 @@ impl Policy {
         policy
     }
 
-    /// Of a process that resolves one name: the name service's configuration, plug-ins and local sockets, and DNS.
+    /// For a process that resolves one name: the name service's configuration, plug-ins and local sockets, and DNS.
     pub(super) fn of_resolver() -> Self {
         const DNS_PORT: u16 = 53;
         let mut policy = Self { connect: vec![DNS_PORT], ..Self::default() };
@@ -169,8 +170,8 @@ impl Policy {
         policy
     }
 
-    /// Of the child of a PKCS#11 token: the system's libraries and their configuration, and what its vendor and its
-    /// operator have named. It starts no program, makes no device, listens on no TCP port.
+    /// For the child of a PKCS#11 token: the system's libraries and their configuration, and the files that its profile
+    /// and its section name. It cannot start programs, make devices or listen on TCP ports.
     pub(super) fn of_module(limits: &ModuleLimits<'_>) -> Self {
         let mut policy = Self { every_port: limits.network, ..Self::default() };
         let network = limits.network.then_some(NAME_SERVICE).into_iter().flatten();
@@ -186,7 +187,7 @@ impl Policy {
         policy
     }
 
-    /// Of the process that makes and renames audit files.
+    /// For the process that makes and renames audit files.
     pub(super) fn of_audit_keeper(audit: &Path) -> Self {
         const AUDIT: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | WriteFile | MakeReg | RemoveFile});
         let mut policy = Self::default();
@@ -194,7 +195,7 @@ impl Policy {
         policy
     }
 
-    /// libusb looks for devices below `/sys` and opens them below `/dev`.
+    /// libusb finds devices under `/sys` and opens them under `/dev`.
     fn allow_usb(&mut self) {
         const DEVICES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | IoctlDev});
         self.allow(Path::new("/dev/bus/usb"), DEVICES);
@@ -205,7 +206,7 @@ impl Policy {
         self.files.push((path.into(), access));
     }
 
-    /// The directory in which the path is, and the one that it leads to if it is a link.
+    /// The directory of the path, and that of its target if it is a link.
     fn allow_directory_of(&mut self, path: &Path, access: BitFlags<AccessFs>) {
         let places = [std::path::absolute(path), path.canonicalize()];
         for directory in places.iter().flatten().filter_map(|path| path.parent()) {
@@ -213,12 +214,12 @@ impl Policy {
         }
     }
 
-    /// Puts the calling thread under the policy. What does not exist is not allowed to come into being.
+    /// Applies the policy to the calling thread. Paths that do not exist yet are not allowed.
     pub(super) fn enforce(&self) -> Result<(), String> {
         self.try_enforce().map_err(|error| format!("Landlock: {error}"))?.map_or(Ok(()), Err)
     }
 
-    /// `Some` is what is missing.
+    /// `Some` says what is missing.
     fn try_enforce(&self) -> Result<Option<String>, RulesetError> {
         let ports = if self.every_port { AccessNet::BindTcp.into() } else { AccessNet::from_all(NEWEST) };
         let mut rules = Ruleset::default()
@@ -240,23 +241,25 @@ impl Policy {
     }
 }
 
-/// Puts the child of the spawner's tokens, and the spawner itself, where they signal nobody but each other.
+/// Lets the HSM spawner process and its children send signals only to each other.
 pub(super) fn confine_spawner() -> Result<(), String> {
-    let enforce = || -> Result<_, RulesetError> {
-        Ok(missing(&Ruleset::default().scope(Scope::Signal)?.create()?.restrict_self()?.landlock))
-    };
-    enforce().map_err(|error| format!("Landlock: {error}"))?.map_or(Ok(()), Err)
+    limit_signals().map_err(|error| format!("Landlock: {error}"))?.map_or(Ok(()), Err)
+}
+
+/// `Some` says what is missing.
+fn limit_signals() -> Result<Option<String>, RulesetError> {
+    Ok(missing(&Ruleset::default().scope(Scope::Signal)?.create()?.restrict_self()?.landlock))
 }
 
 fn missing(status: &LandlockStatus) -> Option<String> {
     match status {
         LandlockStatus::Available { effective_abi, .. } if *effective_abi >= WHOLE => None,
         LandlockStatus::Available { .. } => {
-            Some("this kernel's Landlock limits files but not TCP ports, which takes Linux 6.7".into())
+            Some("this kernel's Landlock limits files but not TCP ports, which needs Linux 6.7".into())
         }
         LandlockStatus::NotEnabled => {
             Some("this kernel has Landlock, but it is off: boot with `lsm=landlock,…`".into())
         }
-        LandlockStatus::NotImplemented => Some("this kernel has no Landlock, which takes Linux 5.13".into()),
+        LandlockStatus::NotImplemented => Some("this kernel has no Landlock, which needs Linux 5.13".into()),
     }
 }

@@ -1,4 +1,4 @@
-//! Pages that hold secrets: kept out of swap and core dumps.
+//! Keeps pages with secrets out of swap and core dumps.
 #![allow(unsafe_code)]
 
 use rustix::{
@@ -7,8 +7,8 @@ use rustix::{
 };
 use std::{ffi::c_void, ptr};
 
-/// Locks the pages that `value` lies on into memory and leaves them out of core dumps. False if the system does not let
-/// us (`RLIMIT_MEMLOCK`). They stay so when the value goes: others may lie on the same pages.
+/// Locks the pages of `value` into memory and excludes them from core dumps. Returns false if the system does not allow
+/// it (`RLIMIT_MEMLOCK`). The pages stay locked after the value is dropped: they may contain other values.
 pub fn lock<T: ?Sized>(value: &T) -> bool {
     let bytes = size_of_val(value);
     let inside = ptr::from_ref(value).cast::<c_void>().cast_mut();
@@ -17,10 +17,10 @@ pub fn lock<T: ?Sized>(value: &T) -> bool {
     if bytes == 0 {
         return true;
     }
-    // SAFETY: the range holds whole pages on which a live value lies; locking changes no memory, and a freed page that is
-    // still locked is an ordinary one to the allocator.
+    // SAFETY: the range consists of whole pages with a live value. Locking changes no memory, and the allocator can use
+    // freed pages that are still locked.
     let locked = unsafe { mm::mlock(begin, length) };
-    // SAFETY: as above; the advice only leaves the pages out of core dumps.
+    // SAFETY: as above; the advice only excludes the pages from core dumps.
     let hidden = unsafe { mm::madvise(begin, length, Advice::LinuxDontDump) };
     locked.is_ok() && hidden.is_ok()
 }

@@ -1,15 +1,15 @@
-//! Confinement: what the processes of a signer can still do to their machine, should anybody take one over.
+//! Confinement: limits what an attacker who takes over a process of the signer can do to the machine.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `limits` | core dumps, privileges |
-//! | `memory` | pages that hold secrets |
+//! | `memory` | pages with secrets |
 //! | `landlock` | files and ports |
 //! | `seccomp` | system calls |
 //!
-//! A [`Sandbox`] closes in three steps: [`begin`](Sandbox::begin) before anything is read but the configuration,
-//! [`close`](Sandbox::close) before there is a thread and before any device is asked, [`seal`](Sandbox::seal) before the
-//! first node is dialled. `docs/sandbox.md` says what each leaves open.
+//! A [`Sandbox`] closes in three steps: [`begin`](Sandbox::begin) before reading anything but the configuration,
+//! [`close`](Sandbox::close) before the first thread and the first access to a device, [`seal`](Sandbox::seal) before
+//! the first node is dialled. `docs/sandbox.md` says what each step still allows.
 
 mod landlock;
 mod limits;
@@ -21,21 +21,17 @@ pub use landlock::ModuleLimits;
 use serde::{Deserialize, Serialize};
 use std::{fmt, fs, path::Path};
 
-/// What the configuration says about confinement.
+/// The settings of the configuration for confinement.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Switches {
-    /// `danger_core_dumps`
     core_dumps: bool,
-    /// `danger_no_landlock`
     no_landlock: bool,
-    /// `danger_no_seccomp`
     no_seccomp: bool,
     /// `require_sandbox`
     required: bool,
 }
 
 impl Switches {
-    /// Those of `config`.
     pub fn of(config: &Config) -> Self {
         let highwater = &config.highwater;
         Self {
@@ -54,9 +50,9 @@ pub enum Feature {
     CoreDumps,
     /// Limits on files and ports.
     Landlock,
-    /// Keys are kept out of swap.
+    /// Keys stay out of swap.
     LockedMemory,
-    /// Nothing that is executed gains privileges.
+    /// Executed programs gain no privileges.
     NoNewPrivs,
     /// Limits on system calls.
     Seccomp,
@@ -74,13 +70,13 @@ impl Feature {
         }
     }
 
-    /// What is missing without it.
+    /// The consequence of its absence.
     fn without(self) -> &'static str {
         match self {
             Self::CoreDumps => "a crash can write keys to disk, and other processes of this user can read them",
             Self::Landlock => "files and ports are not limited",
             Self::LockedMemory => "keys can be swapped to disk",
-            Self::NoNewPrivs => "set-user-id programs still give privileges",
+            Self::NoNewPrivs => "set-user-id programs still grant privileges",
             Self::Seccomp => "system calls are not limited",
         }
     }
@@ -91,45 +87,44 @@ impl Feature {
 pub struct Confinement(Vec<(Feature, Result<(), String>)>);
 
 impl Confinement {
-    /// Each part, and whether it is in force.
     pub fn features(&self) -> impl Iterator<Item = (Feature, bool)> {
         self.0.iter().map(|(feature, state)| (*feature, state.is_ok()))
     }
 
-    /// A sentence for each part that is not in force.
+    /// One sentence for each part that is not in force.
     pub fn warnings(&self) -> Vec<String> {
         let missing = self.0.iter().filter_map(|(feature, state)| Some((feature, state.as_ref().err()?)));
         missing.map(|(feature, why)| format!("{}: {why}", feature.without())).collect()
     }
 }
 
-/// A signer's confinement while it comes into force.
+/// A signer's confinement while it is being put in force.
 #[derive(Debug)]
 pub struct Sandbox {
     switches: Switches,
     report: Confinement,
-    /// How many threads there were at the beginning, if that can be seen.
+    /// The number of threads at the beginning, if known.
     threads_before: Option<usize>,
 }
 
 impl Sandbox {
-    /// Ends core dumps, also of what is started from here.
+    /// Disables core dumps, also of programs started from here.
     pub fn begin(config: &Config) -> Result<Self, SandboxError> {
         let mut sandbox =
             Self { switches: Switches::of(config), report: Confinement::default(), threads_before: threads() };
-        let given_away = sandbox.switches.core_dumps.then_some("danger_core_dumps");
-        sandbox.put(Feature::CoreDumps, given_away, limits::no_core_dumps)?;
+        let disabled_by = sandbox.switches.core_dumps.then_some("danger_core_dumps");
+        sandbox.put(Feature::CoreDumps, disabled_by, limits::no_core_dumps)?;
         Ok(sandbox)
     }
 
-    /// Limits files, ports and the worst of the system calls. No program is started from here on. Before any thread:
-    /// Landlock would not reach one that is there.
+    /// Limits files and ports, and forbids the most dangerous system calls. No program can be started afterwards. Call
+    /// it before any thread is started: Landlock does not limit existing threads.
     pub fn close(&mut self, config: &Config) -> Result<(), SandboxError> {
         let Switches { no_landlock, no_seccomp, .. } = self.switches;
         let threads_before = self.threads_before.unwrap_or(usize::MAX);
         self.put(Feature::NoNewPrivs, None, limits::no_new_privs)?;
         self.put(Feature::Landlock, no_landlock.then_some("danger_no_landlock"), || {
-            // Threads that are there already would stay outside.
+            // Existing threads would not be limited.
             match threads() {
                 Some(now) if now > threads_before => Err("a thread was started too early: this is a bug".into()),
                 _ => landlock::Policy::of_signer(config).enforce(),
@@ -140,12 +135,12 @@ impl Sandbox {
         })
     }
 
-    /// Leaves the system calls of a running signer. `secrets_locked` says whether its keys were kept out of swap.
+    /// Allows only the system calls of a running signer. `secrets_locked` says whether its keys are locked into memory.
     pub fn seal(&mut self, config: &Config, secrets_locked: bool) -> Result<Confinement, SandboxError> {
-        let given_away = self.switches.core_dumps.then_some("danger_core_dumps");
-        let limit = "the system locks no memory for us: raise RLIMIT_MEMLOCK (LimitMEMLOCK= of the systemd unit)";
-        self.put(Feature::LockedMemory, given_away, || secrets_locked.then_some(()).ok_or_else(|| limit.into()))?;
-        // If the first filter is not in force, the second will not be either, and that is said already.
+        let disabled_by = self.switches.core_dumps.then_some("danger_core_dumps");
+        let limit = "cannot lock keys into memory: raise RLIMIT_MEMLOCK (LimitMEMLOCK= of the systemd unit)";
+        self.put(Feature::LockedMemory, disabled_by, || secrets_locked.then_some(()).ok_or_else(|| limit.into()))?;
+        // If the first filter is not in force, the second will not be either, and the report says so already.
         let has_first = self.report.0.contains(&(Feature::Seccomp, Ok(())));
         if has_first {
             self.report.0.retain(|(feature, _)| *feature != Feature::Seccomp);
@@ -155,23 +150,23 @@ impl Sandbox {
         Ok(self.report.clone())
     }
 
-    /// Whether keys are to be kept out of swap.
+    /// Whether keys must be kept out of swap.
     pub fn locks_secrets(&self) -> bool {
         !self.switches.core_dumps
     }
 
-    /// Puts a part into force, unless the configuration gives it away.
+    /// Puts a part in force, unless a switch of the configuration disables it.
     fn put(
         &mut self,
         feature: Feature,
-        given_away: Option<&str>,
+        disabled_by: Option<&str>,
         enforce: impl FnOnce() -> Result<(), String>,
     ) -> Result<(), SandboxError> {
-        let state = match given_away {
+        let state = match disabled_by {
             Some(switch) => Err(format!("{switch} = true")),
             None => enforce(),
         };
-        if let (Err(why), None, true) = (&state, given_away, self.switches.required) {
+        if let (Err(why), None, true) = (&state, disabled_by, self.switches.required) {
             return Err(SandboxError { feature, why: why.clone() });
         }
         self.report.0.push((feature, state));
@@ -179,44 +174,44 @@ impl Sandbox {
     }
 }
 
-/// Confines the process that starts the children of tokens, as far as one can be that must do so: it keeps PINs.
+/// Confines the HSM spawner process, which keeps PINs, as far as its task allows.
 pub fn confine_spawner(switches: Switches) -> Result<(), String> {
     harden(switches)?;
     switches.demand(switches.no_landlock, landlock::confine_spawner)?;
     switches.demand(switches.no_seccomp, seccomp::forbid_to_spawner)
 }
 
-/// Confines the process that starts, and starts again, the one that looks up a name. It reads nothing from the network.
+/// Confines the process that starts and restarts a name's lookup process. It reads nothing from the network.
 pub fn confine_name_keeper(switches: Switches) -> Result<(), String> {
     confine_spawner(switches)
 }
 
-/// The files on which an answer to a lookup depends.
+/// The files that the result of a lookup depends on.
 pub fn name_service_files() -> impl Iterator<Item = &'static Path> {
     landlock::NAME_SERVICE.iter().map(Path::new)
 }
 
-/// Confines the child of a token, before its module is loaded: what a module does while it is loaded and initialised
-/// is the vendor's code as much as the rest.
+/// Confines the child of a token, before it loads its module: loading and initialising a module already runs the
+/// vendor's code.
 pub fn confine_module(switches: Switches, limits: &ModuleLimits<'_>) -> Result<(), String> {
     harden(switches)?;
     switches.demand(switches.no_landlock, || landlock::Policy::of_module(limits).enforce())?;
     switches.demand(switches.no_seccomp, || seccomp::forbid_to_module(limits.network, limits.sockets))
 }
 
-/// Confines a process that resolves one name. With `udp` it may ask by UDP, to any port: no kernel limits that.
+/// Confines a process that resolves one name. With `udp` it may send UDP to any port: Landlock cannot limit that.
 pub fn confine_resolver(switches: Switches, udp: bool) -> Result<(), String> {
     harden(switches)?;
     switches.demand(switches.no_landlock, || landlock::Policy::of_resolver().enforce())?;
     switches.demand(switches.no_seccomp, || seccomp::forbid_to_resolver(udp))
 }
 
-/// How many threads this process has.
+/// The number of threads of this process.
 fn threads() -> Option<usize> {
     Some(fs::read_dir("/proc/self/task").ok()?.count())
 }
 
-/// Confines the process that makes and renames audit files: nothing but the directory of `audit`.
+/// Confines the process that makes and renames audit files to the directory of `audit`.
 pub fn confine_audit_keeper(switches: Switches, audit: &Path) -> Result<(), String> {
     harden(switches)?;
     switches.demand(switches.no_landlock, || landlock::Policy::of_audit_keeper(audit).enforce())?;
@@ -229,22 +224,20 @@ fn harden(switches: Switches) -> Result<(), String> {
 }
 
 impl Switches {
-    /// Puts a part into force, unless it was given away. That it cannot be is an error where the sandbox is required;
-    /// elsewhere the signer, on the same kernel, has said so.
-    fn demand(self, given_away: bool, enforce: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-        if given_away {
+    /// Puts a part in force, unless it is disabled. A failure is an error only if the sandbox is required; otherwise
+    /// the signer, on the same kernel, has already logged it.
+    fn demand(self, disabled: bool, enforce: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        if disabled {
             return Ok(());
         }
         enforce().or_else(|why| if self.required { Err(why) } else { Ok(()) })
     }
 }
 
-/// A part of the confinement that is required and cannot be had.
+/// A part of the confinement that is required but not available.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SandboxError {
-    /// Which.
     pub feature: Feature,
-    /// Why not.
     pub why: String,
 }
 
@@ -280,9 +273,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_configuration_gives_away_is_not_tried_and_always_told() {
+    fn disabled_parts_are_not_tried_and_always_reported() {
         let mut sandbox = sandbox(true);
-        let never = || unreachable!("it was given away");
+        let never = || unreachable!("it is disabled");
         sandbox.put(Feature::CoreDumps, Some("danger_core_dumps"), never).unwrap();
         let warnings = sandbox.report.warnings();
         assert!(warnings.len() == 1 && warnings[0].ends_with(": danger_core_dumps = true"), "{warnings:?}");

@@ -1,12 +1,12 @@
-//! seccomp: which system calls a process may still make.
+//! seccomp: limits the system calls that a process can make.
 //!
-//! Two filters lie on top of each other. The first kills the process for what no library ever tries out and no signer
-//! does: starting programs, tracing, mounting, loading code into the kernel. The second lists what a signer needs and
-//! answers everything else with `ENOSYS`, which every library takes for an old kernel: an update of the C library
-//! then costs an error path and not the validator.
+//! Two filters apply at once. The first kills the process for calls that no library probes and no signer makes:
+//! starting programs, tracing, mounting, loading code into the kernel. The second lists the calls that a signer needs
+//! and answers all others with `ENOSYS`, which every library takes for an old kernel: an update of the C library then
+//! leads to an error path and does not stop the validator.
 //!
-//! The other processes have the first kind only. What all of them share: no namespace of their own, signals to nobody
-//! else, and no way around the rules for ports by another protocol than TCP.
+//! The other processes have only the first kind. Common to all: they cannot make namespaces, cannot signal other
+//! processes, and cannot bypass the port rules with a protocol other than TCP.
 
 use libc::{c_long, c_ulong};
 use seccompiler::{
@@ -15,10 +15,9 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// No program is started.
 const START_PROGRAMS: &[c_long] = &[libc::SYS_execve, libc::SYS_execveat];
 
-/// What no signer and no module does.
+/// Calls that no signer and no module makes.
 const NEVER: &[c_long] = &[
     libc::SYS_add_key,
     libc::SYS_bpf,
@@ -58,8 +57,8 @@ const NEVER: &[c_long] = &[
     libc::SYS_userfaultfd,
 ];
 
-/// What a running signer calls, whatever the arguments: it reads and writes what is open, connects, waits, makes
-/// threads, and looks at files. `tests/machine/confined.rs` and the whole suite run under it.
+/// Calls of a running signer, with any arguments: it reads and writes open files, connects, waits, makes threads, and
+/// inspects files. `tests/machine/confined.rs` and the whole suite run under it.
 const SIGNER: &[c_long] = &[
     libc::SYS_accept4,
     libc::SYS_brk,
@@ -112,7 +111,7 @@ const SIGNER: &[c_long] = &[
     libc::SYS_shutdown,
     libc::SYS_sigaltstack,
     libc::SYS_statx,
-    // The control socket goes with the signer; where else, Landlock says.
+    // The signer removes its control socket at the end. Landlock limits the directories.
     libc::SYS_unlinkat,
     libc::SYS_wait4,
     libc::SYS_waitid,
@@ -120,14 +119,14 @@ const SIGNER: &[c_long] = &[
     libc::SYS_writev,
 ];
 
-/// The older forms that newer architectures lack.
+/// Older forms that newer architectures lack.
 #[cfg(target_arch = "x86_64")]
 const SIGNER_OLDER: &[c_long] =
     &[libc::SYS_epoll_wait, libc::SYS_poll, libc::SYS_stat, libc::SYS_time, libc::SYS_unlink];
 #[cfg(not(target_arch = "x86_64"))]
 const SIGNER_OLDER: &[c_long] = &[];
 
-/// What libusb calls besides.
+/// Additional calls of libusb.
 const USB: &[c_long] = &[
     libc::SYS_bind,
     libc::SYS_eventfd2,
@@ -139,14 +138,14 @@ const USB: &[c_long] = &[
     libc::SYS_timerfd_settime,
 ];
 
-/// Kills the process, all of its threads, for what no signer does.
+/// Kills the whole process for calls that no signer makes.
 pub(super) fn forbid_to_signer(usb: bool) -> Result<(), String> {
     let sockets = Sockets { tcp: true, unix: true, netlink: usb, ..Sockets::default() };
     kill_for(&[START_PROGRAMS, NEVER].concat())?;
     restrict(sockets)
 }
 
-/// The same for a process that resolves a name. With `udp` it may ask name servers by UDP too.
+/// The same for a process that resolves a name. With `udp` it may also ask name servers over UDP.
 pub(super) fn forbid_to_resolver(udp: bool) -> Result<(), String> {
     kill_for(&[START_PROGRAMS, NEVER].concat())?;
     restrict(Sockets { tcp: true, udp, unix: true, netlink: true })
@@ -158,51 +157,51 @@ pub(super) fn forbid_to_audit_keeper() -> Result<(), String> {
     restrict(Sockets { tcp: false, udp: false, unix: true, netlink: false })
 }
 
-/// The same for a process with a vendor's module, where an attempt to start a program fails with `EPERM`: some modules
-/// come with programs of their own, and can then say that it is missing. `network` is TCP and UDP, `unix` the sockets
-/// of services on this machine.
+/// The same for a process with a vendor's module, except that starting a program fails with `EPERM`: some modules have
+/// helper programs, and can then report the failure. `network` allows TCP and UDP, `unix` allows sockets of services on
+/// this machine.
 pub(super) fn forbid_to_module(network: bool, unix: bool) -> Result<(), String> {
     install(denied(START_PROGRAMS), SeccompAction::Allow, REFUSED)?;
     kill_for(NEVER)?;
-    // Network libraries and libusb ask the kernel there which interfaces and devices there are.
+    // Network libraries and libusb list interfaces and devices over netlink.
     restrict(Sockets { tcp: network, udp: network, unix, netlink: true })
 }
 
-/// The same for the process that starts those with modules. Whom it signals is for Landlock to say: its children.
+/// The same for the HSM spawner process. Landlock limits its signals to its children.
 pub(super) fn forbid_to_spawner() -> Result<(), String> {
     kill_for(NEVER)?;
     install(denied(&[libc::SYS_clone3]), SeccompAction::Allow, UNKNOWN)
 }
 
-/// Leaves a signer the calls that it needs. With `usb` also those of libusb.
+/// Allows only the calls that a signer needs, with `usb` also those of libusb.
 pub(super) fn allow_signer(usb: bool) -> Result<(), String> {
     install(signer(usb)?, UNKNOWN, SeccompAction::Allow)
 }
 
-/// As an old kernel answers.
+/// The answer of an old kernel.
 const UNKNOWN: SeccompAction = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-/// As a kernel answers whom it does not trust.
+/// The answer to a process without permission.
 const REFUSED: SeccompAction = SeccompAction::Errno(libc::EPERM.unsigned_abs());
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// These calls, and namespaces, end the process.
+/// Kills the process for these calls and for new namespaces.
 fn kill_for(calls: &[c_long]) -> Result<(), String> {
     let mut rules = denied(calls);
     rules.insert(libc::SYS_clone, new_namespaces()?);
     install(rules, SeccompAction::Allow, SeccompAction::KillProcess)
 }
 
-/// What every process but the spawner is refused.
+/// Refuses what every process except the spawner must not do.
 fn restrict(sockets: Sockets) -> Result<(), String> {
-    // No filter can see the flags of clone3; every C library then takes clone, whose flags it can.
+    // A filter cannot see the flags of clone3. Without it, every C library uses clone, whose flags are visible.
     install(denied(&[libc::SYS_clone3]), SeccompAction::Allow, UNKNOWN)?;
     let mut rules = signals_to_others()?;
     rules.extend(sockets.others()?);
     install(rules, SeccompAction::Allow, REFUSED)
 }
 
-/// These calls, whatever their arguments.
+/// These calls, with any arguments.
 fn denied(calls: &[c_long]) -> Rules {
     calls.iter().map(|call| (*call, Vec::new())).collect()
 }
@@ -221,22 +220,21 @@ fn new_namespaces() -> Result<Vec<SeccompRule>, String> {
     NAMESPACES.iter().map(|flag| rule(vec![bits(0, low(*flag), low(*flag))?])).collect()
 }
 
-/// Every way to send a signal to another process, also by way of the owner of a file or the input of a terminal.
-/// Landlock forbids most of it, but only since Linux 6.12.
+/// Every way to send a signal to another process, including by the owner of a file or the input of a terminal. Landlock
+/// forbids most of them, but only since Linux 6.12.
 fn signals_to_others() -> Result<Rules, String> {
-    /// `F_SETOWN_EX`
     const F_SETOWN_EX: u64 = 15;
     /// `FIOSETOWN`, `SIOCSPGRP`, `TIOCSTI`, `TIOCLINUX`
     const SET_OWNER_OR_TYPE: [u64; 4] = [0x8901, 0x8902, 0x5412, 0x541c];
     let own = u64::from(std::process::id());
     let others = || Ok::<_, String>(vec![rule(vec![is_not(0, own)?])?]);
     Ok(Rules::from([
-        // With 0 or a negative number it is a group.
+        // 0 or a negative number means a group.
         (libc::SYS_kill, others()?),
         (libc::SYS_rt_sigqueueinfo, others()?),
         (libc::SYS_rt_tgsigqueueinfo, others()?),
         (libc::SYS_tgkill, others()?),
-        // By the number of a thread, which need not be ours. The C library has used tgkill for long.
+        // Takes a thread number, which need not be ours. The C library uses tgkill instead.
         (libc::SYS_tkill, others()?),
         (libc::SYS_pidfd_send_signal, Vec::new()),
         (libc::SYS_fcntl, vec![rule(vec![is(1, low(libc::F_SETOWN))?])?, rule(vec![is(1, F_SETOWN_EX)?])?]),
@@ -247,7 +245,7 @@ fn signals_to_others() -> Result<Rules, String> {
     ]))
 }
 
-/// The kinds of sockets that a process may make.
+/// The sockets that a process may make.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sockets {
     tcp: bool,
@@ -261,12 +259,12 @@ const INTERNET: [libc::c_int; 2] = [libc::AF_INET, libc::AF_INET6];
 const SOCKET_TYPE: u64 = 0xf;
 
 impl Sockets {
-    /// The sockets of all other kinds, and what sends without a `connect` that Landlock could see. Landlock's rules for
-    /// ports are for TCP alone: MPTCP, SCTP and SMC would go past them.
+    /// All other kinds of sockets, and calls that send without a `connect` that Landlock can see. Landlock's port rules
+    /// cover only TCP: MPTCP, SCTP and SMC would bypass them.
     fn others(self) -> Result<Rules, String> {
         let mut sockets = vec![rule(self.families().map(|family| is_not(0, low(family))).collect::<Result<_, _>>()?)?];
         for family in INTERNET {
-            /// Obsolete, and still there.
+            /// Obsolete, but still supported.
             const SOCK_PACKET: libc::c_int = 10;
             let not_streams = [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, SOCK_PACKET];
             let udp = (!self.udp).then_some(libc::SOCK_DGRAM);
@@ -293,13 +291,13 @@ impl Sockets {
     fn families(self) -> impl Iterator<Item = libc::c_int> {
         let internet = INTERNET.into_iter().filter(move |_| self.tcp || self.udp);
         let unix = self.unix.then_some(libc::AF_UNIX);
-        // There is always one, so that a rule of none does not stand for everything.
+        // Never empty: a rule without conditions would match everything.
         let none = (!self.tcp && !self.udp && !self.unix && !self.netlink).then_some(libc::AF_UNSPEC);
         internet.chain(unix).chain(self.netlink.then_some(libc::AF_NETLINK)).chain(none)
     }
 }
 
-/// `MSG_FASTOPEN`: a TCP connection is made by sending.
+/// `MSG_FASTOPEN` opens a TCP connection by sending.
 const FASTOPEN: u64 = low(libc::MSG_FASTOPEN);
 
 fn signer(usb: bool) -> Result<Rules, String> {
@@ -307,27 +305,27 @@ fn signer(usb: bool) -> Result<Rules, String> {
     let executable = low(libc::PROT_EXEC);
     let writing = low(libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC);
     let conditional = [
-        // Threads, never processes. `clone3`, whose flags no filter can see, is answered as unknown.
+        // Threads, never processes. `clone3`, whose flags a filter cannot see, gets `ENOSYS`.
         (libc::SYS_clone, vec![bits(0, low(libc::CLONE_THREAD), low(libc::CLONE_THREAD))?]),
         (libc::SYS_ioctl, vec![is(1, libc::FIONBIO)?]),
         // No new code.
         (libc::SYS_mmap, vec![bits(2, executable, 0)?]),
         (libc::SYS_mprotect, vec![bits(2, executable, 0)?]),
         (libc::SYS_openat, vec![bits(2, writing, 0)?]),
-        // The name of a thread.
+        // Names a thread.
         (libc::SYS_prctl, vec![is(0, c_ulong::from(libc::PR_SET_NAME.unsigned_abs()))?]),
-        // Sent over what `connect` has connected.
+        // Only over a connection that `connect` made.
         (libc::SYS_sendmsg, vec![bits(2, FASTOPEN, 0)?]),
         (libc::SYS_sendto, vec![bits(3, FASTOPEN, 0)?]),
-        // Limits are read, never set.
+        // Only reads limits.
         (libc::SYS_prlimit64, vec![is(2, 0)?]),
-        // To ourselves: how a process aborts.
+        // Only to ourselves: this is how a process aborts.
         (libc::SYS_tgkill, vec![is(0, u64::from(std::process::id()))?]),
     ];
     for (call, conditions) in conditional {
         rules.insert(call, vec![rule(conditions)?]);
     }
-    // Streams alone, and those of the Internet by TCP alone.
+    // Only streams, and Internet streams only over TCP.
     let stream = |family: libc::c_int, protocol: libc::c_int| {
         rule(vec![is(0, low(family))?, bits(1, SOCKET_TYPE, low(libc::SOCK_STREAM))?, is(2, low(protocol))?])
     };
@@ -350,47 +348,49 @@ fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, String> {
     SeccompRule::new(conditions).map_err(|error| format!("seccomp: {error}"))
 }
 
-/// That the argument has this value in its lower half; the kernel ignores the upper one for all that is asked here.
+/// The argument's lower half has this value. The kernel ignores the upper half of every argument checked here.
 fn is(argument: u8, value: u64) -> Result<SeccompCondition, String> {
     let condition = SeccompCondition::new(argument, Length::Dword, Op::Eq, value);
     condition.map_err(|error| format!("seccomp: {error}"))
 }
 
-/// That the argument has another value in its lower half.
+/// The argument's lower half has another value.
 fn is_not(argument: u8, value: u64) -> Result<SeccompCondition, String> {
     let condition = SeccompCondition::new(argument, Length::Dword, Op::Ne, value);
     condition.map_err(|error| format!("seccomp: {error}"))
 }
 
-/// That these bits of the argument have these values.
+/// These bits of the argument have these values.
 fn bits(argument: u8, mask: u64, value: u64) -> Result<SeccompCondition, String> {
     let condition = SeccompCondition::new(argument, Length::Dword, Op::MaskedEq(mask), value);
     condition.map_err(|error| format!("seccomp: {error}"))
 }
 
-/// A flag or number of the C headers, none of which is negative.
+/// A flag or number from the C headers. None is negative.
 const fn low(value: libc::c_int) -> u64 {
     value.unsigned_abs() as u64
 }
 
-/// Puts a filter over those that are there, for every thread of the process at once.
+/// Adds a filter to the existing ones, for every thread of the process at once.
 fn install(rules: Rules, otherwise: SeccompAction, action: SeccompAction) -> Result<(), String> {
-    let text = |error: &dyn std::fmt::Display| format!("seccomp: {error}");
-    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| text(&error))?;
-    let filter = SeccompFilter::new(rules, otherwise, action, arch).map_err(|error| text(&error))?;
-    let mut program = BpfProgram::try_from(filter).map_err(|error| text(&error))?;
+    fn text(error: impl std::fmt::Display) -> String {
+        format!("seccomp: {error}")
+    }
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(text)?;
+    let filter = SeccompFilter::new(rules, otherwise, action, arch).map_err(text)?;
+    let mut program = BpfProgram::try_from(filter).map_err(text)?;
     program.splice(..0, no_x32());
-    seccompiler::apply_filter_all_threads(&program).map_err(|error| text(&error))
+    seccompiler::apply_filter_all_threads(&program).map_err(text)
 }
 
-/// On x86-64 a kernel may also take calls by their numbers in the x32 ABI, past every rule for the ordinary ones. No
-/// library of this architecture makes such a call. -1 is no call at all: a tracer that keeps one from being made, as `strace`
-/// does to play a fault, leaves that number.
+/// On x86-64 a kernel may also accept calls by their x32 ABI numbers, which bypass every rule for the ordinary numbers.
+/// No library of this architecture makes such calls. -1 is not a call: a tracer that suppresses a call, as `strace`
+/// does to inject a fault, leaves that number.
 #[cfg(target_arch = "x86_64")]
 fn no_x32() -> [sock_filter; 4] {
     /// `__X32_SYSCALL_BIT`
     const X32: u32 = 0x4000_0000;
-    /// `BPF_LD | BPF_W | BPF_ABS`: loads a word of `seccomp_data`, whose first is the number of the call.
+    /// `BPF_LD | BPF_W | BPF_ABS`: loads a word of `seccomp_data`. The first word is the number of the call.
     const LOAD: u16 = 0x20;
     /// `BPF_JMP | BPF_JEQ | BPF_K`
     const JUMP_IF_EQUAL: u16 = 0x15;
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn only_usb_brings_what_could_listen() {
+    fn only_usb_allows_calls_that_listening_needs() {
         for call in [libc::SYS_bind, libc::SYS_listen, libc::SYS_clone3, libc::SYS_kill, libc::SYS_memfd_create] {
             assert!(!signer(false).unwrap().contains_key(&call), "{call}");
         }

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-/// What happens to an operation.
+/// The fate of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// The process ends in it.
@@ -23,12 +23,12 @@ pub const FILE: FileId = FileId { inode: 1, birth: None };
 #[derive(Clone)]
 pub struct SimDisk(Arc<Mutex<Platter>>);
 
-/// What outlives the process.
+/// State that outlives the process.
 pub struct Platter {
     dice: Dice,
-    /// What a power cut leaves.
+    /// What remains after a power cut.
     durable: [u8; FILE_BYTES],
-    /// What a read sees.
+    /// What a read returns.
     cache: [u8; FILE_BYTES],
     /// Writes that no flush has covered.
     dirty: Vec<(usize, [u8; RECORD_BYTES])>,
@@ -90,7 +90,7 @@ impl Platter {
         self.plan = Some((operations, trouble));
     }
 
-    /// What was planned and has not happened does not happen.
+    /// Cancels planned faults that have not happened yet.
     pub fn forget_plan(&mut self) {
         self.plan = None;
     }
@@ -134,7 +134,7 @@ impl Platter {
         self.mixed = true;
     }
 
-    /// Whether anything has happened that lets the file not verify: a torn record, or a slot of another file.
+    /// Whether anything has happened that makes the file unverifiable: a torn record, or a slot of another file.
     pub fn may_be_damaged(&self) -> bool {
         let header = Header::decode(self.cache[..BLOCK_BYTES].try_into().expect("a block")).expect("nobody tears it");
         let torn = |slot: Slot| {

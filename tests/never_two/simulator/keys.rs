@@ -1,4 +1,4 @@
-//! What signs in the simulation: a fast key that is none, a real one in software, and real ones in devices that fail.
+//! The keys of the simulation: a fast fake key, a real key in software, and real keys in devices that fail.
 
 use super::{super::dice::Dice, disk::SimDisk};
 use highwater::keyring::{
@@ -54,7 +54,7 @@ impl KeyKind {
         }
     }
 
-    /// Whether `signature` is this key's.
+    /// Whether this key made `signature`.
     pub fn verifies(self, message: &[u8], signature: &Signature) -> bool {
         match self {
             Self::Fast => *signature == FastKey::of(message),

@@ -22,7 +22,7 @@ use highwater_core::{
 use prost::Message as _;
 use std::path::Path;
 
-/// What happened in all worlds.
+/// Events in all worlds.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     pub steps: u64,
@@ -356,7 +356,7 @@ impl World {
         }
     }
 
-    /// What the documentation says after damage: wait for two more heights, then `highwater state init --height`.
+    /// The documented procedure after damage: wait for two more heights, then `highwater state init --height`.
     fn start_over(&mut self) {
         let height = self.frontier.height + 2;
         let record = first_record(self.host, Mark::floor(Hrs::end_of(height)));
@@ -496,7 +496,7 @@ fn place(hrs: Hrs) -> (i64, i32, i32) {
     (hrs.height.cast_signed(), hrs.round.cast_signed(), hrs.step.number().into())
 }
 
-/// Where the message in an answer is.
+/// The position of the message in an answer.
 fn place_of(answer: &Message) -> Hrs {
     let (height, round, step) = match &answer.sum {
         Some(Sum::SignedVoteResponse(response)) => {

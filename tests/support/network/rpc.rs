@@ -1,4 +1,4 @@
-//! What a node says about its chain: JSON-RPC as plain HTTP GET, and the commits read from it.
+//! Asks a node about its chain: JSON-RPC as plain HTTP GET, and the commits read from it.
 
 use highwater_core::{
     consensus::{ChainId, KeyType, PublicKey, Signature, Timestamp},

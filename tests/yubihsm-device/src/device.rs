@@ -38,7 +38,7 @@ const DEVICE_INFO: u8 = 0x06;
 /// Version 2.4.0, serial number 0123456789, 62 entries in the log store, none of them used, Ed25519 (46).
 const DEVICE_INFO_ANSWER: [u8; 13] = [0x86, 0, 10, 2, 4, 0, 0x07, 0x5b, 0xcd, 0x15, 62, 0, 46];
 
-/// What a device answers in the clear when it does not do as told (Yubico, YubiHSM 2 error codes).
+/// A device's unencrypted answer to a command that it refuses (Yubico, YubiHSM 2 error codes).
 #[derive(Clone, Copy)]
 pub enum Refusal {
     AuthenticationFailed = 0x04,
@@ -49,7 +49,7 @@ pub enum Refusal {
     SessionsFull = 0x05,
 }
 
-/// What a device holds when it starts.
+/// The content of a device when it starts.
 pub struct Contents {
     /// The object id and the password of the only authentication key.
     pub auth: (u16, Vec<u8>),
@@ -57,14 +57,14 @@ pub struct Contents {
     pub keys: Vec<(u16, Algorithm, Vec<u8>)>,
     /// Whether the device refuses to work with a full log. The mock only says so.
     pub force_audit: bool,
-    /// Whether objects that a client puts are kept: there is no fresh mock then, and 16 sessions in all.
+    /// Whether to keep objects that a client puts: then there is no fresh mock, and 16 sessions in all.
     pub keep_objects: bool,
 }
 
 /// How a command ended.
 pub struct Done {
     pub answer: Vec<u8>,
-    /// Whether the answer is as long as one with a signature. More cannot be seen from outside of a session.
+    /// Whether the answer is as long as one with a signature. Outside of a session, no more is visible.
     pub signed: bool,
     /// Whether it opened a session.
     pub opened: bool,
@@ -182,7 +182,7 @@ enum Failure {
     Refused,
 }
 
-/// Whether a session message, rather than one that opens a session, is what a command is.
+/// Whether a command is a session message, not one that opens a session.
 pub fn is_session_message(command: &[u8]) -> bool {
     command.first() == Some(&SESSION_MESSAGE) && command.len() > HEADER_BYTES
 }

@@ -1,4 +1,4 @@
-//! What goes wrong on request, and what is counted.
+//! Faults on request, and counters.
 
 use std::{
     fmt::Write as _,
@@ -18,14 +18,14 @@ pub struct Faults {
     pub hang_until: Option<Instant>,
     /// How long a message in a session takes.
     pub latency: Duration,
-    /// Whether all sessions are forgotten at the next command.
+    /// Whether to drop all sessions at the next command.
     pub power_cycle: bool,
     /// Whether nobody listens on the connector's port.
     pub down: bool,
     pub counts: Counts,
 }
 
-/// What has happened so far.
+/// Events so far.
 #[derive(Default)]
 pub struct Counts {
     pub commands: u64,

@@ -18,7 +18,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// A command on its way to the device, and the way back.
 type Job = (Vec<u8>, mpsc::Sender<Vec<u8>>);
 
-/// What every connection of the connector shares.
+/// State shared by all connections of the connector.
 pub struct Front {
     faults: Mutex<Faults>,
     jobs: Mutex<mpsc::Sender<Job>>,
@@ -165,5 +165,5 @@ impl Front {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics with this lock")
+    mutex.lock().expect("the lock is never poisoned")
 }

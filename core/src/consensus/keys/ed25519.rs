@@ -23,7 +23,7 @@ impl Key for VerifyingKey {
         self.as_bytes()
     }
 
-    /// The start of the key's SHA-256 (CometBFT `crypto/ed25519`).
+    /// The first 20 bytes of the key's SHA-256 (CometBFT `crypto/ed25519`).
     fn address(&self) -> [u8; 20] {
         let mut address = [0; 20];
         address.copy_from_slice(&Sha256::digest(self.as_bytes())[..20]);

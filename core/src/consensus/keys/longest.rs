@@ -1,4 +1,4 @@
-//! No real algorithm: its keys and signatures are as long as those of ML-DSA-65, the longest that CometBFT knows.
+//! Not a real algorithm: its keys and signatures are as long as those of ML-DSA-65, the longest that CometBFT supports.
 
 use super::{Algorithm, Bech32, Key, KeyType, PublicKey, Signature};
 use sha2::{Digest as _, Sha256};
@@ -20,12 +20,12 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     parse: |bytes| Some(Arc::new(Longest(bytes.try_into().ok()?))),
 };
 
-/// A key of this byte alone.
+/// A key that consists of this byte only.
 pub(crate) fn key(fill: u8) -> PublicKey {
     PublicKey::from_bytes(KeyType::Longest, &[fill; KEY_BYTES]).unwrap()
 }
 
-/// What this key's signature over `message` is. Anybody can make it.
+/// This key's signature over `message`. Anybody can make it.
 pub(crate) fn sign(key: &PublicKey, message: &[u8]) -> Signature {
     let digest = Sha256::new().chain_update(key.as_bytes()).chain_update(message).finalize();
     let bytes: Vec<u8> = digest.into_iter().cycle().take(SIGNATURE_BYTES).collect();

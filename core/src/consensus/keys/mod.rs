@@ -1,7 +1,7 @@
-//! Consensus keys: what verifies a signature and names a validator.
+//! Consensus keys: they verify signatures and identify a validator.
 //!
-//! Each algorithm has a file of its own here, which knows its bytes, how it verifies, its addresses and its names. Nothing
-//! else in this crate names an algorithm. To add one, write its file and add it to [`KeyType`], [`KeyType::ALL`] and
+//! Each algorithm has its own file here, with its encoding, verification, addresses and names. Nothing else in this
+//! crate names an algorithm. To add one, write its file and add it to [`KeyType`], [`KeyType::ALL`] and
 //! [`KeyType::algorithm`]; a test checks the three against each other.
 
 mod ed25519;
@@ -25,7 +25,7 @@ pub enum KeyType {
     Ed25519,
     /// ECDSA over secp256k1 and SHA-256 with low S.
     Secp256k1,
-    /// Larger than every real one, so that the tests of this crate know that a large one fits.
+    /// Larger than any real one. Lets the tests of this crate prove that a large one fits.
     #[cfg(test)]
     Longest,
 }
@@ -39,7 +39,7 @@ impl KeyType {
         Self::Longest,
     ];
 
-    /// What is peculiar to this kind of key. The one place that goes from a kind to its code.
+    /// The details of this kind of key. The only place that maps a kind to its code.
     pub fn algorithm(self) -> &'static Algorithm {
         match self {
             Self::Ed25519 => &ed25519::ALGORITHM,
@@ -49,7 +49,7 @@ impl KeyType {
         }
     }
 
-    /// The first kind whose algorithm `is` the wanted one.
+    /// The first kind whose algorithm satisfies `is`.
     pub fn find(is: impl Fn(&Algorithm) -> bool) -> Option<Self> {
         Self::ALL.iter().copied().find(|key_type| is(key_type.algorithm()))
     }
@@ -71,13 +71,13 @@ impl fmt::Display for KeyType {
     }
 }
 
-/// What the rest of Highwater has to know about an algorithm. Each file of this folder has one.
+/// What the rest of Highwater needs to know about an algorithm. Each file of this folder has one.
 pub struct Algorithm {
     /// The name that CometBFT v1 and later use on the wire (`pub_key_type`).
     pub name: &'static str,
     /// How many bytes a public key has.
     pub public_key_len: usize,
-    /// The same in words for an operator, as in "33 bytes, compressed".
+    /// The form of a public key for an operator, as in "33 bytes, compressed".
     pub public_key_form: &'static str,
     /// How many bytes a signature has.
     pub signature_len: usize,
@@ -89,33 +89,34 @@ pub struct Algorithm {
     pub bech32: Bech32,
     /// Field of the key in `tendermint.crypto.PublicKey` (`proto/tendermint/crypto/keys.proto`).
     pub(crate) wire_field: u32,
-    /// Its number in the header of a state file. State files keep it for good, so no other algorithm ever gets it.
+    /// Its number in the header of a state file. State files keep it forever, so it is never reused.
     pub(crate) header_number: u8,
     parse: fn(&[u8]) -> Option<Arc<dyn Key>>,
 }
 
-/// What stands for a key in bech32, as tmkms shows it.
+/// The form of a key in bech32, as tmkms shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bech32 {
     /// Its address, with the chain's prefix for accounts.
     Address,
-    /// The key behind its Amino mark (four bytes of type hash and the length), with the chain's prefix for consensus keys.
+    /// The key after its Amino mark (four bytes of type hash and the length), with the chain's prefix for consensus
+    /// keys.
     Amino([u8; 5]),
 }
 
 /// A valid public key of one algorithm.
 trait Key: Send + Sync + UnwindSafe + RefUnwindSafe {
-    /// The raw bytes, as they go on the wire.
+    /// The raw bytes, as on the wire.
     fn bytes(&self) -> &[u8];
 
     /// The validator's address.
     fn address(&self) -> [u8; 20];
 
-    /// Whether `signature`, of any length, is this key's over `message`.
+    /// Whether `signature`, of any length, is this key's signature over `message`.
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool;
 }
 
-/// A public consensus key, checked to be valid. A clone shares it and takes no memory.
+/// A valid public consensus key. A clone shares it and allocates nothing.
 #[derive(Clone)]
 pub struct PublicKey {
     key_type: KeyType,
@@ -123,18 +124,18 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a key from its raw bytes, which are those that go on the wire.
+    /// Reads a key from its raw bytes, as on the wire.
     pub fn from_bytes(key_type: KeyType, bytes: &[u8]) -> Result<Self, PublicKeyError> {
         let key = (key_type.algorithm().parse)(bytes).ok_or(PublicKeyError { key_type })?;
         Ok(Self { key_type, key })
     }
 
-    /// Which kind of key this is.
+    /// The kind of this key.
     pub fn key_type(&self) -> KeyType {
         self.key_type
     }
 
-    /// The raw bytes, as they go on the wire.
+    /// The raw bytes, as on the wire.
     pub fn as_bytes(&self) -> &[u8] {
         self.key.bytes()
     }
@@ -149,7 +150,7 @@ impl PublicKey {
         self.address().iter().map(|byte| format!("{byte:02X}")).collect()
     }
 
-    /// Whether `signature` is this key's over `message`. As strict as CometBFT, or stricter.
+    /// Whether `signature` is this key's signature over `message`. At least as strict as CometBFT.
     pub fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
         self.key.verifies(message, signature.as_bytes())
     }
@@ -177,7 +178,7 @@ impl fmt::Display for PublicKey {
     }
 }
 
-/// Bytes that are no public key of the kind they were read as.
+/// The bytes are not a valid public key of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublicKeyError {
     key_type: KeyType,
@@ -198,7 +199,7 @@ mod tests {
     use std::collections::BTreeSet;
     use subtle_encoding::hex;
 
-    /// What CometBFT v0.40 makes of a key of every kind that it knows.
+    /// Vectors from CometBFT v0.40 for every kind of key that it supports.
     fn vectors() -> Vec<serde_json::Value> {
         serde_json::from_str(include_str!("../../../../tests/vectors/key_types.json")).unwrap()
     }
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn wrong_bytes_are_refused() {
         for key_type in KeyType::ALL {
             let length = key_type.algorithm().public_key_len;
             for wrong in [0, length - 1, length + 1] {

@@ -1,4 +1,5 @@
-//! ECDSA over secp256k1: 33-byte keys (compressed SEC1), 64-byte signatures `R‖S` with low S over the message's SHA-256.
+//! ECDSA over secp256k1: 33-byte keys (compressed SEC1), 64-byte signatures `R‖S` with low S over the message's
+//! SHA-256.
 
 use super::{Algorithm, Bech32, Key, KeyType, PublicKey};
 use k256::ecdsa::{Signature, VerifyingKey, signature::Verifier as _};
@@ -15,7 +16,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     signature_len: 64,
     json_secret: "tendermint/PrivKeySecp256k1",
     sdk_type: "/cosmos.crypto.secp256k1.PubKey",
-    // tmkms knows such a key as that of an account only.
+    // tmkms uses such keys only as account keys.
     bech32: Bech32::Address,
     wire_field: 2,
     header_number: 2,
@@ -25,7 +26,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     },
 };
 
-/// A key, and its bytes.
+/// A key and its bytes.
 struct Compressed {
     key: VerifyingKey,
     bytes: [u8; COMPRESSED_BYTES],

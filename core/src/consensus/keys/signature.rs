@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-/// The longest signature that is held in place: one of BLS12-381.
+/// The longest signature that is stored inline: one of BLS12-381.
 const IN_PLACE_BYTES: usize = 96;
 
-/// A signature, of as many bytes as its algorithm makes.
+/// A signature of any algorithm, and so of any length.
 ///
-/// Up to 96 bytes are held in place, and neither making nor cloning such a signature takes memory; longer ones are boxed. The
-/// value itself has the same size whatever it holds. Two signatures are equal if their bytes are.
+/// Up to 96 bytes are stored inline, and neither making nor cloning such a signature allocates; longer ones are boxed.
+/// The value itself always has the same size. Two signatures are equal if their bytes are.
 #[derive(Clone)]
 pub struct Signature(Bytes);
 
@@ -19,7 +19,7 @@ enum Bytes {
 }
 
 impl Signature {
-    /// The signature of these bytes. Whether it is one, only a key can tell.
+    /// A signature with these bytes. Only a key can decide whether it is valid.
     pub fn new(bytes: &[u8]) -> Self {
         let mut in_place = [0; IN_PLACE_BYTES];
         match (in_place.get_mut(..bytes.len()), u8::try_from(bytes.len())) {

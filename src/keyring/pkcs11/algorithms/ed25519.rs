@@ -1,4 +1,4 @@
-//! Ed25519 on a token. Modules know it by several numbers and curve names, which their profiles list.
+//! Ed25519 on a token. Modules use several numbers and curve names for it, which their profiles list.
 
 use super::{TokenAlgorithm, TokenCalls};
 use crate::{
@@ -12,7 +12,7 @@ use cryptoki::{
 };
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
 
-/// What precedes the 32 bytes of a key in a SubjectPublicKeyInfo (RFC 8410).
+/// The bytes before the 32 bytes of a key in a SubjectPublicKeyInfo (RFC 8410).
 const INFO: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 pub(super) struct Ed25519;
@@ -53,7 +53,7 @@ impl TokenAlgorithm for Ed25519 {
         if let Some(max) = max.filter(|max| message.len() > *max) {
             return Err(TokenError::TooLong { bytes: message.len(), max });
         }
-        // No parameters: with some a device would sign another variant of Ed25519, or ignore them silently.
+        // No parameters: with them, a device would sign another variant of Ed25519, or silently ignore them.
         let signature = token.call_sign(&mechanism(numbers(token).sign)?, key, message)?;
         if signature.len() == KeyType::Ed25519.signature_len() {
             Ok(Signature::new(&signature))
@@ -63,8 +63,8 @@ impl TokenAlgorithm for Ed25519 {
     }
 }
 
-/// The first of the profile's numbers that the token lists; the first of all where it lists none, so that the refusal comes
-/// from the device, with its own words.
+/// The first of the profile's numbers that the token lists. If it lists none, the first of all, so that the device
+/// itself returns the error.
 fn numbers(token: &dyn TokenCalls) -> Ed25519Numbers {
     let known = &token.profile().ed25519.numbers;
     let listed = known.iter().find(|numbers| MechanismType::try_from(numbers.sign).is_ok_and(|sign| token.lists(sign)));

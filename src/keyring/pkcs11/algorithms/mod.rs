@@ -1,6 +1,6 @@
-//! What is peculiar to each algorithm on a token: its mechanisms, and its public keys as attributes carry them.
+//! The details of each algorithm on a token: its mechanisms, and its public keys in attributes.
 //!
-//! A kind of key that is not in the table is one that no token signs with.
+//! No token signs with a kind of key that is not in the table.
 
 mod ed25519;
 mod secp256k1;
@@ -15,33 +15,33 @@ use highwater_core::consensus::{KeyType, PublicKey, Signature};
 
 static ALGORITHMS: [&dyn TokenAlgorithm; 2] = [&ed25519::Ed25519, &secp256k1::Secp256k1];
 
-/// What an algorithm asks of an open token.
+/// What an algorithm needs from an open token.
 pub(crate) trait TokenCalls {
-    /// What is peculiar to the device.
+    /// The profile of the device.
     fn profile(&self) -> &Profile;
 
     /// Whether the token has this mechanism.
     fn lists(&self, mechanism: MechanismType) -> bool;
 
-    /// Makes the device sign `data` as it is, with the private key of this handle.
+    /// Lets the device sign `data` unchanged, with the private key of this handle.
     fn call_sign(&self, mechanism: &Mechanism<'_>, key: ObjectHandle, data: &[u8]) -> Result<Vec<u8>, TokenError>;
 }
 
 /// One algorithm on a token.
 pub(crate) trait TokenAlgorithm: Sync {
-    /// Whose algorithm it is.
+    /// The kind of key that it signs with.
     fn key_type(&self) -> KeyType;
 
-    /// Reads a bare point, in any form that a device may give.
+    /// Reads a bare point, in any form that a device may return.
     fn read_point(&self, point: &[u8]) -> Option<PublicKey>;
 
     /// Reads `CKA_PUBLIC_KEY_INFO`, a SubjectPublicKeyInfo in DER.
     fn read_info(&self, info: &[u8]) -> Option<PublicKey>;
 
-    /// The bare point of a public key, in the form that the standard has.
+    /// The bare point of a public key, in the standard's form.
     fn point_of(&self, key: &PublicKey) -> Vec<u8>;
 
-    /// `CKA_EC_PARAMS` of the curve: the encodings to try, in their order.
+    /// `CKA_EC_PARAMS` of the curve: the encodings to try, in order.
     fn curve_encodings(&self, profile: &Profile) -> Vec<Vec<u8>>;
 
     /// `CKA_KEY_TYPE` as this token numbers it.
@@ -50,7 +50,7 @@ pub(crate) trait TokenAlgorithm: Sync {
     /// The mechanism that makes a key pair.
     fn generating(&self, token: &dyn TokenCalls) -> Result<Mechanism<'static>, TokenError>;
 
-    /// Signs `message` with `key`, in the one form that CometBFT accepts.
+    /// Signs `message` with `key`, in the only form that CometBFT accepts.
     fn sign(&self, token: &dyn TokenCalls, key: ObjectHandle, message: &[u8]) -> Result<Signature, TokenError>;
 }
 
@@ -67,10 +67,10 @@ pub(crate) fn of(key_type: KeyType) -> Option<&'static dyn TokenAlgorithm> {
 /// DER tag of an OCTET STRING.
 const OCTET_STRING: u8 = 0x04;
 
-/// Reads `CKA_EC_POINT`: a point wrapped in a DER OCTET STRING, as the standard has it, or bare.
+/// Reads `CKA_EC_POINT`: a point wrapped in a DER OCTET STRING, as the standard requires, or bare.
 pub(crate) fn public_key_from_point(key_type: KeyType, bytes: &[u8]) -> Option<PublicKey> {
     let algorithm = of(key_type)?;
-    // A bare point may begin with the tag and a fitting length by chance. What is inside is then too short for a point.
+    // A bare point may begin with the tag and a matching length by chance. The rest is then too short for a point.
     let inner = match bytes {
         [OCTET_STRING, length, inner @ ..] if usize::from(*length) == inner.len() => algorithm.read_point(inner),
         _ => None,
@@ -83,7 +83,7 @@ pub(crate) fn public_key_from_info(key_type: KeyType, bytes: &[u8]) -> Option<Pu
     of(key_type)?.read_info(bytes)
 }
 
-/// `CKA_EC_POINT` of a public key as the standard has it: wrapped in a DER OCTET STRING.
+/// `CKA_EC_POINT` of a public key as the standard requires: wrapped in a DER OCTET STRING.
 pub(crate) fn wrapped_point_of(algorithm: &dyn TokenAlgorithm, key: &PublicKey) -> Vec<u8> {
     let point = algorithm.point_of(key);
     let length = u8::try_from(point.len()).expect("a point of a curve has fewer than 128 bytes");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_not_read() {
+    fn other_bytes_are_not_read_as_a_key() {
         for text in ["", "04", "0420", &format!("0421{ED25519}"), &ED25519[2..], &format!("{ED25519}00")] {
             assert_eq!(public_key_from_point(KeyType::Ed25519, &hex(text)), None, "{text}");
             assert_eq!(public_key_from_info(KeyType::Ed25519, &hex(text)), None, "{text}");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_point_is_written_as_the_standard_has_it() {
+    fn a_point_is_written_as_the_standard_requires() {
         for (key_type, length) in [(KeyType::Ed25519, 34), (KeyType::Secp256k1, 67)] {
             let point = wrapped_point_of(of(key_type).unwrap(), &key(key_type));
             assert_eq!(point.len(), length);

@@ -47,7 +47,7 @@ impl TokenAlgorithm for Secp256k1 {
         })
     }
 
-    /// Uncompressed.
+    /// In uncompressed form.
     fn point_of(&self, key: &PublicKey) -> Vec<u8> {
         let key = VerifyingKey::from_sec1_bytes(key.as_bytes()).expect("a public key is a point");
         key.to_encoded_point(false).as_bytes().to_vec()
@@ -69,7 +69,7 @@ impl TokenAlgorithm for Secp256k1 {
         let signature = token.call_sign(&Mechanism::Ecdsa, key, &Sha256::digest(message))?;
         let any_s = k256::ecdsa::Signature::from_slice(&signature)
             .map_err(|_| TokenError::Signature { bytes: signature.len(), key_type: KeyType::Secp256k1 })?;
-        // Devices give high S half of the time; CometBFT takes only low.
+        // Devices return high S half of the time; CometBFT accepts only low S.
         let low_s = any_s.normalize_s().unwrap_or(any_s);
         Ok(Signature::new(&low_s.to_bytes()))
     }

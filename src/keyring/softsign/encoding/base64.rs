@@ -1,4 +1,4 @@
-//! Base64, and secrets in buffers of their own.
+//! Base64, and secrets in separate buffers.
 
 use super::EncodingError;
 use crate::keyring::Secret;
@@ -10,13 +10,13 @@ pub fn to_base64(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(base64::encode(bytes))
 }
 
-/// Decodes base64, with or without padding and white space around it, in constant time but for the length.
+/// Decodes base64, with or without padding and surrounding white space, in a time that depends only on the length.
 pub fn from_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, EncodingError> {
     let text = text.trim_ascii();
     if text.is_empty() {
         return Err(EncodingError::Empty);
     }
-    // The decoder panics over padding where none belongs, so it gets to see none at all.
+    // The decoder panics on misplaced padding, so it never gets any.
     let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
     let digits = &text[..text.len() - padding];
     let whole = padding == 0 || text.len().is_multiple_of(4);
@@ -29,7 +29,7 @@ pub fn from_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, EncodingError> {
     Ok(bytes)
 }
 
-/// Exactly `N` bytes, moved into a buffer of their own.
+/// Exactly `N` bytes, copied into a separate buffer.
 pub(in crate::keyring) fn secret<const N: usize>(bytes: &[u8]) -> Result<Secret<N>, EncodingError> {
     if bytes.len() != N {
         return Err(EncodingError::Length { bytes: bytes.len(), expected: &[N] });

@@ -9,8 +9,7 @@ use serde::Deserialize;
 use std::str;
 use subtle_encoding::hex;
 
-/// `priv_validator_key.json`, borrowed from the file's wiped buffer. Fields that Highwater does not know are
-/// passed over.
+/// `priv_validator_key.json`, borrowed from the file's wiped buffer. Unknown fields are ignored.
 #[derive(Deserialize)]
 struct KeyFile<'a> {
     #[serde(borrow)]
@@ -27,14 +26,14 @@ struct TypedKey<'a> {
     value: &'a str,
 }
 
-/// Reads the content of a file, which must hold a key of that kind.
+/// Reads the content of a file, which must contain a key of that kind.
 pub(super) fn decode(content: &[u8], key_type: KeyType) -> Result<SecretKey, EncodingError> {
     // Unescaping would copy the secret into a buffer that is not wiped. No key file needs an escape.
     if content.contains(&b'\\') {
         return Err(EncodingError::Escape);
     }
     let text = str::from_utf8(content).map_err(|_| EncodingError::Json { line: 1, column: 1 })?;
-    // serde's own text may quote the file, so only the place is passed on.
+    // serde's own message may quote the file, so only the position is kept.
     let file: KeyFile<'_> = serde_json::from_str(text)
         .map_err(|error| EncodingError::Json { line: error.line(), column: error.column() })?;
     let type_name = file.priv_key.type_name;
@@ -49,7 +48,7 @@ pub(super) fn decode(content: &[u8], key_type: KeyType) -> Result<SecretKey, Enc
     Ok(key)
 }
 
-/// Whether `pub_key` and `address`, where they stand in the file, are those of its secret key.
+/// Checks that `pub_key` and `address`, if present, belong to the file's secret key.
 fn check_public_fields(file: &KeyFile<'_>, public: &PublicKey) -> Result<(), EncodingError> {
     if let Some(pub_key) = &file.pub_key
         && *from_base64(pub_key.value.as_bytes())? != public.as_bytes()
@@ -64,10 +63,9 @@ fn check_public_fields(file: &KeyFile<'_>, public: &PublicKey) -> Result<(), Enc
     Ok(())
 }
 
-/// `name` if it has the shape of a type's name; else a stand-in, for it might be a misplaced secret.
+/// `name` if it looks like a type's name, else a placeholder, because it might be a misplaced secret.
 fn printable_type(name: &str) -> String {
     const LONGEST: usize = 48;
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.' | '-');
-    let shaped = name.len() <= LONGEST && name.contains("/PrivKey") && name.chars().all(plain);
-    if shaped { name.into() } else { "of an unknown name".into() }
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.' | '-'));
+    if plain && name.len() <= LONGEST && name.contains("/PrivKey") { name.into() } else { "(name not shown)".into() }
 }

@@ -1,7 +1,7 @@
 //! The encodings of secret key files: tmkms' base64, and CometBFT's `priv_validator_key.json`.
 //!
-//! What the bytes in them are is the affair of each algorithm. Wherever a file holds a public half beside the secret one, the
-//! two must belong together.
+//! Each algorithm interprets the bytes in them. If a file contains a public key besides the secret key, the two must
+//! belong together.
 
 mod base64;
 mod json;
@@ -15,7 +15,7 @@ use crate::config::{KeyEncoding, KeyRole};
 use highwater_core::consensus::KeyType;
 use std::fmt;
 
-/// How the content of a key file looks to be written.
+/// Guesses the encoding of a key file from its content.
 pub fn guess(content: &[u8]) -> KeyEncoding {
     match content.trim_ascii_start().first() {
         Some(b'{') => KeyEncoding::Json,
@@ -23,7 +23,7 @@ pub fn guess(content: &[u8]) -> KeyEncoding {
     }
 }
 
-/// Reads the content of a key file. White space around it does not matter.
+/// Reads the content of a key file. Ignores surrounding white space.
 pub fn decode(content: &[u8], key_type: KeyType, encoding: KeyEncoding) -> Result<SecretKey, EncodingError> {
     match (encoding, guess(content)) {
         (KeyEncoding::Base64, KeyEncoding::Json) => Err(EncodingError::IsJson),
@@ -32,20 +32,17 @@ pub fn decode(content: &[u8], key_type: KeyType, encoding: KeyEncoding) -> Resul
     }
 }
 
-/// What is wrong with the content of a key file. Holds nothing of the content itself.
+/// What is wrong with the content of a key file. Contains no part of the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EncodingError {
-    /// Characters that are not base64, or padding in a wrong place.
+    /// Characters that are not base64, or misplaced padding.
     Base64,
     /// Nothing but white space.
     Empty,
     /// A backslash in a JSON file.
     Escape,
-    /// An identity key in a form that lacks its seed or carries more than it.
-    IdentityNotSeed {
-        /// How many bytes it has.
-        bytes: usize,
-    },
+    /// An identity key in a form without its seed or with more than its seed.
+    IdentityNotSeed { bytes: usize },
     /// JSON under `key_format = "base64"`.
     IsJson,
     /// Not the JSON of a key file.
@@ -57,35 +54,20 @@ pub enum EncodingError {
     },
     /// A wrong number of bytes.
     Length {
-        /// How many the base64 stands for.
+        /// After decoding the base64.
         bytes: usize,
-        /// How many there should be.
         expected: &'static [usize],
     },
-    /// The right number of bytes, which are no key.
-    NoKey {
-        /// How many there are.
-        bytes: usize,
-        /// Which kind of key they should be.
-        key_type: KeyType,
-    },
-    /// A key of another kind than the configuration says.
-    OtherType {
-        /// Its kind.
-        found: KeyType,
-    },
+    /// The right number of bytes, but not a key.
+    NoKey { bytes: usize, key_type: KeyType },
+    /// A key of a kind other than the configured one.
+    OtherType { found: KeyType },
     /// A public field of a JSON file belongs to another key.
-    PublicField {
-        /// Its name.
-        field: &'static str,
-    },
-    /// The public half beside the secret one belongs to another key.
+    PublicField { field: &'static str },
+    /// The public key beside the secret key belongs to another key.
     PublicHalf,
     /// A kind of key that Highwater does not sign with.
-    Unsupported {
-        /// The type that the file names.
-        type_name: String,
-    },
+    Unsupported { type_name: String },
 }
 
 impl fmt::Display for EncodingError {
@@ -104,24 +86,24 @@ impl fmt::Display for EncodingError {
             }
             Self::Length { bytes, expected } => {
                 let expected = expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-                write!(f, "its base64 stands for {bytes} bytes, where a key has {expected}; restore it from a backup")
+                write!(f, "it contains {bytes} bytes, but a key has {expected}; restore it from a backup")
             }
             Self::NoKey { bytes, key_type } => {
-                write!(f, "its {bytes} bytes are no {key_type} key; restore it from a backup")
+                write!(f, "its {bytes} bytes are not a valid {key_type} key; restore it from a backup")
             }
             Self::OtherType { found } => {
                 let (type_name, word) = (found.algorithm().json_secret, KeyRole::of(*found));
                 write!(f, "its key is of type {type_name}; set `key_type = \"{word}\"` for it")
             }
             Self::PublicField { field } => {
-                write!(f, "its `{field}` does not belong to its `priv_key`; find out which of the two is meant")
+                write!(f, "its `{field}` does not belong to its `priv_key`; find out which of the two is right")
             }
             Self::PublicHalf => {
-                f.write_str("the public key in it does not belong to the secret one; restore it from a backup")
+                f.write_str("its public key does not belong to its secret key; restore it from a backup")
             }
             Self::Unsupported { type_name } => {
                 let known: Vec<_> = KeyType::ALL.iter().map(|key_type| key_type.algorithm().json_secret).collect();
-                write!(f, "its key is of type {type_name}; highwater signs with {}", known.join(" and "))
+                write!(f, "its key is of type {type_name}; Highwater signs with {}", known.join(" and "))
             }
         }
     }
@@ -142,7 +124,7 @@ mod tests {
 
     const SEED: [u8; 32] = [0x42; 32];
 
-    /// What CometBFT v0.38.25 computes from the seed.
+    /// A value that CometBFT v0.38.25 computed from the seed.
     fn expected(field: &str) -> Vec<u8> {
         let file: serde_json::Value =
             serde_json::from_str(include_str!("../../../../tests/vectors/sign_bytes.json")).unwrap();
@@ -163,7 +145,7 @@ mod tests {
 
     fn yubihsm() -> Vec<u8> {
         let mut bytes = [expanded(), expected("ed25519_pubkey_hex")].concat();
-        // The device keeps the scalar clamped.
+        // The device stores the clamped scalar.
         bytes[0] &= 248;
         bytes[31] = bytes[31] & 127 | 64;
         bytes[..32].reverse();
@@ -174,7 +156,7 @@ mod tests {
         format!(r#"{{ "priv_key": {{ "type": "{type_name}", "value": "{}" }}{rest} }}"#, base64(value))
     }
 
-    /// Public fields as they stand in a file for the seed.
+    /// The public fields in a file for the seed.
     fn public_fields(algorithm: &str) -> String {
         let address = hex::encode_upper(expected(&format!("{algorithm}_address_hex")));
         let (address, key) = (String::from_utf8(address).unwrap(), expected(&format!("{algorithm}_pubkey_hex")));
@@ -272,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_would_be_unescaped_into_a_copy_is_refused() {
+    fn json_with_escapes_is_refused() {
         let escaped = key_file(JSON_ED25519, &go_form(), "").replace("QkJC", r"\u0051kJC");
         assert_eq!(refusal(&escaped, Ed25519, Json), EncodingError::Escape);
     }
