@@ -14,7 +14,7 @@ use highwater::{
         profile::Profile,
         spec::{ObjectSelector, TokenSelector},
     },
-    keyring::pkcs11::token::{Key, Pin, Token},
+    keyring::pkcs11::token::{Pin, Token, TokenKey},
     provision::pkcs11::KeyName,
 };
 use highwater_core::{consensus::KeyType, hex::hex_of};
@@ -100,7 +100,7 @@ fn median(times: &mut [Duration]) -> f64 {
 /// The device and the disk, and nothing else.
 struct Bare {
     token: Token,
-    key: Key,
+    key: TokenKey,
     file: File,
     count: u64,
 }
@@ -136,7 +136,7 @@ struct SignerPath {
 }
 
 impl SignerPath {
-    fn new(home: &Path, key: &Key) -> Self {
+    fn new(home: &Path, key: &TokenKey) -> Self {
         let config = write_config(home, key);
         let node = MockNode::unix(&home.join("node.sock")).unwrap();
         let highwater = || Command::new(env!("CARGO_BIN_EXE_highwater"));
@@ -163,7 +163,7 @@ impl Drop for SignerPath {
     }
 }
 
-fn write_config(home: &Path, key: &Key) -> PathBuf {
+fn write_config(home: &Path, key: &TokenKey) -> PathBuf {
     let pin = home.join("pin");
     fs::write(&pin, PIN).unwrap();
     fs::set_permissions(&pin, fs::Permissions::from_mode(0o600)).unwrap();

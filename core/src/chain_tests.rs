@@ -379,7 +379,7 @@ fn the_self_test_is_no_message() {
 /// A device: signs only what was begun, and remembers how many messages it was given at a time.
 #[derive(Clone, Default)]
 struct DeviceLike {
-    begun: Arc<std::sync::Mutex<Vec<usize>>>,
+    begun: Arc<Mutex<Vec<usize>>>,
     locks: bool,
 }
 

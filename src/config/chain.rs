@@ -105,17 +105,17 @@ impl ChainConfig {
 
 fn read_key_format(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<KeyFormat> {
     #[derive(Clone, Copy)]
-    enum Kind {
+    enum FormatKind {
         Bech32,
         CosmosJson,
         Hex,
     }
-    let kinds = [("bech32", Kind::Bech32), ("cosmos-json", Kind::CosmosJson), ("hex", Kind::Hex)];
+    let kinds = [("bech32", FormatKind::Bech32), ("cosmos-json", FormatKind::CosmosJson), ("hex", FormatKind::Hex)];
 
     table.tolerate_unknown_keys();
     let kind = table.require("type", "\"bech32\", \"cosmos-json\" or \"hex\"", findings)?;
     match kind.one_of(&kinds, findings) {
-        Some(Kind::Bech32) => {
+        Some(FormatKind::Bech32) => {
             let mut prefix = |key| {
                 let value = table.require(key, "the prefix, for example \"cosmosvalconspub\"", findings);
                 value.and_then(|value| value.string(findings)).map(str::to_owned)
@@ -123,8 +123,8 @@ fn read_key_format(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> 
             let (account, consensus) = (prefix("account_key_prefix"), prefix("consensus_key_prefix"));
             Some(KeyFormat::Bech32 { account_key_prefix: account?, consensus_key_prefix: consensus? })
         }
-        Some(Kind::CosmosJson) => Some(KeyFormat::CosmosJson),
-        Some(Kind::Hex) => Some(KeyFormat::Hex),
+        Some(FormatKind::CosmosJson) => Some(KeyFormat::CosmosJson),
+        Some(FormatKind::Hex) => Some(KeyFormat::Hex),
         None => {
             // One finding is enough: the other keys may be right for another type.
             table.ignore_unknown_keys();

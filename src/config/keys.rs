@@ -8,7 +8,7 @@ const KEY_ROLES: [(&str, KeyRole); 2] = [("account", KeyRole::Account), ("consen
 
 /// The settings that keys of every provider have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct KeyRow {
     /// Chains of this configuration.
     pub chain_ids: Vec<ChainId>,
     /// `type` (or `key_type`).
@@ -17,7 +17,7 @@ pub struct Key {
     pub line: usize,
 }
 
-impl Key {
+impl KeyRow {
     /// The algorithm that its role implies.
     pub fn key_type(&self) -> KeyType {
         self.role.key_type()
@@ -93,7 +93,7 @@ impl KeyUses {
         table: &mut Table<'_>,
         home: KeyHome,
         findings: &mut ConfigFindings<'_>,
-    ) -> (Option<KeyRole>, Option<Key>) {
+    ) -> (Option<KeyRole>, Option<KeyRow>) {
         let role = read_role(table, findings);
         let Some(ids) = read_chain_ids(table, findings) else {
             self.incomplete = true;
@@ -103,7 +103,7 @@ impl KeyUses {
             self.list.push(KeyUse { chain: id.value.clone(), role, line: id.line, home });
         }
         let chain_ids = ids.into_iter().map(|id| id.value).collect();
-        (role, role.map(|role| Key { chain_ids, role, line: table.line() }))
+        (role, role.map(|role| KeyRow { chain_ids, role, line: table.line() }))
     }
 }
 

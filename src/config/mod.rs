@@ -31,7 +31,7 @@ mod yubihsm;
 pub use chain::{ChainConfig, HookConfig, KeyFormat, watermark_beside};
 pub use finding::ConfigFinding;
 pub use highwater::{AuditLimits, HighwaterConfig};
-pub use keys::{Key, KeyRole};
+pub use keys::{KeyRole, KeyRow};
 pub use model::{Config, KeyConfig};
 pub use needs::{FileKind, FileReader, NeededFile, Needs};
 pub use pkcs11::{Pkcs11Config, Pkcs11Key};

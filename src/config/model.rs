@@ -4,7 +4,7 @@ use super::{
     chain::ChainConfig,
     highwater::HighwaterConfig,
     home,
-    keys::{Key, KeyRole},
+    keys::{KeyRole, KeyRow},
     needs::{FileKind, Needs},
     pkcs11::Pkcs11Config,
     providers::Provider,
@@ -147,7 +147,7 @@ pub struct KeyConfig<'a> {
     pub provider: &'a Provider,
     /// Its index in [`Config::providers`].
     pub provider_number: usize,
-    pub key: &'a Key,
+    pub key: &'a KeyRow,
     /// Its index among the keys of its provider.
     pub number: usize,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     file_system::FileSystem,
-    keys::{Key, KeyUses},
+    keys::{KeyRow, KeyUses},
     needs::Needs,
     pkcs11::Pkcs11Config,
     reader::{ConfigFindings, Table},
@@ -27,7 +27,7 @@ pub enum Provider {
 
 impl Provider {
     /// In file order.
-    pub fn keys(&self) -> Vec<&Key> {
+    pub fn keys(&self) -> Vec<&KeyRow> {
         match self {
             Self::Pkcs11(token) => token.keys.iter().map(|key| &key.key).collect(),
             Self::Softsign(file) => vec![&file.key],

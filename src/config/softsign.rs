@@ -1,7 +1,7 @@
 //! `[[providers.softsign]]`: a key in a file.
 
 use super::{
-    keys::{Key, KeyHome, KeyRole, KeyUses},
+    keys::{KeyHome, KeyRole, KeyRow, KeyUses},
     needs::{FileKind, FileReader, Needs},
     reader::{ConfigFindings, Table},
 };
@@ -11,7 +11,7 @@ const KEY_ENCODINGS: [(&str, KeyEncoding); 2] = [("base64", KeyEncoding::Base64)
 
 #[derive(Clone, Debug)]
 pub struct SoftsignConfig {
-    pub key: Key,
+    pub key: KeyRow,
     /// `key_format`
     pub encoding: KeyEncoding,
     pub path: PathBuf,

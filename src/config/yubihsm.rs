@@ -2,7 +2,7 @@
 
 use super::{
     address::Address,
-    keys::{Key, KeyHome, KeyUses},
+    keys::{KeyHome, KeyRow, KeyUses},
     needs::{FileReader, Needs},
     reader::{ConfigFindings, Table, Value},
     secret::{Secret, SecretSource, read_source},
@@ -70,7 +70,7 @@ impl fmt::Display for YubiHsmAdapter {
 /// An entry of `keys` of a `[[providers.yubihsm]]`.
 #[derive(Clone, Debug)]
 pub struct YubiHsmKey {
-    pub key: Key,
+    pub key: KeyRow,
     /// `key`: the object id.
     pub id: u16,
 }
@@ -156,19 +156,19 @@ impl YubiHsmKey {
 
 fn read_adapter(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<YubiHsmAdapter> {
     #[derive(Clone, Copy)]
-    enum Kind {
+    enum AdapterKind {
         Http,
         Usb,
     }
 
     let kind = table.require("type", "\"http\" or \"usb\"", findings)?;
-    match kind.one_of(&[("http", Kind::Http), ("usb", Kind::Usb)], findings) {
-        Some(Kind::Http) => {
+    match kind.one_of(&[("http", AdapterKind::Http), ("usb", AdapterKind::Usb)], findings) {
+        Some(AdapterKind::Http) => {
             let meaning = "the connector's address, for example \"tcp://127.0.0.1:12345\"";
             let (host, port) = read_host_and_port(table.require("addr", meaning, findings)?, findings)?;
             Some(YubiHsmAdapter::Http { host, port })
         }
-        Some(Kind::Usb) => {
+        Some(AdapterKind::Usb) => {
             let timeout = table.get("timeout_ms", findings).map(|value| value.u64(findings));
             if !cfg!(feature = "usb") {
                 let text = "this build does not support USB: run Yubico's yubihsm-connector and write { type = \"http\", addr = \

@@ -235,14 +235,14 @@ fn plan(provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Key, KeyEncoding, KeyRole};
+    use crate::config::{KeyEncoding, KeyRole, KeyRow};
     use std::path::Path;
 
     const SEED_BASE64: &[u8] = b"QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=";
 
     fn config(path: &Path, role: KeyRole) -> SoftsignConfig {
         SoftsignConfig {
-            key: Key { chain_ids: vec![], role, line: 1 },
+            key: KeyRow { chain_ids: vec![], role, line: 1 },
             encoding: KeyEncoding::Base64,
             path: path.into(),
         }

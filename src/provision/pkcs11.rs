@@ -6,7 +6,7 @@ use crate::{
         pkcs11::{
             algorithms::{self, TokenAlgorithm, TokenCalls as _},
             error::TokenError,
-            token::{Key, Token},
+            token::{Token, TokenKey},
         },
         softsign::SecretKey,
     },
@@ -57,7 +57,7 @@ impl Token {
 
     /// Makes the device generate a key, and proves it with a signature over [`SELF_TEST`], which can never be sign
     /// bytes. A key that fails the proof is removed again.
-    pub fn generate(&self, name: &KeyName, key_type: KeyType, extractable: bool) -> Result<Key, TokenError> {
+    pub fn generate(&self, name: &KeyName, key_type: KeyType, extractable: bool) -> Result<TokenKey, TokenError> {
         let mechanism = self.algorithm(key_type)?.generating(self)?;
         self.create(name, key_type, None, |params| {
             let mut public = public_template(name);
@@ -72,7 +72,7 @@ impl Token {
 
     /// Puts a secret key onto the token, and proves it with a signature over [`SELF_TEST`], which can never be sign
     /// bytes. A key that fails the proof is removed again. The key is never extractable.
-    pub fn import(&self, name: &KeyName, secret: &SecretKey) -> Result<Key, TokenError> {
+    pub fn import(&self, name: &KeyName, secret: &SecretKey) -> Result<TokenKey, TokenError> {
         let value = secret.for_devices().ok_or(TokenError::Expanded)?;
         let public_key = secret.public_key();
         let key_type = public_key.key_type();
@@ -119,7 +119,7 @@ impl Token {
         key_type: KeyType,
         expected: Option<&PublicKey>,
         attempt: impl Fn(&[u8]) -> Result<(), TokenError>,
-    ) -> Result<Key, TokenError> {
+    ) -> Result<TokenKey, TokenError> {
         let algorithm = self.algorithm(key_type)?;
         self.check_free(name)?;
         let before = self.find(&[])?;
@@ -137,7 +137,7 @@ impl Token {
     }
 
     /// Finds a new key as the signer will, and has it sign.
-    fn prove(&self, name: &KeyName, key_type: KeyType, expected: Option<&PublicKey>) -> Result<Key, TokenError> {
+    fn prove(&self, name: &KeyName, key_type: KeyType, expected: Option<&PublicKey>) -> Result<TokenKey, TokenError> {
         self.find_key(&ObjectSelector::Label(name.label.clone()), key_type)?;
         let key = self.find_key(&ObjectSelector::Id(name.id.clone()), key_type)?;
         let public_key = expected.cloned().or(key.public_key()).ok_or(TokenError::Unreadable)?;

@@ -300,8 +300,10 @@ fn the_example_of_tmkms_names_what_to_change_and_then_signs() {
     let line_of = |words: &str| 1 + example.lines().position(|line| line == words).unwrap();
     let yubihsm = line_of("[[providers.yubihsm]]");
     home.write("tmkms.toml", &example);
-    let usb =
-        format!("fail  ./tmkms.toml:{}: `type` in providers.yubihsm.adapter: this build does not support USB", yubihsm + 1);
+    let usb = format!(
+        "fail  ./tmkms.toml:{}: `type` in providers.yubihsm.adapter: this build does not support USB",
+        yubihsm + 1
+    );
     let doubled = "the chain cosmoshub-3 already has its consensus key, on line";
     let before = home.snapshot();
     let answer = home.run("check");

@@ -10,7 +10,7 @@ use highwater::{
         pkcs11::{
             error::{ErrorClass, TokenError},
             module::tokens,
-            token::{Key, Pin, Token},
+            token::{Pin, Token, TokenKey},
             token_info::PinState,
         },
         softsign::{self, SecretKey},
@@ -398,7 +398,7 @@ fn opening_process() {
                     }
                 })
                 .expect("one of ten attempts opens the token");
-            let key: Key = token.find_key(&id(1), KeyType::Ed25519).unwrap();
+            let key: TokenKey = token.find_key(&id(1), KeyType::Ed25519).unwrap();
             assert!(public_key.verifies(b"message", &token.sign(&key, b"message").unwrap()));
         }
     });

@@ -409,7 +409,10 @@ fn check_leaves_the_devices_of_a_running_signer_alone() {
     let sessions = device.count("session-requests");
     let (answer, exit) = check(&scene.home, &[]);
     assert_eq!(device.count("session-requests"), sessions);
-    assert!(says(&answer, "ok", "the following lines are its answer") && says(&answer, "ok", "on average. The votes of 1 chain"));
+    assert!(
+        says(&answer, "ok", "the following lines are its answer")
+            && says(&answer, "ok", "on average. The votes of 1 chain")
+    );
     assert_eq!(exit, Some(0), "{answer}");
     assert!(scene.ask().0.is_ok());
 }

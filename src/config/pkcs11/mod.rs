@@ -10,7 +10,7 @@ use self::{
 };
 use super::{
     file_system::FileSystem,
-    keys::{Key, KeyHome, KeyRole, KeyUses},
+    keys::{KeyHome, KeyRole, KeyRow, KeyUses},
     needs::{FileKind, FileReader, Needs},
     paths::is_same_file,
     reader::{ConfigFindings, Table, Value},
@@ -51,7 +51,7 @@ pub struct Pkcs11Config {
 #[derive(Clone, Debug)]
 pub struct Pkcs11Key {
     /// The profile supports its algorithm.
-    pub key: Key,
+    pub key: KeyRow,
     /// `id` or `label`
     pub object: ObjectSelector,
     /// Every signature is verified against it. It has the key's algorithm.

@@ -22,7 +22,7 @@ pub struct Profile {
     pub sources: Vec<String>,
     pub module: ModuleFacts,
     pub session: SessionFacts,
-    pub ed25519: Ed25519,
+    pub ed25519: Ed25519Facts,
     /// Whether the module signs with secp256k1 keys, with `CKM_ECDSA`.
     pub secp256k1: bool,
     pub objects: Objects,
@@ -149,7 +149,7 @@ impl PinFormat {
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Ed25519 {
+pub struct Ed25519Facts {
     /// Whether the module signs with Ed25519 keys.
     pub supported: bool,
     /// The numbers it may use. The first whose `sign` is in the token's mechanism list applies. Not empty.

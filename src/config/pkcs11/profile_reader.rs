@@ -1,8 +1,8 @@
 //! Reads a profile from TOML and reports every mistake with its line.
 
 use super::profile::{
-    Ed25519, Ed25519Numbers, EnvironmentVariable, ErrorMeaning, Limits, LoginKind, ModuleFacts, Objects, PinFormat,
-    Profile, ProfileEvidence, SessionFacts, SessionMode,
+    Ed25519Facts, Ed25519Numbers, EnvironmentVariable, ErrorMeaning, Limits, LoginKind, ModuleFacts, Objects,
+    PinFormat, Profile, ProfileEvidence, SessionFacts, SessionMode,
 };
 use crate::config::{
     finding::ConfigFinding,
@@ -188,7 +188,7 @@ fn read_session(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opt
     Some(SessionFacts { mode: mode?, login: login?, pin_format: pin_format? })
 }
 
-fn read_ed25519(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Ed25519> {
+fn read_ed25519(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Ed25519Facts> {
     let supported = read_supported(table, findings);
     let numbers = table.get("numbers", findings);
     let numbers = numbers.map(|value| value.tables("[[ed25519.numbers]]", findings, read_numbers));
@@ -201,7 +201,7 @@ fn read_ed25519(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opt
         entries.into_iter().map(|entry| read_ec_params(entry, findings)).collect()
     });
     let numbers = numbers.filter(|numbers| !numbers.is_empty()).unwrap_or_else(|| vec![Ed25519Numbers::STANDARD]);
-    Some(Ed25519 { supported: supported?, numbers, ec_params: ec_params? })
+    Some(Ed25519Facts { supported: supported?, numbers, ec_params: ec_params? })
 }
 
 fn read_numbers(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Ed25519Numbers> {

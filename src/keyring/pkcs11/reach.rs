@@ -22,14 +22,14 @@ const CONFIGURATION_MAX_BYTES: u64 = 1024 * 1024;
 /// What the child of a token may reach besides the system's libraries.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
-    places: Vec<Place>,
+    places: Vec<NamedPath>,
     /// What was named but cannot be reached, and why.
     refused: Vec<String>,
 }
 
 /// A file, directory or device that was named.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct NamedPath {
     path: PathBuf,
     write: bool,
     /// What names it.
@@ -76,7 +76,7 @@ impl Reach {
                 let (path, never) = (path.display(), never.display());
                 self.refused.push(format!("{path} (named by {by}) would give it access to the signer's own {never}"));
             }
-            None => self.places.push(Place { path: path.into(), write, by: by.into() }),
+            None => self.places.push(NamedPath { path: path.into(), write, by: by.into() }),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{
     error::{ErrorClass, TokenError},
     reach::Reach,
-    token::{Key, Pin, Token},
+    token::{Pin, Token, TokenKey},
 };
 use crate::{
     config::pkcs11::{profile::Profile, spec::TokenSpec},
@@ -53,7 +53,7 @@ pub fn run() -> io::Result<()> {
     }
 }
 
-fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenError> {
+fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<TokenKey>), TokenError> {
     let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
     // Logged in: the PIN is no longer needed.
     drop(pin);
@@ -64,7 +64,7 @@ fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<Key>), TokenEr
     Ok((token, keys))
 }
 
-fn sign(profile: &Profile, token: &Token, keys: &[Key], body: &[u8]) -> Result<Vec<u8>, Trouble> {
+fn sign(profile: &Profile, token: &Token, keys: &[TokenKey], body: &[u8]) -> Result<Vec<u8>, Trouble> {
     let wrong = || Trouble::Broken("the signer sent a malformed request".into());
     let (index, message) = SignRequest::decode(body).ok_or_else(wrong)?;
     let key = keys.get(index).ok_or_else(wrong)?;

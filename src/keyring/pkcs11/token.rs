@@ -108,7 +108,7 @@ impl Token {
     }
 
     /// Finds the one private key that `selector` names, and its public half where the device shows it.
-    pub fn find_key(&self, selector: &ObjectSelector, key_type: KeyType) -> Result<Key, TokenError> {
+    pub fn find_key(&self, selector: &ObjectSelector, key_type: KeyType) -> Result<TokenKey, TokenError> {
         self.algorithm(key_type)?;
         let mut hits = self.objects(ObjectClass::PRIVATE_KEY, selector)?;
         let Some(handle) = hits.pop() else { return Err(self.no_key(selector)?) };
@@ -123,11 +123,11 @@ impl Token {
             _ => None,
         };
         let public_key = public_key.or_else(|| self.read_public_key(handle, key_type));
-        Ok(Key { handle, key_type, public_key })
+        Ok(TokenKey { handle, key_type, public_key })
     }
 
     /// Signs `message` with `key`, in the one form that CometBFT accepts.
-    pub fn sign(&self, key: &Key, message: &[u8]) -> Result<Signature, TokenError> {
+    pub fn sign(&self, key: &TokenKey, message: &[u8]) -> Result<Signature, TokenError> {
         self.algorithm(key.key_type)?.sign(self, key.handle, message)
     }
 
@@ -209,13 +209,13 @@ impl Token {
 }
 
 /// A private key on the token that found it.
-pub struct Key {
+pub struct TokenKey {
     handle: ObjectHandle,
     key_type: KeyType,
     public_key: Option<PublicKey>,
 }
 
-impl Key {
+impl TokenKey {
     /// Which algorithm it signs with.
     pub fn key_type(&self) -> KeyType {
         self.key_type

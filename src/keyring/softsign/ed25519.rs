@@ -81,7 +81,7 @@ impl SecretOf for Seed {
     }
 
     fn into_signer(self: Box<Self>) -> Box<dyn Signer> {
-        Box::new(Ed25519::new(Box::new((&**self.0).into())))
+        Box::new(Ed25519Signer::new(Box::new((&**self.0).into())))
     }
 }
 
@@ -103,26 +103,26 @@ impl SecretOf for Expanded {
     }
 
     fn into_signer(self: Box<Self>) -> Box<dyn Signer> {
-        Box::new(Ed25519::new(Box::new(ExpandedSecretKey::from_bytes(&self.0))))
+        Box::new(Ed25519Signer::new(Box::new(ExpandedSecretKey::from_bytes(&self.0))))
     }
 }
 
 /// A key that signs. Wiped when dropped.
-struct Ed25519 {
+struct Ed25519Signer {
     /// Wipes itself.
     secret: Box<ExpandedSecretKey>,
     /// Always computed from `secret`: signing with any other would reveal the secret.
     public: VerifyingKey,
 }
 
-impl Ed25519 {
+impl Ed25519Signer {
     fn new(secret: Box<ExpandedSecretKey>) -> Self {
         let public = VerifyingKey::from(secret.as_ref());
         Self { secret, public }
     }
 }
 
-impl Signer for Ed25519 {
+impl Signer for Ed25519Signer {
     fn public_key(&self) -> PublicKey {
         self.public.into()
     }

@@ -49,14 +49,14 @@ impl SecretOf for SigningKey {
     }
 
     fn into_signer(self: Box<Self>) -> Box<dyn Signer> {
-        Box::new(Secp256k1(self))
+        Box::new(Secp256k1Signer(self))
     }
 }
 
 /// A key that signs. Wiped when dropped.
-struct Secp256k1(Box<SigningKey>);
+struct Secp256k1Signer(Box<SigningKey>);
 
-impl Signer for Secp256k1 {
+impl Signer for Secp256k1Signer {
     fn public_key(&self) -> PublicKey {
         PublicKey::from(*self.0.verifying_key())
     }

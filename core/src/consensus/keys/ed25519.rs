@@ -1,6 +1,6 @@
 //! Ed25519 (RFC 8032): 32-byte keys, 64-byte signatures `R‖S` over the message itself.
 
-use super::{Algorithm, Bech32, Key, KeyType, PublicKey};
+use super::{Algorithm, AlgorithmKey, Bech32, KeyType, PublicKey};
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) static ALGORITHM: Algorithm = Algorithm {
     parse: |bytes| Some(Arc::new(VerifyingKey::from_bytes(bytes.try_into().ok()?).ok()?)),
 };
 
-impl Key for VerifyingKey {
+impl AlgorithmKey for VerifyingKey {
     fn bytes(&self) -> &[u8] {
         self.as_bytes()
     }

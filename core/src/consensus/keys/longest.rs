@@ -1,6 +1,6 @@
 //! Not a real algorithm: its keys and signatures are as long as those of ML-DSA-65, the longest that CometBFT supports.
 
-use super::{Algorithm, Bech32, Key, KeyType, PublicKey, Signature};
+use super::{Algorithm, AlgorithmKey, Bech32, KeyType, PublicKey, Signature};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(crate) fn sign(key: &PublicKey, message: &[u8]) -> Signature {
 
 struct Longest([u8; KEY_BYTES]);
 
-impl Key for Longest {
+impl AlgorithmKey for Longest {
     fn bytes(&self) -> &[u8] {
         &self.0
     }

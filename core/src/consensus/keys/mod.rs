@@ -91,7 +91,7 @@ pub struct Algorithm {
     pub(crate) wire_field: u32,
     /// Its number in the header of a state file. State files keep it forever, so it is never reused.
     pub(crate) header_number: u8,
-    parse: fn(&[u8]) -> Option<Arc<dyn Key>>,
+    parse: fn(&[u8]) -> Option<Arc<dyn AlgorithmKey>>,
 }
 
 /// The form of a key in bech32, as tmkms shows it.
@@ -105,7 +105,7 @@ pub enum Bech32 {
 }
 
 /// A valid public key of one algorithm.
-trait Key: Send + Sync + UnwindSafe + RefUnwindSafe {
+trait AlgorithmKey: Send + Sync + UnwindSafe + RefUnwindSafe {
     /// The raw bytes, as on the wire.
     fn bytes(&self) -> &[u8];
 
@@ -120,7 +120,7 @@ trait Key: Send + Sync + UnwindSafe + RefUnwindSafe {
 #[derive(Clone)]
 pub struct PublicKey {
     key_type: KeyType,
-    key: Arc<dyn Key>,
+    key: Arc<dyn AlgorithmKey>,
 }
 
 impl PublicKey {

@@ -1,7 +1,7 @@
 //! ECDSA over secp256k1: 33-byte keys (compressed SEC1), 64-byte signatures `R‖S` with low S over the message's
 //! SHA-256.
 
-use super::{Algorithm, Bech32, Key, KeyType, PublicKey};
+use super::{Algorithm, AlgorithmKey, Bech32, KeyType, PublicKey};
 use k256::ecdsa::{Signature, VerifyingKey, signature::Verifier as _};
 use ripemd::Ripemd160;
 use sha2::{Digest as _, Sha256};
@@ -32,7 +32,7 @@ struct Compressed {
     bytes: [u8; COMPRESSED_BYTES],
 }
 
-impl Key for Compressed {
+impl AlgorithmKey for Compressed {
     fn bytes(&self) -> &[u8] {
         &self.bytes
     }

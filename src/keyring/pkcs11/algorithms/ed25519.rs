@@ -15,9 +15,9 @@ use highwater_core::consensus::{KeyType, PublicKey, Signature};
 /// The bytes before the 32 bytes of a key in a SubjectPublicKeyInfo (RFC 8410).
 const INFO: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-pub(super) struct Ed25519;
+pub(super) struct TokenEd25519;
 
-impl TokenAlgorithm for Ed25519 {
+impl TokenAlgorithm for TokenEd25519 {
     fn key_type(&self) -> KeyType {
         KeyType::Ed25519
     }

@@ -13,7 +13,7 @@ use cryptoki::{
 };
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
 
-static ALGORITHMS: [&dyn TokenAlgorithm; 2] = [&ed25519::Ed25519, &secp256k1::Secp256k1];
+static ALGORITHMS: [&dyn TokenAlgorithm; 2] = [&ed25519::TokenEd25519, &secp256k1::TokenSecp256k1];
 
 /// What an algorithm needs from an open token.
 pub(crate) trait TokenCalls {

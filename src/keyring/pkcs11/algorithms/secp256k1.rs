@@ -22,9 +22,9 @@ const COMPRESSED: u8 = 33;
 /// Length of an uncompressed point.
 const UNCOMPRESSED: u8 = 65;
 
-pub(super) struct Secp256k1;
+pub(super) struct TokenSecp256k1;
 
-impl TokenAlgorithm for Secp256k1 {
+impl TokenAlgorithm for TokenSecp256k1 {
     fn key_type(&self) -> KeyType {
         KeyType::Secp256k1
     }
