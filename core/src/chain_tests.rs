@@ -474,3 +474,38 @@ fn secrets_are_locked_where_there_is_a_key_and_the_mark_is_that_of_the_store() {
     assert_eq!(closed.mark(), None);
     assert!(closed.lock_secrets() && closed.sequence().is_err());
 }
+
+#[test]
+fn a_chain_that_waits_opens_once_it_is_ready_and_not_before() {
+    let home = Home::new();
+    let chain = home.chain().waiting(Refusal::NotYet("the hook runs".into()));
+    let request = vote(9, MessageKind::Prevote, 7, 1);
+    assert_eq!(chain.sign_vote(&request), Err(Refusal::NotYet("the hook runs".into())));
+    let again = Refusal::NotYet("the hook failed".into());
+    assert!(
+        matches!(chain.try_to_open(|_| Err(NotReady::Yet(again.clone()))), Err(NotReady::Yet(why)) if why == again)
+    );
+    assert_eq!(chain.last(), Err(again));
+    chain
+        .try_to_open(|store| {
+            store.advance(Mark::floor(Hrs::end_of(8))).unwrap();
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(chain.last(), Ok(Hrs::end_of(8)), "what made it ready has raised the mark");
+    assert!(chain.sign_vote(&request).is_ok());
+    assert!(chain.try_to_open(|_| panic!("an open chain is not asked again")).is_ok());
+}
+
+#[test]
+fn a_chain_that_can_never_open_says_whether_its_disk_may_get_well() {
+    for passes in [true, false] {
+        let home = Home::new();
+        let chain = home.chain().waiting(Refusal::NotYet("the hook runs".into()));
+        assert!(!chain.disk_failed());
+        let why = Refusal::StateUnusable("the disk is full".into());
+        let failed = chain.try_to_open(|_| Err(NotReady::Ever { why: why.clone(), passes }));
+        assert!(matches!(failed, Err(NotReady::Ever { .. })));
+        assert_eq!((chain.disk_failed(), chain.last()), (passes, Err(why)));
+    }
+}

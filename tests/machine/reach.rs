@@ -148,7 +148,10 @@ fn a_module_that_reaches_too_little_is_told_of_with_the_way_to_mend_it() {
     let output = home.command(&["start"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{said}");
-    assert!(said.contains("`files` in [[providers.pkcs11]] names") && said.contains("to the module"), "{said}");
+    assert!(
+        said.contains("`files` in [[providers.pkcs11]] names") && said.contains("would give the module access"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -327,3 +327,10 @@ fn a_retired_file_is_refused() {
 fn a_mark_never_moves_back() {
     let _ = TestDisk::holding(mark(5)).open().unwrap().advance(mark(5));
 }
+
+#[test]
+fn a_full_disk_may_pass_and_a_replaced_file_does_not() {
+    let full = StoreError::Io { action: "write", error: io::ErrorKind::StorageFull.into() };
+    let denied = StoreError::Io { action: "write", error: io::ErrorKind::PermissionDenied.into() };
+    assert!(full.may_pass() && !denied.may_pass() && !StoreError::Replaced.may_pass());
+}
