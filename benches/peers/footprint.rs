@@ -182,6 +182,7 @@ pub fn crates() -> usize {
     let output =
         Command::new(env!("CARGO")).args(["tree", "--locked", "-e", "normal", "--prefix", "none"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let names: std::collections::BTreeSet<_> = text.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+    let names: std::collections::BTreeSet<_> =
+        text.lines().filter(|line| !line.is_empty()).map(|line| line.trim_end_matches(" (*)")).collect();
     names.len()
 }
