@@ -12,6 +12,7 @@ mod signature;
 
 pub use signature::Signature;
 
+use crate::hex::Hex;
 use std::{
     fmt,
     panic::{RefUnwindSafe, UnwindSafe},
@@ -173,8 +174,7 @@ impl fmt::Debug for PublicKey {
 /// `ed25519:2152…` in lower-case hex, for log lines and error texts.
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.key_type())?;
-        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}:{}", self.key_type(), Hex(self.as_bytes()))
     }
 }
 

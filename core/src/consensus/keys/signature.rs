@@ -1,5 +1,6 @@
 //! Signatures of any algorithm.
 
+use crate::hex::Hex;
 use std::fmt;
 
 /// The longest signature that is stored inline: one of BLS12-381.
@@ -50,7 +51,7 @@ impl Eq for Signature {}
 
 impl fmt::Debug for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        fmt::Display::fmt(&Hex(self.as_bytes()), f)
     }
 }
 
