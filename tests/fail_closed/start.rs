@@ -5,6 +5,7 @@ use crate::support::{
     assert_alive,
     cli::Guard,
     mock_node::{MockNode, precommit},
+    scene::hook_home,
     signer::Home,
 };
 use std::{
@@ -30,20 +31,10 @@ fn family(id: u32) -> Vec<u32> {
     family
 }
 
-/// A home whose chain has `script` for its state hook.
-fn hook_home(node: &MockNode, script: &str, fail_closed: bool) -> Home {
-    let home = Home::new();
-    let hook = home.path("hook.sh");
-    fs::write(&hook, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o700)).unwrap();
-    let extra = format!("state_hook = {{ cmd = [{hook:?}], timeout_secs = 20, fail_closed = {fail_closed} }}");
-    home.chain(CHAIN, &extra).node(&node.address(), CHAIN, "").init()
-}
-
 #[test]
 fn a_chain_whose_state_hook_fails_waits_for_it_and_opens_in_place() {
     let node = MockNode::tcp().unwrap();
-    let home = hook_home(&node, "exit 1", true);
+    let home = hook_home(CHAIN, &node, "exit 1", true);
     let mut signer = home.start();
     signer.wait_for_log("this chain signs nothing yet: the chain is not open yet: the state hook failed");
     let mut session = node.accept().unwrap();

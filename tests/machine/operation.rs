@@ -3,12 +3,12 @@
 use crate::support::{
     assert_alive, binary,
     mock_node::{MockNode, precommit, prevote},
+    scene::hook_home,
     signer::Home,
 };
 use std::{
     fs,
     io::Read as _,
-    os::unix::fs::PermissionsExt as _,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -181,20 +181,10 @@ fn log_lines_carry_what_was_asked_and_what_came_of_it() {
     assert_eq!((&refused["reason"], &refused["level"]), (&"block-against-block".into(), &"WARN".into()));
 }
 
-/// A home whose chain has `script` for its state hook.
-fn hook_home(node: &MockNode, script: &str, fail_closed: bool) -> Home {
-    let home = Home::new();
-    let hook = home.path("hook.sh");
-    fs::write(&hook, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&hook, fs::Permissions::from_mode(0o700)).unwrap();
-    let extra = format!("state_hook = {{ cmd = [{hook:?}], timeout_secs = 20, fail_closed = {fail_closed} }}");
-    home.chain(CHAIN, &extra).node(&node.address(), CHAIN, "").init()
-}
-
 #[test]
 fn a_state_hook_raises_the_mark_durably_before_the_first_answer() {
     let node = MockNode::tcp().unwrap();
-    let home = hook_home(&node, r#"echo '{"latest_block_height": "100"}'"#, true);
+    let home = hook_home(CHAIN, &node, r#"echo '{"latest_block_height": "100"}'"#, true);
     let mut signer = home.start();
     let mut session = node.accept().unwrap();
     assert_eq!(session.ask_vote(CHAIN, precommit(100, 9, Some(7))).unwrap().unwrap_err().code, 101);
@@ -206,7 +196,7 @@ fn a_state_hook_raises_the_mark_durably_before_the_first_answer() {
 #[test]
 fn a_chain_that_may_go_on_without_its_state_hook_does() {
     let node = MockNode::tcp().unwrap();
-    let home = hook_home(&node, "exit 1", false);
+    let home = hook_home(CHAIN, &node, "exit 1", false);
     let mut signer = home.start();
     assert_alive(&mut node.accept().unwrap(), &home.public_key(CHAIN), CHAIN, 1);
     signer.wait_for_log("going on without the state hook");
@@ -215,7 +205,7 @@ fn a_chain_that_may_go_on_without_its_state_hook_does() {
 #[test]
 fn a_state_hook_that_hangs_holds_up_no_end_and_is_not_left_behind() {
     let node = MockNode::tcp().unwrap();
-    let home = hook_home(&node, "if [ -e second ]; then sleep 300; fi; touch second; exit 1", true);
+    let home = hook_home(CHAIN, &node, "if [ -e second ]; then sleep 300; fi; touch second; exit 1", true);
     let mut signer = home.start_in_shell(&format!("cd {}", home.path("").display()));
     signer.wait_for_log("this chain signs nothing yet");
     // The hook, which has begun to sleep.

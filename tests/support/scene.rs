@@ -6,7 +6,7 @@ use super::{
     signer::{Home, Signer},
 };
 use highwater_core::privval::message::Vote;
-use std::time::Duration;
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 pub const CHAIN: &str = "test-chain";
 pub const OTHER: &str = "other-chain";
@@ -86,4 +86,14 @@ pub fn refusal<T: std::fmt::Debug>(answer: Answer<T>) -> i32 {
     let refusal = answer.expect_err("this must be refused");
     assert!(!refusal.description.is_empty(), "a refusal says why");
     refusal.code
+}
+
+/// A home whose chain has `script` for its state hook.
+pub fn hook_home(chain: &str, node: &MockNode, script: &str, fail_closed: bool) -> Home {
+    let home = Home::new();
+    let hook = home.path("hook.sh");
+    fs::write(&hook, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o700)).unwrap();
+    let extra = format!("state_hook = {{ cmd = [{hook:?}], timeout_secs = 20, fail_closed = {fail_closed} }}");
+    home.chain(chain, &extra).node(&node.address(), chain, "").init()
 }
