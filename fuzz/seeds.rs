@@ -210,7 +210,7 @@ fn pkcs11_streams() -> Vec<Vec<u8>> {
         module: "/usr/lib/softhsm/libsofthsm2.so".into(),
         profile: Profile::builtin("softhsm2").expect("it is built in"),
         token: TokenSelector::Label("validator".into()),
-        keys: vec![KeySpec { object: ObjectSelector::Id(vec![1]), key_type: KeyType::Ed25519 }],
+        keys: vec![KeySpec { object: ObjectSelector::Id(vec![1]), key_type: KeyType::Ed25519, public_key: vec![7; 32] }],
         files: vec!["/dev/shm".into()],
         environment: vec!["HSM_LOG".into()],
         never: vec!["/var/lib/highwater/state".into()],

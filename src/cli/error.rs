@@ -190,6 +190,7 @@ fn exit_of_token(error: &TokenError) -> Exit {
         TokenError::Expanded => Exit::Data,
         TokenError::Login { .. } if error.class() == ErrorClass::Broken => Exit::Io,
         TokenError::Login { .. }
+        | TokenError::NotSent { .. }
         | TokenError::PinAtRisk { .. }
         | TokenError::PinForm { .. }
         | TokenError::WrongPin { .. } => Exit::NoPermission,

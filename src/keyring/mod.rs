@@ -108,7 +108,7 @@ pub fn take_secrets(config: &mut Config) -> io::Result<()> {
 /// and secrets.
 pub fn start_spawner(config: &Config) -> io::Result<Option<Arc<Spawner>>> {
     let never = config.files_of_the_signer();
-    let plans: Vec<Plan> = config.pkcs11().into_iter().map(|token| plan(token, &never)).collect();
+    let plans: Vec<Plan> = config.pkcs11().into_iter().map(|token| plan(config, token, &never)).collect();
     if plans.is_empty() {
         return Ok(None);
     }
@@ -215,10 +215,11 @@ fn load_softsign(key: &SoftsignConfig) -> Result<softsign::SecretKey, KeyError> 
 }
 
 /// What the spawner needs to know about a provider.
-fn plan(provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
+fn plan(config: &Config, provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
     let mut keys = Vec::new();
     for key in &provider.keys {
-        keys.push(KeySpec { object: key.object.clone(), key_type: key.public_key.key_type() });
+        let public_key = key.public_key.as_bytes().to_vec();
+        keys.push(KeySpec { object: key.object.clone(), key_type: key.public_key.key_type(), public_key });
     }
     let spec = TokenSpec {
         module: provider.module.clone(),
@@ -229,7 +230,16 @@ fn plan(provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
         environment: provider.environment.clone(),
         never: never.to_vec(),
     };
-    Plan { spec, pin: provider.pin.clone() }
+    Plan { spec, pin: provider.pin.clone(), memory: login_notes(config, provider) }
+}
+
+/// The directory where the signer and the commands remember which PIN a token has refused: that of the state file of
+/// the first chain whose key it has, because every signer can write there.
+pub fn login_notes(config: &Config, token: &Pkcs11Config) -> Option<PathBuf> {
+    let signs = |chain: &&ChainConfig| token.keys.iter().any(|key| key.key.chain_ids.contains(&chain.id));
+    let chain = config.chains.iter().find(signs).or(config.chains.first())?;
+    let state_file = std::path::absolute(chain.watermark()).ok()?;
+    state_file.parent().map(Into::into)
 }
 
 #[cfg(test)]

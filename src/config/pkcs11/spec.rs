@@ -57,6 +57,8 @@ pub struct KeySpec {
     pub object: ObjectSelector,
     #[serde(with = "algorithm")]
     pub key_type: KeyType,
+    /// The pinned public key, raw: it decides between objects with the same name.
+    pub public_key: Vec<u8>,
 }
 
 /// An algorithm is sent by its name.

@@ -8,19 +8,28 @@
 //! | --- | --- | --- |
 //! | `spawner` | starts children | spawner and signer |
 //! | `pin`, `locked` | reads PINs and keeps them | spawner |
+//! | `login_memory` | which PIN a token has refused, across restarts | spawner, commands |
+//! | `pace` | how often there is a login without a signature | signer |
 //! | `protocol` | the messages between them | all |
 
 mod locked;
+pub mod login_memory;
+mod pace;
 pub mod pin;
 pub mod protocol;
 pub mod spawner;
 
 use self::{
-    protocol::{SignRequest, decode_answer},
+    login_memory::TokenBeforeLogin,
+    pace::LoginPace,
+    protocol::{ChildReport, SignRequest, decode_answer},
     spawner::Spawner,
 };
 use super::device::{Opener, Session, Trouble};
-use crate::process::frames::{read_frame, write_frame};
+use crate::{
+    process::frames::{read_frame, write_frame},
+    record::utc,
+};
 use highwater_core::{
     consensus::{KeyType, PublicKey, Signature},
     hex::Hex,
@@ -28,7 +37,10 @@ use highwater_core::{
 use std::{
     io,
     os::unix::net::UnixStream,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,46 +49,101 @@ pub struct ChildOpener {
     spawner: Arc<Spawner>,
     number: usize,
     keys: Vec<PublicKey>,
-    /// A child that was not ready in time, and when it was started.
-    late: Option<(UnixStream, Instant)>,
+    /// A child that was not ready in time.
+    late: Option<OpeningChild>,
+    pace: LoginPace,
+    /// Why the last login led to no signature.
+    last: Option<Trouble>,
+}
+
+/// A child that opens its token.
+struct OpeningChild {
+    stream: UnixStream,
+    /// When it was started, or when its login ended.
+    since: Instant,
+    /// The login in progress, and since when in UTC.
+    login: Option<String>,
+    /// The token that it has found.
+    token: Option<TokenBeforeLogin>,
 }
 
 impl ChildOpener {
     /// Opens children for the token with this number in the spawner's plans. The token must hold `keys`.
     pub fn new(spawner: Arc<Spawner>, number: usize, keys: Vec<PublicKey>) -> Self {
-        Self { spawner, number, keys, late: None }
+        Self { spawner, number, keys, late: None, pace: LoginPace::default(), last: None }
     }
-}
 
-impl Opener for ChildOpener {
-    fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
-        /// A child that takes longer than this to log in has hung.
+    fn opening_child(&mut self) -> Result<OpeningChild, Trouble> {
+        if let Some(late) = self.late.take() {
+            return Ok(late);
+        }
+        if let Some(last) = &self.last
+            && !self.pace.allows_login()
+        {
+            return Err(last.clone());
+        }
+        let stream = self.spawner.child(self.number)?;
+        Ok(OpeningChild { stream, since: Instant::now(), login: None, token: None })
+    }
+
+    /// Waits until the child is ready, at most until the deadline. Returns the public keys that it found.
+    fn wait_for(&mut self, mut child: OpeningChild, deadline: Instant) -> Result<(UnixStream, Vec<u8>), Trouble> {
+        /// A child that takes longer than this without a login has hung.
         const PATIENCE: Duration = Duration::from_secs(20);
-        let (mut stream, since) = match self.late.take() {
-            Some(late) => late,
-            None => (self.spawner.child(self.number)?, Instant::now()),
-        };
-        set_deadline(&stream, deadline)?;
-        let ready = match answer(&mut stream) {
-            Ok(ready) => ready,
-            Err(NoAnswer::Died) => {
-                return Err(Trouble::Broken(
-                    format!(
-                        "{DIED}; if it does so at every start, it may need a file that its sandbox hides: add it to `files` in its \
-                         section"
-                    )
-                    .into(),
-                ));
+        loop {
+            set_deadline(&child.stream, deadline)?;
+            match report(&mut child.stream) {
+                Ok(ChildReport::Ready(keys)) => return Ok((child.stream, keys)),
+                Ok(ChildReport::LoginBegins(token)) => {
+                    self.spawner.login_begins(self.number, &token)?;
+                    self.pace.note_login();
+                    (child.login, child.token) = (Some(utc::now()), Some(token));
+                    write_frame(&mut child.stream, &[]).map_err(no_answer)?;
+                }
+                Ok(ChildReport::LoginEnded(outcome)) => {
+                    (child.login, child.since) = (None, Instant::now());
+                    if let Some(token) = &child.token {
+                        self.spawner.login_ended(self.number, token, &outcome);
+                    }
+                }
+                Err(NoAnswer::Died) if child.login.is_some() => {
+                    return Err(Trouble::Fatal(format!("{DIED}, while it logged in to its token").into()));
+                }
+                Err(NoAnswer::Died) => {
+                    return Err(Trouble::Broken(
+                        format!(
+                            "{DIED}; if it does so at every start, it may need a file that its sandbox hides: add it to \
+                             `files` in its section"
+                        )
+                        .into(),
+                    ));
+                }
+                // It is waited for again, not replaced: cutting off a login can cost an attempt at the PIN, or destroy
+                // a token that is written meanwhile. A login is waited for however long it takes.
+                Err(NoAnswer::Trouble(Trouble::Late)) => {
+                    let trouble = match &child.login {
+                        Some(since) => Trouble::LoggingIn(
+                            format!(
+                                "C_Login was called at {since} and has not returned yet: it is waited for, because a login \
+                                 that is cut off can cost an attempt at the PIN"
+                            )
+                            .into(),
+                        ),
+                        None => Trouble::Late,
+                    };
+                    if child.login.is_some() || child.since.elapsed() < PATIENCE {
+                        self.late = Some(child);
+                    }
+                    return Err(trouble);
+                }
+                Err(NoAnswer::Trouble(trouble)) => return Err(trouble),
             }
-            Err(NoAnswer::Trouble(Trouble::Late)) if since.elapsed() < PATIENCE => {
-                // It is waited for again, not replaced: cutting off a login can cost an attempt at the PIN, or destroy a
-                // token that is written meanwhile.
-                self.late = Some((stream, since));
-                return Err(Trouble::Late);
-            }
-            Err(NoAnswer::Trouble(trouble)) => return Err(trouble),
-        };
-        let found: Vec<Option<Vec<u8>>> = serde_json::from_slice(&ready)
+        }
+    }
+
+    /// Compares what the child has found with the pinned keys.
+    fn refuse_other_keys(&self, ready: &[u8]) -> Result<(), Trouble> {
+        let found: Vec<Option<Vec<u8>>> = serde_json::from_slice(ready)
             .map_err(|error| Trouble::Broken(format!("the child process sent no list of keys: {error}").into()))?;
         for (found, pinned) in found.iter().zip(&self.keys) {
             // A key that cannot be read is proven by the self-test instead.
@@ -88,8 +155,21 @@ impl Opener for ChildOpener {
                 ));
             }
         }
+        Ok(())
+    }
+}
+
+impl Opener for ChildOpener {
+    fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
+        let child = self.opening_child()?;
+        let opened = self.wait_for(child, deadline);
+        let opened = opened.and_then(|(stream, ready)| self.refuse_other_keys(&ready).map(|()| stream));
+        self.last = match &opened {
+            Ok(_) => Some(Trouble::Broken("it was logged in to several times, but signed nothing".into())),
+            Err(trouble) => Some(trouble.clone()),
+        };
         let key_types = self.keys.iter().map(PublicKey::key_type).collect();
-        Ok(Box::new(ChildSession { stream, key_types }))
+        Ok(Box::new(ChildSession { stream: opened?, key_types, signed: self.pace.signed() }))
     }
 }
 
@@ -98,6 +178,8 @@ struct ChildSession {
     stream: UnixStream,
     /// Of the keys, in their order.
     key_types: Vec<KeyType>,
+    /// Set by each signature.
+    signed: Arc<AtomicBool>,
 }
 
 impl Session for ChildSession {
@@ -108,6 +190,7 @@ impl Session for ChildSession {
         let (key_type, bytes) = (self.key_types[key], signature.len());
         let expected = key_type.signature_len();
         if bytes == expected {
+            self.signed.store(true, Relaxed);
             Ok(Signature::new(&signature))
         } else {
             let text = format!("its {key_type} signature has {bytes} bytes instead of {expected}");
@@ -130,6 +213,10 @@ impl From<NoAnswer> for Trouble {
             NoAnswer::Trouble(trouble) => trouble,
         }
     }
+}
+
+fn report(stream: &mut UnixStream) -> Result<ChildReport, NoAnswer> {
+    ChildReport::decode(&read_frame(stream).map_err(no_answer)?).map_err(NoAnswer::Trouble)
 }
 
 fn answer(stream: &mut UnixStream) -> Result<Vec<u8>, NoAnswer> {
@@ -166,7 +253,7 @@ mod tests {
             let right = key_type.signature_len();
             for length in [0, right - 1, right, right + 1] {
                 let (ours, mut childs) = UnixStream::pair().unwrap();
-                let mut session = ChildSession { stream: ours, key_types: vec![*key_type] };
+                let mut session = ChildSession { stream: ours, key_types: vec![*key_type], signed: Arc::default() };
                 write_frame(&mut childs, &encode_answer(&Ok(vec![7; length]))).unwrap();
                 let signed = session.sign(0, b"message", Instant::now() + Duration::from_secs(10));
                 match signed {

@@ -1,7 +1,9 @@
 //! The messages of signer, spawner and children, each in a frame of [`crate::process::frames`]. A malformed body ends the
 //! connection.
 
+use super::login_memory::{LoginOutcome, TokenBeforeLogin};
 use crate::{keyring::device::Trouble, process::foreign::ForeignText};
+use serde::{Deserialize, Serialize};
 
 /// The body of a request to sign: the key's index and the message.
 pub struct SignRequest;
@@ -19,16 +21,60 @@ impl SignRequest {
     }
 }
 
+/// What the signer asks of the spawner, about the token with this number.
+#[derive(Debug, Deserialize, Serialize)]
+pub enum SpawnerRequest {
+    /// A new child. The answer is a descriptor, or why there is none.
+    Child(u32),
+    /// The child wants to log in. The answer says whether it may.
+    LoginBegins(u32, TokenBeforeLogin),
+    /// The child has logged in, or could not. There is no answer.
+    LoginEnded(u32, TokenBeforeLogin, LoginOutcome),
+}
+
+/// What a child reports while it opens its token.
+#[derive(Debug)]
+pub enum ChildReport {
+    /// It calls C_Login as soon as it gets an empty frame. From then on it must not be killed.
+    LoginBegins(TokenBeforeLogin),
+    LoginEnded(LoginOutcome),
+    /// It is ready to sign. In JSON, the public keys that it found.
+    Ready(Vec<u8>),
+}
+
+impl ChildReport {
+    pub fn encode(&self) -> Vec<u8> {
+        let (tag, body) = match self {
+            Self::LoginBegins(token) => (LOGIN_BEGINS, serde_json::to_vec(token)),
+            Self::LoginEnded(outcome) => (LOGIN_ENDED, serde_json::to_vec(outcome)),
+            Self::Ready(keys) => (OK, Ok(keys.clone())),
+        };
+        [&[tag], body.unwrap_or_default().as_slice()].concat()
+    }
+
+    /// Decodes a report, or the error of a child that could not open its token.
+    pub fn decode(body: &[u8]) -> Result<Self, Trouble> {
+        let malformed = |_| Trouble::Broken("the child process sent a malformed report of its login".into());
+        match body.split_first() {
+            Some((&LOGIN_BEGINS, rest)) => serde_json::from_slice(rest).map(Self::LoginBegins).map_err(malformed),
+            Some((&LOGIN_ENDED, rest)) => serde_json::from_slice(rest).map(Self::LoginEnded).map_err(malformed),
+            _ => decode_answer(body).map(Self::Ready),
+        }
+    }
+}
+
 const OK: u8 = 0;
 const BROKEN: u8 = 1;
 const FATAL: u8 = 2;
 const REJECTED: u8 = 3;
+const LOGIN_BEGINS: u8 = 4;
+const LOGIN_ENDED: u8 = 5;
 
 /// Encodes an answer: bytes or an error.
 pub fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
     let (tag, body) = match answer {
         Ok(body) => (OK, body.as_slice()),
-        Err(Trouble::Broken(text) | Trouble::WrongPassword(text)) => (BROKEN, text.as_bytes()),
+        Err(Trouble::Broken(text) | Trouble::LoggingIn(text) | Trouble::WrongPassword(text)) => (BROKEN, text.as_bytes()),
         Err(Trouble::Fatal(text)) => (FATAL, text.as_bytes()),
         Err(Trouble::Rejected(text)) => (REJECTED, text.as_bytes()),
         Err(trouble @ (Trouble::Busy | Trouble::Late)) => (BROKEN, trouble.text().as_bytes()),
@@ -77,7 +123,8 @@ mod tests {
         let huge = [&[BROKEN][..], &b"\x1b[2J\n".repeat(1 << 20)].concat();
         let Err(Trouble::Broken(text)) = decode_answer(&huge) else { panic!("a broken token") };
         assert!(text.len() <= ForeignText::MAX_BYTES && !text.contains(char::is_control), "{text}");
-        for garbage in [&[][..], &[9], &[255, 1]] {
+        for garbage in [&[][..], &[9], &[255, 1], &[LOGIN_BEGINS], &[LOGIN_ENDED, 1]] {
+            assert!(matches!(ChildReport::decode(garbage), Err(Trouble::Broken(_))));
             assert!(matches!(decode_answer(garbage), Err(Trouble::Broken(_))));
         }
     }

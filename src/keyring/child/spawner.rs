@@ -4,7 +4,12 @@
 //! for the child of a token by the token's number, and gets one end of a socket pair. The child on the other end
 //! already has its token and its PIN. Asking again replaces the child: the old one is killed.
 
-use super::{locked::Locked, pin};
+use super::{
+    locked::Locked,
+    login_memory::{LoginMemory, LoginOutcome, PinToSend, TokenBeforeLogin},
+    pin,
+    protocol::SpawnerRequest,
+};
 use crate::{
     config::{SecretSource, pkcs11::spec::TokenSpec},
     keyring::device::Trouble,
@@ -18,9 +23,10 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     env,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     net::Shutdown,
     os::unix::net::UnixStream,
+    path::PathBuf,
     process::{Child, Stdio},
     sync::Arc,
     time::Duration,
@@ -40,6 +46,8 @@ pub struct Plan {
     pub spec: TokenSpec,
     /// The source of its PIN. `None` for a token with its own keypad.
     pub pin: Option<SecretSource>,
+    /// Where to remember which PIN was refused.
+    pub memory: Option<PathBuf>,
 }
 
 impl Plan {
@@ -74,9 +82,38 @@ impl Spawner {
 
     /// Starts a new child for the token with this number.
     pub fn child(&self, number: usize) -> Result<UnixStream, Trouble> {
+        self.ask(&SpawnerRequest::Child(number_of(number)), |mut control| {
+            Ok(match receive_descriptor(control)? {
+                Some(stream) => Ok(stream.into()),
+                // The PIN cannot be read yet, or the system cannot start a program now. Neither costs an attempt at the
+                // PIN.
+                None => Err(Trouble::Broken(read_json::<String>(&mut control)?.into())),
+            })
+        })
+    }
+
+    /// Notes that the child of the token with this number logs in now. The error says why it must not.
+    pub(super) fn login_begins(&self, number: usize, token: &TokenBeforeLogin) -> Result<(), Trouble> {
+        self.ask(&SpawnerRequest::LoginBegins(number_of(number), token.clone()), |mut control| {
+            let answer: Result<(), String> = read_json(&mut control)?;
+            Ok(answer.map_err(|why| Trouble::Fatal(why.into())))
+        })
+    }
+
+    /// Notes what became of that login. If the spawner has ended, the next request shows it.
+    pub(super) fn login_ended(&self, number: usize, token: &TokenBeforeLogin, outcome: &LoginOutcome) {
+        let request = SpawnerRequest::LoginEnded(number_of(number), token.clone(), outcome.clone());
+        let _ = self.ask(&request, |_| Ok(Ok(())));
+    }
+
+    fn ask<T>(
+        &self,
+        request: &SpawnerRequest,
+        receive: impl FnOnce(&UnixStream) -> io::Result<Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
         let control = self.0.control();
-        let child = request_child(&control, number);
-        child.unwrap_or_else(|error| {
+        let answer = write_json(&mut &*control, request).and_then(|()| receive(&control));
+        answer.unwrap_or_else(|error| {
             // A late answer would be mistaken for the answer to the next request, so the spawner cannot be used any
             // more.
             let _ = control.shutdown(Shutdown::Both);
@@ -85,14 +122,8 @@ impl Spawner {
     }
 }
 
-fn request_child(mut control: &UnixStream, number: usize) -> io::Result<Result<UnixStream, Trouble>> {
-    let number = u32::try_from(number).expect("there are few tokens");
-    control.write_all(&number.to_le_bytes())?;
-    Ok(match receive_descriptor(control)? {
-        Some(stream) => Ok(stream.into()),
-        // The PIN cannot be read yet, or the system cannot start a program now. Neither costs an attempt at the PIN.
-        None => Err(Trouble::Broken(read_json::<String>(&mut control)?.into())),
-    })
+fn number_of(number: usize) -> u32 {
+    u32::try_from(number).expect("there are few tokens")
 }
 
 /// The program of the hidden command `hsm-spawner`: its control stream is standard input.
@@ -107,22 +138,28 @@ pub fn run() -> io::Result<()> {
     let token = |plan| TokenChild::new(plan, switches, Arc::clone(&secret));
     let mut tokens: Vec<TokenChild> = plans.into_iter().map(token).collect();
     environment::forget(secret.iter().map(String::as_str))?;
-    let mut number = [0; 4];
     loop {
-        match control.read_exact(&mut number) {
+        let request = match read_json(&mut control) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             other => other?,
-        }
-        let index = usize::try_from(u32::from_le_bytes(number)).ok();
+        };
+        let (SpawnerRequest::Child(number)
+        | SpawnerRequest::LoginBegins(number, _)
+        | SpawnerRequest::LoginEnded(number, ..)) = request;
+        let index = usize::try_from(number).ok();
         let Some(token) = index.and_then(|index| tokens.get_mut(index)) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown token number"));
         };
-        match token.start_child() {
-            Ok(stream) => send_descriptor(&control, &stream)?,
-            Err(why) => {
-                control.write_all(&[REFUSED])?;
-                write_json(&mut control, &why)?;
-            }
+        match request {
+            SpawnerRequest::Child(_) => match token.start_child() {
+                Ok(stream) => send_descriptor(&control, &stream)?,
+                Err(why) => {
+                    control.write_all(&[REFUSED])?;
+                    write_json(&mut control, &why)?;
+                }
+            },
+            SpawnerRequest::LoginBegins(_, shown) => write_json(&mut control, &token.begin_login(&shown))?,
+            SpawnerRequest::LoginEnded(_, shown, outcome) => token.end_login(&shown, &outcome),
         }
     }
 }
@@ -132,8 +169,11 @@ struct TokenChild {
     spec: TokenSpec,
     switches: Switches,
     pin: Result<Option<Locked>, String>,
-    /// The source of a PIN that could not be read, to be tried again: its file may come late.
+    /// Where the PIN comes from. A file is read again until the token has accepted its PIN.
     source: Option<SecretSource>,
+    /// Whether the token has accepted this PIN.
+    proven: bool,
+    memory: LoginMemory,
     /// The environment variables that held the PIN of any token.
     secret: Arc<[String]>,
     child: Option<Child>,
@@ -144,16 +184,46 @@ struct TokenChild {
 impl TokenChild {
     fn new(plan: Plan, switches: Switches, secret: Arc<[String]>) -> Self {
         let pin = read_pin(plan.pin.as_ref());
-        let source = plan.pin.filter(|_| pin.is_err());
-        Self { spec: plan.spec, switches, pin, source, secret, child: None, ended: Vec::new() }
+        let memory = LoginMemory::new(plan.memory);
+        let (source, proven, ended) = (plan.pin, false, Vec::new());
+        Self { spec: plan.spec, switches, pin, source, proven, memory, secret, child: None, ended }
+    }
+
+    /// Reads the PIN again: its file may come late, or be corrected. A PIN that the token has accepted stays, also
+    /// when its file is taken away.
+    fn refresh_pin(&mut self) {
+        let can_change = self.pin.is_err() || matches!(self.source, Some(SecretSource::File(_)));
+        if self.proven || !can_change {
+            return;
+        }
+        let read = read_pin(self.source.as_ref());
+        if read.is_ok() || self.pin.is_err() {
+            self.pin = read;
+        }
+    }
+
+    fn begin_login(&mut self, token: &TokenBeforeLogin) -> Result<(), String> {
+        let source = self.source.as_ref();
+        let is_read_again = matches!(source, Some(SecretSource::File(_)));
+        let source = source.map(ToString::to_string).unwrap_or_default();
+        let pin = self.pin.as_ref().map_err(Clone::clone)?.as_deref();
+        self.memory.begin(token, PinToSend { pin, source: &source, is_read_again, proven: self.proven })
+    }
+
+    fn end_login(&mut self, token: &TokenBeforeLogin, outcome: &LoginOutcome) {
+        match outcome {
+            LoginOutcome::Accepted => self.proven = true,
+            LoginOutcome::Refused(_) => self.proven = false,
+            LoginOutcome::Trouble | LoginOutcome::Unclear(_) => {}
+        }
+        if matches!(self.pin, Ok(Some(_))) {
+            self.memory.end(token, outcome);
+        }
     }
 
     fn start_child(&mut self) -> Result<UnixStream, String> {
         self.end_child();
-        if self.pin.is_err() {
-            self.pin = read_pin(self.source.as_ref());
-            self.source.take_if(|_| self.pin.is_ok());
-        }
+        self.refresh_pin();
         let pin = self.pin.as_ref().map_err(Clone::clone)?;
         let cannot = |error: io::Error| format!("cannot start a child process for {}: {error}", self.spec.token);
         let (mut ours, theirs) = UnixStream::pair().map_err(cannot)?;

@@ -85,10 +85,14 @@ pub enum Trouble {
     Busy,
     /// The session or the device is in an unknown state: a new session may help.
     Broken(ForeignText),
-    /// An operator has to act first. Trying again can do harm: a wrong PIN locks a token.
+    /// An operator has to act first. What opens the device looks at it again, but does nothing that can do harm before
+    /// that: a wrong PIN locks a token.
     Fatal(ForeignText),
     /// It did not answer in time.
     Late,
+    /// It is being logged in to, which takes long. It is waited for: a login that is cut off can cost an attempt at the
+    /// PIN.
+    LoggingIn(ForeignText),
     /// It rejected the request, and would reject it again.
     Rejected(ForeignText),
     /// It was reached and did not accept the password. Trying again does no harm here: the device counts no attempts.
@@ -99,7 +103,11 @@ impl Trouble {
     /// The text that follows the name of the device.
     pub fn text(&self) -> &str {
         match self {
-            Self::Broken(text) | Self::Fatal(text) | Self::Rejected(text) | Self::WrongPassword(text) => text,
+            Self::Broken(text)
+            | Self::Fatal(text)
+            | Self::LoggingIn(text)
+            | Self::Rejected(text)
+            | Self::WrongPassword(text) => text,
             Self::Busy => "too many requests wait for it",
             Self::Late => "it did not answer in time",
         }
@@ -190,7 +198,6 @@ impl Device {
             pulse: 0,
             failures: 0,
             waits: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
-            fatal: false,
             log_rate: Rate::new(30, Duration::from_secs(1)),
             stats: Arc::clone(&stats),
         };
@@ -282,7 +289,6 @@ struct DeviceThread {
     failures: u32,
     /// Waits between self-tests since the device went down.
     waits: Backoff,
-    fatal: bool,
     /// Limits how often its troubles are logged: a node can cause any number of them.
     log_rate: Rate,
     stats: Arc<DeviceStats>,
@@ -301,12 +307,9 @@ impl DeviceThread {
         }
     }
 
-    /// How long to wait for work before a self-test: long for a device that signs, short for one that failed, for ever
-    /// where only an operator can help.
+    /// How long to wait for work before a self-test: long for a device that signs, short for one that failed. Also
+    /// where only an operator can help: what the operator does is found without a restart.
     fn patience(&mut self) -> Duration {
-        if self.fatal {
-            return Duration::MAX;
-        }
         if self.failures == 0 && *lock(&self.health) == Health::Up {
             return IDLE_BEFORE_SELF_TEST;
         }
@@ -336,9 +339,6 @@ impl DeviceThread {
     }
 
     fn try_sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
-        if self.fatal {
-            return Err(Trouble::Fatal(self.reason().into()));
-        }
         if Instant::now() + self.usual >= deadline {
             return Err(Trouble::Busy);
         }
@@ -377,9 +377,6 @@ impl DeviceThread {
     /// Signs the self-test: with every key on a device that was down, and with one key at a time on an idle one, where
     /// a request may arrive at any moment.
     fn self_test(&mut self) {
-        if self.fatal {
-            return;
-        }
         let count = self.keys.len();
         let keys = match self.session {
             Some(_) if count > 0 => {
@@ -429,7 +426,7 @@ impl DeviceThread {
                 self.failures += 1;
                 !was_up || self.failures >= FAILURES_TO_TRIP
             }
-            Trouble::Fatal(_) | Trouble::Late => true,
+            Trouble::Fatal(_) | Trouble::Late | Trouble::LoggingIn(_) => true,
             // The key or the message is at fault, not the device.
             Trouble::Rejected(_) => !was_up,
         };
@@ -443,17 +440,6 @@ impl DeviceThread {
         let was = std::mem::replace(&mut *lock(&self.health), down.clone());
         if was != down {
             error!(device = %self.name, "device down: {}", trouble.text());
-        }
-        if matches!(trouble, Trouble::Fatal(_)) {
-            self.fatal = true;
-            error!(device = %self.name, "the signer does not try this device again before a restart");
-        }
-    }
-
-    fn reason(&self) -> String {
-        match &*lock(&self.health) {
-            Health::Down(why) => why.clone(),
-            Health::Up => "it is closed".into(),
         }
     }
 }

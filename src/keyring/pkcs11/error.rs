@@ -16,7 +16,7 @@ pub enum ErrorClass {
     Absent,
     /// The session, the device or the transport failed: open the token anew and try once more.
     Broken,
-    /// Trying again does harm, as after a wrong PIN, or cannot help. An operator has to act first.
+    /// An operator has to act first, as after a wrong PIN. The token is looked at again, but gets no PIN before that.
     Fatal,
     /// The device rejected the request, and would reject it again.
     Rejected,
@@ -61,6 +61,11 @@ pub enum TokenError {
         /// The tokens that the module shows.
         present: Vec<String>,
     },
+    /// The PIN is not sent. No login was tried.
+    NotSent {
+        /// Why not, and what to do: a whole text.
+        why: String,
+    },
     /// An action failed, and what it left on the token could not be removed.
     NotRemoved {
         /// Why the action failed.
@@ -99,10 +104,14 @@ impl TokenError {
     /// What to do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
+            // Somebody may take the other one away, or be replacing the module's file now. None of it costs a PIN.
             Self::AmbiguousKey { .. }
             | Self::AmbiguousToken { .. }
             | Self::Module { .. }
-            | Self::NoPin { .. }
+            | Self::NoKey { .. }
+            | Self::NoToken { .. } => ErrorClass::Absent,
+            Self::NoPin { .. }
+            | Self::NotSent { .. }
             | Self::PinAtRisk { .. }
             | Self::PinForm { .. }
             | Self::WrongPin { .. } => ErrorClass::Fatal,
@@ -110,7 +119,6 @@ impl TokenError {
             // Any other answer could be this device's answer to a wrong PIN.
             Self::Login { error: Error::Pkcs11(rv, _), .. } if is_trouble(*rv) => ErrorClass::Broken,
             Self::Login { .. } => ErrorClass::Fatal,
-            Self::NoKey { .. } | Self::NoToken { .. } => ErrorClass::Absent,
             Self::NotRemoved { first, .. } => first.class(),
             Self::Signature { .. } => ErrorClass::Broken,
             Self::Exists { .. }
@@ -182,6 +190,7 @@ impl fmt::Display for TokenError {
             Self::NoPin { token } => {
                 write!(f, "{token} needs a PIN, but none is configured: set its source with `pin`")
             }
+            Self::NotSent { why } => f.write_str(why),
             Self::NoToken { token, present } => write!(f, "there is no {token}; the module shows {}", list(present)),
             Self::NotRemoved { first, then } => {
                 write!(f, "{first}; and what this left on the token could not be removed ({then}): ")?;
@@ -207,8 +216,8 @@ impl fmt::Display for TokenError {
                 write!(f, "devices of profile {profile} do not support {key_type} keys")
             }
             Self::WrongPin { token, error } => {
-                write!(f, "{token} did not accept the PIN ({}). It is not sent again, because the ", answer(error))?;
-                f.write_str("token locks after a few wrong ones: correct the PIN, then restart")
+                write!(f, "{token} did not accept the PIN ({}). The same PIN is not sent again, because the ", answer(error))?;
+                f.write_str("token locks after a few wrong ones: put the right PIN into its source")
             }
         }
     }
@@ -258,7 +267,7 @@ fn class(error: &Error) -> ErrorClass {
 }
 
 /// Whether an answer to C_Login is about the session, the device or the transport, and so cannot mean a wrong PIN.
-fn is_trouble(rv: RvError) -> bool {
+pub(super) fn is_trouble(rv: RvError) -> bool {
     use RvError as Rv;
     matches!(
         rv,
@@ -279,7 +288,7 @@ fn is_trouble(rv: RvError) -> bool {
 }
 
 /// The error of a module in the terms of its manual: `C_Sign answered CKR_DEVICE_ERROR`.
-fn answer(error: &Error) -> String {
+pub(super) fn answer(error: &Error) -> String {
     match error {
         Error::Pkcs11(rv, function) => format!("C_{function:?} answered {}", rv_name(*rv)),
         other => other.to_string(),

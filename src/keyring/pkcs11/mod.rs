@@ -5,12 +5,16 @@
 //! | `served` | the program of the child process that signs with one token |
 //! | `algorithms` | what is peculiar to each algorithm |
 //! | `module`, `token`, `token_info`, `error` | the calls themselves |
+//! | `gate` | whether a PIN may be sent, and what became of it |
+//! | `candidates` | which of several tokens or keys with one name has the pinned key |
 //! | `reach` | which files and sockets a module gets, and what to say when they are not enough |
 //!
 //! A device's module is C code from its vendor, so it runs on one thread of a process that can be killed and replaced.
 
 pub(crate) mod algorithms;
+mod candidates;
 pub mod error;
+pub mod gate;
 pub mod module;
 mod reach;
 pub mod served;

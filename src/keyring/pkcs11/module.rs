@@ -32,8 +32,12 @@ impl Module {
         &self.context
     }
 
-    /// The one token that `selector` names.
-    pub(crate) fn find(&self, selector: &TokenSelector) -> Result<(Slot, TokenInfo), TokenError> {
+    /// The one token that `selector` names. If several have its name, `choose` says which of them it is.
+    pub(crate) fn find(
+        &self,
+        selector: &TokenSelector,
+        choose: impl FnOnce(&[(Slot, TokenInfo)]) -> Option<usize>,
+    ) -> Result<(Slot, TokenInfo), TokenError> {
         let Scan { tokens, unreadable } = self.scan()?;
         let (mut hits, others): (Vec<_>, Vec<_>) = tokens.into_iter().partition(|(_, info)| info.is(selector));
         let shown = |tokens: &[(Slot, TokenInfo)]| tokens.iter().map(|(_, info)| info.to_string()).collect::<Vec<_>>();
@@ -45,6 +49,9 @@ impl Module {
             Some(hit) if hits.is_empty() => Ok(hit),
             Some(hit) => {
                 hits.push(hit);
+                if let Some(chosen) = choose(&hits).filter(|chosen| *chosen < hits.len()) {
+                    return Ok(hits.swap_remove(chosen));
+                }
                 Err(TokenError::AmbiguousToken { token: selector.clone(), hits: shown(&hits) })
             }
         }

@@ -1,14 +1,23 @@
 //! The program of a child process, which signs with one token of one module.
 
 use super::{
+    candidates,
     error::{ErrorClass, TokenError},
+    gate::LoginGate,
     reach::Reach,
-    token::{Pin, Token, TokenKey},
+    token::{Opening, Pin, Token, TokenKey},
+    token_info::TokenInfo,
 };
 use crate::{
-    config::pkcs11::{profile::Profile, spec::TokenSpec},
+    config::pkcs11::{
+        profile::{Profile, SessionMode},
+        spec::TokenSpec,
+    },
     keyring::{
-        child::protocol::{SignRequest, encode_answer},
+        child::{
+            login_memory::{LoginOutcome, TokenBeforeLogin},
+            protocol::{ChildReport, SignRequest, encode_answer},
+        },
         device::Trouble,
     },
     process::{
@@ -17,7 +26,7 @@ use crate::{
         sandbox::{self, memory},
     },
 };
-use std::{env, io};
+use std::{env, io, os::unix::net::UnixStream, path::Path};
 
 /// The program of the hidden command `hsm-child`. Its stream is standard input. Ends with the stream.
 pub fn run() -> io::Result<()> {
@@ -35,7 +44,13 @@ pub fn run() -> io::Result<()> {
         return write_frame(&mut stream, &encode_answer(&Err(Trouble::Fatal(text.into()))));
     }
     let pin = (!pin.is_empty()).then(|| Pin::new(pin));
-    let (token, keys) = match open(&spec, pin) {
+    let mut gate = SignersGate { stream: &mut stream, module: &spec.module, broken: None };
+    let opened = open(&spec, pin, &mut gate);
+    if let Some(error) = gate.broken {
+        // The signer is gone, or does not let it log in.
+        return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(()) } else { Err(error) };
+    }
+    let (token, keys) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             let trouble = trouble_of(&spec.profile, &error, &reach.explain(&spec, &error));
@@ -43,7 +58,7 @@ pub fn run() -> io::Result<()> {
         }
     };
     let found: Vec<_> = keys.iter().map(|key| key.public_key().map(|key| key.as_bytes().to_vec())).collect();
-    write_frame(&mut stream, &encode_answer(&Ok(serde_json::to_vec(&found)?)))?;
+    write_frame(&mut stream, &ChildReport::Ready(serde_json::to_vec(&found)?).encode())?;
     loop {
         let body = match read_frame(&mut stream) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
@@ -53,13 +68,44 @@ pub fn run() -> io::Result<()> {
     }
 }
 
-fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<TokenKey>), TokenError> {
-    let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
+/// The gate of a child: the signer decides, and learns when the login begins and ends.
+struct SignersGate<'a> {
+    stream: &'a mut UnixStream,
+    module: &'a Path,
+    /// Why the signer cannot be asked any more.
+    broken: Option<io::Error>,
+}
+
+impl LoginGate for SignersGate<'_> {
+    fn before(&mut self, token: &TokenInfo) -> Result<(), TokenError> {
+        let report = ChildReport::LoginBegins(TokenBeforeLogin::new(self.module, token));
+        let answer = write_frame(self.stream, &report.encode()).and_then(|()| read_frame(self.stream));
+        answer.map(drop).map_err(|error| {
+            let why = error.to_string();
+            self.broken = Some(error);
+            TokenError::NotSent { why }
+        })
+    }
+
+    fn after(&mut self, outcome: LoginOutcome) {
+        // If the signer has ended, the next write shows it.
+        let _ = write_frame(self.stream, &ChildReport::LoginEnded(outcome).encode());
+    }
+}
+
+fn open(
+    spec: &TokenSpec,
+    pin: Option<Pin>,
+    gate: &mut dyn LoginGate,
+) -> Result<(Token, Vec<TokenKey>), TokenError> {
+    let read_write = spec.profile.session.mode == SessionMode::ReadWrite;
+    let opening = Opening { read_write, gate: Some(gate), keys: &spec.keys };
+    let token = Token::open_by(&spec.module, &spec.token, &spec.profile, pin.as_ref(), opening)?;
     // Logged in: the PIN is no longer needed.
     drop(pin);
     let mut keys = Vec::new();
     for key in &spec.keys {
-        keys.push(token.find_key(&key.object, key.key_type)?);
+        keys.push(candidates::find_key(&token, key)?);
     }
     Ok((token, keys))
 }

@@ -6,13 +6,15 @@
 
 use super::{
     algorithms::{self, TokenAlgorithm, TokenCalls},
+    candidates,
     error::TokenError,
+    gate::{self, LoginGate},
     module::Module,
     token_info::{PinState, TokenInfo},
 };
 use crate::config::pkcs11::{
     profile::{LoginKind, Profile, SessionMode},
-    spec::{ObjectSelector, TokenSelector},
+    spec::{KeySpec, ObjectSelector, TokenSelector},
 };
 use cryptoki::{
     error::{Error, RvError},
@@ -74,7 +76,19 @@ impl Token {
         profile: &Profile,
         pin: Option<&Pin>,
     ) -> Result<Self, TokenError> {
-        Self::open_session(module, selector, profile, pin, profile.session.mode == SessionMode::ReadWrite)
+        Self::open_session(module, selector, profile, pin, Opening::plain(profile.session.mode == SessionMode::ReadWrite))
+    }
+
+    /// The same, where `gate` decides about the login, and where the pinned keys decide between tokens that have the
+    /// same name.
+    pub fn open_by(
+        module: &Path,
+        selector: &TokenSelector,
+        profile: &Profile,
+        pin: Option<&Pin>,
+        opening: Opening<'_>,
+    ) -> Result<Self, TokenError> {
+        Self::open_session(module, selector, profile, pin, opening)
     }
 
     /// Opens the token to make, import or delete keys.
@@ -84,7 +98,7 @@ impl Token {
         profile: &Profile,
         pin: Option<&Pin>,
     ) -> Result<Self, TokenError> {
-        Self::open_session(module, selector, profile, pin, true)
+        Self::open_session(module, selector, profile, pin, Opening::plain(true))
     }
 
     fn open_session(
@@ -92,17 +106,18 @@ impl Token {
         selector: &TokenSelector,
         profile: &Profile,
         pin: Option<&Pin>,
-        read_write: bool,
+        opening: Opening<'_>,
     ) -> Result<Self, TokenError> {
         let module = Module::load(path)?;
-        let (slot, info) = module.find(selector)?;
-        if info.pin != PinState::Ok {
+        let (slot, info) = candidates::find_token(&module, selector, opening.keys)?;
+        // A gate decides that itself.
+        if info.pin != PinState::Ok && opening.gate.is_none() {
             return Err(TokenError::PinAtRisk { token: selector.clone(), state: info.pin });
         }
         let context = module.context();
-        let session = if read_write { context.open_rw_session(slot) } else { context.open_ro_session(slot) };
+        let session = if opening.read_write { context.open_rw_session(slot) } else { context.open_ro_session(slot) };
         let session = session.map_err(TokenError::call("open a session with the token"))?;
-        login(&session, selector, &info, profile, pin)?;
+        login(&session, selector, &info, profile, pin, opening.gate)?;
         let listed = context.get_mechanism_list(slot).map_err(TokenError::call("list the token's mechanisms"))?;
         Ok(Self { session, _module: module, profile: profile.clone(), listed })
     }
@@ -208,6 +223,22 @@ impl Token {
     }
 }
 
+/// How a token is opened.
+#[derive(Default)]
+pub struct Opening<'a> {
+    pub read_write: bool,
+    /// `None` sends the PIN unless the token counts a wrong one.
+    pub gate: Option<&'a mut dyn LoginGate>,
+    /// The keys that it must have, to choose between tokens with the same label.
+    pub keys: &'a [KeySpec],
+}
+
+impl Opening<'_> {
+    fn plain(read_write: bool) -> Self {
+        Self { read_write, ..Self::default() }
+    }
+}
+
 /// A private key on the token that found it.
 pub struct TokenKey {
     handle: ObjectHandle,
@@ -216,6 +247,10 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
+    pub(super) fn new(handle: ObjectHandle, key_type: KeyType, public_key: Option<PublicKey>) -> Self {
+        Self { handle, key_type, public_key }
+    }
+
     /// Which algorithm it signs with.
     pub fn key_type(&self) -> KeyType {
         self.key_type
@@ -234,18 +269,25 @@ fn login(
     info: &TokenInfo,
     profile: &Profile,
     pin: Option<&Pin>,
+    mut gate: Option<&mut dyn LoginGate>,
 ) -> Result<(), TokenError> {
+    let mut ask = || gate.as_mut().map_or(Ok(()), |gate| gate.before(info));
     let answer = match pin {
         Some(pin) => {
             pin.check(profile).map_err(|what| TokenError::PinForm { token: selector.clone(), what })?;
+            ask()?;
             session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.0.to_vec())))
         }
         None if profile.session.login == LoginKind::ProtectedPath || info.protected_path => {
+            ask()?;
             session.login(UserType::User, None)
         }
         None if info.login_required => return Err(TokenError::NoPin { token: selector.clone() }),
         None => return Ok(()),
     };
+    if let Some(gate) = gate {
+        gate.after(gate::outcome(&answer));
+    }
     match answer {
         // A module that could not be finalised is still logged in.
         Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),

@@ -1,6 +1,7 @@
 //! What a token reports about itself.
 
 use crate::config::pkcs11::spec::TokenSelector;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What a token reports before a login.
@@ -60,7 +61,7 @@ impl fmt::Display for TokenInfo {
 }
 
 /// The remaining attempts at the user's PIN, as far as a token reports them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum PinState {
     /// One more wrong PIN locks the token (`CKF_USER_PIN_FINAL_TRY`).
     FinalTry,

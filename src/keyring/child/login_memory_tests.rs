@@ -1,0 +1,154 @@
+//! Which PIN is sent again, and what ends a refusal.
+
+use super::*;
+use std::os::unix::fs::PermissionsExt as _;
+
+const RIGHT: &[u8] = b"42424242";
+const WRONG: &[u8] = b"11111111";
+
+fn token(state: PinState) -> TokenBeforeLogin {
+    TokenBeforeLogin { module: "/opt/hsm.so".into(), label: "validator".into(), serial: "1".into(), state }
+}
+
+fn sent(pin: &[u8]) -> PinToSend<'_> {
+    PinToSend { pin: Some(pin), source: "the file pin", is_read_again: true, proven: false }
+}
+
+fn proven(pin: &[u8]) -> PinToSend<'_> {
+    PinToSend { proven: true, ..sent(pin) }
+}
+
+/// Every call is another process.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn memory(&self) -> LoginMemory {
+        LoginMemory::new(Some(self.0.path().to_owned()))
+    }
+
+    fn begin(&self, state: PinState, pin: PinToSend<'_>) -> Result<(), String> {
+        self.memory().begin(&token(state), pin)
+    }
+
+    fn end(&self, outcome: &LoginOutcome) {
+        self.memory().end(&token(PinState::Ok), outcome);
+    }
+
+    fn file(&self) -> PathBuf {
+        token(PinState::Ok).note_file(self.0.path())
+    }
+}
+
+#[test]
+fn a_pin_without_an_answer_counts_as_wrong_until_it_changes() {
+    let place = Place::new();
+    place.begin(PinState::Ok, sent(WRONG)).unwrap();
+    let why = place.begin(PinState::Ok, sent(WRONG)).unwrap_err();
+    for words in ["no answer came", "the file pin", "without a restart", "pkcs11-tool", "delete", "pkcs11-login-"] {
+        assert!(why.contains(words), "{words} is not in {why}");
+    }
+    assert!(!why.contains("1111"), "{why}");
+    place.begin(PinState::Ok, sent(RIGHT)).unwrap();
+    place.end(&LoginOutcome::Accepted);
+    place.begin(PinState::Ok, sent(RIGHT)).unwrap();
+}
+
+#[test]
+fn a_refusal_ends_when_the_file_is_deleted_or_the_count_is_reset() {
+    let place = Place::new();
+    place.begin(PinState::Ok, sent(WRONG)).unwrap();
+    place.end(&LoginOutcome::Refused("CKR_PIN_INCORRECT".into()));
+    let why = place.begin(PinState::Ok, sent(WRONG)).unwrap_err();
+    assert!(why.contains("refused the PIN in the file pin on 2") && why.contains("CKR_PIN_INCORRECT"), "{why}");
+    fs::remove_file(place.file()).unwrap();
+    place.begin(PinState::Ok, sent(WRONG)).unwrap();
+    place.end(&LoginOutcome::Refused("CKR_PIN_INCORRECT".into()));
+
+    let why = place.begin(PinState::Low, sent(WRONG)).unwrap_err();
+    assert!(why.contains("resets the count"), "{why}");
+    place.begin(PinState::Ok, sent(WRONG)).unwrap();
+}
+
+#[test]
+fn only_a_pin_that_was_right_outranks_unclear_answers() {
+    let unclear = LoginOutcome::Unclear("CK_RV 0x80000384".into());
+    let place = Place::new();
+    place.begin(PinState::Ok, sent(RIGHT)).unwrap();
+    place.end(&unclear);
+    let why = place.begin(PinState::Ok, sent(RIGHT)).unwrap_err();
+    assert!(why.contains("0x80000384") && why.contains("can mean a wrong PIN"), "{why}");
+
+    let place = Place::new();
+    place.begin(PinState::Ok, sent(RIGHT)).unwrap();
+    place.end(&LoginOutcome::Accepted);
+    for _ in 0..20 {
+        place.begin(PinState::Ok, proven(RIGHT)).unwrap();
+        place.end(&unclear);
+    }
+    // A restart later it may have been changed on the token.
+    place.begin(PinState::Ok, sent(RIGHT)).unwrap_err();
+    place.begin(PinState::Ok, proven(RIGHT)).unwrap();
+    place.end(&LoginOutcome::Accepted);
+    for _ in 0..2 {
+        place.begin(PinState::Ok, sent(RIGHT)).unwrap();
+    }
+    place.begin(PinState::Ok, sent(RIGHT)).unwrap_err();
+}
+
+#[test]
+fn trouble_with_the_device_says_nothing_about_the_pin() {
+    let place = Place::new();
+    for _ in 0..5 {
+        place.begin(PinState::Ok, sent(RIGHT)).unwrap();
+        place.end(&LoginOutcome::Trouble);
+    }
+}
+
+#[test]
+fn a_low_count_keeps_every_pin_back_that_was_not_right_just_before() {
+    let place = Place::new();
+    for state in [PinState::Low, PinState::FinalTry, PinState::Locked] {
+        let why = place.begin(state, sent(RIGHT)).unwrap_err();
+        assert!(why.contains("without a restart"), "{why}");
+        assert_eq!(why.contains("pkcs11-tool --module /opt/hsm.so"), state != PinState::Locked, "{why}");
+    }
+    place.begin(PinState::Low, proven(RIGHT)).unwrap();
+    // The last try is never the signer's.
+    place.begin(PinState::FinalTry, proven(RIGHT)).unwrap_err();
+}
+
+#[test]
+fn the_note_is_private_and_shows_no_pin() {
+    let place = Place::new();
+    place.begin(PinState::Ok, sent(RIGHT)).unwrap();
+    assert_eq!(fs::metadata(place.file()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!fs::read_to_string(place.file()).unwrap().contains("4242"));
+}
+
+#[test]
+fn without_a_directory_or_with_a_damaged_note_the_process_itself_remembers() {
+    let mut memory = LoginMemory::new(None);
+    memory.begin(&token(PinState::Ok), sent(WRONG)).unwrap();
+    memory.begin(&token(PinState::Ok), sent(WRONG)).unwrap_err();
+    let mut memory = LoginMemory::new(Some("/nowhere/at/all".into()));
+    memory.begin(&token(PinState::Ok), sent(WRONG)).unwrap();
+    memory.begin(&token(PinState::Ok), sent(WRONG)).unwrap_err();
+
+    let place = Place::new();
+    fs::write(place.file(), "{").unwrap();
+    place.begin(PinState::Ok, sent(WRONG)).unwrap();
+    place.begin(PinState::Ok, sent(WRONG)).unwrap_err();
+}
+
+#[test]
+fn a_keypad_gets_no_note() {
+    let place = Place::new();
+    let keypad = PinToSend { pin: None, ..sent(RIGHT) };
+    place.begin(PinState::Ok, keypad).unwrap();
+    place.end(&LoginOutcome::Refused("CKR_PIN_INCORRECT".into()));
+    assert!(!place.file().exists());
+}
