@@ -70,9 +70,10 @@ impl Feature {
         }
     }
 
-    /// The consequence of its absence.
-    fn without(self) -> &'static str {
+    /// The consequence of its absence, for this reason.
+    fn without(self, why: &str) -> &'static str {
         match self {
+            Self::Landlock if why == landlock::FILES_ONLY => "TCP ports are not limited",
             Self::CoreDumps => "a crash can write keys to disk, and other processes of this user can read them",
             Self::Landlock => "files and ports are not limited",
             Self::LockedMemory => "keys can be swapped to disk",
@@ -94,7 +95,7 @@ impl Confinement {
     /// One sentence for each part that is not in force.
     pub fn warnings(&self) -> Vec<String> {
         let missing = self.0.iter().filter_map(|(feature, state)| Some((feature, state.as_ref().err()?)));
-        missing.map(|(feature, why)| format!("{}: {why}", feature.without())).collect()
+        missing.map(|(feature, why)| format!("{}: {why}", feature.without(why))).collect()
     }
 }
 
@@ -243,7 +244,7 @@ pub struct SandboxError {
 
 impl fmt::Display for SandboxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[highwater] has `require_sandbox`, and {}: {}", self.feature.without(), self.why)
+        write!(f, "[highwater] has `require_sandbox`, and {}: {}", self.feature.without(&self.why), self.why)
     }
 }
 
@@ -265,6 +266,11 @@ mod tests {
         lenient.put(Feature::Landlock, None, missing).unwrap();
         lenient.put(Feature::Seccomp, None, || Ok(())).unwrap();
         assert_eq!(lenient.report.warnings(), ["files and ports are not limited: this kernel has no Landlock"]);
+        let mut partial = sandbox(false);
+        partial.put(Feature::Landlock, None, || Err(landlock::FILES_ONLY.into())).unwrap();
+        assert!(
+            partial.report.warnings()[0].starts_with("TCP ports are not limited: this kernel's Landlock limits files")
+        );
         let features: Vec<_> = lenient.report.features().collect();
         assert_eq!(features, [(Feature::Landlock, false), (Feature::Seccomp, true)]);
 
