@@ -154,7 +154,8 @@ impl Guards {
         let user = if self.us.user == ROOT { home } else { self.us.user };
         let is_left = metadata.uid() == ROOT && home == user && user != ROOT && metadata.mode() & OTHERS_READ == 0;
         is_left.then(|| Flaw {
-            severity: Severity::Fail,
+            // Root itself can open it.
+            severity: if self.us.user == ROOT { Severity::Warn } else { Severity::Fail },
             what: format!(
                 "{named} belongs to root, so that the signer, which runs as {}, cannot open it",
                 name_of(user).unwrap_or_else(|| user.to_string())
@@ -373,10 +374,12 @@ mod tests {
                 mode(&path, 0o600);
                 chown(path.parent().unwrap(), Some(1), None).unwrap();
                 let command = format!("`chown --reference={} {}`", path.parent().unwrap().display(), path.display());
-                for us in [Us::now(), Us { user: 1, group: 1, unknown: None }] {
+                for (us, severity) in
+                    [(Us::now(), Severity::Warn), (Us { user: 1, group: 1, unknown: None }, Severity::Fail)]
+                {
                     let found = flaws_as(us, &path, FileKind::Secret);
                     let left = found.iter().filter(|(_, text)| text.contains("belongs to root"));
-                    assert_one(&left.cloned().collect::<Vec<_>>(), Severity::Fail, &["runs as daemon", &command]);
+                    assert_one(&left.cloned().collect::<Vec<_>>(), severity, &["runs as daemon", &command]);
                 }
                 assert!(
                     flaws_as(Us::now(), &path, FileKind::Program).iter().all(|(_, text)| !text.contains("to root"))

@@ -30,6 +30,8 @@ pub(super) struct Reach {
     places: Vec<NamedPath>,
     /// What was named but cannot be reached, and why.
     refused: Vec<String>,
+    /// Whether this kernel, or a switch of the configuration, leaves its files without limits.
+    pub(super) unlimited: bool,
 }
 
 /// A file, directory or device that was named.
@@ -142,6 +144,9 @@ impl Reach {
         let mut text = String::new();
         if !self.refused.is_empty() {
             let _ = write!(text, "; out of the module's reach: {}", self.refused.join(", "));
+        }
+        if self.unlimited {
+            return text;
         }
         let network = if spec.profile.module.network {
             ""
@@ -306,6 +311,12 @@ mod tests {
         }
         let wrong_pin = TokenError::NoPin { token: spec.token.clone() };
         assert_eq!(reach.explain(&spec, &wrong_pin), "", "no file helps there");
+        reach.unlimited = true;
+        let hint = reach.explain(&spec, &absent());
+        assert!(
+            hint.contains("out of the module's reach") && !hint.contains("sandbox"),
+            "no sandbox limits it: {hint}"
+        );
     }
 
     #[test]

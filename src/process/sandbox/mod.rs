@@ -139,8 +139,9 @@ impl Sandbox {
     /// Allows only the system calls of a running signer. `secrets_locked` says whether its keys are locked into memory.
     pub fn seal(&mut self, config: &Config, secrets_locked: bool) -> Result<Confinement, SandboxError> {
         let disabled_by = self.switches.core_dumps.then_some("danger_core_dumps");
-        let limit = "cannot lock keys into memory: raise RLIMIT_MEMLOCK (LimitMEMLOCK= of the systemd unit)";
-        self.put(Feature::LockedMemory, disabled_by, || secrets_locked.then_some(()).ok_or_else(|| limit.into()))?;
+        self.put(Feature::LockedMemory, disabled_by, || {
+            secrets_locked.then_some(()).ok_or_else(|| memory::why_not_locked(memory::limit()).into())
+        })?;
         // If the first filter is not in force, the second will not be either, and the report says so already.
         let has_first = self.report.0.contains(&(Feature::Seccomp, Ok(())));
         if has_first {
@@ -193,11 +194,17 @@ pub fn name_service_files() -> impl Iterator<Item = &'static Path> {
 }
 
 /// Confines the child of a token, before it loads its module: loading and initialising a module already runs the
-/// vendor's code.
-pub fn confine_module(switches: Switches, limits: &ModuleLimits<'_>) -> Result<(), String> {
+/// vendor's code. Returns whether its files are limited.
+pub fn confine_module(switches: Switches, limits: &ModuleLimits<'_>) -> Result<bool, String> {
     harden(switches)?;
-    switches.demand(switches.no_landlock, || landlock::Policy::of_module(limits).enforce())?;
-    switches.demand(switches.no_seccomp, || seccomp::forbid_to_module(limits.network, limits.sockets))
+    let mut limited = false;
+    switches.demand(switches.no_landlock, || {
+        let enforced = landlock::Policy::of_module(limits).enforce();
+        limited = enforced.as_ref().err().is_none_or(|why| why == landlock::FILES_ONLY);
+        enforced
+    })?;
+    switches.demand(switches.no_seccomp, || seccomp::forbid_to_module(limits.network, limits.sockets))?;
+    Ok(limited)
 }
 
 /// Confines a process that resolves one name. With `udp` it may send UDP to any port: Landlock cannot limit that.
