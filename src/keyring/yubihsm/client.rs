@@ -121,7 +121,7 @@ fn on_usb(timeout_ms: u64, serial_number: Option<&str>) -> Result<Reached, Troub
         .map(str::parse)
         .transpose()
         .map_err(|error| Trouble::Fatal(format!("its configured serial number is invalid: {error}").into()))?;
-    usb::find(serial_number, Duration::from_millis(timeout_ms))?.is_free()?;
+    usb::find(serial_number, Duration::from_millis(timeout_ms))?.require_free()?;
     Ok(Reached { connector: Connector::usb(&yubihsm::UsbConfig { serial, timeout_ms }) })
 }
 
