@@ -44,7 +44,7 @@ pub(super) fn find(serial_number: Option<&str>, timeout: Duration) -> Result<Fou
 
 impl Found {
     /// Fails if another program uses the device. Otherwise nobody does, and it may be reset.
-    pub(super) fn require_free(mut self) -> Result<(), Trouble> {
+    pub(super) fn require_free(self) -> Result<(), Trouble> {
         match self.0.claim_interface(INTERFACE) {
             Ok(()) => Ok(()),
             Err(rusb::Error::Busy) => Err(Trouble::Broken(
