@@ -470,10 +470,13 @@ fn the_package_holds_all_that_it_should_for_root_alone_to_change() {
         "./usr/share/bash-completion/completions/highwater",
         "./usr/share/doc/highwater/changelog.Debian.gz",
         "./usr/share/doc/highwater/copyright",
-        "./usr/share/doc/highwater/examples/highwater-usb.conf",
         "./usr/share/doc/highwater/examples/selinux/highwater.te",
+        "./usr/share/doc/highwater/packaging/monitoring/alerts.yml",
+        "./usr/share/doc/highwater/packaging/monitoring/dashboard.json",
         "./usr/share/fish/vendor_completions.d/highwater.fish",
         "./usr/share/highwater/hsm-profiles/softhsm2.toml",
+        "./usr/share/highwater/usb/60-highwater-usb.rules",
+        "./usr/share/highwater/usb/highwater-usb.conf",
         "./usr/share/man/man5/highwater.toml.5.gz",
         "./usr/share/man/man8/highwater.8.gz",
         "./usr/share/zsh/vendor-completions/_highwater",
@@ -490,6 +493,83 @@ fn the_package_holds_all_that_it_should_for_root_alone_to_change() {
         let path = path.to_str().unwrap();
         assert!(!bytes.windows(path.len()).any(|window| window == path.as_bytes()), "the program holds {path}");
     }
+}
+
+/// `docs/install.md`, as it is in this commit.
+const INSTALL_PAGE: &str = include_str!("../docs/install.md");
+
+#[test]
+#[ignore = "boots systemd in a container, as root: make package-test"]
+fn who_follows_the_install_page_to_the_letter_has_a_signer() {
+    let container = Container::boot();
+    container.debian.install_file(&package());
+    container.run("dpkg --install /root/package.deb");
+    let node = MockNode::tcp().unwrap();
+    // As a person at root's prompt, without a variable that names the configuration.
+    let type_in = |line: &str| container.run(&format!("cd /root; unset TMKMS_CONFIG_FILE; {line}"));
+    let blocks: Vec<_> = INSTALL_PAGE.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let lines: Vec<_> = blocks.iter().flat_map(|block| block.lines()).collect();
+    assert!(lines.len() > 6, "{lines:?}");
+    let mut session = None;
+    for line in &lines {
+        match *line {
+            // Warnings of this machine, about its disk or its kernel.
+            line if line.ends_with("highwater check") => {
+                let report = type_in(&format!("{line} || [ $? -eq 1 ]"));
+                assert!(report.contains(&format!("ok    {CONFIG} is a valid configuration")), "{report}");
+            }
+            "highwater status" => {
+                let mut there = node.accept().unwrap();
+                let public = public_key(&mut there);
+                assert_alive(&mut there, &public, CHAIN, 1);
+                session = Some(there);
+                assert!(type_in(line).contains("every chain signs"));
+            }
+            line => drop(type_in(line)),
+        }
+        // "Then edit": the address of the node.
+        if line.starts_with("rm ") {
+            type_in(&format!("sed -i 's|tcp://127.0.0.1:26659|{}|' {CONFIG}", node.address()));
+        }
+    }
+    assert!(session.is_some(), "the page starts the signer and looks at it");
+    assert_eq!(container.debian.owner(CONFIG), "root:highwater 640");
+
+    // A command that root runs by mistake leaves nothing that the service cannot open, and `check` says whose turn it is.
+    let careless = format!("{HOME}/secrets/careless.key");
+    type_in(&format!("highwater softsign keygen {careless}"));
+    assert_eq!(container.debian.owner(&careless), "highwater:highwater 600");
+    let report = container.said("cd /root; unset TMKMS_CONFIG_FILE; highwater check || true");
+    assert!(report.contains("runuser -u highwater -- highwater"), "{report}");
+    container.run(&format!("chown root {HOME}/state/{CHAIN}-consensus.json.highwater"));
+    let script = "cd /root; unset TMKMS_CONFIG_FILE; runuser -u highwater -- highwater check --before-start || true";
+    let report = container.said(script);
+    assert!(report.contains("belongs to root") && report.contains("chown --reference="), "{report}");
+    container.run(&format!("chown highwater {HOME}/state/{CHAIN}-consensus.json.highwater"));
+
+    // With a YubiHSM on USB, `check` names the drop-in; what it says to run is enough, and the service starts with it.
+    type_in(&format!(
+        "printf secret > {HOME}/secrets/hsm; chown highwater {HOME}/secrets/hsm; chmod 600 {HOME}/secrets/hsm
+        cat >> {CONFIG} <<END
+
+[[providers.yubihsm]]
+adapter = {{ type = \"usb\" }}
+auth = {{ key = 1, password_file = \"{HOME}/secrets/hsm\" }}
+keys = []
+END"
+    ));
+    let report = container.said(script);
+    let commands: Vec<_> = report.split('`').filter(|words| words.contains("/usr/share/highwater/usb/")).collect();
+    assert_eq!(commands.len(), 2, "{report}");
+    container.run("mkdir -p /etc/udev/rules.d");
+    commands.iter().for_each(|command| drop(type_in(command)));
+    type_in("systemctl daemon-reload");
+    assert!(!container.said(script).contains("/usr/share/highwater/usb/"));
+    type_in("systemctl restart highwater");
+    let mut there = node.accept().unwrap();
+    let public = public_key(&mut there);
+    assert_alive(&mut there, &public, CHAIN, 2);
+    assert_eq!(container.service("PrivateDevices"), "no");
 }
 
 /// `docs/migrate-from-tmkms.md`, as it is in this commit.

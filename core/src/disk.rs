@@ -1,27 +1,45 @@
 //! What every important file needs and std leaves to its caller: private from the first moment, never over another
-//! file, and a directory entry that is on the disk.
+//! file, owned by the user who needs it, and a directory entry that is on the disk.
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
 };
 
 /// Creates a file that only its owner can read and write (mode 0600). Fails if anything exists at `path`, even a dead
-/// link.
+/// link. If root creates it, it belongs to the owner of its directory.
 pub fn create_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    hand_over(&file, path);
+    Ok(file)
+}
+
+/// Gives the file or directory at `path`, which root has made, to the owner of the directory around it: a signer that runs
+/// as that user could not open it otherwise. Changes nothing for other users, or in a directory of root's. If it fails, the
+/// file stays root's, and `check` reports that.
+pub fn hand_over(file: &File, path: &Path) {
+    const ROOT: u32 = 0;
+    if let (Ok(made), Ok(around)) = (file.metadata(), fs::metadata(parent_of(path)))
+        && made.uid() == ROOT
+        && around.uid() != ROOT
+    {
+        let _ = fchown(file, Some(around.uid()), Some(around.gid()));
+    }
 }
 
 /// Flushes the directory of `path`, so that the directory entry is on the disk.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     broken!("rename_without_sync" => return Ok(()));
-    let parent = match path.parent() {
+    File::open(parent_of(path))?.sync_all()
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
-    };
-    File::open(parent)?.sync_all()
+    }
 }
 
 /// Whether an error may go away by itself, as with a full disk or a late mount.
@@ -95,6 +113,20 @@ mod tests {
         let link = directory.path().join("link");
         symlink(directory.path().join("nowhere"), &link).unwrap();
         assert_eq!(create_private(&link).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_its_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let us = fs::metadata(directory.path()).unwrap().uid();
+        let owner_of_new = |name: &str| create_private(&directory.path().join(name)).unwrap().metadata().unwrap().uid();
+        assert_eq!(owner_of_new("ours"), us);
+        // Only root can give a directory away.
+        if std::os::unix::fs::chown(directory.path(), Some(4242), Some(4343)).is_ok() {
+            assert_eq!(owner_of_new("theirs"), 4242);
+            let there = fs::metadata(directory.path().join("theirs")).unwrap();
+            assert_eq!((there.gid(), there.mode() & 0o777), (4343, 0o600));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
 use clap::Args;
 use highwater_core::{disk, watermark::Mark};
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -114,7 +114,12 @@ fn begin_state(config_path: &Path, mark: Mark) -> Result<(), CliError> {
 
 fn make_directory(path: &Path, mode: u32) -> Result<(), CliError> {
     match DirBuilder::new().recursive(true).mode(mode).create(path) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            if let Ok(directory) = File::open(path) {
+                disk::hand_over(&directory, path);
+            }
+            Ok(())
+        }
         Err(error) => Err(CliError::io(&format!("cannot make the directory {}", path.display()), &error)),
     }
 }

@@ -19,14 +19,14 @@ pub(crate) use error::CliError;
 pub use error::Exit;
 
 use crate::{
-    config::{self, Config, PartialConfig},
+    config::{self, Config, ConfigError, PartialConfig},
     keyring::{child::spawner, pkcs11::served},
     process::{hooks, resolver},
     record::keeper,
 };
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::{
-    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -86,7 +86,8 @@ enum Command {
 /// The configuration that a command uses.
 #[derive(Args, Debug)]
 struct ConfigArgs {
-    /// Configuration file [default: $TMKMS_CONFIG_FILE, then ./tmkms.toml]
+    /// Configuration file [default: $TMKMS_CONFIG_FILE, then ./tmkms.toml, then
+    /// /etc/highwater/tmkms.toml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -106,14 +107,22 @@ impl ConfigArgs {
         Ok(config)
     }
 
-    /// Loads as much of the configuration as can be read. `None` if there is no file and none was named.
+    /// Loads as much of the configuration as can be read. `None` if there is no file and none was named, or only that of
+    /// the service, which is not for everybody.
     fn partial(&self) -> Result<Option<PartialConfig>, CliError> {
         let path = self.path();
-        let is_named = path != Path::new(config::DEFAULT_PATH);
-        if !is_named && matches!(fs::exists(&path), Ok(false)) {
-            return Ok(None);
+        let is_named = config::named_path(self.config.as_deref(), std::env::var_os(config::PATH_VARIABLE)).is_some();
+        let is_here = path == Path::new(config::DEFAULT_PATH);
+        match PartialConfig::load(&path) {
+            Err(ConfigError::Unreadable { error, .. })
+                if !is_named
+                    && (error.kind() == ErrorKind::NotFound
+                        || (!is_here && error.kind() == ErrorKind::PermissionDenied)) =>
+            {
+                Ok(None)
+            }
+            loaded => Ok(Some(loaded?)),
         }
-        Ok(Some(PartialConfig::load(&path)?))
     }
 }
 

@@ -15,7 +15,7 @@ pub const RUNTIME_VARIABLE: &str = "RUNTIME_DIRECTORY";
 /// The path of that directory, for commands without the service's environment.
 const RUNTIME_DIRECTORY: &str = "/run/highwater";
 /// The path of the packaged service's configuration.
-const SERVICE_CONFIGURATION: &str = "/etc/highwater/tmkms.toml";
+pub const SERVICE_CONFIGURATION: &str = "/etc/highwater/tmkms.toml";
 
 /// The name of the control socket of the signer with this configuration. It is derived from the configuration's whole
 /// path, so signers that share a directory neither remove each other's socket nor are mistaken for each other. A link

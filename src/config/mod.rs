@@ -57,13 +57,27 @@ pub const PATH_VARIABLE: &str = "TMKMS_CONFIG_FILE";
 /// The configuration file if nothing names one, as in tmkms.
 pub const DEFAULT_PATH: &str = "./tmkms.toml";
 
-/// The configuration's path: `-c`, else `TMKMS_CONFIG_FILE`, else `./tmkms.toml`. An empty variable counts as unset.
+/// The configuration's path: `-c`, else `TMKMS_CONFIG_FILE`, else `./tmkms.toml`, else the packaged service's, if there is
+/// one. An empty variable counts as unset.
 pub fn resolve_path(cli: Option<&Path>, env: Option<OsString>) -> PathBuf {
-    match (cli, env) {
-        (Some(path), _) => path.to_owned(),
-        (None, Some(path)) if !path.is_empty() => path.into(),
-        _ => DEFAULT_PATH.into(),
-    }
+    named_path(cli, env).unwrap_or_else(|| unnamed_path(there))
+}
+
+/// The path that `-c` or `TMKMS_CONFIG_FILE` names.
+pub fn named_path(cli: Option<&Path>, env: Option<OsString>) -> Option<PathBuf> {
+    cli.map(Path::to_owned).or_else(|| env.filter(|path| !path.is_empty()).map(PathBuf::from))
+}
+
+/// A working directory that is closed to this user, as root's home is after `runuser`, holds no configuration for it. That
+/// of the service may be closed too, and is named then.
+fn there(path: &Path) -> bool {
+    fs::exists(path).unwrap_or(path != Path::new(DEFAULT_PATH))
+}
+
+fn unnamed_path(exists: impl Fn(&Path) -> bool) -> PathBuf {
+    let (here, of_the_service) = (Path::new(DEFAULT_PATH), Path::new(home::SERVICE_CONFIGURATION));
+    let path = if !exists(here) && exists(of_the_service) { of_the_service } else { here };
+    path.to_owned()
 }
 
 impl Config {
@@ -214,9 +228,22 @@ impl fmt::Display for ConfigError {
                 f.write_str(&lines.join("\n"))
             }
             Self::Unreadable { path, error } => {
+                let is_service = path == Path::new(home::SERVICE_CONFIGURATION);
                 let hint = match error.kind() {
                     io::ErrorKind::InvalidData => "it must be UTF-8 text",
+                    io::ErrorKind::PermissionDenied if is_service => {
+                        "run this as the user of the service: `runuser -u highwater -- highwater …`, or name another file \
+                         with -c"
+                    }
                     io::ErrorKind::PermissionDenied => "make the user that Highwater runs as its owner",
+                    io::ErrorKind::NotFound if path == Path::new(DEFAULT_PATH) => {
+                        return write!(
+                            f,
+                            "there is no configuration: neither {DEFAULT_PATH} nor {} exists. Name one with -c or \
+                             {PATH_VARIABLE}, or make one with `highwater init`",
+                            home::SERVICE_CONFIGURATION
+                        );
+                    }
                     _ => "name another file with -c or TMKMS_CONFIG_FILE, or make one with `highwater init`",
                 };
                 write!(f, "{}: the configuration cannot be read ({error}): {hint}", path.display())

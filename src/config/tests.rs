@@ -86,6 +86,10 @@ fn the_command_line_goes_before_the_environment() {
     assert_eq!(resolve_path(None, env()), Path::new("b.toml"));
     assert_eq!(resolve_path(None, Some(OsString::new())), Path::new("./tmkms.toml"));
     assert_eq!(resolve_path(None, None), Path::new("./tmkms.toml"));
+    let with = |there: &'static [&str]| unnamed_path(move |path| there.iter().any(|known| path == Path::new(known)));
+    assert_eq!(with(&["./tmkms.toml", "/etc/highwater/tmkms.toml"]), Path::new("./tmkms.toml"));
+    assert_eq!(with(&["/etc/highwater/tmkms.toml"]), Path::new("/etc/highwater/tmkms.toml"));
+    assert_eq!(with(&[]), Path::new("./tmkms.toml"));
 }
 
 #[test]

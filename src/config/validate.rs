@@ -90,6 +90,15 @@ fn doubled_devices(providers: &[Provider], findings: &mut ConfigFindings<'_>) {
         let text = format!("the {second} is already on line {}: add its keys to the `keys` there", first.line());
         findings.error(second.line(), text);
     }
+    let on_usb = |a: &Provider, b: &Provider| a.needs().usb && b.needs().usb && !a.repeats(b);
+    for (first, second) in repeats(providers, on_usb) {
+        let text = format!(
+            "the section on line {} uses USB too, and each would reset the device of the other: use USB in one section, \
+             and a yubihsm-connector for every other device",
+            first.line()
+        );
+        findings.error(second.line(), text);
+    }
 }
 
 /// A module can read and write every file that its section names.

@@ -49,7 +49,7 @@ pub enum YubiHsmAdapter {
         /// Not 0.
         port: u16,
     },
-    /// Directly. Only in a build with the feature `usb`.
+    /// Directly, by libusb.
     Usb {
         /// The longest time for one transfer.
         timeout_ms: u64,
@@ -170,12 +170,6 @@ fn read_adapter(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opt
         }
         Some(AdapterKind::Usb) => {
             let timeout = table.get("timeout_ms", findings).map(|value| value.u64(findings));
-            if !cfg!(feature = "usb") {
-                let text = "this build does not support USB: run Yubico's yubihsm-connector and write { type = \"http\", addr = \
-                            \"tcp://127.0.0.1:12345\" }, or build Highwater with the cargo feature `usb`: `cargo build \
-                            --release --locked --features usb`";
-                kind.reject(text, findings);
-            }
             Some(YubiHsmAdapter::Usb { timeout_ms: timeout.unwrap_or(Some(USB_TIMEOUT_MS))? })
         }
         None => {

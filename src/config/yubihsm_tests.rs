@@ -77,15 +77,23 @@ fn a_password_may_be_wherever_a_pin_may_be() {
 }
 
 #[test]
-fn usb_needs_a_build_that_can_speak_it() {
-    for adapter in ["{ type = \"usb\" }", "{ type = \"usb\", timeout_ms = 2500 }"] {
+fn usb_is_read_as_tmkms_reads_it() {
+    for (adapter, expected) in [("{ type = \"usb\" }", 1000), ("{ type = \"usb\", timeout_ms = 2500 }", 2500)] {
         let text = with("{ type = \"http\", addr = \"tcp://10.0.0.2:12345\" }", adapter);
-        if cfg!(feature = "usb") {
-            assert!(matches!(accept(&text).0.yubihsm()[0].adapter, YubiHsmAdapter::Usb { .. }));
-        } else {
-            assert_one_error(&text, 11, &["cargo feature `usb`", "--features usb", "yubihsm-connector"]);
-        }
+        let (config, warnings) = accept(&text);
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(config.yubihsm()[0].adapter, YubiHsmAdapter::Usb { timeout_ms: expected });
+        let needs = config.needs();
+        assert!(needs.usb && needs.ports == [26658], "{needs:?}");
     }
+}
+
+#[test]
+fn only_one_section_may_use_usb() {
+    let usb = DEVICE.replace("{ type = \"http\", addr = \"tcp://10.0.0.2:12345\" }", "{ type = \"usb\" }");
+    let second = usb.replace("0123456789", "0000000007");
+    assert_ne!(usb, second);
+    assert_one_error(&on_device(&format!("{usb}{second}")), 15, &["the section on line 10 uses USB too", "connector"]);
 }
 
 #[test]

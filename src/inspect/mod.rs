@@ -7,6 +7,7 @@
 //! | `chain` | a chain: its key, its state, its state hook |
 //! | `disk` | the directories of the state files, and the clock |
 //! | `trust` | who could replace a file |
+//! | `unit` | whether the systemd unit lets the signer reach its devices |
 //!
 //! Opens no device, asks for no PIN, starts no program, and leaves no file behind. Only `check` measures devices and flushes:
 //! a running signer measures them all the time.
@@ -14,6 +15,7 @@
 mod chain;
 mod disk;
 mod trust;
+mod unit;
 
 use crate::{
     config::{self, Config, FileKind},
@@ -186,6 +188,7 @@ pub fn look(config: &Config, warnings: &[config::ConfigFinding]) -> Findings {
     look.at_identities();
     look.at_disks();
     look.at_clock();
+    look.at_unit();
     look.findings.evidence = look.evidence.map(|(_, evidence)| evidence);
     look.findings
 }

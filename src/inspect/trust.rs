@@ -62,6 +62,14 @@ impl Us {
     }
 }
 
+/// The name of a user of this machine.
+fn name_of(user: u32) -> Option<String> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let number = user.to_string();
+    let line = users.lines().find(|line| line.split(':').nth(2) == Some(number.as_str()))?;
+    line.split(':').next().map(str::to_owned)
+}
+
 /// Whether the root of the surrounding namespace has a number in ours. Without a map there are no namespaces.
 fn knows_root(map: &str) -> bool {
     map.is_empty() || map.lines().any(|line| line.split_whitespace().nth(1) == Some("0"))
@@ -106,8 +114,10 @@ impl Guards {
         if let Ok(metadata) = fs::metadata(&trail.end) {
             let named = format!("the {what} {}", trail.end.display());
             flaws.extend(self.owner_flaw(&trail.end, &metadata, &named));
-            if kind == FileKind::Program {
-                flaws.extend(self.file_flaw(&trail.end, &metadata, &named));
+            match kind {
+                FileKind::Program => flaws.extend(self.file_flaw(&trail.end, &metadata, &named)),
+                FileKind::Secret => flaws.extend(self.left_by_root(&trail.end, &metadata, &named)),
+                FileKind::Credential => {}
             }
         }
         flaws
@@ -124,7 +134,37 @@ impl Guards {
         (!self.us.trusts(owner)).then(|| Flaw {
             severity: Severity::Fail,
             what: format!("{named} belongs to user id {owner}, but highwater runs as {user}"),
-            remedy: format!("run highwater as that user, or run `chown {user} {path}`"),
+            remedy: match name_of(owner) {
+                // What root makes for that user, it makes wrongly.
+                Some(name) if user == ROOT => {
+                    format!(
+                        "run every command as the signer's user, `runuser -u {name} -- highwater …`, and not as root"
+                    )
+                }
+                _ => format!("run highwater as that user, or run `chown {user} {path}`"),
+            },
+        })
+    }
+
+    /// A secret of root's in another user's directory: a command that ran as root has left it, and the signer cannot open
+    /// it.
+    fn left_by_root(&self, path: &Path, metadata: &Metadata, named: &str) -> Option<Flaw> {
+        const OTHERS_READ: u32 = 0o004;
+        let home = fs::metadata(path.parent()?).ok()?.uid();
+        let user = if self.us.user == ROOT { home } else { self.us.user };
+        let is_left = metadata.uid() == ROOT && home == user && user != ROOT && metadata.mode() & OTHERS_READ == 0;
+        is_left.then(|| Flaw {
+            // Root itself can open it.
+            severity: if self.us.user == ROOT { Severity::Warn } else { Severity::Fail },
+            what: format!(
+                "{named} belongs to root, so that the signer, which runs as {}, cannot open it",
+                name_of(user).unwrap_or_else(|| user.to_string())
+            ),
+            remedy: format!(
+                "run `chown --reference={} {}` as root",
+                path.parent().unwrap_or(path).display(),
+                path.display()
+            ),
         })
     }
 
@@ -326,6 +366,24 @@ mod tests {
                 chown(&path, Some(4242), None).unwrap();
                 let command = format!("`chown 0 {}`", path.display());
                 assert_one(&flaws(&path), Severity::Fail, &["belongs to user id 4242", "runs as 0", &command]);
+                // 1 is `daemon` wherever there are users.
+                chown(&path, Some(1), None).unwrap();
+                assert_one(&flaws(&path), Severity::Fail, &["`runuser -u daemon -- highwater …`, and not as root"]);
+                // What a command of root's has left in the home of the service.
+                chown(&path, Some(ROOT), None).unwrap();
+                mode(&path, 0o600);
+                chown(path.parent().unwrap(), Some(1), None).unwrap();
+                let command = format!("`chown --reference={} {}`", path.parent().unwrap().display(), path.display());
+                for (us, severity) in
+                    [(Us::now(), Severity::Warn), (Us { user: 1, group: 1, unknown: None }, Severity::Fail)]
+                {
+                    let found = flaws_as(us, &path, FileKind::Secret);
+                    let left = found.iter().filter(|(_, text)| text.contains("belongs to root"));
+                    assert_one(&left.cloned().collect::<Vec<_>>(), severity, &["runs as daemon", &command]);
+                }
+                assert!(
+                    flaws_as(Us::now(), &path, FileKind::Program).iter().all(|(_, text)| !text.contains("to root"))
+                );
             }
             _ => {
                 assert!(found.iter().all(|(severity, _)| *severity == Severity::Fail) && found.len() == 3, "{found:?}")

@@ -1,5 +1,6 @@
 //! Why a link ended, in words for the operator.
 
+use crate::process::refused;
 use highwater_core::consensus::PeerId;
 use highwater_core::privval::frame::FrameError;
 use std::{fmt, io};
@@ -52,7 +53,8 @@ impl fmt::Display for LinkError {
         match self {
             Self::Closed => f.write_str("the node closed the connection"),
             Self::Connect(error) => {
-                write!(f, "cannot connect: {error}. Is the node up, and is its priv_validator_laddr this address?")
+                let node = "Is the node up, and is its priv_validator_laddr this address?";
+                write!(f, "cannot connect: {error}. {}", refused::advice(error).unwrap_or(node))
             }
             Self::Frame(error) => write!(f, "{error}"),
             Self::Handshake(why) => write!(f, "the secret connection failed: {why}"),

@@ -14,6 +14,7 @@
 //! | `foreign` | text from other programs, made harmless |
 //! | `frames` | how two processes of ours talk |
 //! | `lock` | locks a mutex |
+//! | `refused` | what to do about a connection that this machine forbids |
 //! | `panic` | what happens after a panic |
 //! | `signals` | ignores signals that would end a process |
 
@@ -27,6 +28,7 @@ pub mod hook;
 pub mod hooks;
 pub mod lock;
 pub mod panic;
+pub mod refused;
 pub mod resolver;
 pub mod sandbox;
 pub mod signals;

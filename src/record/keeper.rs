@@ -173,7 +173,9 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// to a state file or a key would spoil it.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     refuse_foreign(path)?;
-    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    highwater_core::disk::hand_over(&file, path);
+    Ok(file)
 }
 
 /// Fails if there is a file that is not an audit file.

@@ -6,6 +6,7 @@ use crate::support::{
     mock_node::{MockNode, Session, precommit, prevote, proposal},
     network::{app, lab, node, signer},
     signer::{Home, Signer, seed},
+    skip::skip,
     yubihsm::{self as device, Device, say},
 };
 use highwater_core::{
@@ -16,6 +17,7 @@ use serde_json::Value;
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     process::{Command, Output},
     thread,
     time::{Duration, Instant},
@@ -418,21 +420,22 @@ fn check_leaves_the_devices_of_a_running_signer_alone() {
 }
 
 #[test]
-fn a_build_without_usb_names_the_feature() {
-    if cfg!(feature = "usb") {
-        return;
+fn usb_without_a_device_says_what_to_look_at_and_the_others_sign() {
+    if Path::new("/dev/bus/usb").exists() {
+        return skip("this machine has USB: what is plugged in decides");
     }
     let provider = "[[providers.yubihsm]]\nadapter = { type = \"usb\" }\n\
-                    auth = { key = 1, password_file = \"/password\" }\n\
+                    auth = { key = 1, password_file = \"/nowhere/password\" }\n\
                     keys = [{ chain_ids = [\"test-chain\"], key = 1, type = \"consensus\" }]\n";
-    let home = Home::new();
-    let config = format!("[[chain]]\nid = \"{CHAIN}\"\nkey_format = {{ type = \"hex\" }}\n{provider}");
-    fs::write(home.path("tmkms.toml"), config).unwrap();
-    for command in ["check", "start"] {
-        let output = home.command(&[command]).output().unwrap();
-        assert!(!output.status.success(), "{command}: {}", text(&output));
-        assert!(text(&output).contains("feature `usb`"), "{command}: {}", text(&output));
+    let home = Home::new().chain_with_key(CHAIN, "", provider).node("unix:///nowhere/a", CHAIN, "");
+    home.write_config();
+    let (answer, exit) = check(&home, &[]);
+    assert_eq!(exit, Some(2), "{answer}");
+    for word in ["on USB: no YubiHSM 2 is on the USB of this machine", "plug it in", "highwater-usb.conf"] {
+        assert!(says(&answer, "fail", word), "{word}: {answer}");
     }
+    let output = home.command(&["yubihsm", "detect"]).output().unwrap();
+    assert!(text(&output).contains("no YubiHSM 2 is on the USB of this machine"), "{}", text(&output));
 }
 
 #[test]

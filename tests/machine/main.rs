@@ -9,6 +9,7 @@
 //! | `operation` | signals, logs that nobody reads, hooks |
 //! | `notify` | what systemd hears |
 //! | `watched` | `status`, metrics and `check` on a signer at work |
+//! | `usb` | a YubiHSM on USB, on a bus of files |
 //! | `monitoring` | alert rules, dashboard and their documents |
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 
@@ -22,4 +23,5 @@ mod monitoring;
 mod notify;
 mod operation;
 mod reach;
+mod usb;
 mod watched;

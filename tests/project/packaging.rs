@@ -74,6 +74,13 @@ fn the_units_expose_little() {
         let text = String::from_utf8_lossy(&output.stdout);
         let verdict = text.lines().find(|line| line.contains("Overall exposure")).unwrap_or_default();
         eprintln!("{what}: {verdict}");
+        // Each version of systemd counts in its own way.
+        let version = Command::new("systemd-analyze").arg("--version").output().unwrap().stdout;
+        if version.starts_with(b"systemd 252 ") {
+            let score = verdict.split(": ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+            let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sandbox.md")).unwrap();
+            assert!(page.contains(&format!("| {what} | {score} |")), "docs/sandbox.md: {what} has {score}");
+        }
         assert!(output.status.success() && !verdict.is_empty(), "{what}: {text}");
     }
 }
@@ -203,6 +210,83 @@ fn every_place_where_a_profile_looks_for_a_module_may_be_executed_from() {
         }
     }
     assert!(modules > 3, "{modules}");
+}
+
+/// Where `cargo deb` installs each file of the repository: its path there, and its path on the machine.
+fn installed() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let assets = manifest.split("\nassets = [\n").nth(1).unwrap().split("\n]").next().unwrap();
+    let mut files = Vec::new();
+    for line in assets.lines() {
+        let words: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+        let [source, target, _mode] = words[..] else { panic!("{line}") };
+        let (directory, name) = source.rsplit_once('/').unwrap_or(("", source));
+        let sources: Vec<String> = match name.split_once('*') {
+            Some((begin, end)) => fs::read_dir(root.join(directory))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|found| found.starts_with(begin) && found.ends_with(end))
+                .collect(),
+            None => vec![name.to_owned()],
+        };
+        for name in sources {
+            let target = if target.ends_with('/') { format!("{target}{name}") } else { target.to_owned() };
+            let source = if directory.is_empty() { name } else { format!("{directory}/{name}") };
+            files.push((source, target));
+        }
+    }
+    files
+}
+
+#[test]
+fn every_link_in_an_installed_document_leads_to_an_installed_file() {
+    let files = installed();
+    let mut found = 0;
+    for (source, target) in files.iter().filter(|(_, target)| target.ends_with(".md")) {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(source)).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if link.starts_with('#') || link.contains("://") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let mut place = Path::new(target).parent().unwrap().to_owned();
+            for step in link.split('#').next().unwrap().split('/') {
+                match step {
+                    ".." => drop(place.pop()),
+                    _ => place.push(step),
+                }
+            }
+            let leads = files.iter().any(|(_, target)| Path::new(target).starts_with(&place));
+            assert!(leads, "{source}: {link}: the package has no {}", place.display());
+            found += 1;
+        }
+    }
+    assert!(found > 60, "{found}");
+}
+
+#[test]
+fn what_the_program_says_about_usb_is_in_the_package() {
+    let files = installed();
+    for name in ["highwater-usb.conf", "60-highwater-usb.rules"] {
+        let path = format!("usr/share/highwater/usb/{name}");
+        assert!(files.iter().any(|(_, target)| *target == path), "{path}");
+    }
+    for source in ["src/keyring/yubihsm/usb.rs", "src/inspect/unit.rs"] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(source)).unwrap();
+        assert!(text.contains("/usr/share/highwater/usb"), "{source}");
+    }
+}
+
+#[test]
+fn libusb_is_built_in_and_libudev_is_not() {
+    assert_eq!(option_env!("LIBUDEV_NO_PKG_CONFIG"), Some("1"), "see .cargo/config.toml");
+    let program = fs::read(env!("CARGO_BIN_EXE_highwater")).unwrap();
+    let has = |text: &[u8]| program.windows(text.len()).any(|window| window == text);
+    assert!(has(b"libc.so.6\0"), "the libraries that it needs are named like this");
+    for library in ["libusb-1.0.so", "libudev.so"] {
+        assert!(!has(library.as_bytes()), "the program needs {library}");
+    }
+    assert!(has(b"/dev/bus/usb\0"), "libusb is in it");
 }
 
 #[test]

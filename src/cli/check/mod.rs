@@ -47,9 +47,12 @@ impl Check {
                 report.add(&inspect::look(&config, &warnings));
                 if !self.before_start {
                     machine::measure_flushes(&config, &mut report);
-                    self.check_devices(&mut config, &mut report);
-                    // Last, because from here on this process can do no more than a running signer.
-                    machine::check_sandbox(&config, &mut report);
+                    let answered = self.check_devices(&mut config, &mut report);
+                    // A running signer has said itself what is in force; this process may be under other limits. Last,
+                    // because from here on this process can do no more than a running signer.
+                    if !answered {
+                        machine::check_sandbox(&config, &mut report);
+                    }
                 }
             }
             Err(ConfigError::Invalid { findings, path }) => {
@@ -61,7 +64,8 @@ impl Check {
     }
 
     /// Does not touch the devices of a running signer: a session taken here could cost the signer a session or its turn.
-    fn check_devices(&self, config: &mut Config, report: &mut Report) {
+    /// Returns whether such a signer has answered.
+    fn check_devices(&self, config: &mut Config, report: &mut Report) -> bool {
         if let Err(error) = keyring::take_secrets(config) {
             report.fail(format!("cannot take passwords out of the environment: {error}"));
         }
@@ -76,5 +80,6 @@ impl Check {
                 Err(error) => report.fail(format!("cannot start the HSM spawner process: {error}")),
             }
         }
+        false
     }
 }

@@ -8,21 +8,23 @@ use crate::{
 };
 use std::{env, time::Duration};
 
-/// Asks the signer that runs with this configuration.
-pub(super) fn ask(config: &Config, block_time: Duration, report: &mut Report) {
+/// Asks the signer that runs with this configuration. Returns whether it has answered.
+pub(super) fn ask(config: &Config, block_time: Duration, report: &mut Report) -> bool {
     let sockets = home::control_sockets(env::var_os(home::RUNTIME_VARIABLE), &config.path);
     let answer = sockets.iter().find_map(|socket| super::super::status::ask(socket).ok());
     let Some((status, _)) = answer else {
-        return report.warn(
+        report.warn(
             "a signer is running with this configuration, so its devices are not checked; the signer does not answer on its \
              control socket, so their state is unknown",
         );
+        return false;
     };
     report.ok(format!(
         "a signer is running with this configuration as process {}: the following lines are its answer",
         status.pid
     ));
     show(&status, block_time, report);
+    true
 }
 
 fn show(status: &Status, block_time: Duration, report: &mut Report) {

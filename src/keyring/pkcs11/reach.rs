@@ -8,11 +8,16 @@ use crate::{
     config::{paths::overlap, pkcs11::spec::TokenSpec},
     process::sandbox::ModuleLimits,
 };
+use rustix::{
+    fs::{Access, AtFlags, CWD, accessat},
+    io::Errno,
+};
 use std::{
     ffi::OsString,
     fmt::Write as _,
     fs::{self, File},
     io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -25,6 +30,8 @@ pub(super) struct Reach {
     places: Vec<NamedPath>,
     /// What was named but cannot be reached, and why.
     refused: Vec<String>,
+    /// Whether this kernel, or a switch of the configuration, leaves its files without limits.
+    pub(super) unlimited: bool,
 }
 
 /// A file, directory or device that was named.
@@ -105,7 +112,22 @@ impl Reach {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && place.by == "its profile" => {}
                 Err(_) if place.by == "module" => {}
                 Err(error) => {
-                    self.refused.push(format!("{} (named by {}): {error}", place.path.display(), place.by));
+                    let advice = match error.kind() {
+                        io::ErrorKind::PermissionDenied => for_its_group(&place.path).unwrap_or_default(),
+                        _ => String::new(),
+                    };
+                    self.refused.push(format!("{} (named by {}): {error}{advice}", place.path.display(), place.by));
+                }
+                // The unit makes all of the disk read-only, except for what it names.
+                Ok(())
+                    if place.write
+                        && accessat(CWD, &place.path, Access::WRITE_OK, AtFlags::EACCESS) == Err(Errno::ROFS) =>
+                {
+                    let path = place.path.display();
+                    self.refused.push(format!(
+                        "{path} (named by {}): read-only here, so add `ReadWritePaths={path}` in `systemctl edit highwater`",
+                        place.by
+                    ));
                 }
                 Ok(()) => {}
             }
@@ -123,6 +145,9 @@ impl Reach {
         if !self.refused.is_empty() {
             let _ = write!(text, "; out of the module's reach: {}", self.refused.join(", "));
         }
+        if self.unlimited {
+            return text;
+        }
         let network = if spec.profile.module.network {
             ""
         } else {
@@ -135,6 +160,23 @@ impl Reach {
         );
         text
     }
+}
+
+/// What to do if the members of a group may reach this path, and we are none of them: the files of SoftHSM are for the group
+/// `softhsm`.
+fn for_its_group(path: &Path) -> Option<String> {
+    const GROUP_READ: u32 = 0o040;
+    const OTHERS_READ: u32 = 0o004;
+    let mut way: Vec<_> = path.ancestors().collect();
+    way.reverse();
+    // The first that is closed to us hides the mode of those inside.
+    let closed = way.iter().map_while(|step| fs::metadata(step).ok()).find(|found| found.mode() & OTHERS_READ == 0)?;
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    let number = closed.gid().to_string();
+    let group = groups.lines().find(|line| line.split(':').nth(2) == Some(number.as_str()))?.split(':').next()?;
+    (closed.mode() & GROUP_READ != 0 && group != "root").then(|| {
+        format!(" (the group {group} may read it: run `usermod -a -G {group} USER` for the signer's user, and restart)")
+    })
 }
 
 /// The paths that these settings have in a configuration with one setting per line, as `name = value` or `name: value`.
@@ -168,6 +210,7 @@ mod tests {
         CREDENTIALS_VARIABLE,
         pkcs11::{profile::Profile, spec::TokenSelector},
     };
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn spec(profile: &str) -> TokenSpec {
         TokenSpec {
@@ -179,6 +222,25 @@ mod tests {
             environment: Vec::new(),
             never: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_file_that_is_for_a_group_names_the_group() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("softhsm2.conf");
+        fs::write(&path, "").unwrap();
+        // 1 is `daemon` wherever there are groups. Only root can give a file to it.
+        if std::os::unix::fs::chown(&path, None, Some(1)).is_err() {
+            return;
+        }
+        let with = |mode: u32| {
+            fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            for_its_group(&path)
+        };
+        assert!(with(0o640).unwrap().contains("`usermod -a -G daemon USER`"));
+        assert_eq!(with(0o600), None, "no group may read it");
+        assert_eq!(with(0o644), None, "everybody may");
     }
 
     fn absent() -> TokenError {
@@ -249,6 +311,12 @@ mod tests {
         }
         let wrong_pin = TokenError::NoPin { token: spec.token.clone() };
         assert_eq!(reach.explain(&spec, &wrong_pin), "", "no file helps there");
+        reach.unlimited = true;
+        let hint = reach.explain(&spec, &absent());
+        assert!(
+            hint.contains("out of the module's reach") && !hint.contains("sandbox"),
+            "no sandbox limits it: {hint}"
+        );
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub fn run() -> io::Result<()> {
     let spec: TokenSpec = read_json(&mut stream)?;
     let mut reach = Reach::of(&spec, |name| env::var_os(name));
     let confined = sandbox::confine_module(switches, &reach.limits(&spec));
+    reach.unlimited = confined == Ok(false);
     reach.probe();
     let pin = read_frame(&mut stream)?;
     // If the system does not allow it, the signer logs a warning.

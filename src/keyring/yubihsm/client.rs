@@ -2,11 +2,11 @@
 //!
 //! Every call blocks for as long as the crate does. [`super::client_thread`] adds a deadline.
 
-use super::algorithms;
+use super::{algorithms, usb};
 use crate::{
     config::{YubiHsmAdapter, YubiHsmConfig},
     keyring::device::Trouble,
-    process::{panic::contain, resolver::Resolver},
+    process::{panic::contain, refused, resolver::Resolver},
 };
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
 use std::{
@@ -64,7 +64,7 @@ impl Reached {
                 let config = HttpConfig { addr, port: *port, ..HttpConfig::default() };
                 Ok(Self { connector: Connector::http(&config) })
             }
-            YubiHsmAdapter::Usb { timeout_ms } => usb(*timeout_ms, serial_number),
+            YubiHsmAdapter::Usb { timeout_ms } => on_usb(*timeout_ms, serial_number),
         }
     }
 
@@ -99,7 +99,8 @@ fn parse_device_info(answer: &[u8]) -> Option<DeviceInfo> {
 /// The error for a connector that does not accept a connection.
 #[allow(clippy::needless_pass_by_value)]
 pub(super) fn not_reached(error: io::Error) -> Trouble {
-    Trouble::Broken(format!("cannot reach its connector ({error}): is yubihsm-connector running there?").into())
+    let advice = refused::advice(&error).unwrap_or("is yubihsm-connector running there?");
+    Trouble::Broken(format!("cannot reach its connector ({error}): {advice}").into())
 }
 
 /// Connects to the first of the connector's addresses that answers.
@@ -114,18 +115,14 @@ pub(super) fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     Err(last)
 }
 
-#[cfg(feature = "usb")]
-fn usb(timeout_ms: u64, serial_number: Option<&str>) -> Result<Reached, Trouble> {
+/// Looks for the device before the crate opens it: the crate resets every YubiHSM on the bus, also one in use.
+fn on_usb(timeout_ms: u64, serial_number: Option<&str>) -> Result<Reached, Trouble> {
     let serial = serial_number
         .map(str::parse)
         .transpose()
         .map_err(|error| Trouble::Fatal(format!("its configured serial number is invalid: {error}").into()))?;
+    usb::find(serial_number, Duration::from_millis(timeout_ms))?.require_free()?;
     Ok(Reached { connector: Connector::usb(&yubihsm::UsbConfig { serial, timeout_ms }) })
-}
-
-#[cfg(not(feature = "usb"))]
-fn usb(_timeout_ms: u64, _serial_number: Option<&str>) -> Result<Reached, Trouble> {
-    Err(Trouble::Fatal("this build does not support USB: it lacks the cargo feature `usb`".into()))
 }
 
 /// Why no session was opened.

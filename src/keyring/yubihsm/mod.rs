@@ -9,6 +9,7 @@
 //! | `session` | the sessions of the device's own thread ([`super::device`]) |
 //! | `connector` | the status of a yubihsm-connector |
 //! | `public_keys` | finds the public key of a chain |
+//! | `usb` | the devices on the USB of this machine |
 //!
 //! The crate's client is not trusted after a failure: unless the last answer was one that the device itself encrypted,
 //! the client is dropped and made anew, because it would go on using a session that the device has lost. Its time-out
@@ -21,6 +22,7 @@ pub mod connector;
 pub mod login;
 pub mod public_keys;
 mod session;
+mod usb;
 
 use super::{
     KeyError, KeyInStateFile, Note, Sight,
@@ -36,7 +38,7 @@ use crate::{
 use highwater_core::consensus::{ChainId, KeyType, PublicKey};
 use public_keys::Finder;
 use session::{PinnedKey, YubiHsmOpener};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The longest message that a YubiHSM 2 signs with Ed25519, in bytes (Yubico, Sign EdDSA).
 pub const MESSAGE_MAX_BYTES: usize = 2019;
@@ -137,13 +139,19 @@ fn keys_of<'a>(
 pub(super) fn look_at(section: &YubiHsmConfig) -> Sight {
     let mut notes = Vec::new();
     let serial_number = section.serial_number.as_deref();
-    let reached = client::Reached::look_for(&section.adapter, serial_number, &Resolver::default());
+    let reached = match &section.adapter {
+        YubiHsmAdapter::Http { .. } => client::Reached::look_for(&section.adapter, serial_number, &Resolver::default())
+            .map(|_| "its connector is there"),
+        // A running signer may hold it.
+        YubiHsmAdapter::Usb { timeout_ms } => {
+            usb::find(serial_number, Duration::from_millis(*timeout_ms)).map(|_| "it is plugged in")
+        }
+    };
     let there = reached.is_ok();
-    match (&section.adapter, reached) {
-        (_, Err(trouble)) => notes.push(Note::Fail(format!("{section}: {}", trouble.text()))),
-        (YubiHsmAdapter::Http { .. }, Ok(_)) => notes.push(Note::Ok(format!("{section}: its connector is there"))),
-        (YubiHsmAdapter::Usb { .. }, Ok(_)) => {}
-    }
+    notes.push(match reached {
+        Ok(what) => Note::Ok(format!("{section}: {what}")),
+        Err(trouble) => Note::Fail(format!("{section}: {}", trouble.text())),
+    });
     let password = login::read_password(&section.password);
     if let Err(why) = &password {
         notes.push(Note::Fail(format!("{section}: {why}")));

@@ -14,6 +14,9 @@ const NEWEST: ABI = ABI::V6;
 /// The oldest with both files (Linux 5.13, truncation since 6.2) and TCP ports (6.7).
 const WHOLE: ABI = ABI::V4;
 
+/// The reason of a kernel between the two.
+pub(super) const FILES_ONLY: &str = "this kernel's Landlock limits files but not TCP ports, which needs Linux 6.7";
+
 /// What a process may access.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Policy {
@@ -254,12 +257,54 @@ fn limit_signals() -> Result<Option<String>, RulesetError> {
 fn missing(status: &LandlockStatus) -> Option<String> {
     match status {
         LandlockStatus::Available { effective_abi, .. } if *effective_abi >= WHOLE => None,
-        LandlockStatus::Available { .. } => {
-            Some("this kernel's Landlock limits files but not TCP ports, which needs Linux 6.7".into())
-        }
+        LandlockStatus::Available { .. } => Some(FILES_ONLY.into()),
         LandlockStatus::NotEnabled => {
             Some("this kernel has Landlock, but it is off: boot with `lsm=landlock,…`".into())
         }
-        LandlockStatus::NotImplemented => Some("this kernel has no Landlock, which needs Linux 5.13".into()),
+        LandlockStatus::NotImplemented => {
+            let release = rustix::system::uname().release().to_string_lossy().into_owned();
+            Some(why_absent(&release, has_filter()))
+        }
+    }
+}
+
+/// Whether this process already has a filter of system calls. It is not ours: ours come after Landlock.
+fn has_filter() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"]))
+}
+
+/// Why the kernel of this release does not know the calls of Landlock.
+fn why_absent(release: &str, filtered: bool) -> String {
+    const FIRST: (u32, u32) = (5, 13);
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    let is_old = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < FIRST;
+    if is_old {
+        format!("this kernel ({release}) has no Landlock, which needs Linux 5.13")
+    } else if filtered {
+        "a filter of system calls around this process, of a container or of its unit, hides Landlock: let it allow \
+         landlock_create_ruleset, landlock_add_rule and landlock_restrict_self"
+            .into()
+    } else {
+        format!("this kernel ({release}) was built without Landlock (CONFIG_SECURITY_LANDLOCK)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_why_landlock_is_absent_is_the_true_one() {
+        for (release, filtered, word) in [
+            ("5.10.0-28-amd64", false, "(5.10.0-28-amd64) has no Landlock, which needs Linux 5.13"),
+            ("4.19", true, "needs Linux 5.13"),
+            ("6.18.44-fc-v782", true, "hides Landlock: let it allow landlock_create_ruleset"),
+            ("6.18.44-fc-v782", false, "(6.18.44-fc-v782) was built without Landlock"),
+            ("5.13", true, "hides Landlock"),
+        ] {
+            let text = why_absent(release, filtered);
+            assert!(text.contains(word), "{release}, {filtered}: {text}");
+        }
     }
 }

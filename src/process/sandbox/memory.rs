@@ -4,6 +4,7 @@
 use rustix::{
     mm::{self, Advice},
     param::page_size,
+    process::{Resource, getrlimit},
 };
 use std::{ffi::c_void, ptr};
 
@@ -25,6 +26,23 @@ pub fn lock<T: ?Sized>(value: &T) -> bool {
     locked.is_ok() && hidden.is_ok()
 }
 
+/// How many bytes this process may lock. `None` means that there is no limit.
+pub(super) fn limit() -> Option<u64> {
+    getrlimit(Resource::Memlock).current
+}
+
+/// Why keys cannot be locked under this limit.
+pub(super) fn why_not_locked(limit: Option<u64>) -> &'static str {
+    /// More than all secrets of a signer take, and the limit that old systems give.
+    const ENOUGH: u64 = 64 * 1024;
+    if limit.is_none_or(|bytes| bytes >= ENOUGH) {
+        "cannot lock keys into memory, although RLIMIT_MEMLOCK allows it: a filter of system calls around this process, of a \
+         container or of its unit, hides mlock"
+    } else {
+        "cannot lock keys into memory: raise RLIMIT_MEMLOCK (LimitMEMLOCK= of the systemd unit)"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +51,14 @@ mod tests {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[test]
+    fn a_limit_that_is_high_enough_is_not_blamed() {
+        assert!(why_not_locked(Some(0)).contains("raise RLIMIT_MEMLOCK"));
+        for limit in [Some(8 * 1024 * 1024), None] {
+            assert!(why_not_locked(limit).contains("hides mlock"), "{limit:?}");
+        }
     }
 
     #[test]

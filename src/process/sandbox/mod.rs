@@ -70,9 +70,10 @@ impl Feature {
         }
     }
 
-    /// The consequence of its absence.
-    fn without(self) -> &'static str {
+    /// The consequence of its absence, for this reason.
+    fn without(self, why: &str) -> &'static str {
         match self {
+            Self::Landlock if why == landlock::FILES_ONLY => "TCP ports are not limited",
             Self::CoreDumps => "a crash can write keys to disk, and other processes of this user can read them",
             Self::Landlock => "files and ports are not limited",
             Self::LockedMemory => "keys can be swapped to disk",
@@ -94,7 +95,7 @@ impl Confinement {
     /// One sentence for each part that is not in force.
     pub fn warnings(&self) -> Vec<String> {
         let missing = self.0.iter().filter_map(|(feature, state)| Some((feature, state.as_ref().err()?)));
-        missing.map(|(feature, why)| format!("{}: {why}", feature.without())).collect()
+        missing.map(|(feature, why)| format!("{}: {why}", feature.without(why))).collect()
     }
 }
 
@@ -138,8 +139,9 @@ impl Sandbox {
     /// Allows only the system calls of a running signer. `secrets_locked` says whether its keys are locked into memory.
     pub fn seal(&mut self, config: &Config, secrets_locked: bool) -> Result<Confinement, SandboxError> {
         let disabled_by = self.switches.core_dumps.then_some("danger_core_dumps");
-        let limit = "cannot lock keys into memory: raise RLIMIT_MEMLOCK (LimitMEMLOCK= of the systemd unit)";
-        self.put(Feature::LockedMemory, disabled_by, || secrets_locked.then_some(()).ok_or_else(|| limit.into()))?;
+        self.put(Feature::LockedMemory, disabled_by, || {
+            secrets_locked.then_some(()).ok_or_else(|| memory::why_not_locked(memory::limit()).into())
+        })?;
         // If the first filter is not in force, the second will not be either, and the report says so already.
         let has_first = self.report.0.contains(&(Feature::Seccomp, Ok(())));
         if has_first {
@@ -192,11 +194,17 @@ pub fn name_service_files() -> impl Iterator<Item = &'static Path> {
 }
 
 /// Confines the child of a token, before it loads its module: loading and initialising a module already runs the
-/// vendor's code.
-pub fn confine_module(switches: Switches, limits: &ModuleLimits<'_>) -> Result<(), String> {
+/// vendor's code. Returns whether its files are limited.
+pub fn confine_module(switches: Switches, limits: &ModuleLimits<'_>) -> Result<bool, String> {
     harden(switches)?;
-    switches.demand(switches.no_landlock, || landlock::Policy::of_module(limits).enforce())?;
-    switches.demand(switches.no_seccomp, || seccomp::forbid_to_module(limits.network, limits.sockets))
+    let mut limited = false;
+    switches.demand(switches.no_landlock, || {
+        let enforced = landlock::Policy::of_module(limits).enforce();
+        limited = enforced.as_ref().err().is_none_or(|why| why == landlock::FILES_ONLY);
+        enforced
+    })?;
+    switches.demand(switches.no_seccomp, || seccomp::forbid_to_module(limits.network, limits.sockets))?;
+    Ok(limited)
 }
 
 /// Confines a process that resolves one name. With `udp` it may send UDP to any port: Landlock cannot limit that.
@@ -243,7 +251,7 @@ pub struct SandboxError {
 
 impl fmt::Display for SandboxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[highwater] has `require_sandbox`, and {}: {}", self.feature.without(), self.why)
+        write!(f, "[highwater] has `require_sandbox`, and {}: {}", self.feature.without(&self.why), self.why)
     }
 }
 
@@ -265,6 +273,11 @@ mod tests {
         lenient.put(Feature::Landlock, None, missing).unwrap();
         lenient.put(Feature::Seccomp, None, || Ok(())).unwrap();
         assert_eq!(lenient.report.warnings(), ["files and ports are not limited: this kernel has no Landlock"]);
+        let mut partial = sandbox(false);
+        partial.put(Feature::Landlock, None, || Err(landlock::FILES_ONLY.into())).unwrap();
+        assert!(
+            partial.report.warnings()[0].starts_with("TCP ports are not limited: this kernel's Landlock limits files")
+        );
         let features: Vec<_> = lenient.report.features().collect();
         assert_eq!(features, [(Feature::Landlock, false), (Feature::Seccomp, true)]);
 

@@ -126,7 +126,8 @@ const SIGNER_OLDER: &[c_long] =
 #[cfg(not(target_arch = "x86_64"))]
 const SIGNER_OLDER: &[c_long] = &[];
 
-/// Additional calls of libusb.
+/// Additional calls of libusb. It starts anew with each session: also in a signer that runs, after its device was plugged
+/// in again.
 const USB: &[c_long] = &[
     libc::SYS_bind,
     libc::SYS_eventfd2,
@@ -134,8 +135,12 @@ const USB: &[c_long] = &[
     libc::SYS_openat,
     libc::SYS_pipe2,
     libc::SYS_readlinkat,
+    // Whether `/sys` is there.
+    libc::SYS_statfs,
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime,
+    // The kernel's version. libusb does not start without it.
+    libc::SYS_uname,
 ];
 
 /// Kills the whole process for calls that no signer makes.
