@@ -44,6 +44,8 @@ const IDLE_BEFORE_SELF_TEST: Duration = Duration::from_secs(15);
 /// Waits between self-tests of a device that failed.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// The longest wait for a device that answers, but with errors that pass: asking it costs no session.
+const LONGEST_WAIT_FOR_ONE_THAT_ANSWERS: Duration = Duration::from_millis(400);
 
 /// After this many failures in a row, a device gets only self-tests. One missed deadline is enough too.
 const FAILURES_TO_TRIP: u32 = 3;
@@ -95,6 +97,8 @@ pub enum Trouble {
     LoggingIn(ForeignText),
     /// It rejected the request, and would reject it again.
     Rejected(ForeignText),
+    /// It answered with an error that may pass. Its session is good.
+    Temporary(ForeignText),
     /// It was reached and did not accept the password. Trying again does no harm here: the device counts no attempts.
     WrongPassword(ForeignText),
 }
@@ -107,15 +111,21 @@ impl Trouble {
             | Self::Fatal(text)
             | Self::LoggingIn(text)
             | Self::Rejected(text)
+            | Self::Temporary(text)
             | Self::WrongPassword(text) => text,
             Self::Busy => "too many requests wait for it",
             Self::Late => "it did not answer in time",
         }
     }
 
-    /// Whether a new session may help at once.
-    fn is_of_the_session(&self) -> bool {
-        matches!(self, Self::Broken(_) | Self::WrongPassword(_))
+    /// Whether a second try may help at once: in a new session, or after an error that may have passed.
+    fn may_pass_at_once(&self) -> bool {
+        matches!(self, Self::Broken(_) | Self::Temporary(_) | Self::WrongPassword(_))
+    }
+
+    /// Whether the session gave a clear answer, so that it is good for the next request.
+    fn keeps_session(&self) -> bool {
+        matches!(self, Self::Rejected(_) | Self::Temporary(_))
     }
 }
 
@@ -198,6 +208,7 @@ impl Device {
             pulse: 0,
             failures: 0,
             waits: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+            answers: false,
             log_rate: Rate::new(30, Duration::from_secs(1)),
             stats: Arc::clone(&stats),
         };
@@ -289,6 +300,8 @@ struct DeviceThread {
     failures: u32,
     /// Waits between self-tests since the device went down.
     waits: Backoff,
+    /// Whether the last trouble was an answer that may pass.
+    answers: bool,
     /// Limits how often its troubles are logged: a node can cause any number of them.
     log_rate: Rate,
     stats: Arc<DeviceStats>,
@@ -313,7 +326,8 @@ impl DeviceThread {
         if self.failures == 0 && *lock(&self.health) == Health::Up {
             return IDLE_BEFORE_SELF_TEST;
         }
-        self.waits.next_wait_with_jitter()
+        let wait = self.waits.next_wait_with_jitter();
+        if self.answers { wait.min(LONGEST_WAIT_FOR_ONE_THAT_ANSWERS) } else { wait }
     }
 
     fn serve(&mut self, job: &Job) {
@@ -327,10 +341,10 @@ impl DeviceThread {
         let _ = job.reply.try_send(reply);
     }
 
-    /// Signs. Tries once more, with a new session, if the first try broke the old one.
+    /// Signs. Tries once more if that may help: with a new session if the first try broke the old one.
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         match self.try_sign(key, message, deadline) {
-            Err(broken) if broken.is_of_the_session() => match self.try_sign(key, message, deadline) {
+            Err(broken) if broken.may_pass_at_once() => match self.try_sign(key, message, deadline) {
                 Err(Trouble::Busy) => Err(broken),
                 other => other,
             },
@@ -358,7 +372,7 @@ impl DeviceThread {
             self.usual = took.min(DEADLINE / 2);
         }
         // The session is used again only after a clear answer: some modules hang in it otherwise.
-        if matches!(signature, Ok(_) | Err(Trouble::Rejected(_))) {
+        if signature.as_ref().err().is_none_or(Trouble::keeps_session) {
             self.session = Some(session);
         }
         signature
@@ -419,10 +433,11 @@ impl DeviceThread {
             }
             return;
         };
+        self.answers = matches!(trouble, Trouble::Temporary(_));
         let was_up = *lock(&self.health) == Health::Up;
         let trips = match trouble {
             Trouble::Busy => false,
-            Trouble::Broken(_) | Trouble::WrongPassword(_) => {
+            Trouble::Broken(_) | Trouble::Temporary(_) | Trouble::WrongPassword(_) => {
                 self.failures += 1;
                 !was_up || self.failures >= FAILURES_TO_TRIP
             }

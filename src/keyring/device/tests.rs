@@ -20,6 +20,7 @@ enum Fault {
     FlippedBit,
     Hang,
     Rejected,
+    Temporary,
 }
 
 #[derive(Clone, Default)]
@@ -64,6 +65,7 @@ impl Session for BenchSession {
             Some(Fault::Broken) => Err(Trouble::Broken("played".into())),
             Some(Fault::Fatal) => Err(Trouble::Fatal("wrong PIN".into())),
             Some(Fault::Rejected) => Err(Trouble::Rejected("no such mechanism".into())),
+            Some(Fault::Temporary) => Err(Trouble::Temporary("generic error".into())),
             Some(Fault::FlippedBit) => {
                 let mut bytes = signature.as_bytes().to_vec();
                 bytes[5] ^= 1;
@@ -114,6 +116,27 @@ fn a_device_comes_up_with_a_self_test_and_signs() {
     assert_eq!(device.health(), Health::Up);
     assert_eq!(bench.signed.load(Ordering::SeqCst), 1, "the self-test");
     assert_eq!(sign(&device), software_key().sign(b"message"));
+}
+
+#[test]
+fn an_error_that_may_pass_costs_no_session_and_is_over_soon_after_the_device_is_well() {
+    let bench = Bench::default();
+    let device = bench.start();
+    let before = bench.opened.load(Ordering::SeqCst);
+    bench.play(&[Fault::Temporary]);
+    assert!(sign(&device).is_ok(), "the second try is in time");
+    // Asked again and again for more than a second: each try takes one from the list.
+    bench.play(&vec![Fault::Temporary; 1000]);
+    for _ in 0..FAILURES_TO_TRIP {
+        assert!(sign(&device).is_err());
+    }
+    assert!(matches!(device.health(), Health::Down(_)));
+    thread::sleep(Duration::from_secs(3));
+    bench.play(&[]);
+    let well = Instant::now();
+    wait_until("the device", || device.health() == Health::Up);
+    assert!(well.elapsed() < Duration::from_secs(1), "{:?}", well.elapsed());
+    assert_eq!(bench.opened.load(Ordering::SeqCst), before, "no session was replaced");
 }
 
 #[test]

@@ -235,8 +235,13 @@ fn refused(answer: DeviceError, what: &str, auth_key: u16) -> Trouble {
         DeviceError::InvalidCommand | DeviceError::InvalidData | DeviceError::WrongLength => {
             refused("it does not understand the command")
         }
-        // All others are about the session or the device: a new session may help.
-        _ => Trouble::Broken(format!("it could not {what} ({answer})").into()),
+        // They are about the session: a new one may help.
+        DeviceError::AuthenticationFailed
+        | DeviceError::InvalidSession
+        | DeviceError::SessionFailed
+        | DeviceError::SessionsFull => Trouble::Broken(format!("it could not {what} ({answer})").into()),
+        // The session brought the answer, so it is good.
+        _ => Trouble::Temporary(format!("it could not {what} ({answer})").into()),
     }
 }
 
@@ -295,8 +300,11 @@ mod tests {
             let trouble = refused(answer, "sign with key 2", 4);
             assert!(matches!(&trouble, Trouble::Rejected(text) if text.contains(word)), "{trouble:?}");
         }
-        for answer in [DeviceError::InvalidSession, DeviceError::SessionFailed, DeviceError::Unknown { code: 0x7f }] {
+        for answer in [DeviceError::InvalidSession, DeviceError::SessionFailed] {
             assert!(matches!(refused(answer, "sign", 4), Trouble::Broken(_)), "{answer}");
+        }
+        for answer in [DeviceError::GenericError, DeviceError::Unknown { code: 0x7f }] {
+            assert!(matches!(refused(answer, "sign", 4), Trouble::Temporary(_)), "{answer}");
         }
     }
 
