@@ -4,7 +4,7 @@ use super::{CliError, ConfigArgs, Exit};
 use crate::{
     config::Config,
     daemon::{self, Options},
-    process::panic,
+    process::{panic, signals},
     record::log::LogFormat,
 };
 use clap::Args;
@@ -24,6 +24,9 @@ pub(super) struct Start {
 
 impl Start {
     pub(super) fn run(self) -> Result<(), CliError> {
+        // First, because SIGHUP would end the process, which a supervisor may take for an ordinary stop. Every process of the
+        // signer inherits the ignored signals.
+        signals::outlive();
         let (config, warnings) = Config::load(&self.config.path())?;
         panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         let options = Options { format: self.log_format, verbose: self.verbose };

@@ -8,6 +8,7 @@
 //! | `links` | restarts, the end at a signal, several nodes |
 //! | `operation` | signals, logs that nobody reads, hooks |
 //! | `notify` | what systemd hears |
+//! | `reload` | nodes that come, go and change at SIGHUP |
 //! | `watched` | `status`, metrics and `check` on a signer at work |
 //! | `monitoring` | alert rules, dashboard and their documents |
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
@@ -22,4 +23,5 @@ mod monitoring;
 mod notify;
 mod operation;
 mod reach;
+mod reload;
 mod watched;
