@@ -8,6 +8,7 @@ use crate::{
     record::log::LogFormat,
 };
 use clap::Args;
+use std::path::PathBuf;
 
 /// Sign for the configured validators.
 #[derive(Args, Debug)]
@@ -23,6 +24,11 @@ pub(super) struct Start {
 }
 
 impl Start {
+    /// As typed without options.
+    pub(super) fn with(config: PathBuf) -> Self {
+        Self { config: ConfigArgs { config: Some(config) }, verbose: false, log_format: LogFormat::default() }
+    }
+
     pub(super) fn run(self) -> Result<(), CliError> {
         // First, because SIGHUP would end the process, which a supervisor may take for an ordinary stop. Every process of the
         // signer inherits the ignored signals.

@@ -261,7 +261,7 @@ path = "key"
                 "`path` of [[providers.softsign]] of a-1, b-1 has changed: this needs a restart",
             ),
             (
-                TEXT.replace("id = \"a-1\"", "state_file = \"s\"\nid = \"a-1\""),
+                TEXT.replacen("id = \"a-1\"", "state_file = \"s\"\nid = \"a-1\"", 1),
                 "`state_file` of [[chain]] a-1 is new: this needs a restart",
             ),
             (TEXT.replace("chain_id = \"a-1\"", "chain_id = \"b-1\""), "no [[validator]] serves chain a-1 any more"),
