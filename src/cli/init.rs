@@ -88,16 +88,13 @@ fn target(name: &str) -> Result<Target, CliError> {
 
 /// Makes the directories, the configuration and the identity key. Returns the path of the configuration.
 fn make_home(path: &Path, targets: &[Target], node: Option<&str>) -> Result<PathBuf, CliError> {
+    // Nothing is made for a configuration that would be wrong.
+    let planned =
+        std::path::absolute(path).map_err(|error| CliError::io("cannot find the working directory", &error))?;
+    configuration(&planned, targets, node)?;
     make_directory(path, 0o755)?;
     let home =
         fs::canonicalize(path).map_err(|error| CliError::io(&format!("cannot resolve {}", path.display()), &error))?;
-    if !home.to_str().is_some_and(is_plain) {
-        let text = format!(
-            "{} cannot be written in a configuration: choose a path without quotes and backslashes",
-            home.display()
-        );
-        return Err(CliError::new(Exit::Usage, text));
-    }
     let config_path = home.join("tmkms.toml");
     let text = configuration(&home, targets, node)?;
     make_directory(&home.join("secrets"), 0o700)?;
@@ -173,6 +170,11 @@ fn configuration(home: &Path, targets: &[Target], node: Option<&str>) -> Result<
         return Err(CliError::new(Exit::Usage, text));
     }
     let shown = home.display();
+    if !home.to_str().is_some_and(is_plain) {
+        let text =
+            format!("{shown} cannot be written in a configuration: choose a path without quotes and backslashes");
+        return Err(CliError::new(Exit::Usage, text));
+    }
     let mut text = String::from("# Highwater configuration; every setting is explained in tmkms.toml.example\n");
     for Target { chain_id, key_format, .. } in targets {
         let address = node.map_or_else(|| default_socket(home, chain_id), str::to_owned);

@@ -2,7 +2,7 @@
 //!
 //! Every question has a default. Nothing is made before the last question is answered, and nothing is overwritten.
 
-use super::{begin_state, default_socket, make_home};
+use super::{begin_state, configuration, default_socket, make_home};
 use crate::{
     cli::{CliError, Exit, networks::Target, output, start::Start, state},
     config::{Config, KeyRole},
@@ -149,7 +149,10 @@ fn ask_all(path: Option<PathBuf>) -> Result<Wishes, CliError> {
     let absolute =
         std::path::absolute(&home).map_err(|error| CliError::io("cannot find the working directory", &error))?;
     let address = default_socket(&absolute, &target.chain_id);
-    let address = ask_until("Address where the node waits for its signer", &address, |answer| Ok(answer.to_owned()))?;
+    let address = ask_until("Address where the node waits for its signer", &address, |answer| {
+        let tried = configuration(&absolute, std::slice::from_ref(&target), Some(answer));
+        tried.map(|_| answer.to_owned()).map_err(|error| error.message)
+    })?;
     let mut configures_node = false;
     if let Some(node) = &node {
         let path = node.config();
