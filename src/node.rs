@@ -63,6 +63,15 @@ impl Node {
         self.tape = Some(recorder.tape(source));
     }
 
+    /// Where its events go, if a recorder logs them.
+    pub fn tape(&self) -> Option<Arc<Tape>> {
+        self.tape.clone()
+    }
+
+    pub fn config(&self) -> &ValidatorConfig {
+        &self.config
+    }
+
     /// A handle that ends [`Node::run`] from another thread.
     pub fn stop_handle(&self) -> Arc<Stop> {
         Arc::clone(&self.stop)

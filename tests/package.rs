@@ -301,7 +301,7 @@ fn the_package_installs_signs_upgrades_and_purges_without_ever_starting_or_forge
 
     // As highwater(8) says.
     let node = MockNode::tcp().unwrap();
-    debian.run("highwater", &format!("highwater init -n osmosis {HOME}"));
+    debian.run("highwater", &format!("highwater init -n osmosis --node tcp://127.0.0.1:26659 {HOME}"));
     let config = fs::read_to_string(debian.path(&format!("{HOME}/tmkms.toml"))).unwrap();
     debian.run("root", &format!("install -o root -g highwater -m 0640 {HOME}/tmkms.toml {CONFIG}"));
     let served = config.replace("tcp://127.0.0.1:26659", &node.address());
@@ -381,7 +381,7 @@ fn the_service_signs_in_its_sandbox_and_restarts_only_where_that_helps() {
     container.run(&format!(
         "usermod -a -G softhsm highwater
         as_highwater='runuser -u highwater -- '
-        $as_highwater highwater init -n osmosis {HOME}
+        $as_highwater highwater init -n osmosis --node tcp://127.0.0.1:26659 {HOME}
         $as_highwater softhsm2-util --init-token --free --label validator --pin 4711 --so-pin 0815
         $as_highwater sh -c 'umask 077; printf 4711 > {HOME}/pin'
         $as_highwater highwater pkcs11 generate -c {HOME}/tmkms.toml --profile softhsm2 --token validator --pin-file {HOME}/pin \
@@ -605,7 +605,7 @@ fn who_follows_the_guide_from_tmkms_has_a_signer_also_after_a_reboot_and_no_rest
         install -d -o tmkms -g tmkms -m 0700 {TMKMS_HOME}
         cd {TMKMS_HOME}
         as_tmkms='runuser -u tmkms -- env -u TMKMS_CONFIG_FILE'
-        $as_tmkms highwater init -n osmosis {TMKMS_HOME}
+        $as_tmkms highwater init -n osmosis --node tcp://127.0.0.1:26659 {TMKMS_HOME}
         $as_tmkms highwater softsign keygen secrets/{CHAIN}-consensus.key
         $as_tmkms highwater softsign keygen secrets/bad.key
         sed -i 's|tcp://127.0.0.1:26659|{}|' tmkms.toml

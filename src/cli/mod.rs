@@ -20,6 +20,7 @@ pub use error::Exit;
 
 use crate::{
     config::{self, Config, ConfigError, PartialConfig},
+    daemon::config_reader,
     keyring::{child::spawner, pkcs11::served},
     process::{hooks, resolver},
     record::keeper,
@@ -46,6 +47,9 @@ enum Command {
     AuditKeeper,
     /// Check configuration, keys and state without changing anything; exits 0 (ok), 1 (warnings) or 2 (errors)
     Check(check::Check),
+    /// Reads the configuration again; started by the signer
+    #[command(name = config_reader::READER_COMMAND, hide = true)]
+    ConfigReader,
     /// Talks to one PKCS#11 token; started by the spawner
     #[command(name = spawner::CHILD_COMMAND, hide = true)]
     HsmChild,
@@ -144,6 +148,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::AuditKeeper => keeper::run().map_err(|error| internal(&error)),
         Command::Check(command) => command.run(),
+        Command::ConfigReader => config_reader::run().map_err(|error| internal(&error)),
         Command::HsmChild => served::run().map_err(|error| internal(&error)),
         Command::HsmSpawner => spawner::run().map_err(|error| internal(&error)),
         Command::Init(command) => command.run(),

@@ -20,6 +20,12 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Writes a question to standard error, without a newline.
+pub(super) fn ask(question: &str) {
+    let mut err = io::stderr().lock();
+    let _ = write!(err, "{question}").and_then(|()| err.flush());
+}
+
 /// Shows what is being done, in place of the previous text. Only on a terminal.
 pub(super) fn progress(text: &str) {
     let mut err = io::stderr();

@@ -4,10 +4,11 @@ use super::{CliError, ConfigArgs, Exit};
 use crate::{
     config::Config,
     daemon::{self, Options},
-    process::panic,
+    process::{panic, signals},
     record::log::LogFormat,
 };
 use clap::Args;
+use std::path::PathBuf;
 
 /// Sign for the configured validators.
 #[derive(Args, Debug)]
@@ -23,7 +24,15 @@ pub(super) struct Start {
 }
 
 impl Start {
+    /// As typed without options.
+    pub(super) fn with(config: PathBuf) -> Self {
+        Self { config: ConfigArgs { config: Some(config) }, verbose: false, log_format: LogFormat::default() }
+    }
+
     pub(super) fn run(self) -> Result<(), CliError> {
+        // First, because SIGHUP would end the process, which a supervisor may take for an ordinary stop. Every process of the
+        // signer inherits the ignored signals.
+        signals::outlive();
         let (config, warnings) = Config::load(&self.config.path())?;
         panic::end_process_with(|| std::process::exit(Exit::Software as i32));
         let options = Options { format: self.log_format, verbose: self.verbose };

@@ -19,7 +19,7 @@ use highwater_core::{
 use serde_json::json;
 use std::{
     fs,
-    io::Write as _,
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -128,6 +128,9 @@ pub(super) struct Raise {
     /// Never sign at or below this height again
     #[arg(long, value_name = "H", value_parser = clap::value_parser!(u64).range(1..=HEIGHT_MAX))]
     height: u64,
+    /// Raise the mark however far: do not ask
+    #[arg(long)]
+    yes: bool,
 }
 
 impl StateCommand {
@@ -234,10 +237,45 @@ impl Export {
 impl Raise {
     fn run(self) -> Result<(), CliError> {
         let (_, chain) = self.common.chain()?;
+        self.confirm(&chain)?;
         state::raise(&chain.watermark(), &chain.id, HostId::of_this_machine()?, self.height)?;
         self.common.report("raised", &chain)
     }
 }
+
+impl Raise {
+    /// A height that the chain never reaches keeps the key from signing for ever, so a far one has to be confirmed.
+    fn confirm(&self, chain: &ChainConfig) -> Result<(), CliError> {
+        // The raise itself says what is wrong with a file that cannot be read.
+        let Ok(record) = state::show(&chain.watermark()) else { return Ok(()) };
+        let last = record.mark.hrs.height;
+        if self.yes || record.mark == Mark::NEVER_SIGNED || self.height.saturating_sub(last) <= FAR {
+            return Ok(());
+        }
+        let ahead = self.height - last;
+        let warning = format!(
+            "height {} is {ahead} above the mark of chain {} ({last}). Until the chain is above it, this key signs nothing, and \
+             no command moves the mark back. The way back is to wait for two more heights of the chain, move the state file \
+             away, and run `highwater state init --height H`: see \"A watermark far ahead of the chain\" in the runbook",
+            self.height, chain.id
+        );
+        if !io::stdin().is_terminal() {
+            let text = format!("{warning}. Nothing was changed. If this height is right, add --yes");
+            return Err(CliError::new(Exit::Usage, text));
+        }
+        output::note(&warning);
+        output::ask("If it is right, type the height again: ");
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map_err(|error| CliError::io("cannot read the answer", &error))?;
+        if line.trim().parse() == Ok(self.height) {
+            return Ok(());
+        }
+        Err(CliError::new(Exit::Usage, "that is not the same height: nothing was changed"))
+    }
+}
+
+/// More heights than this above the mark are far: a day of a chain with a block each second.
+const FAR: u64 = 100_000;
 
 impl Common {
     /// Loads the configuration and selects the chain.

@@ -1,8 +1,8 @@
 //! The sections as read, before they are checked against each other.
 
 use super::{
-    chain::ChainConfig, highwater::HighwaterConfig, keys::KeyUses, model::Config, providers::Provider, reader::Located,
-    validator::ValidatorConfig,
+    chain::ChainConfig, fixed::FixedParts, highwater::HighwaterConfig, keys::KeyUses, model::Config,
+    providers::Provider, reader::Located, validator::ValidatorConfig,
 };
 use highwater_core::consensus::ChainId;
 use std::path::Path;
@@ -20,11 +20,12 @@ pub(super) struct Draft {
     pub(super) keys: KeyUses,
     pub(super) providers: Vec<Provider>,
     pub(super) highwater: HighwaterConfig,
+    pub(super) fixed: FixedParts,
 }
 
 impl Draft {
     pub(super) fn into_config(self, path: &Path) -> Config {
-        let Self { chains, validators, providers, highwater, .. } = self;
-        Config { path: path.into(), chains, validators, providers, highwater }
+        let Self { chains, validators, providers, highwater, fixed, .. } = self;
+        Config { path: path.into(), chains, validators, providers, highwater, fixed }
     }
 }

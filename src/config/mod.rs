@@ -13,6 +13,7 @@ mod chain;
 mod draft;
 mod file_system;
 mod finding;
+mod fixed;
 mod highwater;
 pub mod home;
 mod keys;
@@ -30,6 +31,7 @@ mod yubihsm;
 
 pub use chain::{ChainConfig, HookConfig, KeyFormat, watermark_beside};
 pub use finding::ConfigFinding;
+pub use fixed::FixedParts;
 pub use highwater::{AuditLimits, HighwaterConfig};
 pub use keys::{KeyRole, KeyRow};
 pub use model::{Config, KeyConfig};
@@ -143,9 +145,10 @@ impl PartialConfig {
 fn read_text(text: &str, file_system: FileSystem, findings: &mut ConfigFindings<'_>) -> Option<Draft> {
     match DeTable::parse(text) {
         Ok(root) => {
-            let draft = Table::read("the file", 0, root.get_ref(), findings, |table, findings| {
+            let mut draft = Table::read("the file", 0, root.get_ref(), findings, |table, findings| {
                 read_sections(table, file_system, findings)
             });
+            draft.fixed = FixedParts::of(root.get_ref());
             validate::check(&draft, findings);
             Some(draft)
         }

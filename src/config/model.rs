@@ -2,6 +2,7 @@
 
 use super::{
     chain::ChainConfig,
+    fixed::FixedParts,
     highwater::HighwaterConfig,
     home,
     keys::{KeyRole, KeyRow},
@@ -32,6 +33,8 @@ pub struct Config {
     /// The sections of `[providers]`, in file order. No two describe the same device for the same purpose.
     pub providers: Vec<Provider>,
     pub highwater: HighwaterConfig,
+    /// All parts but the nodes, to see what a reload would change.
+    pub fixed: FixedParts,
 }
 
 impl Config {

@@ -100,11 +100,6 @@ impl Chains {
         self.served.values()
     }
 
-    /// The chain of a validator.
-    pub(super) fn of(&self, id: &ChainId) -> &Arc<ServedChain> {
-        self.served.get(id).expect("every validator has its chain")
-    }
-
     /// Missing files that a chain needs for signing and that may appear later. Only a restart can open them: a sealed
     /// signer opens nothing new.
     pub(super) fn awaited(&self) -> &[PathBuf] {

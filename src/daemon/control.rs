@@ -1,23 +1,40 @@
 //! The control plane: signals, the end of helper processes and nodes, and periodic checks. It never waits for a disk,
 //! device or peer.
 
-use super::{StartError, nodes::Running};
+use super::{
+    StartError,
+    config_reader::{ConfigReader, Reading},
+    nodes::Running,
+    reload::Limits,
+};
 use crate::{
     record::log::Log,
-    show::{systemd::Systemd, telemetry::Telemetry},
+    show::{
+        systemd::Systemd,
+        telemetry::{LastReload, Telemetry},
+    },
 };
-use std::{future::Future, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
 use tokio::{
     runtime::{Builder, EnterGuard, Runtime},
     signal::unix::{SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::{Instant, timeout_at},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// An event for the control plane.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum ControlEvent {
+    /// What a reload has read.
+    ConfigRead(Reading),
     /// With the task of the helper process.
     HelperEnded(&'static str),
     NodeEnded,
@@ -29,7 +46,8 @@ pub(super) enum ControlEvent {
 pub(super) enum Wish {
     End,
     Nothing,
-    Reopen,
+    /// Read the configuration again, and open the audit file again.
+    Reload,
 }
 
 /// The control plane's only thread, the main thread, and its events.
@@ -58,7 +76,7 @@ impl Control {
             (SignalKind::terminate(), "SIGTERM", Wish::End),
             (SignalKind::interrupt(), "SIGINT", Wish::End),
             (SignalKind::quit(), "SIGQUIT", Wish::End),
-            (SignalKind::hangup(), "SIGHUP", Wish::Reopen),
+            (SignalKind::hangup(), "SIGHUP", Wish::Reload),
             (SignalKind::user_defined1(), "SIGUSR1", Wish::Nothing),
             (SignalKind::user_defined2(), "SIGUSR2", Wish::Nothing),
         ] {
@@ -74,12 +92,20 @@ impl Control {
     }
 
     /// A function that sends this event to the control plane, from any thread.
-    pub(super) fn sends(&self, event: ControlEvent) -> impl Fn() + Clone + Send + use<> {
+    pub(super) fn sends(&self, event: ControlEvent) -> impl Fn() + Clone + Send + Sync + use<> {
         let sender = self.sender.clone();
         move || {
             // The receiver outlives every node, so this fails only at the very end.
-            let _ = sender.send(event);
+            let _ = sender.send(event.clone());
         }
+    }
+
+    /// Calls `read` on another thread, and sends the result to the control plane.
+    fn send_reading(&self, read: impl FnOnce() -> Reading + Send + 'static) -> io::Result<()> {
+        let sender = self.sender.clone();
+        let builder = thread::Builder::new().name("reload".into());
+        builder.spawn(move || drop(sender.send(ControlEvent::ConfigRead(read()))))?;
+        Ok(())
     }
 
     /// Needed to bind a listener to the control plane.
@@ -96,12 +122,29 @@ impl Control {
     }
 }
 
+/// Reads the configuration again whenever an operator asks for it.
+pub(super) struct Reloads {
+    reader: ConfigReader,
+    limits: Limits,
+    /// Whether the file is being read now.
+    reading: bool,
+    /// Whether it must be read once more, because somebody asked meanwhile.
+    again: bool,
+}
+
+impl Reloads {
+    pub(super) fn new(reader: ConfigReader, limits: Limits) -> Self {
+        Self { reader, limits, reading: false, again: false }
+    }
+}
+
 /// The running signer, until it ends.
 pub(super) struct AtWork<'a> {
     control: Control,
     running: Running,
     /// Number of nodes that have not ended.
     nodes: usize,
+    reloads: Reloads,
     systemd: Option<Arc<Systemd>>,
     telemetry: Arc<Telemetry>,
     /// Missing files that may appear later.
@@ -113,12 +156,13 @@ impl<'a> AtWork<'a> {
     pub(super) fn new(
         control: Control,
         running: Running,
+        reloads: Reloads,
         systemd: Option<Arc<Systemd>>,
         telemetry: Arc<Telemetry>,
         awaited: Vec<PathBuf>,
         log: &'a Log,
     ) -> Self {
-        Self { control, nodes: running.count(), running, systemd, telemetry, awaited, log }
+        Self { control, nodes: running.count(), running, reloads, systemd, telemetry, awaited, log }
     }
 
     /// Waits until the signer has to end, and returns the reason: `Ok` for a signal.
@@ -135,7 +179,11 @@ impl<'a> AtWork<'a> {
                     info!(signal = name, "stopping: pending requests are answered first");
                     return Ok(());
                 }
-                Some(ControlEvent::Signal(name, Wish::Reopen)) => self.reopen(name),
+                Some(ControlEvent::Signal(name, Wish::Reload)) => {
+                    self.reopen(name);
+                    self.begin_reload(name);
+                }
+                Some(ControlEvent::ConfigRead(reading)) => self.reload(&reading),
                 Some(ControlEvent::Signal(name, Wish::Nothing)) => {
                     info!(signal = name, "ignored: this signal has no effect");
                 }
@@ -169,12 +217,61 @@ impl<'a> AtWork<'a> {
 
     /// For operators or programs that moved the audit file away.
     fn reopen(&self, signal: &str) {
-        match &self.telemetry.audit {
-            Some(audit) => {
-                info!(signal, "reopening the audit file");
-                audit.reopen();
+        if let Some(audit) = &self.telemetry.audit {
+            info!(signal, "reopening the audit file");
+            audit.reopen();
+        }
+    }
+
+    /// Has the configuration read again, on another thread: it waits for a disk.
+    fn begin_reload(&mut self, signal: &str) {
+        if self.reloads.reading {
+            self.reloads.again = true;
+            return;
+        }
+        info!(signal, "reading the configuration again");
+        if let Some(systemd) = &self.systemd {
+            systemd.reloading();
+        }
+        let reader = self.reloads.reader.clone();
+        self.reloads.reading = true;
+        if let Err(error) = self.control.send_reading(move || reader.read()) {
+            self.reload(&Reading::Mistakes(vec![format!("cannot start a thread: {error}")]));
+        }
+    }
+
+    /// Exchanges the nodes as the new configuration says, or changes nothing.
+    fn reload(&mut self, reading: &Reading) {
+        self.reloads.reading = false;
+        let decided = self.reloads.limits.decide(&self.running.configs(), reading);
+        let carried_out = decided.and_then(|plan| {
+            let lines = plan.lines.clone();
+            match self.running.carry_out(plan, &mut self.nodes) {
+                Ok(()) => Ok(lines),
+                Err(error) => Err(vec![format!("cannot start a thread for a node: {error}")]),
             }
-            None => info!(signal, "nothing to reopen: there is no audit file, and the log goes to standard error"),
+        });
+        let (done, lines) = match carried_out {
+            Ok(changes) => (true, changes),
+            Err(reasons) => (false, reasons),
+        };
+        if done {
+            if let Reading::Good(new) = reading {
+                new.warnings.iter().for_each(|warning| warn!("{warning}"));
+            }
+            lines.iter().for_each(|line| info!("{line}"));
+            info!(changes = lines.len(), "reloaded the configuration");
+        } else {
+            lines.iter().for_each(|line| error!("reload: {line}"));
+            error!(reasons = lines.len(), "refused to reload the configuration: nothing has changed");
+        }
+        let reload = LastReload { at: SystemTime::now(), done, lines };
+        self.telemetry.reloaded(reload, self.running.views());
+        if let Some(systemd) = &self.systemd {
+            systemd.ready(&self.telemetry);
+        }
+        if std::mem::take(&mut self.reloads.again) {
+            self.begin_reload("SIGHUP");
         }
     }
 
@@ -222,7 +319,7 @@ impl<'a> AtWork<'a> {
         while self.nodes > 0 {
             match self.event_until(until) {
                 Some(ControlEvent::NodeEnded) => self.nodes -= 1,
-                Some(ControlEvent::HelperEnded(_) | ControlEvent::Signal(..)) => {}
+                Some(ControlEvent::ConfigRead(_) | ControlEvent::HelperEnded(_) | ControlEvent::Signal(..)) => {}
                 None => {
                     // Ending is safe at any time: an unanswered signature was not released.
                     warn!("a validator node is still being dialled or waits for a disk; not waiting for it");

@@ -9,15 +9,19 @@
 //! | `chains` | opens every chain |
 //! | `waiting` | chains whose state hook has not returned a height yet |
 //! | `nodes` | opens every validator node, and serves each from its own thread |
+//! | `config_reader` | the process that reads the configuration again |
+//! | `reload` | what a new configuration changes, and what needs a restart |
 //! | `error` | why a signer does not start or why it ends |
 
 pub mod chains;
 pub mod claim;
+pub(crate) mod config_reader;
 pub(crate) mod confinement;
 mod control;
 mod doors;
 mod error;
 pub mod nodes;
+mod reload;
 mod waiting;
 
 pub use claim::claim;
@@ -25,14 +29,16 @@ pub use error::StartError;
 
 use self::{
     chains::Chains,
-    control::{AtWork, Control, ControlEvent},
+    config_reader::ConfigReader,
+    control::{AtWork, Control, ControlEvent, Reloads},
     nodes::Nodes,
+    reload::Limits,
 };
 use crate::{
     config::{self, Config},
     inspect::{self, Findings},
     keyring::{self, Keyring},
-    process::{hooks::Hooks, resolver::Resolver, sandbox::Sandbox, signals},
+    process::{hooks::Hooks, resolver::Resolver, sandbox::Sandbox},
     record::{
         audit::{Audit, AuditFile},
         keeper::Keeper,
@@ -58,8 +64,6 @@ pub(crate) struct Options {
 
 /// Signs until a signal ends it or no node is left. `warnings` are those of the configuration.
 pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], options: &Options) -> Result<(), StartError> {
-    // Before any other process exists: it would inherit the ignored signals.
-    signals::outlive();
     // Before anything else that two signers compete for. Held until the end.
     let mut claims = claim(&config)?;
     // Findings about the whole signer end the start here, before anything is started.
@@ -80,6 +84,8 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
     // The hook of a chain that stays closed is not run: it may be another user's program.
     let hooks = Hooks::start(&config, |chain| findings.closed(chain).is_none())
         .map_err(StartError::system("cannot start a process that runs a state hook"))?;
+    let config_reader = ConfigReader::start(&config)
+        .map_err(StartError::system("cannot start the process that reads the configuration again"))?;
     // Listening, opening and connecting also come before the sandbox closes.
     let control = Control::start()?;
     let metrics_port = doors::bind_metrics(&control, &config);
@@ -152,6 +158,7 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
         control.spawn(web.serve_control(socket));
     }
     let awaited = [chains.awaited(), nodes.awaited()].concat();
+    let reloads = Reloads::new(config_reader, Limits::of(&config, nodes.identities()));
     chains.start_waiting(control.sends(ControlEvent::HelperEnded("runs a state hook")))?;
     let running = nodes.start(control.sends(ControlEvent::NodeEnded))?;
     // After the nodes' threads: units that depend on this service may rely on them.
@@ -160,7 +167,7 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
         control.spawn(systemd::keep_telling(Arc::clone(systemd), Arc::clone(&telemetry)));
     }
 
-    let mut at_work = AtWork::new(control, running, systemd, telemetry, awaited, &log);
+    let mut at_work = AtWork::new(control, running, reloads, systemd, telemetry, awaited, &log);
     let end = at_work.wait();
     // If all nodes are gone, no request is pending.
     if !matches!(end, Err(StartError::NodesGone)) {

@@ -94,6 +94,11 @@ impl Recorder {
         tape
     }
 
+    /// Stops counting for a node that is no longer served.
+    pub fn forget(&self, tape: &Arc<Tape>) {
+        self.tapes().retain(|kept| !Arc::ptr_eq(kept, tape));
+    }
+
     /// For each chain, the events that are in neither the log nor the audit file, because too many came at once.
     pub fn lost(&self) -> Vec<(ChainId, Lost)> {
         self.lanes.lost()

@@ -106,7 +106,8 @@ fn audit_lost(telemetry: &Telemetry) -> Vec<(ChainId, Lost)> {
 }
 
 fn nodes(telemetry: &Telemetry, out: &mut Out<'_>) -> Result<(), Error> {
-    let nodes = || telemetry.nodes.iter().map(|node| (node, of_node(node)));
+    let served = telemetry.nodes();
+    let nodes = || served.iter().map(|node| (node, of_node(node)));
     let requests = nodes().flat_map(|(node, [chain, name])| {
         let requests = node.stats.requests();
         requests.map(move |(kind, result, count)| ([chain, name, ("type", kind), ("result", result)], count))

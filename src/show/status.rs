@@ -26,6 +26,18 @@ pub(crate) struct Status {
     pub devices: Vec<DeviceStatus>,
     /// Which protections are switched off or not available on this system.
     pub warnings: Vec<String>,
+    /// The last reload. `None` if there was none since the start.
+    #[serde(default)]
+    pub reload: Option<ReloadStatus>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ReloadStatus {
+    pub at: u64,
+    /// Whether the configuration of that moment is in force. If not, nothing has changed.
+    pub done: bool,
+    /// Each change, or each reason for the refusal.
+    pub lines: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -135,6 +147,11 @@ impl Status {
             chains: telemetry.chains.iter().map(|chain| ChainStatus::of(chain, telemetry)).collect(),
             devices: telemetry.devices.iter().map(|device| DeviceStatus::of(device)).collect(),
             warnings: telemetry.warnings.clone(),
+            reload: telemetry.last_reload().map(|reload| ReloadStatus {
+                at: unix_seconds(reload.at),
+                done: reload.done,
+                lines: reload.lines,
+            }),
         }
     }
 }
@@ -153,7 +170,7 @@ impl ChainStatus {
             refusing: telemetry.refusing(chain),
             quiet_since: telemetry.quiet_since(chain.id()),
             flush: Latency::of(&chain.stats().flush_time),
-            nodes: telemetry.nodes_of(chain.id()).map(NodeStatus::of).collect(),
+            nodes: telemetry.nodes_of(chain.id()).iter().map(NodeStatus::of).collect(),
         }
     }
 }

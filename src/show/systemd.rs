@@ -1,4 +1,4 @@
-//! Notifies systemd (`Type=notify`, sd_notify(3)): ready, alive, stopping, and a status line.
+//! Notifies systemd (`Type=notify`, sd_notify(3)): ready, alive, reloading, stopping, and a status line.
 //!
 //! The sign of life comes from the control plane, which waits for no disk, device or peer: a slow one never looks like
 //! a dead signer. Without systemd, this does nothing.
@@ -7,6 +7,7 @@
 //! which the usual libraries do for each message.
 
 use super::telemetry::Telemetry;
+use rustix::time::{ClockId, clock_gettime};
 use std::{
     env,
     ffi::OsStr,
@@ -56,6 +57,13 @@ impl Systemd {
     /// Reports that the signer has started.
     pub(crate) fn ready(&self, telemetry: &Telemetry) {
         self.send(&format!("READY=1\nSTATUS={}", status(telemetry)));
+    }
+
+    /// Reports that the signer reads its configuration again. `ready` follows.
+    pub(crate) fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
     /// Reports that the signer takes no more requests.

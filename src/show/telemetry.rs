@@ -2,7 +2,7 @@
 
 use crate::{
     keyring::device::{Device, Health},
-    process::sandbox::Feature,
+    process::{lock::lock, sandbox::Feature},
     record::{
         audit::Audit,
         recorder::Recorder,
@@ -12,7 +12,10 @@ use crate::{
     },
 };
 use highwater_core::consensus::ChainId;
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
 use tracing_appender::non_blocking::ErrorCounter;
 
 /// For how long after a signature of its chain a refusal is normal: a second node asks for the same message.
@@ -27,8 +30,10 @@ pub struct Telemetry {
     pub started: SystemTime,
     /// Every served chain, by its id.
     pub chains: Vec<Arc<ServedChain>>,
-    /// Every node, in the order of the configuration.
-    pub nodes: Vec<NodeView>,
+    /// Every node, in the order of the configuration. A reload exchanges them.
+    nodes: Mutex<Arc<[NodeView]>>,
+    /// `None` before the first reload.
+    reload: Mutex<Option<LastReload>>,
     /// Every device that holds keys.
     pub devices: Vec<Arc<Device>>,
     /// Counts log lines that were dropped because their reader was too slow.
@@ -42,7 +47,18 @@ pub struct Telemetry {
     pub sandbox: Vec<(Feature, bool)>,
 }
 
+/// What became of a reload.
+#[derive(Clone, Debug)]
+pub struct LastReload {
+    pub at: SystemTime,
+    /// Whether the new configuration is in force. If not, nothing has changed.
+    pub done: bool,
+    /// Each change, or each reason for the refusal.
+    pub lines: Vec<String>,
+}
+
 /// A validator node, as it is shown.
+#[derive(Clone)]
 pub struct NodeView {
     pub chain: ChainId,
     /// The node's address.
@@ -56,7 +72,8 @@ impl Telemetry {
         Self {
             started: SystemTime::now(),
             chains,
-            nodes,
+            nodes: Mutex::new(nodes.into()),
+            reload: Mutex::default(),
             devices,
             dropped_lines: None,
             recorder: None,
@@ -81,8 +98,9 @@ impl Telemetry {
         if up == 0 {
             blockers.extend(down);
         }
-        if !self.nodes_of(id).any(|node| node.stats.up_since().is_some()) {
-            blockers.extend(self.nodes_of(id).map(|node| match (node.stats.down_since(), &node.stats.notes().lost) {
+        let nodes = self.nodes_of(id);
+        if !nodes.iter().any(|node| node.stats.up_since().is_some()) {
+            blockers.extend(nodes.iter().map(|node| match (node.stats.down_since(), &node.stats.notes().lost) {
                 (Some(since), Some((_, why))) => {
                     format!("node {}: not connected since {}: {why}", node.name, utc::at(since))
                 }
@@ -95,8 +113,9 @@ impl Telemetry {
     /// The newest refusal to the nodes of a chain that could sign. `None` if one of them got a signature since then, or
     /// shortly before.
     pub fn refusing(&self, chain: &ServedChain) -> Option<String> {
-        let granted_at = self.nodes_of(chain.id()).filter_map(|node| node.stats.granted_at()).max();
-        let refusals = self.nodes_of(chain.id()).filter_map(NodeView::last_refusal);
+        let nodes = self.nodes_of(chain.id());
+        let granted_at = nodes.iter().filter_map(|node| node.stats.granted_at()).max();
+        let refusals = nodes.iter().filter_map(NodeView::last_refusal);
         let (at, text) = refusals.max_by_key(|(at, _)| *at)?;
         granted_at.is_none_or(|granted| at > granted + USUAL_SECONDS).then_some(text)
     }
@@ -117,13 +136,30 @@ impl Telemetry {
     /// Since when no node of a connected chain has asked for a signature, in seconds since 1970. `None` while no node
     /// is connected.
     pub fn quiet_since(&self, chain: &ChainId) -> Option<u64> {
-        let asked_at = self.nodes_of(chain).filter_map(|node| node.stats.asked_at()).max();
-        let first_link = self.nodes_of(chain).filter_map(|node| node.stats.up_since()).min()?;
+        let nodes = self.nodes_of(chain);
+        let asked_at = nodes.iter().filter_map(|node| node.stats.asked_at()).max();
+        let first_link = nodes.iter().filter_map(|node| node.stats.up_since()).min()?;
         Some(asked_at.unwrap_or(first_link))
     }
 
-    pub fn nodes_of(&self, chain: &ChainId) -> impl Iterator<Item = &NodeView> {
-        self.nodes.iter().filter(move |node| node.chain == *chain)
+    pub fn nodes_of(&self, chain: &ChainId) -> Vec<NodeView> {
+        self.nodes().iter().filter(|node| node.chain == *chain).cloned().collect()
+    }
+
+    /// Every node that is served now.
+    pub fn nodes(&self) -> Arc<[NodeView]> {
+        Arc::clone(&lock(&self.nodes))
+    }
+
+    /// The last reload, if there was one.
+    pub fn last_reload(&self) -> Option<LastReload> {
+        lock(&self.reload).clone()
+    }
+
+    /// Shows what became of a reload, and the nodes after it.
+    pub fn reloaded(&self, reload: LastReload, nodes: Vec<NodeView>) {
+        *lock(&self.nodes) = nodes.into();
+        *lock(&self.reload) = Some(reload);
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `rule` | what each request is answered after each other one |
 //! | `vectors` | signatures and answers that CometBFT computed |
 //! | `tmkms` | the state of tmkms and of CometBFT's own signer, taken over and given back |
+//! | `guided` | `highwater init --guided` at a terminal |
 //! | `guide` | `docs/migrate-from-tmkms.md`, line by line |
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 
@@ -13,6 +14,7 @@
 mod support;
 
 mod guide;
+mod guided;
 mod nodes;
 mod rule;
 mod tmkms;

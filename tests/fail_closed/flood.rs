@@ -93,7 +93,7 @@ fn a_confined_signer_has_its_audit_file_rotated_and_carries_on_what_was_signed()
     fs::write(&audit, filler.repeat((1 << 20) / filler.len())).unwrap();
     let mut signer = home.start();
     let [mut session, _calm] = nodes.each_ref().map(|node| node.accept().unwrap());
-    let keeper = Descendant::children_of(signer.id());
+    let keeper = Descendant::children_with(signer.id(), "audit-keeper");
     let [keeper] = keeper.as_slice() else { panic!("one keeper, not {keeper:?}") };
     let status = fs::read_to_string(format!("/proc/{}/status", keeper.id)).unwrap();
     assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");

@@ -268,7 +268,7 @@ fn a_node_that_moves_to_another_address_is_found_by_its_name() {
     let mut session = node.accept().unwrap();
     assert_alive(&mut session, &key, CHAIN, 1);
     assert_confined(signer.id());
-    let helpers = Descendant::children_of(signer.id());
+    let helpers = Descendant::children_with(signer.id(), "name-resolver");
     assert_eq!(helpers.len(), 1, "one process for one name");
     assert_confined(helpers[0].id);
 
@@ -296,7 +296,7 @@ fn addresses_need_no_process_for_names() {
     let home = Home::new().chain(CHAIN, "").node(&node.address(), CHAIN, "").init();
     let signer = home.start();
     let _session = node.accept().unwrap();
-    assert!(Descendant::children_of(signer.id()).is_empty());
+    assert!(Descendant::children_with(signer.id(), "name-resolver").is_empty());
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! | `links` | restarts, the end at a signal, several nodes |
 //! | `operation` | signals, logs that nobody reads, hooks |
 //! | `notify` | what systemd hears |
+//! | `reload` | nodes that come, go and change at SIGHUP |
 //! | `watched` | `status`, metrics and `check` on a signer at work |
 //! | `usb` | a YubiHSM on USB, on a bus of files |
 //! | `monitoring` | alert rules, dashboard and their documents |
@@ -23,5 +24,6 @@ mod monitoring;
 mod notify;
 mod operation;
 mod reach;
+mod reload;
 mod usb;
 mod watched;

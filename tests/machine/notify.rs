@@ -169,3 +169,20 @@ fn waiting_for_a_disk_is_no_reason_to_be_killed() {
     let (signed, took) = asking.join().unwrap();
     assert!(signed && took >= FLUSH, "{took:?}");
 }
+
+#[test]
+fn systemd_hears_when_a_reload_begins_and_when_it_is_over() {
+    let node = MockNode::tcp().unwrap();
+    let home = Home::new().chain(CHAIN, "").node(&node.address(), CHAIN, "").init();
+    let (home, manager) = Manager::of(home);
+    let signer = home.start();
+    manager.wait_for("READY=1");
+    let before = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
+    let id = signer.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+    let heard = manager.wait_for("RELOADING=1");
+    let micros = heard.iter().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+    let begun = micros.parse::<i64>().unwrap() / 1_000_000;
+    assert!((before..=before + 60).contains(&begun), "{micros}");
+    manager.wait_for("READY=1");
+}

@@ -283,9 +283,17 @@ impl Descendant {
         ids.filter(is_child).filter_map(|id| Some(Self { id, started: Stat::of(id)?.started })).collect()
     }
 
+    /// The children that run a hidden command of `highwater`.
+    pub fn children_with(parent: u32, command: &str) -> Vec<Self> {
+        let words = |id: u32| fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let mut children = Self::children_of(parent);
+        children.retain(|child| words(child.id).split('\0').nth(1) == Some(command));
+        children
+    }
+
     /// The spawner of a signer.
     pub fn spawner_of(signer: u32) -> Self {
-        let children = Self::children_of(signer);
+        let children = Self::children_with(signer, "hsm-spawner");
         let [spawner] = children.as_slice() else { panic!("one spawner, not {children:?}") };
         spawner.clone()
     }

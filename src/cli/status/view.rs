@@ -2,7 +2,7 @@
 
 use crate::{
     record::utc,
-    show::status::{ChainStatus, DeviceStatus, Latency, NodeStatus, Status},
+    show::status::{ChainStatus, DeviceStatus, Latency, NodeStatus, ReloadStatus, Status},
 };
 use highwater_core::consensus::{Hrs, Step};
 use std::{
@@ -75,6 +75,9 @@ impl View {
         for warning in &status.warnings {
             let _ = writeln!(text, "{}", paint.bad(warning));
         }
+        if let Some(reload) = &status.reload {
+            draw_reload(&mut text, paint, reload, *now);
+        }
         for chain in &status.chains {
             let history = self.histories.entry(chain.id.clone()).or_default();
             history.look(chain);
@@ -84,6 +87,18 @@ impl View {
             draw_device(&mut text, paint, device);
         }
         text
+    }
+}
+
+fn draw_reload(text: &mut String, paint: Paint, reload: &ReloadStatus, now: u64) {
+    let when = format!("{} ({})", utc::at(reload.at), ago(now, reload.at));
+    let _ = match (reload.done, reload.lines.is_empty()) {
+        (true, true) => writeln!(text, "configuration reloaded {when}: no node has changed"),
+        (true, false) => writeln!(text, "configuration reloaded {when}:"),
+        (false, _) => writeln!(text, "{}", paint.bad(&format!("reload refused {when}, nothing has changed:"))),
+    };
+    for line in &reload.lines {
+        let _ = writeln!(text, "  {}", if reload.done { line.clone() } else { paint.bad(line) });
     }
 }
 
@@ -300,6 +315,7 @@ mod tests {
             chains: vec![chain],
             devices: vec![device],
             warnings: vec!["seccomp is off".into()],
+            reload: Some(ReloadStatus { at: 995, done: false, lines: vec!["port 1 is new".into()] }),
         }
     }
 
@@ -309,6 +325,7 @@ mod tests {
         for words in [
             "up 16 min 40 s: every chain signs",
             "seccomp is off",
+            "reload refused 1970-01-01T00:16:35Z (5 s ago), nothing has changed:\n  port 1 is new\n",
             "test-1  signs, watermark 7/0/precommit, last signed 2 s ago",
             "tcp://10.0.0.1:26659  up for 1 min 0 s",
             "8 signed, 1 repeated, 1 refused, 0 failed, 2 connects; answers p50 ≤ 1.00 ms, p99 ≤ 2.50 ms, mean 0.90 ms",

@@ -198,6 +198,13 @@ impl Policy {
         policy
     }
 
+    /// For the process that reads the configuration again and asks the questions of `check`.
+    pub(super) fn of_config_reader() -> Self {
+        let mut policy = Self::default();
+        policy.allow(Path::new("/"), READ);
+        policy
+    }
+
     /// libusb finds devices under `/sys` and opens them under `/dev`.
     fn allow_usb(&mut self) {
         const DEVICES: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | IoctlDev});

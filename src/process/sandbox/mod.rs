@@ -226,6 +226,13 @@ pub fn confine_audit_keeper(switches: Switches, audit: &Path) -> Result<(), Stri
     switches.demand(switches.no_seccomp, seccomp::forbid_to_audit_keeper)
 }
 
+/// Confines the process that reads the configuration again: it may read any file, and do nothing else.
+pub fn confine_config_reader(switches: Switches) -> Result<(), String> {
+    harden(switches)?;
+    switches.demand(switches.no_landlock, || landlock::Policy::of_config_reader().enforce())?;
+    switches.demand(switches.no_seccomp, seccomp::forbid_to_config_reader)
+}
+
 fn harden(switches: Switches) -> Result<(), String> {
     switches.demand(switches.core_dumps, limits::no_core_dumps)?;
     switches.demand(false, limits::no_new_privs)

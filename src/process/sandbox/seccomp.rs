@@ -162,6 +162,12 @@ pub(super) fn forbid_to_audit_keeper() -> Result<(), String> {
     restrict(Sockets { tcp: false, udp: false, unix: true, netlink: false })
 }
 
+/// The same for the process that reads the configuration again. It makes no sockets.
+pub(super) fn forbid_to_config_reader() -> Result<(), String> {
+    kill_for(&[START_PROGRAMS, NEVER].concat())?;
+    restrict(Sockets::default())
+}
+
 /// The same for a process with a vendor's module, except that starting a program fails with `EPERM`: some modules have
 /// helper programs, and can then report the failure. `network` allows TCP and UDP, `unix` allows sockets of services on
 /// this machine.
