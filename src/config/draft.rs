@@ -25,6 +25,13 @@ pub(super) struct Draft {
 impl Draft {
     pub(super) fn into_config(self, path: &Path) -> Config {
         let Self { chains, validators, providers, highwater, .. } = self;
-        Config { path: path.into(), chains, validators, providers, highwater }
+        // A node that is named twice is served once.
+        let mut nodes: Vec<ValidatorConfig> = Vec::new();
+        for validator in validators {
+            if !nodes.iter().any(|node| node.is_same_node(&validator)) {
+                nodes.push(validator);
+            }
+        }
+        Config { path: path.into(), chains, validators: nodes, providers, highwater }
     }
 }

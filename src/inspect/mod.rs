@@ -16,12 +16,13 @@ mod disk;
 mod trust;
 
 use crate::{
-    config::{self, Config, FileKind},
-    keyring::IdentityKey,
+    config::{self, Config, FileKind, KeyRole},
+    keyring::{self, IdentityKey},
     record::{
         evidence::{self, Evidence},
         keeper,
     },
+    state,
 };
 use highwater_core::{consensus::ChainId, privval::Refusal, watermark::HostId};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -245,6 +246,17 @@ impl Look<'_> {
     }
 
     fn at_identities(&mut self) {
+        if let Some((first, second)) = keyring::secret_with_two_roles(self.config) {
+            let what = format!(
+                "{} holds the same secret as {}, one as {} key and one as {} key",
+                second.path.display(),
+                first.path.display(),
+                second.key.role,
+                first.key.role
+            );
+            let remedy = "a key has one `key_type`: make a new key for one of the two with `highwater softsign keygen`";
+            self.findings.push(Severity::Fail, (&Subject::Signer, Topic::Key), what, remedy);
+        }
         let mut seen: Vec<&Path> = Vec::new();
         for validator in &self.config.validators {
             let Some(identity_key) = validator.address.identity_key() else { continue };
@@ -258,11 +270,29 @@ impl Look<'_> {
                 Ok(key) => {
                     let what = format!("identity key {}: peer id {}", identity_key.display(), key.peer_id());
                     self.findings.push(Severity::Ok, about, what, "");
+                    if let Some((chain, role)) = self.signs_blocks(&key) {
+                        let what = format!("{} holds the {role} key of chain {chain}", identity_key.display());
+                        let remedy = "an identity key must be a key of its own: make one with `highwater softsign keygen \
+                                      secrets/kms-identity.key`, and name it in `secret_key`";
+                        self.findings.push(Severity::Fail, about, what, remedy);
+                    }
                 }
                 Err(error) => self.findings.push(Severity::Fail, about, format!("identity key: {error}"), ""),
             }
             self.guard(about, identity_key, "identity key", FileKind::Secret);
         }
+    }
+
+    /// The chain whose key is the same secret as an identity key, and its role. It would sign what a peer chooses.
+    fn signs_blocks(&self, identity: &IdentityKey) -> Option<(ChainId, KeyRole)> {
+        for chain in &self.config.chains {
+            for key in self.config.keys().filter(|key| key.chain_ids().contains(&chain.id)) {
+                if keyring::is_same_secret(chain, key, identity, state::key_in_state_file) {
+                    return Some((chain.id.clone(), key.role()));
+                }
+            }
+        }
+        None
     }
 
     /// Reports who could replace this file.
