@@ -153,8 +153,7 @@ fn read_sections(root: &mut Table<'_>, file_system: FileSystem, findings: &mut C
     let chains = root.get("chain", findings);
     let validators = root.get("validator", findings);
     let providers = root.get("providers", findings);
-    draft.chains_incomplete =
-        chains.is_none_or(|chains| !chains.is_array_of_tables() || chains.is_empty_array());
+    draft.chains_incomplete = chains.is_none_or(|chains| !chains.is_array_of_tables() || chains.is_empty_array());
     if chains.is_none_or(Value::is_empty_array) && !root.misspells("chain", &SECTIONS) {
         findings.error(0, "there is no [[chain]]: add one for each chain to sign for, with `id` and `key_format`");
     }

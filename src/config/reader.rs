@@ -333,7 +333,9 @@ impl<'t> Value<'t> {
     ) -> Vec<T> {
         if self.value.is_table() && name.starts_with("[[") {
             self.reject(
-                format_args!("it is a table, and there can be several of it: write its name in two pairs of brackets: {name}"),
+                format_args!(
+                    "it is a table, and there can be several of it: write its name in two pairs of brackets: {name}"
+                ),
                 findings,
             );
             return Vec::new();

@@ -121,7 +121,11 @@ fn a_protocol_version_is_ignored_unless_its_nodes_cannot_be_served() {
     }
     for version in ["legacy", "v0.33"] {
         let text = good_with("addr", &format!("protocol_version = {version:?}\naddr"));
-        assert_one_error(&text, 6, &["`protocol_version` in [[validator]]: nodes with the protocol", "upgrade the node"]);
+        assert_one_error(
+            &text,
+            6,
+            &["`protocol_version` in [[validator]]: nodes with the protocol", "upgrade the node"],
+        );
     }
     for version in ["v0.37", "v1", "whatever"] {
         let text = good_with("addr", &format!("protocol_version = {version:?}\naddr"));

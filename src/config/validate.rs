@@ -56,11 +56,13 @@ fn duplicate_chains(chain_ids: &[Located<ChainId>], findings: &mut ConfigFinding
 /// A node has one connection for its signer, so a section that says the same again is left out ([`Draft::into_config`]).
 fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut ConfigFindings<'_>) {
     for (first, second) in repeats(validators, ValidatorConfig::is_same_node) {
-        let known = format!("the node {} is already named for {} on line {}", second.address, second.chain_id, first.line);
+        let known =
+            format!("the node {} is already named for {} on line {}", second.address, second.chain_id, first.line);
         if second.has_settings_of(first) {
             findings.warning(second.line, format!("{known}: it is served once; remove one of the two sections"));
         } else {
-            findings.error(second.line, format!("{known}, with other settings: keep the right one of the two sections"));
+            findings
+                .error(second.line, format!("{known}, with other settings: keep the right one of the two sections"));
         }
     }
 }
@@ -309,8 +311,16 @@ mod tests {
         assert_one_error(&good_with("[[providers.softsign]]", "[providers.softsign]"), 10, &["[[providers.softsign]]"]);
         assert_one_error(&good_with("[[chain]]", "[[chains]]"), 1, &["did you mean `chain`?"]);
         assert_one_error(&good_with("[[validator]]", "[[validators]]"), 5, &["did you mean `validator`?"]);
-        assert_one_error(&good_with("[[providers.softsign]]", "[[provider.softsign]]"), 10, &["did you mean `providers`?"]);
-        assert_one_error(&good_with("[[providers.softsign]]", "[[providers.softsing]]"), 10, &["did you mean `softsign`?"]);
+        assert_one_error(
+            &good_with("[[providers.softsign]]", "[[provider.softsign]]"),
+            10,
+            &["did you mean `providers`?"],
+        );
+        assert_one_error(
+            &good_with("[[providers.softsign]]", "[[providers.softsing]]"),
+            10,
+            &["did you mean `softsign`?"],
+        );
         // A chain without a readable id, a key without readable chains: references to them give no finding.
         assert_one_error(&good_with("id = \"test-1\"", "id = \"\""), 2, &["a chain id cannot be empty"]);
         assert_one_error(&good_with("[\"test-1\"]", "1"), 11, &["expected an array"]);

@@ -4,8 +4,7 @@ use super::{
     KeyError, Secret,
     key_file::{self, random},
     softsign::{
-        self,
-        SecretKey,
+        self, SecretKey,
         encoding::{self, EncodingError, Form},
     },
 };

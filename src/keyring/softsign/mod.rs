@@ -89,8 +89,7 @@ impl SecretKey {
     /// Reads the key file at `path` in any encoding that cannot be mistaken for another.
     pub fn load_any(path: &Path, key_type: KeyType) -> Result<Self, KeyError> {
         let content = key_file::read(path)?;
-        encoding::decode_any(&content, key_type)
-            .map_err(|reason| KeyError::Malformed { path: path.into(), reason })
+        encoding::decode_any(&content, key_type).map_err(|reason| KeyError::Malformed { path: path.into(), reason })
     }
 
     /// Writes the key to `path` as one line of base64, as tmkms does. The file must not exist yet.

@@ -340,7 +340,9 @@ mod tests {
         // Any 32 bytes could be a key, so somebody must say that they are.
         let raw = decode_any(&[0xaa; 32], Ed25519).err().unwrap();
         assert!(raw.to_string().contains("`highwater softsign import -f raw FILE NEW`"), "{raw}");
-        for no_key in ["-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----", "-----BEGIN RSA PRIVATE KEY-----"] {
+        for no_key in
+            ["-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----", "-----BEGIN RSA PRIVATE KEY-----"]
+        {
             assert_eq!(decode_any(no_key.as_bytes(), Ed25519).err(), Some(EncodingError::Pem));
         }
     }
@@ -362,7 +364,8 @@ mod tests {
         assert_eq!(refusal(&key_file(JSON_ED25519, &go_form(), ""), Ed25519, Json), EncodingError::NodeKey);
         // gno.land's file names its address in another form; its public key must be the right one.
         let gno = |public: &[u8]| {
-            let fields = format!(r#", "address": "g1abc", "pub_key": {{ "@type": "any", "value": "{}" }}"#, base64(public));
+            let fields =
+                format!(r#", "address": "g1abc", "pub_key": {{ "@type": "any", "value": "{}" }}"#, base64(public));
             key_file("/tm.PrivKeyEd25519", &go_form(), &fields)
         };
         assert!(decode(gno(&expected("ed25519_pubkey_hex")).as_bytes(), Ed25519, Json).is_ok());
