@@ -254,7 +254,7 @@ impl Look<'_> {
                 second.key.role,
                 first.key.role
             );
-            let remedy = "a key has one `key_type`: make a new key for one of the two with `highwater softsign keygen`";
+            let remedy = "make a new key for one of the two with `highwater softsign keygen`";
             self.findings.push(Severity::Fail, (&Subject::Signer, Topic::Key), what, remedy);
         }
         let mut seen: Vec<&Path> = Vec::new();
@@ -271,8 +271,11 @@ impl Look<'_> {
                     let what = format!("identity key {}: peer id {}", identity_key.display(), key.peer_id());
                     self.findings.push(Severity::Ok, about, what, "");
                     if let Some((chain, role)) = self.signs_blocks(&key) {
-                        let what = format!("{} holds the {role} key of chain {chain}", identity_key.display());
-                        let remedy = "an identity key must be a key of its own: make one with `highwater softsign keygen \
+                        let what = format!(
+                            "{} holds the {role} key of chain {chain}, and an identity key must be a key of its own",
+                            identity_key.display()
+                        );
+                        let remedy = "make one with `highwater softsign keygen \
                                       secrets/kms-identity.key`, and name it in `secret_key`";
                         self.findings.push(Severity::Fail, about, what, remedy);
                     }

@@ -40,6 +40,8 @@ impl fmt::Display for Form {
     }
 }
 
+/// The lengths of keys: a seed or a scalar, a seed with its public key or an expanded key, a YubiHSM's export.
+const KEY_BYTES: [usize; 3] = [32, 64, 96];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The beginning of an Ed25519 key in PKCS#8 (RFC 8410, version 1). The seed follows.
 const PKCS8_ED25519: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
@@ -57,9 +59,9 @@ impl Form {
         } else if matches!(text.len(), 64 | 128) && text.iter().all(u8::is_ascii_hexdigit) {
             // As base64, this many digits would be 48 bytes, which no key has, or 96, which prove their public key.
             Self::Hex
-        } else if matches!(content.len(), 32 | 64 | 96) && !content.is_ascii() {
+        } else if KEY_BYTES.contains(&content.len()) && !content.is_ascii() {
             Self::Raw
-        } else if text.iter().any(u8::is_ascii_whitespace) && from_base64(&without_blanks(text)).is_ok() {
+        } else if text.iter().any(u8::is_ascii_whitespace) && is_key(&without_blanks(text)) {
             Self::Wrapped
         } else {
             Self::Base64
@@ -94,6 +96,10 @@ fn pem(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, EncodingError> {
     let der = from_base64(&without_blanks(body)).map_err(|_| EncodingError::Pem)?;
     let seed = der.strip_prefix(&PKCS8_ED25519[..]).filter(|seed| seed.len() == 32).ok_or(EncodingError::Pem)?;
     Ok(Zeroizing::new(seed.to_vec()))
+}
+
+fn is_key(digits: &[u8]) -> bool {
+    from_base64(digits).is_ok_and(|bytes| KEY_BYTES.contains(&bytes.len()))
 }
 
 fn without_blanks(text: &[u8]) -> Zeroizing<Vec<u8>> {
