@@ -18,7 +18,7 @@ const LABEL_MAX_BYTES: usize = 63;
 /// The longest host name, without a dot at its end.
 const NAME_MAX_BYTES: usize = 253;
 /// The longest path of a socket: `sun_path` of unix(7) has 108 bytes, the last one for a NUL.
-pub(super) const SOCKET_PATH_MAX_BYTES: usize = 107;
+pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 
 /// An address. Nothing has connected to it yet.
 #[derive(Debug, PartialEq, Eq)]

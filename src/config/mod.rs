@@ -28,6 +28,7 @@ mod validate;
 mod validator;
 mod yubihsm;
 
+pub use address::SOCKET_PATH_MAX_BYTES;
 pub use chain::{ChainConfig, HookConfig, KeyFormat, watermark_beside};
 pub use finding::ConfigFinding;
 pub use highwater::{AuditLimits, HighwaterConfig};

@@ -209,6 +209,20 @@ impl Look<'_> {
             self.findings.push(Severity::Warn, about, warning.at(path), "");
         }
         self.guard(about, path, "configuration", FileKind::Program);
+        let socket = self.config.control_socket();
+        if socket.as_os_str().len() > config::SOCKET_PATH_MAX_BYTES {
+            let what = format!(
+                "`highwater status` will not work: the path of the control socket {} has more than {} bytes",
+                socket.display(),
+                config::SOCKET_PATH_MAX_BYTES
+            );
+            self.findings.push(
+                Severity::Warn,
+                about,
+                what,
+                "move the configuration to a directory with a shorter path",
+            );
+        }
     }
 
     /// An audit must begin with the first decision, so `start` fails if the file cannot be opened.
