@@ -3,7 +3,7 @@
 use crate::{
     chain::{Chain, Signed},
     consensus::Hrs,
-    privval::{ParseError, Refusal, Request, RequestKind, message::Message, response},
+    privval::{Choice, ParseError, Refusal, Request, RequestKind, message::Message, response},
 };
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Me
         }
         Err(ParseError::Unanswerable) => return Err(Unanswerable),
     };
-    let (kind, hrs) = (request.kind(), request.hrs());
+    let (kind, hrs, choice) = (request.kind(), request.hrs(), request.choice());
     let answered = match (hrs, max_height) {
         (Some(Hrs { height, .. }), Some(max_height)) if height > max_height => {
             Err(Refusal::MaxHeight { height, max_height })
@@ -26,9 +26,9 @@ pub fn answer(chain: &Chain, body: &[u8], max_height: Option<u64>) -> Result<(Me
     };
     Ok(match answered {
         Ok(Answer { message, outcome, flush_time, sequence }) => {
-            (message, Event { kind, hrs, outcome, flush_time, sequence })
+            (message, Event { kind, hrs, choice, outcome, flush_time, sequence })
         }
-        Err(refusal) => (response::refused(kind, &refusal), Event::refused(kind, hrs, refusal)),
+        Err(refusal) => (response::refused(kind, &refusal), Event { choice, ..Event::refused(kind, hrs, refusal) }),
     })
 }
 
@@ -81,6 +81,8 @@ pub struct Event {
     pub kind: RequestKind,
     /// Height, round and step, if a vote or proposal could be read.
     pub hrs: Option<Hrs>,
+    /// What that vote or proposal is for.
+    pub choice: Option<Choice>,
     /// How it was answered.
     pub outcome: Outcome,
     /// How long the new mark took to become durable. `None` if the mark did not move.
@@ -120,7 +122,7 @@ impl Outcome {
 impl Event {
     /// The event of a refused request.
     pub fn refused(kind: RequestKind, hrs: Option<Hrs>, refusal: Refusal) -> Self {
-        Self { kind, hrs, outcome: Outcome::Refused(refusal), flush_time: None, sequence: None }
+        Self { kind, hrs, choice: None, outcome: Outcome::Refused(refusal), flush_time: None, sequence: None }
     }
 }
 

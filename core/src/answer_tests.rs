@@ -6,7 +6,7 @@ use crate::{
     consensus::{Conflict, Step},
     privval::message::{
         BlockId, PartSetHeader, PingRequest, Proposal, PubKeyRequest, SignProposalRequest, SignVoteRequest, Sum,
-        TYPE_PREVOTE, TYPE_PROPOSAL, Timestamp, Vote,
+        TYPE_PRECOMMIT, TYPE_PREVOTE, TYPE_PROPOSAL, Timestamp, Vote,
     },
 };
 use prost::Message as _;
@@ -21,6 +21,13 @@ fn prevote(height: i64, block: u8) -> Sum {
     let timestamp = Some(Timestamp { seconds: 1_700_000_000, nanos: 0 });
     let vote = Vote { r#type: TYPE_PREVOTE, height, block_id: block_id(block), timestamp, ..Vote::default() };
     Sum::SignVoteRequest(SignVoteRequest { vote: Some(vote), chain_id: CHAIN.into(), ..SignVoteRequest::default() })
+}
+
+fn vote_of(sum: Sum) -> Vote {
+    match sum {
+        Sum::SignVoteRequest(request) => request.vote.unwrap(),
+        other => panic!("{other:?} is no vote"),
+    }
 }
 
 fn proposal(height: i64) -> Sum {
@@ -72,7 +79,18 @@ fn every_kind_of_request_gets_its_answer_and_its_event() {
     assert!(matches!(answer, Sum::SignedVoteResponse(refused) if refused.error.is_some() && refused.vote.is_none()));
     let hrs = at(5, Step::Prevote).unwrap();
     let refusal = Refusal::DoubleSign { hrs, conflict: Conflict::BlockAgainstBlock };
-    assert_eq!(event, Event::refused(RequestKind::Vote, Some(hrs), refusal));
+    let choice = Some(Choice::Block([8; 8]));
+    assert_eq!(event, Event { choice, ..Event::refused(RequestKind::Vote, Some(hrs), refusal) });
+    assert_eq!(choice.unwrap().to_string(), "0808080808080808", "as CometBFT's log begins the hash");
+
+    let nil = Sum::SignVoteRequest(SignVoteRequest {
+        vote: Some(Vote { r#type: TYPE_PRECOMMIT, block_id: None, ..vote_of(prevote(5, 8)) }),
+        chain_id: CHAIN.into(),
+        ..SignVoteRequest::default()
+    });
+    let (_, event) = ask(&chain, nil, None);
+    assert_eq!((event.outcome, event.choice), (Outcome::Signed, Some(Choice::Nil)));
+    assert_eq!(Choice::Nil.to_string(), "nil");
 }
 
 #[test]

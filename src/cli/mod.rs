@@ -23,7 +23,7 @@ use crate::{
     daemon::config_reader,
     keyring::{child::spawner, pkcs11::served},
     process::{hooks, resolver},
-    record::keeper,
+    record::{keeper, log::LogFormat},
 };
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::{
@@ -145,6 +145,11 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
+    // The last line of a log of JSON is JSON too.
+    let format = match &cli.command {
+        Command::Start(command) => command.log_format,
+        _ => LogFormat::Text,
+    };
     let result = match cli.command {
         Command::AuditKeeper => keeper::run().map_err(|error| internal(&error)),
         Command::Check(command) => command.run(),
@@ -167,7 +172,7 @@ pub fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(error) => {
             if !error.message.is_empty() {
-                output::note(&format!("highwater: {}", error.message));
+                output::note(&format.fatal(&error.message));
             }
             error.exit.into()
         }

@@ -3,7 +3,10 @@
 use super::{CliError, output};
 use crate::{
     config::{KeyEncoding, KeyRole},
-    keyring::softsign::{self, SecretKey},
+    keyring::{
+        KeyError,
+        softsign::{self, SecretKey},
+    },
 };
 use clap::{Args, Subcommand, ValueEnum};
 use highwater_core::consensus::KeyType;
@@ -33,9 +36,9 @@ pub(super) struct SoftsignImport {
     /// Format of the existing file [default: detected from its content]
     #[arg(short, long, value_enum)]
     format: Option<Format>,
-    /// Ed25519 for consensus, secp256k1 for account
-    #[arg(short = 't', long = "type", value_enum, default_value_t = KeyKind::Consensus)]
-    kind: KeyKind,
+    /// Ed25519 for consensus, secp256k1 for account [default: the type in a JSON file, else consensus]
+    #[arg(short = 't', long = "type", value_enum)]
+    kind: Option<KeyKind>,
     /// The existing key file
     #[arg(value_name = "IN")]
     input: PathBuf,
@@ -58,6 +61,8 @@ pub(super) enum Format {
     Base64,
     /// CometBFT's priv_validator_key.json
     Json,
+    /// The bytes of a seed, of an expanded key, or of Go's seed and public key, not encoded
+    Raw,
 }
 
 impl From<KeyKind> for KeyRole {
@@ -88,9 +93,20 @@ impl Keygen {
 
 impl SoftsignImport {
     fn run(self) -> Result<(), CliError> {
-        let key = load(&self.input, KeyRole::from(self.kind).key_type(), self.format)?;
-        key.store(&self.output)?;
-        output::print(&format!("made {}\n{}", self.output.display(), describe(&key)))?;
+        let key_type = match self.kind {
+            Some(kind) => KeyRole::from(kind).key_type(),
+            None => softsign::key_type_in(&self.input)?.unwrap_or(KeyRole::Consensus.key_type()),
+        };
+        let key = load(&self.input, key_type, self.format)?;
+        let done = match key.store(&self.output) {
+            // As from an import that was interrupted, or run again by a script.
+            Err(KeyError::Exists { .. }) if holds(&self.output, &key) => "kept",
+            stored => stored.map(|()| "made")?,
+        };
+        output::print(&format!("{done} {}\n{}", self.output.display(), describe(&key)))?;
+        if self.kind.is_none() && key_type != KeyRole::Consensus.key_type() {
+            output::note(&format!("set `key_type = \"{}\"` in its [[providers.softsign]]", KeyRole::of(key_type)));
+        }
         output::note(&format!(
             "remove {} and every copy of it: a key that runs in two places signs twice",
             self.input.display()
@@ -99,11 +115,18 @@ impl SoftsignImport {
     }
 }
 
+/// Whether the file at `path` holds this key, as `path` of a provider takes it.
+fn holds(path: &Path, key: &SecretKey) -> bool {
+    let there = SecretKey::load(path, key.public_key().key_type(), KeyEncoding::Base64);
+    there.is_ok_and(|there| there.public_key() == key.public_key())
+}
+
 /// Reads a key file. Detects the encoding from the content if no `format` is given.
 pub(super) fn load(path: &Path, key_type: KeyType, format: Option<Format>) -> Result<SecretKey, CliError> {
     let key = match format {
         Some(Format::Base64) => SecretKey::load(path, key_type, KeyEncoding::Base64),
         Some(Format::Json) => SecretKey::load(path, key_type, KeyEncoding::Json),
+        Some(Format::Raw) => SecretKey::load_raw(path, key_type),
         None => SecretKey::load_any(path, key_type),
     };
     key.map_err(CliError::from)

@@ -20,7 +20,7 @@ pub(super) struct Start {
     verbose: bool,
     /// How log lines on standard error look
     #[arg(long, value_enum, default_value_t)]
-    log_format: LogFormat,
+    pub(super) log_format: LogFormat,
 }
 
 impl Start {
@@ -34,7 +34,11 @@ impl Start {
         // signer inherits the ignored signals.
         signals::outlive();
         let (config, warnings) = Config::load(&self.config.path())?;
-        panic::end_process_with(|| std::process::exit(Exit::Software as i32));
+        let line: fn(&str) -> String = match self.log_format {
+            LogFormat::Json => |message| LogFormat::Json.fatal(message),
+            LogFormat::Text => |message| LogFormat::Text.fatal(message),
+        };
+        panic::end_process_with(line, || std::process::exit(Exit::Software as i32));
         let options = Options { format: self.log_format, verbose: self.verbose };
         Ok(daemon::run(config, &warnings, &options)?)
     }

@@ -26,6 +26,13 @@ pub(super) struct Draft {
 impl Draft {
     pub(super) fn into_config(self, path: &Path) -> Config {
         let Self { chains, validators, providers, highwater, fixed, .. } = self;
-        Config { path: path.into(), chains, validators, providers, highwater, fixed }
+        // A node that is named twice is served once.
+        let mut nodes: Vec<ValidatorConfig> = Vec::new();
+        for validator in validators {
+            if !nodes.iter().any(|node| node.is_same_node(&validator)) {
+                nodes.push(validator);
+            }
+        }
+        Config { path: path.into(), chains, validators: nodes, providers, highwater, fixed }
     }
 }

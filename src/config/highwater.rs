@@ -101,10 +101,18 @@ fn number(
 
 /// An address to listen on. The metrics are not secret, but they are private: other addresses get a warning.
 fn listen_address(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<SocketAddr> {
-    let text = value.string(findings)?;
-    let address: Option<SocketAddr> = text.strip_prefix("tcp://").unwrap_or(text).parse().ok();
+    let text = value.string(findings)?.trim();
+    let address = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("tcp") => rest,
+        _ => text,
+    };
+    let address: Option<SocketAddr> = address.strip_suffix('/').unwrap_or(address).parse().ok();
     match address {
-        None => value.reject("expected an IP address and a port, as in \"127.0.0.1:26680\"", findings),
+        None => value.reject(
+            "expected an IP address of this machine and a port, as in \"127.0.0.1:26680\" (four numbers up to 255 without \
+             leading zeros)",
+            findings,
+        ),
         Some(address) if !address.ip().is_loopback() => {
             value.caution(
                 "other machines can reach this address: anyone who does can see your chains and nodes",
@@ -155,6 +163,7 @@ path = "a.key"
         for (text, own, warnings) in [
             ("metrics.laddr = \"127.0.0.1:1\"", metrics("127.0.0.1:1"), 0),
             ("metrics.laddr = \"tcp://[::1]:1\"", metrics("[::1]:1"), 0),
+            ("metrics.laddr = \" TCP://127.0.0.1:1 \"", metrics("127.0.0.1:1"), 0),
             ("metrics.laddr = \"0.0.0.0:1\"", metrics("0.0.0.0:1"), 1),
             ("audit.file = \"a\"", HighwaterConfig { audit: Some("a".into()), ..default() }, 0),
             (
@@ -186,7 +195,8 @@ path = "a.key"
     #[test]
     fn contradictions_and_wrong_values_are_refused() {
         for (text, words) in [
-            ("metrics.laddr = \"localhost:1\"", "expected an IP address and a port"),
+            ("metrics.laddr = \"localhost:1\"", "expected an IP address of this machine and a port"),
+            ("metrics.laddr = \"127.0.0.01:1\"", "leading zeros"),
             ("[highwater.metrics]", "[highwater.metrics] needs `laddr`"),
             ("audit.file = \"\"", "a path cannot be empty"),
             ("audit = { file = \"a\", keep = 0 }", "expected a number from 1 to 1000"),

@@ -29,6 +29,7 @@ mod validate;
 mod validator;
 mod yubihsm;
 
+pub use address::SOCKET_PATH_MAX_BYTES;
 pub use chain::{ChainConfig, HookConfig, KeyFormat, watermark_beside};
 pub use finding::ConfigFinding;
 pub use fixed::FixedParts;
@@ -161,22 +162,26 @@ fn read_text(text: &str, file_system: FileSystem, findings: &mut ConfigFindings<
     }
 }
 
+/// The sections of a file.
+const SECTIONS: [&str; 5] = ["chain", "highwater", "providers", "tx_signer", "validator"];
+
+/// Reports nothing about sections that could not be read, nor about what refers to them: one mistake, one finding.
 fn read_sections(root: &mut Table<'_>, file_system: FileSystem, findings: &mut ConfigFindings<'_>) -> Draft {
     let mut draft = Draft::default();
     let chains = root.get("chain", findings);
     let validators = root.get("validator", findings);
     let providers = root.get("providers", findings);
-    if chains.is_none_or(Value::is_empty_array) {
+    draft.chains_incomplete = chains.is_none_or(|chains| !chains.is_array_of_tables() || chains.is_empty_array());
+    if chains.is_none_or(Value::is_empty_array) && !root.misspells("chain", &SECTIONS) {
         findings.error(0, "there is no [[chain]]: add one for each chain to sign for, with `id` and `key_format`");
-        draft.chains_incomplete = true;
     }
-    if validators.is_none_or(Value::is_empty_array) {
+    if validators.is_none_or(Value::is_empty_array) && !root.misspells("validator", &SECTIONS) {
         findings.error(0, "there is no [[validator]]: add one for each node to serve, with `addr` and `chain_id`");
     }
-    if providers.is_none() {
+    draft.keys.incomplete = providers.is_none();
+    if providers.is_none() && !root.misspells("providers", &SECTIONS) {
         let text = "there is no [providers]: add a key, for example [[providers.softsign]] with `chain_ids` and `path`";
         findings.error(0, text);
-        draft.keys.incomplete = true;
     }
 
     if let Some(chains) = chains {
@@ -195,10 +200,12 @@ fn read_sections(root: &mut Table<'_>, file_system: FileSystem, findings: &mut C
         });
     }
     if let Some(value) = providers {
+        let before = findings.error_count();
         let read = value.table("[providers]", findings, |table, findings| {
             providers::read(table, &mut draft.keys, file_system, findings)
         });
         draft.providers = read.unwrap_or_default();
+        draft.keys.incomplete |= findings.error_count() > before;
     }
     if let Some(highwater) = root.get("highwater", findings) {
         highwater.table("[highwater]", findings, |table, findings| draft.highwater.read(table, findings));

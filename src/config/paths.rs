@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Component, Path, PathBuf},
 };
 
@@ -25,10 +26,11 @@ fn as_far_as_it_exists(path: &Path) -> PathBuf {
     absolute
 }
 
-/// Whether both paths lead to the same file.
+/// Whether both paths lead to the same file, also through links.
 pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    a == b || real(a) == real(b)
+    let node = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    a == b || real(a) == real(b) || node(a).is_some_and(|found| node(b) == Some(found))
 }
 
 /// The path without `.` and `..`, judged by its text alone.

@@ -41,6 +41,11 @@ impl<'t> ConfigFindings<'t> {
         if self.errors.is_empty() { Ok(self.warnings) } else { Err(self.errors) }
     }
 
+    /// How many mistakes were found so far.
+    pub(crate) fn error_count(&self) -> usize {
+        self.errors.len()
+    }
+
     /// The line, counted from 1, on which `span` begins.
     pub(crate) fn line(&self, span: &Range<usize>) -> usize {
         let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
@@ -99,6 +104,13 @@ impl<'t> Table<'t> {
         self.known.push(key);
         let (spanned_key, value) = self.entries.get_key_value(key)?;
         Some(Value { key, place: self.name, line: findings.line(&spanned_key.span()), value: value.get_ref() })
+    }
+
+    /// Whether `key` is missing, but another key, which `names` do not list, looks like a misspelling of it.
+    pub(crate) fn misspells(&self, key: &str, names: &[&str]) -> bool {
+        let unknown = self.entries.keys().filter(|found| !names.contains(&&**found.get_ref()));
+        !self.entries.contains_key(key)
+            && unknown.into_iter().any(|found| nearest(found.get_ref(), names.iter().copied()) == Some(key))
     }
 
     /// The value of `key`. Reports an error if it is missing. `meaning` says in a few words what to write.
@@ -213,6 +225,11 @@ impl<'t> Value<'t> {
         self.value.as_array().is_some_and(|array| array.is_empty())
     }
 
+    /// Whether this is an array of tables.
+    pub(crate) fn is_array_of_tables(self) -> bool {
+        self.value.as_array().is_some_and(|array| array.iter().all(|entry| entry.get_ref().is_table()))
+    }
+
     /// Whether this is an integer literal.
     pub(crate) fn is_integer(self) -> bool {
         self.value.is_integer()
@@ -315,7 +332,12 @@ impl<'t> Value<'t> {
         mut body: impl FnMut(&mut Table<'t>, &mut ConfigFindings<'_>) -> Option<T>,
     ) -> Vec<T> {
         if self.value.is_table() && name.starts_with("[[") {
-            self.reject(format_args!("expected an array of tables, found a table: write {name}"), findings);
+            self.reject(
+                format_args!(
+                    "it is a table, and there can be several of it: write its name in two pairs of brackets: {name}"
+                ),
+                findings,
+            );
             return Vec::new();
         }
         let entries = self.array(findings).unwrap_or_default();

@@ -115,11 +115,19 @@ fn a_height_without_quotes_is_taken_with_a_warning() {
 }
 
 #[test]
-fn any_protocol_version_is_taken_and_those_unknown_to_tmkms_are_warned_of() {
+fn a_protocol_version_is_ignored_unless_its_nodes_cannot_be_served() {
     for version in ["v0.34", "v0.38"] {
         assert!(warnings(&good_with("addr", &format!("protocol_version = {version:?}\naddr"))).is_empty());
     }
-    for version in ["legacy", "v0.33", "v0.37", "v1", "whatever"] {
+    for version in ["legacy", "v0.33"] {
+        let text = good_with("addr", &format!("protocol_version = {version:?}\naddr"));
+        assert_one_error(
+            &text,
+            6,
+            &["`protocol_version` in [[validator]]: nodes with the protocol", "upgrade the node"],
+        );
+    }
+    for version in ["v0.37", "v1", "whatever"] {
         let text = good_with("addr", &format!("protocol_version = {version:?}\naddr"));
         assert_one_warning(&text, 6, "`protocol_version` in [[validator]]: no effect");
     }

@@ -139,7 +139,7 @@ fn sections_must_be_there_and_not_be_empty() {
     assert_one_error(&format!("validator = []\n{}", GOOD.replace(validator, "")), 0, &["no [[validator]]"]);
     assert_one_error(&GOOD[GOOD.find("[[validator]]").unwrap()..], 0, &["no [[chain]]"]);
     assert_one_error(&GOOD[..GOOD.find("[[providers").unwrap()], 0, &["no [providers]", "[[providers.softsign]]"]);
-    assert_one_error(&good_with("[[validator]]", "[validator]"), 5, &["found a table: write [[validator]]"]);
+    assert_one_error(&good_with("[[validator]]", "[validator]"), 5, &["in two pairs of brackets: [[validator]]"]);
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub(super) fn check(draft: &Draft, findings: &mut ConfigFindings<'_>) {
 /// files. Reads the disk.
 pub(super) fn check_on_disk(config: &Config, findings: &mut ConfigFindings<'_>) {
     shared_state_files(&config.chains, paths::resolved, findings);
+    keys_with_two_roles(config, findings);
     overreaching_modules(config, findings);
 }
 
@@ -52,16 +53,17 @@ fn duplicate_chains(chain_ids: &[Located<ChainId>], findings: &mut ConfigFinding
     }
 }
 
+/// A node has one connection for its signer, so a section that says the same again is left out ([`Draft::into_config`]).
 fn duplicate_validators(validators: &[ValidatorConfig], findings: &mut ConfigFindings<'_>) {
-    let same = |a: &ValidatorConfig, b: &ValidatorConfig| {
-        a.chain_id == b.chain_id && a.address.to_string() == b.address.to_string()
-    };
-    for (first, second) in repeats(validators, same) {
-        let text = format!(
-            "the node {} is already served for {} on line {}: remove one of them",
-            second.address, second.chain_id, first.line
-        );
-        findings.error(second.line, text);
+    for (first, second) in repeats(validators, ValidatorConfig::is_same_node) {
+        let known =
+            format!("the node {} is already named for {} on line {}", second.address, second.chain_id, first.line);
+        if second.has_settings_of(first) {
+            findings.warning(second.line, format!("{known}: it is served once; remove one of the two sections"));
+        } else {
+            findings
+                .error(second.line, format!("{known}, with other settings: keep the right one of the two sections"));
+        }
     }
 }
 
@@ -98,6 +100,34 @@ fn doubled_devices(providers: &[Provider], findings: &mut ConfigFindings<'_>) {
             first.line()
         );
         findings.error(second.line(), text);
+    }
+}
+
+/// A key signs for one purpose. A consensus key that also identifies the signer would sign what a peer chooses.
+fn keys_with_two_roles(config: &Config, findings: &mut ConfigFindings<'_>) {
+    let files = config.softsign();
+    for validator in &config.validators {
+        let Some(identity) = validator.address.identity_key() else { continue };
+        if let Some(file) = files.iter().find(|file| paths::is_same_file(&file.path, identity)) {
+            let text = format!(
+                "`secret_key` in [[validator]] names {}, which is the {} key on line {}: an identity key must be a key of its \
+                 own. Make one with `highwater softsign keygen secrets/kms-identity.key`, and name that",
+                identity.display(),
+                file.key.role,
+                file.key.line
+            );
+            findings.error(validator.line, text);
+        }
+    }
+    for (first, second) in repeats(&files, |a, b| a.key.role != b.key.role && paths::is_same_file(&a.path, &b.path)) {
+        let text = format!(
+            "{} is the {} key here and the {} key on line {}: one file holds one key, and a key has one `key_type`",
+            second.path.display(),
+            second.key.role,
+            first.key.role,
+            first.key.line
+        );
+        findings.error(second.key.line, text);
     }
 }
 
@@ -196,8 +226,13 @@ mod tests {
     #[test]
     fn a_node_is_served_once_for_a_chain() {
         let second = "[[validator]]\naddr = \"10.0.0.1:26658\"\nchain_id = \"test-1\"\nsecret_key = \"b\"\n";
-        let words = "the node tcp://10.0.0.1:26658 is already served for test-1 on line 5";
-        assert_one_error(&format!("{GOOD}{second}"), 13, &[words]);
+        let words = "the node tcp://10.0.0.1:26658 is already named for test-1 on line 5";
+        let other = format!("{GOOD}{}", second.replace("\"b\"", "\"c\""));
+        assert_one_error(&other, 13, &[words, "with other settings"]);
+        let again = GOOD.split_inclusive("[[").nth(2).unwrap().trim_end_matches("[[").to_owned();
+        let (config, warnings) = accept(&format!("{GOOD}[[{again}"));
+        assert_eq!(config.validators.len(), 1, "it is served once");
+        assert!(warnings.iter().any(|warning| warning.contains("it is served once")), "{warnings:?}");
         accept(&format!("{GOOD}{}", second.replace("26658", "26659")));
     }
 
@@ -279,6 +314,22 @@ mod tests {
 
     #[test]
     fn one_mistake_gives_one_finding() {
+        // Nothing is known of the sections that could not be read.
+        assert_one_error(&good_with("[[chain]]", "[chain]"), 1, &["two pairs of brackets: [[chain]]"]);
+        assert_one_error(&good_with("[[validator]]", "[validator]"), 5, &["[[validator]]"]);
+        assert_one_error(&good_with("[[providers.softsign]]", "[providers.softsign]"), 10, &["[[providers.softsign]]"]);
+        assert_one_error(&good_with("[[chain]]", "[[chains]]"), 1, &["did you mean `chain`?"]);
+        assert_one_error(&good_with("[[validator]]", "[[validators]]"), 5, &["did you mean `validator`?"]);
+        assert_one_error(
+            &good_with("[[providers.softsign]]", "[[provider.softsign]]"),
+            10,
+            &["did you mean `providers`?"],
+        );
+        assert_one_error(
+            &good_with("[[providers.softsign]]", "[[providers.softsing]]"),
+            10,
+            &["did you mean `softsign`?"],
+        );
         // A chain without a readable id, a key without readable chains: references to them give no finding.
         assert_one_error(&good_with("id = \"test-1\"", "id = \"\""), 2, &["a chain id cannot be empty"]);
         assert_one_error(&good_with("[\"test-1\"]", "1"), 11, &["expected an array"]);

@@ -1,13 +1,14 @@
 //! `[[validator]]`: a node to dial and serve.
 
 use super::{
-    address::Address,
+    address::{Address, ignored_part},
     needs::{FileKind, FileReader, Needs},
     reader::{ConfigFindings, Located, Table, Value, chain_id},
 };
 use highwater_core::consensus::{ChainId, HEIGHT_MAX, PeerId};
 use std::{
     fmt,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,6 +18,8 @@ use std::{
 const NODE_TIMEOUT_SECONDS: u16 = 10;
 /// Values of `protocol_version` that tmkms 0.15 accepts. They have no effect there either.
 const PROTOCOL_VERSIONS: [&str; 2] = ["v0.34", "v0.38"];
+/// Values of older releases of tmkms for nodes that speak another protocol (Amino).
+const AMINO_VERSIONS: [&str; 2] = ["legacy", "v0.33"];
 
 #[derive(Clone, Debug)]
 pub struct ValidatorConfig {
@@ -87,6 +90,26 @@ impl fmt::Display for NodeAddress {
 }
 
 impl ValidatorConfig {
+    /// Whether both name the same node for the same chain.
+    pub(super) fn is_same_node(&self, other: &Self) -> bool {
+        let place = |address: &NodeAddress| match address {
+            // Names of hosts have no case.
+            NodeAddress::Tcp { .. } => address.to_string().to_ascii_lowercase(),
+            NodeAddress::Unix { .. } => address.to_string(),
+        };
+        self.chain_id == other.chain_id && place(&self.address) == place(&other.address)
+    }
+
+    /// Whether both would serve that node alike.
+    pub(super) fn has_settings_of(&self, other: &Self) -> bool {
+        let way = |address: &NodeAddress| match address {
+            NodeAddress::Tcp { peer_id, identity_key, .. } => (*peer_id, Some(identity_key.clone())),
+            NodeAddress::Unix { .. } => (None, None),
+        };
+        (self.reconnect, self.timeout, self.max_height) == (other.reconnect, other.timeout, other.max_height)
+            && way(&self.address) == way(&other.address)
+    }
+
     /// Reads a `[[validator]]`. Returns its chain separately, so that checks can use it if the rest has a mistake.
     pub(super) fn read(
         table: &mut Table<'_>,
@@ -99,7 +122,7 @@ impl ValidatorConfig {
         let timeout = table.get("timeout", findings).and_then(|value| node_timeout(value, findings));
         let max_height = table.get("max_height", findings).map(|value| max_height(value, findings));
         if let Some(value) = table.get("protocol_version", findings) {
-            warn_of_protocol_version(value, findings);
+            check_protocol_version(value, findings);
         }
 
         let chain_id = chain.as_ref().map(|chain| chain.value.clone());
@@ -118,7 +141,12 @@ impl ValidatorConfig {
 fn node_address(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<NodeAddress> {
     let secret_key = table.get("secret_key", findings).map(|value| value.path(findings));
     let value = table.require("addr", "the node's address, for example \"tcp://10.0.0.1:26658\"", findings)?;
-    match Address::parse(value.string(findings)?) {
+    let text = value.string(findings)?;
+    let address = Address::parse(text);
+    if let Ok(address) = &address {
+        warn_of_address(value, text, address, findings);
+    }
+    match address {
         Ok(Address::Tcp { peer_id, host, port }) => {
             if secret_key.is_none() {
                 let text = "a tcp address needs `secret_key`, the file with the identity key of this signer: make one with \
@@ -132,6 +160,21 @@ fn node_address(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opt
             value.reject(error, findings);
             None
         }
+    }
+}
+
+/// Warns of an address that tmkms takes too, and that may not be meant so.
+fn warn_of_address(value: Value<'_>, text: &str, address: &Address, findings: &mut ConfigFindings<'_>) {
+    if ignored_part(text).is_some() {
+        value.caution("what follows the address is ignored, as in tmkms: remove it", findings);
+    }
+    let Address::Tcp { host, .. } = address else { return };
+    if host.parse().is_ok_and(|host: IpAddr| host.is_unspecified()) {
+        let text = format_args!(
+            "a node listens on {host}, but here it means this machine: write the node's own address, or 127.0.0.1 if the node \
+             is on this machine"
+        );
+        value.caution(text, findings);
     }
 }
 
@@ -164,9 +207,15 @@ fn max_height(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<u64
     height
 }
 
-fn warn_of_protocol_version(value: Value<'_>, findings: &mut ConfigFindings<'_>) {
-    let version = value.string(findings);
-    if version.is_some_and(|version| !PROTOCOL_VERSIONS.contains(&version)) {
+fn check_protocol_version(value: Value<'_>, findings: &mut ConfigFindings<'_>) {
+    let Some(version) = value.string(findings) else { return };
+    if AMINO_VERSIONS.contains(&version) {
+        let text = format!(
+            "nodes with the protocol {version:?} (Tendermint 0.33 and older) cannot be served: upgrade the node to 0.34 or \
+             later, then remove this line"
+        );
+        value.reject(text, findings);
+    } else if !PROTOCOL_VERSIONS.contains(&version) {
         value.caution("no effect: Highwater recognises the node's version from its messages", findings);
     }
 }

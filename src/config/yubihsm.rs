@@ -211,10 +211,18 @@ fn read_auth(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option
 
 fn read_serial_number(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<String> {
     let text = value.string(findings)?;
-    let digits = text.len() == SERIAL_NUMBER_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
-    // On the device it has 32 bits.
-    if !digits || text.parse::<u32>().is_err() {
+    if text.len() != SERIAL_NUMBER_DIGITS || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         value.reject("a serial number has ten digits, including leading zeros, as in \"0123456789\"", findings);
+        return None;
+    }
+    // On the device it has 32 bits.
+    if text.parse::<u32>().is_err() {
+        let text = format_args!(
+            "no YubiHSM has the serial number {text}, because the highest is {}: `highwater yubihsm detect` lists those of \
+             the devices here",
+            u32::MAX
+        );
+        value.reject(text, findings);
         return None;
     }
     Some(text.into())

@@ -139,7 +139,7 @@ fn mistakes_are_found_and_show_no_secret() {
         ("key = 2, type", "key = 2, tpye", 13, "[[providers.yubihsm.keys]]: did you mean `type`?"),
         ("key = 2, ", "", 13, "needs `key`: the object id"),
         ("\"0123456789\"", "\"123456789\"", 14, "a serial number has ten digits"),
-        ("\"0123456789\"", "\"9999999999\"", 14, "a serial number has ten digits"),
+        ("\"0123456789\"", "\"9999999999\"", 14, "no YubiHSM has the serial number 9999999999"),
         ("auth_key = 2", "auth_key = \"2\"", 15, "`auth_key` in providers.yubihsm.connector_server.cli"),
     ] {
         assert!(text.contains(old), "{old:?} is in the text");

@@ -81,12 +81,7 @@ impl Look<'_> {
         let (record, file) = match newest(&path, &theirs) {
             Ok(newest) => newest,
             Err(error) => {
-                let remedy = match &error {
-                    StateError::File(FileError::NotAFile { .. }) => "correct `state_file`",
-                    // The other errors say what to do.
-                    _ => "",
-                };
-                return self.findings.fail(about, error.to_string(), remedy, passing::state(&error));
+                return self.findings.fail(about, error.to_string(), "", passing::state(&error));
             }
         };
         let fails = match (public_key, host) {

@@ -18,12 +18,13 @@ mod trust;
 mod unit;
 
 use crate::{
-    config::{self, Config, FileKind},
-    keyring::IdentityKey,
+    config::{self, Config, FileKind, KeyRole},
+    keyring::{self, IdentityKey},
     record::{
         evidence::{self, Evidence},
         keeper,
     },
+    state,
 };
 use highwater_core::{consensus::ChainId, privval::Refusal, watermark::HostId};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -211,6 +212,20 @@ impl Look<'_> {
             self.findings.push(Severity::Warn, about, warning.at(path), "");
         }
         self.guard(about, path, "configuration", FileKind::Program);
+        let socket = self.config.control_socket();
+        if socket.as_os_str().len() > config::SOCKET_PATH_MAX_BYTES {
+            let what = format!(
+                "`highwater status` will not work: the path of the control socket {} has more than {} bytes",
+                socket.display(),
+                config::SOCKET_PATH_MAX_BYTES
+            );
+            self.findings.push(
+                Severity::Warn,
+                about,
+                what,
+                "move the configuration to a directory with a shorter path",
+            );
+        }
     }
 
     /// An audit must begin with the first decision, so `start` fails if the file cannot be opened.
@@ -248,6 +263,17 @@ impl Look<'_> {
     }
 
     fn at_identities(&mut self) {
+        if let Some((first, second)) = keyring::secret_with_two_roles(self.config) {
+            let what = format!(
+                "{} holds the same secret as {}, one as {} key and one as {} key",
+                second.path.display(),
+                first.path.display(),
+                second.key.role,
+                first.key.role
+            );
+            let remedy = "make a new key for one of the two with `highwater softsign keygen`";
+            self.findings.push(Severity::Fail, (&Subject::Signer, Topic::Key), what, remedy);
+        }
         let mut seen: Vec<&Path> = Vec::new();
         for validator in &self.config.validators {
             let Some(identity_key) = validator.address.identity_key() else { continue };
@@ -261,11 +287,32 @@ impl Look<'_> {
                 Ok(key) => {
                     let what = format!("identity key {}: peer id {}", identity_key.display(), key.peer_id());
                     self.findings.push(Severity::Ok, about, what, "");
+                    if let Some((chain, role)) = self.signs_blocks(&key) {
+                        let what = format!(
+                            "{} holds the {role} key of chain {chain}, and an identity key must be a key of its own",
+                            identity_key.display()
+                        );
+                        let remedy = "make one with `highwater softsign keygen \
+                                      secrets/kms-identity.key`, and name it in `secret_key`";
+                        self.findings.push(Severity::Fail, about, what, remedy);
+                    }
                 }
                 Err(error) => self.findings.push(Severity::Fail, about, format!("identity key: {error}"), ""),
             }
             self.guard(about, identity_key, "identity key", FileKind::Secret);
         }
+    }
+
+    /// The chain whose key is the same secret as an identity key, and its role. It would sign what a peer chooses.
+    fn signs_blocks(&self, identity: &IdentityKey) -> Option<(ChainId, KeyRole)> {
+        for chain in &self.config.chains {
+            for key in self.config.keys().filter(|key| key.chain_ids().contains(&chain.id)) {
+                if keyring::is_same_secret(chain, key, identity, state::key_in_state_file) {
+                    return Some((chain.id.clone(), key.role()));
+                }
+            }
+        }
+        None
     }
 
     /// Reports who could replace this file.

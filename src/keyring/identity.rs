@@ -4,14 +4,15 @@ use super::{
     KeyError, Secret,
     key_file::{self, random},
     softsign::{
-        self,
-        encoding::{self, EncodingError},
+        self, SecretKey,
+        encoding::{self, EncodingError, Form},
     },
 };
 use crate::process::sandbox::memory;
 use highwater_core::consensus::PeerId;
 use highwater_core::consensus::PublicKey;
 use std::path::Path;
+use subtle::ConstantTimeEq as _;
 
 /// An Ed25519 identity key, kept as its seed (the `secret_key` of a `[[validator]]`).
 pub struct IdentityKey {
@@ -37,6 +38,12 @@ impl IdentityKey {
         softsign::public_of_seed(&self.seed).into()
     }
 
+    /// Whether `key` is the same secret, in whatever form and for whatever algorithm.
+    pub fn is_secret_of(&self, key: &SecretKey) -> bool {
+        let same_bytes = key.for_devices().is_some_and(|bytes| bool::from(bytes.ct_eq(&self.seed[..])));
+        same_bytes || key.public_key() == self.public_key()
+    }
+
     /// Locks the seed into memory, to keep it out of swap and core dumps. Returns whether that succeeded.
     pub fn lock_secrets(&self) -> bool {
         memory::lock(self.seed.as_ref())
@@ -56,6 +63,10 @@ impl IdentityKey {
     }
 
     fn decode(content: &[u8]) -> Result<Self, EncodingError> {
+        let form = Form::of(content);
+        if form != Form::Base64 {
+            return Err(EncodingError::IdentityForm { form });
+        }
         let bytes = encoding::from_base64(content)?;
         match bytes.len() {
             64 | 96 => Err(EncodingError::IdentityNotSeed { bytes: bytes.len() }),
@@ -109,6 +120,8 @@ mod tests {
         };
         assert_eq!(reason(&encoding::to_base64(&[0x42; 31])), EncodingError::Length { bytes: 31, expected: &[32] });
         assert_eq!(reason(b"!"), EncodingError::Base64);
+        assert_eq!(reason(&[b'4'; 64]), EncodingError::IdentityForm { form: Form::Hex });
+        assert_eq!(reason(b"{}"), EncodingError::IdentityForm { form: Form::Json });
         assert_eq!(reason(b"\n"), EncodingError::Empty);
     }
 

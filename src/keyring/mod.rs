@@ -75,6 +75,36 @@ pub fn known_public_key(
     }
 }
 
+/// Whether a key of `chain` is the same secret as `identity`, as far as that can be seen without asking a device.
+pub fn is_same_secret(
+    chain: &ChainConfig,
+    key: KeyConfig<'_>,
+    identity: &IdentityKey,
+    in_state_file: KeyInStateFile,
+) -> bool {
+    match key.provider {
+        Provider::Softsign(file) => load_softsign(file).is_ok_and(|key| identity.is_secret_of(&key)),
+        Provider::Pkcs11(_) | Provider::YubiHsm(_) => known_public_key(chain, key, in_state_file)
+            .is_ok_and(|known| known.is_some_and(|known| known == identity.public_key())),
+    }
+}
+
+/// Two files of `config` that hold one secret for two roles, by their positions among its softsign keys.
+pub fn secret_with_two_roles(config: &Config) -> Option<(&SoftsignConfig, &SoftsignConfig)> {
+    let mut seen: Vec<(&SoftsignConfig, softsign::SecretKey)> = Vec::new();
+    for file in config.softsign() {
+        // A key that cannot be read is reported with its chain.
+        let Ok(key) = load_softsign(file) else { continue };
+        if let Some((first, _)) =
+            seen.iter().find(|(other, secret)| other.key.role != file.key.role && secret.is_secret_of(&key))
+        {
+            return Some((first, file));
+        }
+        seen.push((file, key));
+    }
+    None
+}
+
 /// The result of inspecting a device without opening it.
 pub struct Sight {
     /// Whether everything needed to open it is present.

@@ -37,21 +37,21 @@ fn text_of(payload: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Installs the panic hook. `end` ends the process and does not return.
-pub fn end_process_with(end: fn() -> !) {
+/// Installs the panic hook. `line` makes the message a line of the log. `end` ends the process and does not return.
+pub fn end_process_with(line: fn(&str) -> String, end: fn() -> !) {
     panic::set_hook(Box::new(move |info| {
         if CONTAINED.get() {
             return;
         }
-        report(info);
+        report(info, line);
         end();
     }));
 }
 
 /// Writes the reason to standard error, but does not wait if the reader has stopped reading.
-fn report(info: &PanicHookInfo<'_>) {
+fn report(info: &PanicHookInfo<'_>, line: fn(&str) -> String) {
     const PATIENCE: Duration = Duration::from_millis(200);
-    let text = format!("highwater: a broken invariant ends the process: {info}\n");
+    let text = line(&format!("a broken invariant ends the process: {info}")) + "\n";
     let (sender, written) = mpsc::channel::<()>();
     let writer = thread::Builder::new().spawn(move || {
         let _ = std::io::stderr().write_all(text.as_bytes());

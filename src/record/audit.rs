@@ -8,6 +8,7 @@
 //! | `key` | the consensus key that signed, or signed before |
 //! | `type` | `proposal`, `prevote`, `precommit`, `raw-bytes`; `vote` if it could not be read |
 //! | `height`, `round` | if the request has them |
+//! | `block` | what a vote or proposal is for: `nil`, or the first bytes of the hash of the block |
 //! | `result` | `signed`, `repeated`, `refused`, `failed`; `carried` |
 //! | `reason`, `text` | why it was refused or failed |
 //! | `count` | the number of decisions that the line stands for, if they have no lines of their own |
@@ -97,6 +98,8 @@ struct Decision<'a> {
     height: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     round: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block: Option<String>,
     result: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
@@ -109,8 +112,12 @@ struct Decision<'a> {
 }
 
 impl Decision<'_> {
-    fn line(mut self) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    fn line(self) -> String {
+        self.line_at(SystemTime::now())
+    }
+
+    fn line_at(mut self, at: SystemTime) -> String {
+        let now = at.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.time = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let line = serde_json::to_string(&self).expect("numbers and strings have a JSON form") + "\n";
         debug_assert!(line.starts_with(LINE_BEGINS), "{line}");
@@ -187,7 +194,7 @@ impl AuditFile {
 
 impl Audit {
     /// Records an answer that has left.
-    pub fn answered(&self, source: &Source, event: &Event) {
+    pub fn answered(&self, source: &Source, event: &Event, at: SystemTime) {
         if matches!(event.kind, RequestKind::Ping | RequestKind::PubKey) {
             return;
         }
@@ -203,13 +210,14 @@ impl Audit {
             r#type: type_of(event),
             height: event.hrs.map(|hrs| hrs.height),
             round: event.hrs.map(|hrs| hrs.round),
+            block: event.choice.map(|choice| choice.to_string()),
             result: event.outcome.name(),
             reason,
             text,
             sequence: event.sequence,
             ..Decision::default()
         };
-        self.lanes.lane(&source.chain).put(kind_of(event), entry.line());
+        self.lanes.lane(&source.chain).put(kind_of(event), entry.line_at(at));
     }
 
     /// Records how many decisions for a node have no line of their own.

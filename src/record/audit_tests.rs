@@ -22,7 +22,7 @@ fn refused(height: u64) -> Event {
 
 fn event(height: u64, outcome: Outcome, sequence: Option<u64>) -> Event {
     let hrs = Hrs { height, round: 1, step: Step::Precommit };
-    Event { kind: RequestKind::Vote, hrs: Some(hrs), outcome, flush_time: None, sequence }
+    Event { kind: RequestKind::Vote, hrs: Some(hrs), choice: None, outcome, flush_time: None, sequence }
 }
 
 #[test]
@@ -48,10 +48,14 @@ fn every_decision_becomes_a_line_and_the_last_sequence_is_found_again() {
         let audit = AuditFile::open(&path).unwrap().start().unwrap();
         let hrs = Hrs { height: 7, round: 1, step: Step::Precommit };
         let refusal = Refusal::DoubleSign { hrs, conflict: Conflict::BlockAgainstBlock };
-        audit.answered(&one, &event(7, Outcome::Signed, Some(5 + start)));
-        audit.answered(&two, &event(8, Outcome::Signed, Some(90)));
-        audit.answered(&one, &event(7, Outcome::Refused(refusal), None));
-        audit.answered(&one, &Event { kind: RequestKind::Ping, ..event(7, Outcome::Answered, None) });
+        audit.answered(&one, &event(7, Outcome::Signed, Some(5 + start)), SystemTime::now());
+        audit.answered(&two, &event(8, Outcome::Signed, Some(90)), SystemTime::now());
+        audit.answered(&one, &event(7, Outcome::Refused(refusal), None), SystemTime::now());
+        audit.answered(
+            &one,
+            &Event { kind: RequestKind::Ping, ..event(7, Outcome::Answered, None) },
+            SystemTime::now(),
+        );
         audit.finish();
         assert!(audit.lost().iter().all(|(_, lost)| *lost == [0, 0]));
     }
@@ -85,8 +89,8 @@ fn a_full_disk_costs_refusals_at_once_and_what_was_signed_only_at_the_end() {
     let audit = AuditFile::open(Path::new("/dev/full")).unwrap().start().unwrap();
     let lost = || audit.lost().first().map(|(_, lost)| *lost);
     for height in 0..10 {
-        audit.answered(&source("a", "n"), &event(height, Outcome::Signed, Some(height)));
-        audit.answered(&source("a", "n"), &refused(height));
+        audit.answered(&source("a", "n"), &event(height, Outcome::Signed, Some(height)), SystemTime::now());
+        audit.answered(&source("a", "n"), &refused(height), SystemTime::now());
     }
     thread::sleep(Duration::from_millis(300));
     assert_eq!(lost().unwrap()[0], 0, "what was signed is kept");
@@ -102,7 +106,9 @@ fn what_was_signed_while_the_disk_took_nothing_is_written_when_it_does() {
     // A disk that is full until the file is reopened.
     let audit = AuditFile { file: File::options().append(true).open("/dev/full").unwrap(), ..audit_file };
     let audit = audit.start().unwrap();
-    (0..100).for_each(|height| audit.answered(&source("a", "n"), &event(height, Outcome::Signed, Some(height))));
+    (0..100).for_each(|height| {
+        audit.answered(&source("a", "n"), &event(height, Outcome::Signed, Some(height)), SystemTime::now())
+    });
     thread::sleep(Duration::from_millis(200));
     audit.reopen();
     let begin = Instant::now();
@@ -122,10 +128,10 @@ fn a_file_that_is_large_enough_is_rotated_and_the_next_begins_with_what_was_sign
     let limits = AuditLimits { max_bytes: Some(20_000), keep: 2 };
     let files = Files { path: path.clone(), keep: limits.keep };
     let audit = AuditFile::open(&path).unwrap().limited(limits, Keeper::Here(files.clone())).start().unwrap();
-    audit.answered(&source("rare-1", "n"), &event(70, Outcome::Signed, Some(1)));
+    audit.answered(&source("rare-1", "n"), &event(70, Outcome::Signed, Some(1)), SystemTime::now());
     // All other lines are another chain's refusals: many times more than is kept.
     for height in 0..5000 {
-        audit.answered(&source("loud-1", "n"), &refused(height));
+        audit.answered(&source("loud-1", "n"), &refused(height), SystemTime::now());
         if height % 50 == 0 {
             audit.finish();
         }
@@ -159,8 +165,8 @@ fn a_file_that_cannot_be_rotated_takes_what_was_signed_and_no_flood() {
     fs::write(files.older(1), "somebody else's").unwrap();
     let audit = AuditFile::open(&path).unwrap().limited(limits, Keeper::Here(files.clone())).start().unwrap();
     for height in 0..500 {
-        audit.answered(&source("a", "n"), &refused(height));
-        audit.answered(&source("a", "n"), &event(height, Outcome::Signed, Some(height)));
+        audit.answered(&source("a", "n"), &refused(height), SystemTime::now());
+        audit.answered(&source("a", "n"), &event(height, Outcome::Signed, Some(height)), SystemTime::now());
         audit.finish();
     }
     let lines = lines(&path);

@@ -7,20 +7,21 @@ use highwater_core::{
     privval::RequestKind,
 };
 use std::{sync::Arc, time::Duration};
-use tracing::{debug, info, warn};
+use tracing::{debug, field, info, warn};
 
-/// Logs the result of a request.
+/// Logs the result of a request, with what a vote was for: which node voted nil is then a search.
 pub(crate) fn log(event: &Event, chain: &ChainId, node: &str, took: Duration) {
     let request = event.hrs.map_or(event.kind.name(), |hrs| hrs.step.name());
     let (height, round) = (event.hrs.map(|hrs| hrs.height), event.hrs.map(|hrs| hrs.round));
+    let choice = event.choice.map(field::display);
     let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let verdict = event.outcome.name();
     match &event.outcome {
         Outcome::Refused(refusal) => {
-            warn!(%chain, node, request, height, round, us, reason = refusal.name(), "{verdict}: {refusal}");
+            warn!(%chain, node, request, height, round, block = choice, us, reason = refusal.name(), "{verdict}: {refusal}");
         }
         _ if event.kind == RequestKind::Ping => debug!(%chain, node, request, us, "{verdict}"),
-        _ => info!(%chain, node, request, height, round, us, "{verdict}"),
+        _ => info!(%chain, node, request, height, round, block = choice, us, "{verdict}"),
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! If the reader of the pipe stops reading, lines are dropped and counted, and signing goes on.
 
+use super::clock::{self, Clock};
+use serde_json::json;
 use std::{
     io::{self, BufWriter},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -19,6 +21,19 @@ pub(crate) enum LogFormat {
     /// Time, level, message and `key=value` pairs.
     #[default]
     Text,
+}
+
+impl LogFormat {
+    /// An error that ends the process, after the log was closed, as a line of this format.
+    pub(crate) fn fatal(self, message: &str) -> String {
+        match self {
+            Self::Json => {
+                let time = clock::text(SystemTime::now());
+                json!({ "timestamp": time, "level": "ERROR", "message": message }).to_string()
+            }
+            Self::Text => format!("highwater: {message}"),
+        }
+    }
 }
 
 /// How many lines wait for a slow reader. Further lines are dropped.
@@ -38,8 +53,8 @@ impl Log {
             NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).finish(stderr);
         let dropped = writer.error_counter();
         let level = if verbose { Level::DEBUG } else { Level::INFO };
-        let subscriber =
-            tracing_subscriber::fmt().with_writer(writer).with_max_level(level).with_target(false).with_ansi(false);
+        let subscriber = tracing_subscriber::fmt().with_timer(Clock).with_writer(writer).with_max_level(level);
+        let subscriber = subscriber.with_target(false).with_ansi(false);
         // Only a test by mistake sets a second subscriber in one process. The first one stays.
         let _ = match format {
             LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish()),

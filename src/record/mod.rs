@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `clock` | the time of a log line |
 //! | `event` | the log line of one request |
 //! | `histogram`, `stats` | counters |
 //! | `served` | a chain with its counters |
@@ -13,6 +14,7 @@
 //! | `log`, `utc` | lines on standard error, and their times |
 
 pub(crate) mod audit;
+pub(crate) mod clock;
 pub(crate) mod event;
 pub mod evidence;
 pub(crate) mod histogram;

@@ -109,7 +109,8 @@ impl Stream {
     /// Whether the event's line would differ from the last one only in its time.
     fn is_equal(&self, event: &Event, now: Instant) -> bool {
         self.last.as_ref().is_some_and(|(last, at)| {
-            let same = (&last.outcome, last.hrs, last.kind) == (&event.outcome, event.hrs, event.kind);
+            let same = (&last.outcome, last.hrs, last.choice, last.kind)
+                == (&event.outcome, event.hrs, event.choice, event.kind);
             same && now.saturating_duration_since(*at) < AGAIN_AFTER
         })
     }
@@ -129,12 +130,12 @@ mod tests {
     use super::*;
     use highwater_core::{
         consensus::{Hrs, Step},
-        privval::Refusal,
+        privval::{Choice, Refusal},
     };
 
     fn event(height: u64, outcome: Outcome) -> Event {
         let hrs = Some(Hrs { height, round: 0, step: Step::Prevote });
-        Event { kind: RequestKind::Vote, hrs, outcome, flush_time: None, sequence: None }
+        Event { kind: RequestKind::Vote, hrs, choice: None, outcome, flush_time: None, sequence: None }
     }
 
     fn refused(height: u64) -> Event {
@@ -148,6 +149,8 @@ mod tests {
         let all = [0, 1, 29, 30, 31, 59, 60].map(|after| told(&mut quiet, after));
         assert_eq!(all, [true, false, false, true, false, false, true]);
         assert!(quiet.tells(&refused(2), begin + Duration::from_secs(60)), "another height is another line");
+        let nil = Event { choice: Some(Choice::Nil), ..refused(2) };
+        assert!(quiet.tells(&nil, begin + Duration::from_secs(60)), "another block is another line");
         let untold = Untold { count: 4, result: "refused" };
         assert_eq!(quiet.take_untold(), [("max-height", untold)]);
         assert_eq!(quiet.take_untold(), []);

@@ -7,6 +7,7 @@
 
 use super::{
     audit::Audit,
+    clock,
     event::{Source, kind_of},
     lanes::{Lane, Lanes, Lost, Room, answer},
     quiet::Quiet,
@@ -22,7 +23,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tracing::warn;
 
@@ -54,13 +55,15 @@ struct Answered {
     tape: Arc<Tape>,
     event: Event,
     took: Duration,
+    /// When the answer had left.
+    at: SystemTime,
 }
 
 impl Tape {
     /// Records an answer that has left. Waits for nothing.
     pub fn answered(self: &Arc<Self>, event: Event, took: Duration) {
         let kind = kind_of(&event);
-        self.lane.put(kind, Answered { tape: Arc::clone(self), event, took });
+        self.lane.put(kind, Answered { tape: Arc::clone(self), event, took, at: SystemTime::now() });
     }
 
     pub fn source(&self) -> &Source {
@@ -141,11 +144,12 @@ impl Recorder {
 
 /// Writes a line for an event, unless its node is over its limit. Returns false if the event was counted instead.
 fn record(entry: &Answered, now: Instant, audit: Option<&Audit>) -> bool {
-    let Answered { tape, event, took } = entry;
+    let Answered { tape, event, took, at } = entry;
     if tape.quiet().tells(event, now) {
-        super::event::log(event, &tape.source.chain, &tape.source.node, *took);
+        // The line has the time of the answer, not that of this thread, which may come to it later.
+        clock::at(*at, || super::event::log(event, &tape.source.chain, &tape.source.node, *took));
         if let Some(audit) = audit {
-            audit.answered(&tape.source, event);
+            audit.answered(&tape.source, event, *at);
         }
         return true;
     }
@@ -193,7 +197,7 @@ mod tests {
 
     fn event(height: u64, outcome: Outcome) -> Event {
         let hrs = Some(Hrs { height, round: 0, step: Step::Prevote });
-        Event { kind: RequestKind::Vote, hrs, outcome, flush_time: None, sequence: Some(height) }
+        Event { kind: RequestKind::Vote, hrs, choice: None, outcome, flush_time: None, sequence: Some(height) }
     }
 
     fn refused(height: u64) -> Event {

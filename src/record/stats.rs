@@ -278,7 +278,7 @@ mod tests {
 
     fn event(kind: RequestKind, step: Option<Step>, outcome: Outcome) -> Event {
         let hrs = step.map(|step| Hrs { height: 7, round: 2, step });
-        Event { kind, hrs, outcome, flush_time: None, sequence: None }
+        Event { kind, hrs, choice: None, outcome, flush_time: None, sequence: None }
     }
 
     fn refused(conflict: Conflict) -> Outcome {

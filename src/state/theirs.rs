@@ -84,6 +84,9 @@ impl Theirs {
         let FileError::Missing { path: ours } = error else { return error.into() };
         let theirs = self.0.clone();
         match text_of(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                StateError::File(FileError::NotAFile { path: theirs })
+            }
             Err(_) => StateError::File(FileError::Missing { path: ours }),
             Ok(text) if foreign::is_tombstone(&text) => StateError::Lost { ours, theirs },
             Ok(_) => StateError::NotImported { ours, theirs },

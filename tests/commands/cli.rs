@@ -221,6 +221,29 @@ fn log_lines_are_text_or_json() {
 }
 
 #[test]
+fn the_last_line_of_a_log_of_json_is_json_too() {
+    let home = Home::with_chain();
+    // Without a state file, with a configuration that is none, and without one.
+    for (name, code, words) in
+        [("tmkms.toml", 65, "no chain can sign"), ("node.toml", 78, "not TOML"), ("none.toml", 66, "cannot be read")]
+    {
+        home.write("node.toml", "what is this");
+        let answer = home.run(&format!("start --log-format json -c {name}"));
+        assert_eq!(answer.code, code, "{answer:?}");
+        let lines: Vec<Value> = answer
+            .stderr
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect();
+        let last = lines.last().unwrap();
+        assert_eq!(last["level"], "ERROR", "{last}");
+        assert!(last["message"].as_str().unwrap().contains(words), "{last}");
+        assert!(last["timestamp"].as_str().unwrap().ends_with('Z'), "{last}");
+        home.run(&format!("start -c {name}")).assert(code, "", &format!("highwater: |{words}"));
+    }
+}
+
+#[test]
 fn the_search_for_secrets_finds_them() {
     let home = Home::with_chain();
     home.run("softsign keygen made.key").assert(0, "made", "");

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `cli` | which stream, pipes that nobody reads, the search for secrets, the configuration that is found |
 //! | `state` | state files: what commands leave alone, one signer |
+//! | `features` | every feature of a `tmkms.toml`, beside tmkms |
 //! | `keys` | keys in files and a new home: modes, nothing overwritten |
 //! | `transcripts` | what each command says, word for word: `tests/cmd/` |
 //! | `one_decision` | `check` and `start` find the same |
@@ -13,6 +14,7 @@
 mod support;
 
 mod cli;
+mod features;
 mod keys;
 mod one_decision;
 mod state;

@@ -123,7 +123,7 @@ fn a_key_that_comes_late_for_one_of_two_chains_asks_for_another_start() {
 #[test]
 #[ignore = "run by a_panic_anywhere_ends_the_process"]
 fn panicking_process() {
-    highwater::process::panic::end_process_with(|| std::process::exit(70));
+    highwater::process::panic::end_process_with(str::to_owned, || std::process::exit(70));
     let thread = thread::spawn(|| panic!("played"));
     let _ = thread.join();
     // Reached only by a process that limps on.

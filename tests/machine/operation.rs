@@ -167,7 +167,9 @@ fn log_lines_carry_what_was_asked_and_what_came_of_it() {
     let mut session = node.accept().unwrap();
     session.ask_vote(CHAIN, precommit(5, 2, Some(7))).unwrap().unwrap();
     session.ask_vote(CHAIN, precommit(5, 2, Some(8))).unwrap().unwrap_err();
+    session.ask_vote(CHAIN, prevote(6, 0, None)).unwrap().unwrap();
     signer.wait_for_log("double sign refused");
+    signer.wait_for_log("\"block\":\"nil\"");
     let log = signer.log();
     let line = |text: &str| -> serde_json::Value {
         serde_json::from_str(log.lines().find(|line| line.contains(text)).unwrap()).unwrap()
@@ -179,6 +181,10 @@ fn log_lines_carry_what_was_asked_and_what_came_of_it() {
     assert!(signed["us"].is_u64());
     let refused = line("double sign refused");
     assert_eq!((&refused["reason"], &refused["level"]), (&"block-against-block".into(), &"WARN".into()));
+    // Which node voted nil, and which for which block, is a search.
+    assert_eq!((&signed["block"], &refused["block"]), (&"0707070707070707".into(), &"0808080808080808".into()));
+    let nil = line("\"block\":\"nil\"");
+    assert_eq!((&nil["request"], &nil["height"]), (&"prevote".into(), &6.into()));
 }
 
 #[test]

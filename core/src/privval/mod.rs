@@ -18,4 +18,6 @@ mod sign_bytes;
 
 pub use refusal::{ErrorCode, Refusal};
 pub use request::{Extension, ParseError, ProposalRequest, RawBytesRequest, Request, RequestKind, VoteRequest};
-pub use sign_bytes::{Canonical, CanonicalBlockId, MessageKind, SignBytes, extension_sign_bytes, raw_sign_bytes};
+pub use sign_bytes::{
+    Canonical, CanonicalBlockId, Choice, MessageKind, SignBytes, extension_sign_bytes, raw_sign_bytes,
+};

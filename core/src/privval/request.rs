@@ -6,7 +6,7 @@
 use super::{
     message::{self, Message, Sum},
     refusal::Refusal,
-    sign_bytes::{Canonical, CanonicalBlockId, MessageKind},
+    sign_bytes::{Canonical, CanonicalBlockId, Choice, MessageKind},
 };
 use crate::consensus::{ChainId, Hrs, Timestamp};
 
@@ -157,6 +157,16 @@ impl Request {
             Self::Vote(request) => Some(request.canonical.hrs()),
             Self::Ping | Self::PubKey | Self::RawBytes(_) => None,
         }
+    }
+
+    /// What a vote or proposal is for. `None` for other requests.
+    pub fn choice(&self) -> Option<Choice> {
+        let canonical = match self {
+            Self::Proposal(request) => &request.canonical,
+            Self::Vote(request) => &request.canonical,
+            Self::Ping | Self::PubKey | Self::RawBytes(_) => return None,
+        };
+        Some(canonical.choice())
     }
 
     /// The kind of this request.

@@ -23,6 +23,28 @@ pub struct CanonicalBlockId {
     pub parts_hash: [u8; 32],
 }
 
+/// What a vote or a proposal is for, short enough for a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The first bytes of the hash of the block.
+    Block([u8; CHOICE_BYTES]),
+    /// No block.
+    Nil,
+}
+
+/// As much of a hash as tells blocks apart in a log.
+const CHOICE_BYTES: usize = 8;
+
+/// As CometBFT's log begins a hash.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Block(hash) => hash.iter().try_for_each(|byte| write!(f, "{byte:02X}")),
+            Self::Nil => f.write_str("nil"),
+        }
+    }
+}
+
 /// A vote or a proposal, reduced to the signed fields. The chain id is the one signed field that is not here: every
 /// function takes it as a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +95,14 @@ impl Canonical {
     /// Whether this message is for a block or for nil.
     pub fn target(&self) -> Target {
         if self.block_id.is_some() { Target::Block } else { Target::Nil }
+    }
+
+    /// What this message is for.
+    pub fn choice(&self) -> Choice {
+        let Some(block_id) = &self.block_id else { return Choice::Nil };
+        let mut first = [0; CHOICE_BYTES];
+        first.copy_from_slice(&block_id.hash[..CHOICE_BYTES]);
+        Choice::Block(first)
     }
 
     /// The sign bytes of this message for `chain`.

@@ -256,6 +256,7 @@ fn unopened(path: &Path, error: io::Error) -> FileError {
     match error.kind() {
         io::ErrorKind::NotFound if path.is_symlink() => FileError::DeadLink { path: path.into() },
         io::ErrorKind::NotFound => FileError::Missing { path: path.into() },
+        io::ErrorKind::InvalidInput if !path.is_file() => FileError::NotAFile { path: path.into() },
         _ => FileError::io(path, "open")(error),
     }
 }
@@ -340,7 +341,16 @@ impl fmt::Display for FileError {
                 "state file {} exists and is never overwritten; raise its mark with `highwater state raise`",
                 path.display()
             ),
-            Self::Io { path, action, error } => write!(f, "cannot {action} state file {}: {error}", path.display()),
+            Self::Io { path, action, error } => {
+                write!(f, "cannot {action} state file {}: {error}", path.display())?;
+                match (*action, error.kind()) {
+                    ("create", io::ErrorKind::NotFound) => f.write_str(". Make its directory, or correct `state_file`"),
+                    (_, io::ErrorKind::PermissionDenied) => {
+                        f.write_str(". Run this as the user that runs highwater, and make that user the owner of it")
+                    }
+                    _ => Ok(()),
+                }
+            }
             Self::Locked { path } => write!(
                 f,
                 "state file {} is in use by another process: a second signer on one state would sign twice. Stop it \
@@ -355,7 +365,9 @@ impl fmt::Display for FileError {
                  `highwater state import FILE` for one that has signed",
                 path.display()
             ),
-            Self::NotAFile { path } => write!(f, "state file {} is not a regular file", path.display()),
+            Self::NotAFile { path } => {
+                write!(f, "state file {} is not a regular file: correct `state_file`", path.display())
+            }
             Self::Writable { path, mode } => write!(
                 f,
                 "state file {} can be written by other users (mode {mode:04o}): run `chmod 600 {}`",

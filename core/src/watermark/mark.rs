@@ -9,8 +9,8 @@ use crate::consensus::{Digest, Hrs, Target, Timestamp};
 pub struct Mark {
     /// Height, round and step of the last message.
     pub hrs: Hrs,
-    /// What was signed there. `None` for a mark that init, import, raise or a hook made: a request for exactly its
-    /// height, round and step is always refused.
+    /// What was signed there. `None` for a mark that does not know it, as those of init, raise and a hook do: a request
+    /// for exactly its height, round and step is always refused.
     pub signed: Option<SignedMessage>,
 }
 

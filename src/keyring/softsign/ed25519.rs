@@ -38,11 +38,18 @@ fn from_raw(bytes: &[u8]) -> Result<SecretKey, EncodingError> {
         // Go's form. tmkms takes it for scalar and prefix, and then signs as a validator that does not exist.
         64 => match seed_and_public(bytes) {
             Ok(seed) => Ok(seed),
+            Err(_) if !is_clamped(bytes) => Err(EncodingError::NoHalf),
             Err(_) => secret(bytes).map(|expanded| SecretKey::new(Box::new(Expanded(expanded)))),
         },
         96 => yubihsm_export(bytes),
         bytes => Err(EncodingError::Length { bytes, expected: &[32, 64, 96] }),
     }
+}
+
+/// Whether the bytes begin with a scalar as RFC 8032 makes it: three bits at one end and two at the other are fixed. Of other
+/// bytes, as of a seed with the public key of another, one in 32 looks so.
+fn is_clamped(bytes: &[u8]) -> bool {
+    bytes[0] & 0b0000_0111 == 0 && bytes[31] & 0b1100_0000 == 0b0100_0000
 }
 
 /// Go's private key: seed and public key.

@@ -17,6 +17,7 @@ use highwater_core::{
     signer::Signer,
 };
 use std::path::Path;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 /// A secret key in the form of its file. It can be written to a file again or imported into a device. Wiped when
@@ -70,12 +71,25 @@ impl SecretKey {
             .map_err(|reason| KeyError::Malformed { path: path.into(), reason })
     }
 
-    /// Reads the key file at `path` in any encoding.
+    /// Reads a key in raw bytes.
+    pub fn load_raw(path: &Path, key_type: KeyType) -> Result<Self, KeyError> {
+        let content = key_file::read(path)?;
+        Self::from_raw(key_type, &content).map_err(|reason| KeyError::Malformed { path: path.into(), reason })
+    }
+
+    /// Whether both are the same secret, in whatever form and for whatever algorithm.
+    pub fn is_secret_of(&self, other: &Self) -> bool {
+        let same_bytes = match (self.for_devices(), other.for_devices()) {
+            (Some(ours), Some(theirs)) => ours.ct_eq(&theirs).into(),
+            _ => false,
+        };
+        same_bytes || self.public_key() == other.public_key()
+    }
+
+    /// Reads the key file at `path` in any encoding that cannot be mistaken for another.
     pub fn load_any(path: &Path, key_type: KeyType) -> Result<Self, KeyError> {
         let content = key_file::read(path)?;
-        let encoding = encoding::guess(&content);
-        encoding::decode(&content, key_type, encoding)
-            .map_err(|reason| KeyError::Malformed { path: path.into(), reason })
+        encoding::decode_any(&content, key_type).map_err(|reason| KeyError::Malformed { path: path.into(), reason })
     }
 
     /// Writes the key to `path` as one line of base64, as tmkms does. The file must not exist yet.
@@ -103,6 +117,11 @@ impl SecretKey {
     }
 }
 
+/// The kind of key that the JSON file at `path` says it has. `None` for a file that says nothing of it.
+pub fn key_type_in(path: &Path) -> Result<Option<KeyType>, KeyError> {
+    Ok(encoding::key_type_in(&key_file::read(path)?))
+}
+
 /// A new key from the operating system's random numbers.
 pub fn generate(key_type: KeyType) -> Result<SecretKey, KeyError> {
     (software(key_type).generate)()
@@ -122,7 +141,10 @@ mod tests {
 
     /// The expanded key of the seed.
     fn expanded() -> Vec<u8> {
-        Sha512::digest(SEED).to_vec()
+        let mut bytes = Sha512::digest(SEED).to_vec();
+        bytes[0] &= 248;
+        bytes[31] = bytes[31] & 127 | 64;
+        bytes
     }
 
     fn hex(value: &serde_json::Value) -> Vec<u8> {

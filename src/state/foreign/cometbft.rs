@@ -1,12 +1,15 @@
 //! CometBFT's `priv_validator_state.json` (`privval/file.go`): the height is a string, round and step are numbers,
-//! and the last signature is kept with the bytes it covers.
+//! and the last signature is kept with the bytes it covers. Tendermint 0.33 and older write the round as a string too.
+//!
+//! gno.land's file has the same fields, with the sign bytes in base64 and the round in a string. It is taken if its sign bytes
+//! are those of CometBFT.
 
 use super::{Foreign, MigrationError, Program, decimal};
 use crate::keyring::softsign::encoding;
 use highwater_core::{
     consensus::{HEIGHT_MAX, Hrs, ROUND_MAX, Signature, Step},
     privval::Canonical,
-    watermark::{Identity, Mark},
+    watermark::{Identity, Mark, SignedMessage},
 };
 use serde_json::{Value, json};
 use subtle_encoding::hex;
@@ -14,8 +17,11 @@ use subtle_encoding::hex;
 pub(super) fn read(json: &Value, identity: &Identity) -> Result<Foreign, MigrationError> {
     let wrong = |field, expected| MigrationError::Field { program: Program::CometBft, field, expected };
     let height = decimal(&json["height"], HEIGHT_MAX).ok_or_else(|| wrong("height", "a number in a string"))?;
-    let round = json["round"].as_u64().and_then(|round| u32::try_from(round).ok()).filter(|round| *round <= ROUND_MAX);
-    let round = round.ok_or_else(|| wrong("round", "a number"))?;
+    let round = match &json["round"] {
+        text @ Value::String(_) => decimal(text, ROUND_MAX.into()),
+        number => number.as_u64().filter(|round| *round <= ROUND_MAX.into()),
+    };
+    let round = round.and_then(|round| u32::try_from(round).ok()).ok_or_else(|| wrong("round", "a number"))?;
     let step = json["step"].as_u64().filter(|step| *step <= 3).ok_or_else(|| wrong("step", "a number from 0 to 3"))?;
     let Some(step) = Step::from_number(step) else {
         return match (height, round) {
@@ -24,17 +30,18 @@ pub(super) fn read(json: &Value, identity: &Identity) -> Result<Foreign, Migrati
         };
     };
     let hrs = Hrs { height, round, step };
-    let sign_bytes = optional(json, "signbytes", hex_of).ok_or(wrong("signbytes", "hex"))?;
+    let sign_bytes = optional(json, "signbytes", hex_or_base64_of).ok_or(wrong("signbytes", "hex"))?;
     let signature = optional(json, "signature", base64_of).ok_or(wrong("signature", "base64"))?;
     let (Some(sign_bytes), Some(signature)) = (sign_bytes, signature) else {
         return Err(MigrationError::Unproven { hrs });
     };
-    prove(hrs, &sign_bytes, &signature, identity)?;
-    Ok(Foreign { program: Program::CometBft, mark: Mark::floor(hrs) })
+    let signed = prove(hrs, &sign_bytes, &signature, identity)?;
+    Ok(Foreign { program: Program::CometBft, mark: Mark { hrs, signed: Some(signed) } })
 }
 
-/// The file's own signature proves its chain, its key and its height.
-fn prove(hrs: Hrs, sign_bytes: &[u8], signature: &[u8], identity: &Identity) -> Result<(), MigrationError> {
+/// The file's own signature proves its chain, its key and its height, and which message was signed there. That message may be
+/// repeated: signed again, its bytes are the same.
+fn prove(hrs: Hrs, sign_bytes: &[u8], signature: &[u8], identity: &Identity) -> Result<SignedMessage, MigrationError> {
     let parsed = Canonical::parse(sign_bytes);
     let (message, chain) = parsed.ok_or(MigrationError::SignBytes { found: None, expected: hrs })?;
     if message.hrs() != hrs {
@@ -43,7 +50,10 @@ fn prove(hrs: Hrs, sign_bytes: &[u8], signature: &[u8], identity: &Identity) -> 
     if chain != identity.chain {
         return Err(MigrationError::ForeignChain { found: chain.to_string() });
     }
-    if identity.key.verifies(sign_bytes, &Signature::new(signature)) { Ok(()) } else { Err(MigrationError::Signature) }
+    if !identity.key.verifies(sign_bytes, &Signature::new(signature)) {
+        return Err(MigrationError::Signature);
+    }
+    Ok(SignedMessage { target: message.target(), timestamp: message.timestamp, digest: message.digest(&chain) })
 }
 
 /// CometBFT answers a request at the same height, round and step with an error if its file has no sign bytes.
@@ -62,8 +72,9 @@ fn optional(json: &Value, field: &str, decode: impl Fn(&str) -> Option<Vec<u8>>)
     }
 }
 
-fn hex_of(text: &str) -> Option<Vec<u8>> {
-    hex::decode(text.to_ascii_lowercase()).ok()
+/// What is decoded wrongly is no message, and proves nothing.
+fn hex_or_base64_of(text: &str) -> Option<Vec<u8>> {
+    hex::decode(text.to_ascii_lowercase()).ok().or_else(|| base64_of(text))
 }
 
 fn base64_of(text: &str) -> Option<Vec<u8>> {

@@ -1,7 +1,8 @@
 //! Reads and writes the state files of other programs.
 //!
-//! A foreign file shows how far its program has signed, but not what is needed to repeat a signature. So everything read
-//! here becomes a mark without a digest: its own height, round and step is refused for good.
+//! A foreign file shows how far its program has signed. One of CometBFT also shows what, and proves it with a signature: that
+//! message, and no other, is signed again. One of tmkms does not, so it becomes a mark without a digest: its own height, round
+//! and step is refused for good.
 
 mod cometbft;
 mod json;
@@ -129,6 +130,10 @@ pub enum MigrationError {
     },
 }
 
+/// How to go on with a file that cannot be imported.
+const BY_HAND: &str = "Wait until the chain has committed two more heights, then run `highwater state init --height H` with the last \
+                       of them, or `highwater state raise --height H` if a state file exists";
+
 impl fmt::Display for MigrationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -138,20 +143,32 @@ impl fmt::Display for MigrationError {
                  --height H`, or `state raise` if a state file exists"
             ),
             Self::Field { program, field, expected } => {
-                write!(f, "read as a {program} state file, its `{field}` should be {expected}")
+                write!(f, "read as a {program} state file, its `{field}` should be {expected}. {BY_HAND}")
             }
-            Self::ForeignChain { found } => write!(f, "its sign bytes are for chain {found}"),
-            Self::Missing => f.write_str("there is no such file"),
-            Self::NotJson(why) => write!(f, "it is not a JSON state file: {why}"),
+            Self::ForeignChain { found } => write!(
+                f,
+                "its sign bytes are for chain {found}: import the file of this chain, or name the other one with --chain"
+            ),
+            Self::Missing => f.write_str(
+                "there is no such file: correct the path. If there never was one, run `highwater state init --never-signed` for \
+                 a key that has never signed, or `highwater state init --height H`",
+            ),
+            Self::NotJson(why) => write!(f, "it is not a whole JSON state file ({why}). {BY_HAND}"),
             Self::SignBytes { found: Some(found), expected } => {
-                write!(f, "it says {expected}, but its sign bytes say {found}: somebody edited it")
+                write!(f, "it says {expected}, but its sign bytes say {found}: somebody edited it. {BY_HAND}")
             }
-            Self::SignBytes { found: None, expected } => {
-                write!(f, "it says {expected}, but its sign bytes are not a vote or proposal: somebody edited it")
-            }
-            Self::Signature => f.write_str("its signature is not by the configured consensus key"),
+            Self::SignBytes { found: None, expected } => write!(
+                f,
+                "it says {expected}, but its sign bytes are not a vote or proposal of CometBFT: somebody edited it, or another \
+                 program (gno.land's node, Tendermint before 0.34) wrote it. {BY_HAND}"
+            ),
+            Self::Signature => f.write_str(
+                "its signature is not by the configured consensus key: name the key that belongs to this state in `path` of the \
+                 provider, or import the state that belongs to the key",
+            ),
             Self::Tombstone => f.write_str(
-                "it is the tombstone that Highwater leaves so that tmkms signs nothing; it holds no mark",
+                "it is the tombstone that Highwater leaves so that tmkms signs nothing; it holds no mark. Import the file that \
+                 was kept beside it (.imported) only if no signer has signed since; otherwise use the state of that signer",
             ),
             Self::NeverSigned | Self::Unproven { hrs: Hrs::GENESIS } => f.write_str(
                 "it says that nothing was ever signed, but it would also say so after a loss or a reset. If the key has never \

@@ -48,8 +48,21 @@ fn a_tmkms_file_comes_in_one_step_higher_and_without_a_message() {
 }
 
 #[test]
+fn a_step_above_precommit_is_the_end_of_its_round() {
+    for step in [3, 127] {
+        let mut file = tmkms_file();
+        file["step"] = step.into();
+        assert_eq!(read_json(&file).unwrap().mark, Mark::floor(hrs(10, 2, Step::Precommit)), "{step}");
+    }
+    let mut last = tmkms_file();
+    last["round"] = "2147483647".into();
+    last["step"] = 127.into();
+    assert_eq!(read_json(&last).unwrap().mark, Mark::floor(Hrs::end_of(10)));
+}
+
+#[test]
 fn a_tmkms_file_that_tmkms_would_refuse_is_refused() {
-    let changes: [(&str, Value); 9] = [
+    let changes: [(&str, Value); 10] = [
         ("height", 10.into()),
         ("height", "ten".into()),
         ("height", "-1".into()),
@@ -57,7 +70,8 @@ fn a_tmkms_file_that_tmkms_would_refuse_is_refused() {
         ("height", "9223372036854775808".into()),
         ("round", 2.into()),
         ("round", "2147483648".into()),
-        ("step", 3.into()),
+        ("step", (-1).into()),
+        ("step", "2".into()),
         ("block_id", "x".into()),
     ];
     for (field, value) in changes {
@@ -68,12 +82,15 @@ fn a_tmkms_file_that_tmkms_would_refuse_is_refused() {
     }
 }
 
-/// A file as CometBFT's own signer leaves it after a prevote.
-fn cometbft_file(seed: u8, chain: &str) -> Value {
+fn cometbft_vote() -> Canonical {
     let block_id = Some(CanonicalBlockId { hash: [1; 32], parts_total: 1, parts_hash: [2; 32] });
     let timestamp = Timestamp::new(1_700_000_000, 5).unwrap();
-    let vote = Canonical { kind: MessageKind::Prevote, height: 10, round: 2, block_id, timestamp };
-    let sign_bytes = vote.sign_bytes(&ChainId::new(chain).unwrap());
+    Canonical { kind: MessageKind::Prevote, height: 10, round: 2, block_id, timestamp }
+}
+
+/// A file as CometBFT's own signer leaves it after a prevote.
+fn cometbft_file(seed: u8, chain: &str) -> Value {
+    let sign_bytes = cometbft_vote().sign_bytes(&ChainId::new(chain).unwrap());
     let signature = key_of(seed).into_signer().sign(sign_bytes.as_slice()).unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     json!({
@@ -86,8 +103,19 @@ fn cometbft_file(seed: u8, chain: &str) -> Value {
 #[test]
 fn a_cometbft_file_proves_its_chain_key_and_height() {
     let foreign = read_json(&cometbft_file(0x42, "test-chain")).unwrap();
-    let mark = Mark::floor(hrs(10, 2, Step::Prevote));
+    let vote = cometbft_vote();
+    let digest = vote.digest(&identity().chain);
+    let signed = Some(SignedMessage { target: Target::Block, timestamp: vote.timestamp, digest });
+    let mark = Mark { hrs: hrs(10, 2, Step::Prevote), signed };
     assert_eq!(foreign, Foreign { program: Program::CometBft, mark });
+
+    // Tendermint 0.33 wrote the round as a string, and gno.land's node writes the sign bytes in base64.
+    let mut old = cometbft_file(0x42, "test-chain");
+    old["round"] = "2".into();
+    assert_eq!(read_json(&old), Ok(foreign));
+    let sign_bytes = vote.sign_bytes(&identity().chain);
+    old["signbytes"] = String::from_utf8(subtle_encoding::base64::encode(sign_bytes.as_slice())).unwrap().into();
+    assert_eq!(read_json(&old), Ok(foreign));
 
     let other_chain = read_json(&cometbft_file(0x42, "other")).unwrap_err();
     assert_eq!(other_chain, MigrationError::ForeignChain { found: "other".into() });
@@ -116,11 +144,11 @@ fn a_cometbft_file_that_was_changed_by_hand_is_refused() {
     }
     let malformed: [(&str, Value); 7] = [
         ("height", 10.into()),
-        ("round", "2".into()),
+        ("round", "two".into()),
         ("round", (-1).into()),
         ("step", 4.into()),
         ("step", 0.into()),
-        ("signbytes", "xyz".into()),
+        ("signbytes", "x!".into()),
         ("signature", "=A".into()),
     ];
     for (field, value) in malformed {

@@ -13,9 +13,10 @@ pub(super) fn read(json: &Value) -> Result<Foreign, MigrationError> {
     let wrong = |field, expected| MigrationError::Field { program: Program::Tmkms, field, expected };
     let height = decimal(&json["height"], HEIGHT_MAX).ok_or_else(|| wrong("height", "a number in a string"))?;
     let round = decimal(&json["round"], ROUND_MAX.into()).ok_or_else(|| wrong("round", "a number in a string"))?;
-    // A CometBFT file whose round somebody made a string would come in one step too high.
-    let step = json["step"].as_u64().filter(|step| *step <= 2);
-    let step = step.ok_or_else(|| wrong("step", "0 (proposal), 1 (prevote) or 2 (precommit)"))?;
+    // tmkms takes any number up to 127, and operators write one to close a round. Above precommit there is nothing, so such a
+    // number is the end of its round. (A CometBFT file that somebody made into one of tmkms comes in at most one step too
+    // high.)
+    let step = json["step"].as_u64().ok_or_else(|| wrong("step", "0 (proposal), 1 (prevote) or 2 (precommit)"))?.min(2);
     if !(json["block_id"].is_object() || json["block_id"].is_null()) {
         return Err(wrong("block_id", "an object or null"));
     }

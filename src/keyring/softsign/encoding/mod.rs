@@ -4,9 +4,11 @@
 //! belong together.
 
 mod base64;
+mod form;
 mod json;
 
 pub use base64::{from_base64, to_base64};
+pub use form::Form;
 
 pub(in crate::keyring) use base64::secret;
 
@@ -14,6 +16,11 @@ use super::SecretKey;
 use crate::config::{KeyEncoding, KeyRole};
 use highwater_core::consensus::KeyType;
 use std::fmt;
+
+/// The kind of key in a JSON file, if it is a known one.
+pub fn key_type_in(content: &[u8]) -> Option<KeyType> {
+    json::key_type(form::without_mark(content))
+}
 
 /// Guesses the encoding of a key file from its content.
 pub fn guess(content: &[u8]) -> KeyEncoding {
@@ -25,10 +32,23 @@ pub fn guess(content: &[u8]) -> KeyEncoding {
 
 /// Reads the content of a key file. Ignores surrounding white space.
 pub fn decode(content: &[u8], key_type: KeyType, encoding: KeyEncoding) -> Result<SecretKey, EncodingError> {
-    match (encoding, guess(content)) {
-        (KeyEncoding::Base64, KeyEncoding::Json) => Err(EncodingError::IsJson),
-        (KeyEncoding::Base64, KeyEncoding::Base64) => SecretKey::from_raw(key_type, &from_base64(content)?),
-        (KeyEncoding::Json, _) => json::decode(content, key_type),
+    match (encoding, Form::of(content)) {
+        (KeyEncoding::Base64, Form::Json) => Err(EncodingError::IsJson),
+        (KeyEncoding::Base64, Form::Base64) => SecretKey::from_raw(key_type, &from_base64(content)?),
+        (_, form @ (Form::ByteOrderMark | Form::Hex | Form::Pem | Form::Raw | Form::Wrapped)) => {
+            Err(EncodingError::OtherForm { form })
+        }
+        (KeyEncoding::Json, Form::Base64 | Form::Json) => json::decode(content, key_type),
+    }
+}
+
+/// Reads the content of a key file in any form that cannot be mistaken for another, to be written anew.
+pub fn decode_any(content: &[u8], key_type: KeyType) -> Result<SecretKey, EncodingError> {
+    let content = form::without_mark(content);
+    match Form::of(content) {
+        form @ Form::Raw => Err(EncodingError::OtherForm { form }),
+        Form::Json => json::decode(content, key_type),
+        form => SecretKey::from_raw(key_type, &form::bytes_of(content, form)?),
     }
 }
 
@@ -41,6 +61,8 @@ pub enum EncodingError {
     Empty,
     /// A backslash in a JSON file.
     Escape,
+    /// An identity key that is not base64.
+    IdentityForm { form: Form },
     /// An identity key in a form without its seed or with more than its seed.
     IdentityNotSeed { bytes: usize },
     /// JSON under `key_format = "base64"`.
@@ -58,10 +80,18 @@ pub enum EncodingError {
         bytes: usize,
         expected: &'static [usize],
     },
+    /// 64 bytes whose second half is not the public key of the first, and whose first half is not a scalar.
+    NoHalf,
+    /// JSON with a secret key and nothing that belongs to a validator.
+    NodeKey,
     /// The right number of bytes, but not a key.
     NoKey { bytes: usize, key_type: KeyType },
+    /// A form that providers do not read.
+    OtherForm { form: Form },
     /// A key of a kind other than the configured one.
     OtherType { found: KeyType },
+    /// PEM with anything but an Ed25519 key.
+    Pem,
     /// A public field of a JSON file belongs to another key.
     PublicField { field: &'static str },
     /// The public key beside the secret key belongs to another key.
@@ -76,6 +106,11 @@ impl fmt::Display for EncodingError {
             Self::Base64 => f.write_str("it is not one line of base64; restore it from a backup"),
             Self::Empty => f.write_str("it is empty; restore it from a backup"),
             Self::Escape => f.write_str("its JSON contains a backslash, which no key file needs; write it without"),
+            Self::IdentityForm { form } => write!(
+                f,
+                "it is {form}, and an identity key is one line of base64 with a 32-byte seed; make a new one with `highwater \
+                 softsign keygen FILE`, and name that file"
+            ),
             Self::IdentityNotSeed { bytes } => {
                 write!(f, "an identity key must be a 32-byte seed, and this one has {bytes} bytes; name another file")
             }
@@ -88,6 +123,24 @@ impl fmt::Display for EncodingError {
                 let expected = expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
                 write!(f, "it contains {bytes} bytes, but a key has {expected}; restore it from a backup")
             }
+            Self::NoHalf => f.write_str(
+                "its 64 bytes are neither a seed and its public key nor an expanded key; restore it from a backup",
+            ),
+            Self::NodeKey => f.write_str(
+                "it has neither `pub_key` nor `address`, as a node_key.json has, which only identifies a node in its network; \
+                 name the priv_validator_key.json",
+            ),
+            Self::OtherForm { form: Form::Raw } => f.write_str(
+                "it is a key in raw bytes; convert it with `highwater softsign import -f raw FILE NEW`, and name the new file",
+            ),
+            Self::OtherForm { form } => write!(
+                f,
+                "it is {form}; convert it with `highwater softsign import FILE NEW`, and name the new file"
+            ),
+            Self::Pem => f.write_str(
+                "its PEM is not one Ed25519 key without a password (PKCS#8); convert it with OpenSSL: `openssl pkcs8 -topk8 \
+                 -nocrypt -in FILE -out NEW`",
+            ),
             Self::NoKey { bytes, key_type } => {
                 write!(f, "its {bytes} bytes are not a valid {key_type} key; restore it from a backup")
             }
@@ -123,6 +176,7 @@ mod tests {
     const JSON_SECP256K1: &str = "tendermint/PrivKeySecp256k1";
 
     const SEED: [u8; 32] = [0x42; 32];
+    const PKCS8: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
 
     /// A value that CometBFT v0.38.25 computed from the seed.
     fn expected(field: &str) -> Vec<u8> {
@@ -140,14 +194,14 @@ mod tests {
     }
 
     fn expanded() -> Vec<u8> {
-        Sha512::digest(SEED).to_vec()
+        let mut bytes = Sha512::digest(SEED).to_vec();
+        bytes[0] &= 248;
+        bytes[31] = bytes[31] & 127 | 64;
+        bytes
     }
 
     fn yubihsm() -> Vec<u8> {
         let mut bytes = [expanded(), expected("ed25519_pubkey_hex")].concat();
-        // The device stores the clamped scalar.
-        bytes[0] &= 248;
-        bytes[31] = bytes[31] & 127 | 64;
         bytes[..32].reverse();
         bytes
     }
@@ -183,10 +237,14 @@ mod tests {
             (base64(&go_form()), Ed25519, Base64, ed25519),
             (base64(&expanded()), Ed25519, Base64, ed25519),
             (base64(&yubihsm()), Ed25519, Base64, ed25519),
-            (key_file(JSON_ED25519, &go_form(), ""), Ed25519, Json, ed25519),
             (key_file(JSON_ED25519, &go_form(), &public_fields(ed25519)), Ed25519, Json, ed25519),
             (base64(&SEED), Secp256k1, Base64, secp256k1),
-            (key_file(JSON_SECP256K1, &SEED, ""), Secp256k1, Json, secp256k1),
+            (
+                key_file("/tm.PrivKeyEd25519", &go_form(), &public_fields(ed25519)).replacen("\"type", "\"@type", 1),
+                Ed25519,
+                Json,
+                ed25519,
+            ),
             (key_file(JSON_SECP256K1, &SEED, &public_fields(secp256k1)), Secp256k1, Json, secp256k1),
         ];
         for (content, key_type, encoding, algorithm) in cases {
@@ -251,6 +309,67 @@ mod tests {
             assert_eq!(error, EncodingError::Unsupported { type_name: type_name.into() });
             assert!(error.to_string().contains(type_name));
         }
+    }
+
+    #[test]
+    fn other_forms_are_named_by_a_provider_and_converted_by_an_import() {
+        let lower = String::from_utf8(hex::encode(SEED)).unwrap();
+        let wrapped = base64(&go_form());
+        let pem = base64(&[&PKCS8[..], &SEED].concat());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{pem}\n-----END PRIVATE KEY-----\n").into_bytes();
+        let mark = |text: &str| [b"\xef\xbb\xbf", text.as_bytes()].concat();
+        let json = key_file(JSON_ED25519, &go_form(), &public_fields("ed25519"));
+        for (content, form) in [
+            (format!("{lower}\n").into_bytes(), Form::Hex),
+            (lower.to_uppercase().into_bytes(), Form::Hex),
+            (hex::encode(go_form()), Form::Hex),
+            (pem, Form::Pem),
+            (format!("{}\n{}\n", &wrapped[..76], &wrapped[76..]).into_bytes(), Form::Wrapped),
+            (format!("{}\r\n {}", &wrapped[..64], &wrapped[64..]).into_bytes(), Form::Wrapped),
+            (mark(&base64(&SEED)), Form::ByteOrderMark),
+            (mark(&json), Form::ByteOrderMark),
+        ] {
+            for encoding in [Base64, Json] {
+                let error = decode(&content, Ed25519, encoding).err().unwrap();
+                assert_eq!(error, EncodingError::OtherForm { form });
+                assert!(error.to_string().contains("`highwater softsign import FILE NEW`"), "{error}");
+            }
+            let key = decode_any(&content, Ed25519).unwrap_or_else(|error| panic!("{form}: {error}"));
+            assert_eq!(key.public_key().as_bytes(), expected("ed25519_pubkey_hex"), "{form}");
+        }
+        // Any 32 bytes could be a key, so somebody must say that they are.
+        let raw = decode_any(&[0xaa; 32], Ed25519).err().unwrap();
+        assert!(raw.to_string().contains("`highwater softsign import -f raw FILE NEW`"), "{raw}");
+        for no_key in
+            ["-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----", "-----BEGIN RSA PRIVATE KEY-----"]
+        {
+            assert_eq!(decode_any(no_key.as_bytes(), Ed25519).err(), Some(EncodingError::Pem));
+        }
+    }
+
+    #[test]
+    fn only_a_pair_of_halves_or_a_clamped_scalar_makes_64_bytes_a_key() {
+        let mut wrong = go_form();
+        wrong[63] ^= 1;
+        assert_eq!(refusal(&base64(&wrong), Ed25519, Base64), EncodingError::NoHalf);
+        for (byte, bit) in [(0, 1), (0, 2), (0, 4), (31, 64), (31, 128)] {
+            let mut bytes = expanded();
+            bytes[byte] ^= bit;
+            assert_eq!(refusal(&base64(&bytes), Ed25519, Base64), EncodingError::NoHalf, "{byte} {bit}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_node_is_no_consensus_key() {
+        assert_eq!(refusal(&key_file(JSON_ED25519, &go_form(), ""), Ed25519, Json), EncodingError::NodeKey);
+        // gno.land's file names its address in another form; its public key must be the right one.
+        let gno = |public: &[u8]| {
+            let fields =
+                format!(r#", "address": "g1abc", "pub_key": {{ "@type": "any", "value": "{}" }}"#, base64(public));
+            key_file("/tm.PrivKeyEd25519", &go_form(), &fields)
+        };
+        assert!(decode(gno(&expected("ed25519_pubkey_hex")).as_bytes(), Ed25519, Json).is_ok());
+        assert_eq!(refusal(&gno(&[1; 32]), Ed25519, Json), EncodingError::PublicField { field: "pub_key" });
     }
 
     #[test]
