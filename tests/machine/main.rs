@@ -10,6 +10,7 @@
 //! | `notify` | what systemd hears |
 //! | `watched` | `status`, metrics and `check` on a signer at work |
 //! | `monitoring` | alert rules, dashboard and their documents |
+//! | `dashboard` | what Grafana's linter asks of the dashboard |
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 
 #[path = "../support/mod.rs"]
@@ -17,6 +18,7 @@ mod support;
 
 mod attempts;
 mod confined;
+mod dashboard;
 mod links;
 mod monitoring;
 mod notify;
