@@ -10,12 +10,12 @@ use std::{
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A document, by its path from the root.
-struct Document {
-    path: PathBuf,
-    text: String,
+pub struct Document {
+    pub path: PathBuf,
+    pub text: String,
 }
 
-fn documents() -> Vec<Document> {
+pub fn documents() -> Vec<Document> {
     let markdown = |directory: &str| {
         let entries = fs::read_dir(Path::new(ROOT).join(directory)).unwrap();
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|kind| kind == "md"))

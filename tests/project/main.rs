@@ -3,6 +3,7 @@
 //! | module | what is shown |
 //! | --- | --- |
 //! | `docs` | documents tell the truth |
+//! | `examples` | documents show what the program prints |
 //! | `packaging` | what `packaging/` promises |
 //! | `honest` | what is not checked is said, and fails in CI |
 //! | `house` | the plan of the rooms: who imports whom |
@@ -14,6 +15,7 @@ mod support;
 
 mod broken_variants;
 mod docs;
+mod examples;
 mod honest;
 mod house;
 mod packaging;
