@@ -7,6 +7,7 @@
 //! | `packaging` | what `packaging/` promises |
 //! | `honest` | what is not checked is said, and fails in CI |
 //! | `house` | the plan of the rooms: who imports whom |
+//! | `readme` | the README's figures and lines are true |
 //! | `broken_variants` | the tests notice deliberate bugs |
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 
@@ -19,3 +20,4 @@ mod examples;
 mod honest;
 mod house;
 mod packaging;
+mod readme;
