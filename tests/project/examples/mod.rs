@@ -18,14 +18,16 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const LEFT_OUT: &str = "…";
 /// Commands that have commands of their own.
 const GROUPS: [&str; 5] = ["state", "softsign", "pkcs11", "yubihsm", "keys"];
+/// Options that make a command print something else.
+const OPTIONS: [&str; 2] = ["--before-start", "--json"];
 /// Below this, two lines have nothing to do with each other.
-const ALIKE: f64 = 0.5;
+const ALIKE: f64 = 0.4;
 
 /// What one command printed.
 #[derive(Clone)]
 pub struct Source {
     name: String,
-    /// Its words up to the first that is no command.
+    /// Its name and the options that change what it prints.
     command: Vec<String>,
     lines: Vec<String>,
     words: Vec<Vec<String>>,
@@ -154,20 +156,14 @@ fn tidy(line: &str) -> String {
     first.map_or(line, |(_, rest)| rest.trim_start()).replace("[CWD]", "/var/lib/highwater")
 }
 
-/// `["state", "show"]` of `highwater state show --json`.
+/// `["state", "show", "--json"]` of `highwater state show --json --chain ID`.
 fn command_of(line: &str) -> Vec<String> {
     let line = line.split(" #").next().unwrap();
-    let mut command = Vec::new();
-    for word in line.split_whitespace().skip_while(|word| *word == "highwater") {
-        if word.starts_with('-') {
-            break;
-        }
-        command.push(word.to_owned());
-        if !GROUPS.contains(&word) {
-            break;
-        }
-    }
-    command
+    let all: Vec<_> = line.split_whitespace().skip_while(|word| *word == "highwater").collect();
+    let end = all.iter().position(|word| word.starts_with('-') || !GROUPS.contains(word)).unwrap_or(all.len());
+    let name = all.iter().take(end + 1).filter(|word| !word.starts_with('-'));
+    let options = all.iter().filter(|word| OPTIONS.contains(word));
+    name.chain(options).map(|word| (*word).to_owned()).collect()
 }
 
 /// Every example of a document.
@@ -295,7 +291,7 @@ fn an_example_is_all_of_one_output_or_says_what_it_leaves_out() {
     let source =
         |command| Source::new("a".into(), command, ["ok    one", "fail  two at 7/end", "ok    three"].into_iter());
     let example = |text: &str| examples(&Document { path: "a.md".into(), text: text.into() }).remove(0);
-    let check = "highwater check --json";
+    let check = "highwater check -c other.toml";
     for whole_or_marked in [
         "```console\n$ highwater check\nok    one\nfail  two at 12/0/prevote\nok    three\n```",
         "- a list:\n\n  ```console\n  $ highwater check # why\n  …\n  fail  two at 7/end\n  …\n  ```",
@@ -309,6 +305,7 @@ fn an_example_is_all_of_one_output_or_says_what_it_leaves_out() {
         "```console\n$ highwater check\nok    one\nfail  two at 7/end\n```",
         "```console\n$ highwater check\nfail  two at 7/end\nok    three\n```",
         "```console\n$ highwater status\nok    one\n…\n```",
+        "```console\n$ highwater check --json\nok    one\n…\n```",
         "```\nok    one\nok    three\n```",
         "```\nok    three\n…\nok    one\n```",
         "```\nok    one\nfail  two at 7/end\nok    three\nok    four\n```",

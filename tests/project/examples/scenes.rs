@@ -25,7 +25,8 @@ const NOBODY: &str = "44cf6a856aa89b3f872b8add8643927149bd4ecf";
 
 /// All of them.
 pub fn all() -> Vec<Source> {
-    [two_blocks(), at_work(), far_ahead(), wrong_peer(), device_away(), replaced(), unusable()].concat()
+    [before_the_start(), two_blocks(), at_work(), far_ahead(), wrong_peer(), device_away(), replaced(), unusable()]
+        .concat()
 }
 
 /// A signer whose log is for people.
@@ -86,6 +87,14 @@ fn home_at(height: u32) -> (Home, MockNode) {
     let output = home.command(&["state", "init", "--height", &height.to_string()]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     (home, node)
+}
+
+/// `check` of a home that has its state, and of one that has lost it.
+fn before_the_start() -> Vec<Source> {
+    let (home, node) = home_at(18);
+    let well = run(&home, "before the start", &["check"], &node.address());
+    fs::remove_file(home.state_file(CHAIN)).unwrap();
+    vec![well, run(&home, "no state file", &["check"], &node.address())]
 }
 
 fn two_blocks() -> Vec<Source> {
