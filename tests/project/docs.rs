@@ -259,6 +259,58 @@ fn every_make_target_in_the_documents_is_one() {
     assert!(found > 15, "only {found} targets were found");
 }
 
+/// What the pages for operators quote, and what is not the program's.
+const OPERATORS: [&str; 7] = ["alerts", "commands", "hsm-", "install", "migrate-", "runbook", "status"];
+const NOT_OURS: [&str; 1] = ["to have it signing meanwhile"];
+
+/// The sources as one line, without the breaks within texts.
+fn sources() -> String {
+    let mut files = Vec::new();
+    for directory in ["src", "core/src"] {
+        other_files(&Path::new(ROOT).join(directory), &mut files);
+    }
+    let mut all = String::new();
+    for file in files {
+        let source = fs::read_to_string(file).unwrap();
+        let mut parts = source.split("\\\n");
+        all += parts.next().unwrap();
+        for part in parts {
+            all += part.trim_start();
+        }
+    }
+    all.to_lowercase()
+}
+
+/// Whoever looks for the words of a page in a log finds them.
+#[test]
+fn what_a_page_quotes_is_what_the_program_says() {
+    let sources = sources();
+    let mut found = 0;
+    for Document { path, text } in documents() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if !OPERATORS.iter().any(|begin| name.starts_with(begin)) {
+            continue;
+        }
+        let prose: Vec<_> =
+            lines(&text).into_iter().map(|(fence, line)| if fence.is_some() { "" } else { line }).collect();
+        let prose = prose.join("\n");
+        // Not in code, where quotes are TOML's and the shell's.
+        let prose: String = prose.split('`').step_by(2).collect::<Vec<_>>().join("`");
+        for quote in prose.split("\n\n").flat_map(|paragraph| paragraph.split('"').skip(1).step_by(2)) {
+            let quote = quote.replace('\n', " ").to_lowercase();
+            if quote.contains('`') || NOT_OURS.contains(&quote.as_str()) {
+                continue;
+            }
+            found += 1;
+            let parts = quote.split('…').map(|part| part.trim().trim_end_matches('.'));
+            for part in parts {
+                assert!(sources.contains(part), "{}: the program never says {part:?}", path.display());
+            }
+        }
+    }
+    assert!(found > 10, "only {found} quotes were found");
+}
+
 /// Whoever counts transcripts counts no more than there are.
 #[test]
 fn there_are_as_many_transcripts_as_is_said() {
