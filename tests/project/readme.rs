@@ -90,9 +90,12 @@ fn the_lines_of_the_ten_minutes_lead_to_a_first_signature() {
     assert_eq!(run(&init.join("\n")).0, Some(0));
 
     // The second step: the node's address.
-    let node = MockNode::tcp().unwrap();
     let config = home.join("tmkms.toml");
     let text = fs::read_to_string(&config).unwrap();
+    let node = match text.contains("addr = \"unix://") {
+        true => MockNode::unix(&place.path().join("node.sock")).unwrap(),
+        false => MockNode::tcp().unwrap(),
+    };
     let addressed = text.lines().map(|line| match line.strip_prefix("addr = \"") {
         Some(_) => format!("addr = \"{}\"\n", node.address()),
         None => format!("{line}\n"),
