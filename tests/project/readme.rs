@@ -13,7 +13,6 @@ use std::{
 };
 
 const README: &str = include_str!("../../README.md");
-const HOME: &str = "/var/lib/highwater";
 /// A README is one page.
 const LINES_MAX: usize = 110;
 
@@ -69,17 +68,19 @@ fn each_reason_to_switch_has_its_figures_from_a_page_that_it_links() {
 #[test]
 fn the_lines_of_the_ten_minutes_lead_to_a_first_signature() {
     let place = tempfile::Builder::new().prefix("highwater-").tempdir().unwrap();
-    let home = place.path().join("home");
+    let home = place.path().join("highwater");
     let lines = section("Ten minutes to a first signature").lines().filter_map(|line| line.trim().strip_prefix("$ "));
-    let lines = lines.map(|line| line.split(" #").next().unwrap().trim().replace(HOME, home.to_str().unwrap()));
-    let lines: Vec<_> = lines.filter(|line| *line != "make install").collect();
-    let (init, rest) = lines.split_at(2);
+    let lines: Vec<_> = lines.map(|line| line.split(" #").next().unwrap().trim()).collect();
+    let (build, rest) = lines.split_first().unwrap();
+    assert_eq!(*build, "cargo install --locked --path .");
+    let (init, rest) = rest.split_at(2);
     let [keygen, state, check, start, status] = rest else { panic!("other lines than these: {lines:?}") };
     let shell = |line: &str| {
         let programs = binary::highwater().parent().unwrap().to_owned();
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
         let mut shell = Command::new("sh");
-        shell.args(["-euc", &format!("exec 2>&1; {line}")]).env("PATH", path).env_remove("TMKMS_CONFIG_FILE");
+        shell.args(["-euc", &format!("exec 2>&1; {line}")]).env("PATH", path).env("HOME", place.path());
+        shell.env_remove("TMKMS_CONFIG_FILE");
         shell.current_dir(if home.exists() { &home } else { place.path() }).stdin(Stdio::null());
         shell
     };
