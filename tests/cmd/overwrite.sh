@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes every transcript anew with what the program says now, and elides what differs from run to run. Read the diff.
+# Writes every transcript anew with what the program says now, and elides what differs from run to run. Then corrects the examples
+# in the documents that show something else. Read the diff.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 TRYCMD=overwrite "${CARGO:-cargo}" test --locked --test commands transcripts
@@ -12,3 +13,5 @@ find tests/cmd -name '*.trycmd' -exec sed -i -E \
   -e 's/(control-)[0-9a-f]{8}/\1[..]/g' \
   -e 's/\<(apub|cpub|peer id )[0-9a-z]{30,}/\1[..]/g' {} +
 "${CARGO:-cargo}" test --locked --test commands transcripts
+HIGHWATER_EXAMPLES=overwrite "${CARGO:-cargo}" test --locked --test project examples
+"${CARGO:-cargo}" test --locked --test project examples

@@ -12,6 +12,7 @@
 //! | `watched` | `status`, metrics and `check` on a signer at work |
 //! | `usb` | a YubiHSM on USB, on a bus of files |
 //! | `monitoring` | alert rules, dashboard and their documents |
+//! | `dashboard` | what Grafana's linter asks of the dashboard |
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 
 #[path = "../support/mod.rs"]
@@ -19,6 +20,7 @@ mod support;
 
 mod attempts;
 mod confined;
+mod dashboard;
 mod links;
 mod monitoring;
 mod notify;

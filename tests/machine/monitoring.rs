@@ -167,7 +167,7 @@ fn assert_shown(shown: &Shown, text: &str, whose: &str) {
 }
 
 /// The queries of the dashboard, and those behind its variables.
-fn dashboard_queries() -> Vec<String> {
+pub fn dashboard_queries() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
@@ -294,7 +294,7 @@ fn promtool_accepts_the_rules_their_tests_and_the_queries_of_the_dashboard() {
 }
 
 /// The promtool that `tests/install/promtool.sh` installs. Without it: a failure in CI, and elsewhere a word.
-fn promtool() -> Option<PathBuf> {
+pub fn promtool() -> Option<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     let cache = cache.unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap()).join(".cache"));
     let program = cache.join("highwater/bin/promtool");

@@ -10,12 +10,12 @@ use std::{
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A document, by its path from the root.
-struct Document {
-    path: PathBuf,
-    text: String,
+pub struct Document {
+    pub path: PathBuf,
+    pub text: String,
 }
 
-fn documents() -> Vec<Document> {
+pub fn documents() -> Vec<Document> {
     let markdown = |directory: &str| {
         let entries = fs::read_dir(Path::new(ROOT).join(directory)).unwrap();
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|kind| kind == "md"))
@@ -195,6 +195,134 @@ fn every_link_leads_somewhere() {
         }
     }
     assert!(found > 40, "only {found} links were found");
+}
+
+/// Every file of the project that is text and no document: sources, scripts, rules, the example of a configuration.
+fn other_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if !["target", "corpus", "docs", ".git"].contains(&name.as_str()) {
+                other_files(&path, found);
+            }
+        } else if !name.ends_with(".md") {
+            found.push(path);
+        }
+    }
+}
+
+/// Error texts, alerts and comments name documents too. What is packaged finds them under the same names.
+#[test]
+fn every_document_and_section_that_a_file_names_is_there() {
+    let mut files = Vec::new();
+    other_files(Path::new(ROOT), &mut files);
+    let mut found = 0;
+    for file in files {
+        // What is not text names nothing.
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        for rest in text.split("docs/").skip(1) {
+            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.#".contains(c))).unwrap_or(rest.len());
+            let Some((name, place)) = rest[..end].split_once(".md") else { continue };
+            found += 1;
+            let document = Path::new(ROOT).join("docs").join(format!("{name}.md"));
+            let there = fs::read_to_string(&document);
+            let there = there.unwrap_or_else(|_| panic!("{}: there is no docs/{name}.md", file.display()));
+            let place = place.strip_prefix('#').map(|place| place.trim_end_matches('.'));
+            if let Some(place) = place.filter(|place| !place.is_empty()) {
+                assert!(anchors(&there).contains(place), "{}: docs/{name}.md has no #{place}", file.display());
+            }
+        }
+    }
+    assert!(found > 50, "only {found} documents were named");
+}
+
+#[test]
+fn every_make_target_in_the_documents_is_one() {
+    let makefile = read("Makefile");
+    let targets = makefile.lines().filter(|line| line.contains(" ## ")).filter_map(|line| line.split_once(':'));
+    let targets: BTreeSet<_> = targets.map(|(name, _)| name).collect();
+    let mut found = 0;
+    for Document { path, text } in documents() {
+        let fenced =
+            lines(&text).into_iter().filter(|(fence, _)| ["sh", "console"].contains(&fence.unwrap_or_default()));
+        let fenced = fenced.map(|(_, line)| line.split('#').next().unwrap().to_owned());
+        for line in fenced.chain(code_spans(&text)) {
+            let line = line.trim_start_matches("$ ").trim_start_matches("CI=true ");
+            let Some(words) = line.strip_prefix("make ") else { continue };
+            for target in words.split_whitespace().filter(|word| !word.contains('=')) {
+                found += 1;
+                assert!(targets.contains(target), "{}: there is no `make {target}`", path.display());
+            }
+        }
+    }
+    assert!(found > 15, "only {found} targets were found");
+}
+
+/// What the pages for operators quote, and what is not the program's.
+const OPERATORS: [&str; 7] = ["alerts", "commands", "hsm-", "install", "migrate-", "runbook", "status"];
+const NOT_OURS: [&str; 1] = ["to have it signing meanwhile"];
+
+/// The sources as one line, without the breaks within texts.
+fn sources() -> String {
+    let mut files = Vec::new();
+    for directory in ["src", "core/src"] {
+        other_files(&Path::new(ROOT).join(directory), &mut files);
+    }
+    let mut all = String::new();
+    for file in files {
+        let source = fs::read_to_string(file).unwrap();
+        let mut parts = source.split("\\\n");
+        all += parts.next().unwrap();
+        for part in parts {
+            all += part.trim_start();
+        }
+    }
+    all.to_lowercase()
+}
+
+/// Whoever looks for the words of a page in a log finds them.
+#[test]
+fn what_a_page_quotes_is_what_the_program_says() {
+    let sources = sources();
+    let mut found = 0;
+    for Document { path, text } in documents() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if !OPERATORS.iter().any(|begin| name.starts_with(begin)) {
+            continue;
+        }
+        let prose: Vec<_> =
+            lines(&text).into_iter().map(|(fence, line)| if fence.is_some() { "" } else { line }).collect();
+        let prose = prose.join("\n");
+        // Not in code, where quotes are TOML's and the shell's.
+        let prose: String = prose.split('`').step_by(2).collect::<Vec<_>>().join("`");
+        for quote in prose.split("\n\n").flat_map(|paragraph| paragraph.split('"').skip(1).step_by(2)) {
+            let quote = quote.replace('\n', " ").to_lowercase();
+            if quote.contains('`') || NOT_OURS.contains(&quote.as_str()) {
+                continue;
+            }
+            found += 1;
+            let parts = quote.split('…').map(|part| part.trim().trim_end_matches('.'));
+            for part in parts {
+                assert!(sources.contains(part), "{}: the program never says {part:?}", path.display());
+            }
+        }
+    }
+    assert!(found > 10, "only {found} quotes were found");
+}
+
+/// Whoever counts transcripts counts no more than there are.
+#[test]
+fn there_are_as_many_transcripts_as_is_said() {
+    let mut files = Vec::new();
+    other_files(&Path::new(ROOT).join("tests/cmd"), &mut files);
+    let there = files.iter().filter(|path| path.extension().is_some_and(|kind| kind == "trycmd")).count();
+    for page in ["README.md", "docs/assurance.md"] {
+        let text = read(page);
+        let (before, _) = text.split_once(" transcripts").unwrap();
+        let told: usize = before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
+        assert!(told <= there, "{page}: there are {there} transcripts");
+    }
 }
 
 /// The numbers of the variants of an enum in a source file.
