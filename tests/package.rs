@@ -580,10 +580,12 @@ const TMKMS_HOME: &str = "/var/lib/tmkms";
 fn follow(container: &Container, block: &str) -> String {
     let mut said = String::new();
     for line in block.lines().filter(|line| !line.starts_with("cd ")) {
+        // The page says so of several chains.
+        let several = if line.starts_with("highwater state ") { format!(" --chain {CHAIN}") } else { String::new() };
         let line = match line.starts_with("systemctl ") {
             true => line.to_owned(),
             false => {
-                format!("cd {TMKMS_HOME}; runuser -u tmkms -- env -u TMKMS_CONFIG_FILE sh -euc '{line}'")
+                format!("cd {TMKMS_HOME}; runuser -u tmkms -- env -u TMKMS_CONFIG_FILE sh -euc '{line}{several}'")
             }
         };
         said += &container.run(&line);
@@ -645,6 +647,7 @@ END
     fs::write(container.debian.path(path), drop_in).unwrap();
     container.run("systemctl daemon-reload");
 
+    assert!(GUIDE.contains("add `--chain ID` to `state import`"));
     // Up to and with the start of Highwater. What is looked at before that may find the second chain bad.
     let blocks: Vec<_> = GUIDE.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     let starts = blocks.iter().position(|block| block.contains("enable --now highwater")).unwrap();
