@@ -23,6 +23,8 @@ const GROUPS: [&str; 5] = ["state", "softsign", "pkcs11", "yubihsm", "keys"];
 const OPTIONS: [&str; 2] = ["--before-start", "--json"];
 /// Below this, two lines have nothing to do with each other.
 const ALIKE: f64 = 0.4;
+/// How much the same marks and names count, beside the same words.
+const AMONG_EQUALS: f64 = 0.001;
 
 /// What one command printed.
 #[derive(Clone)]
@@ -40,14 +42,20 @@ impl Source {
         Self { name, command: command_of(command), words: lines.iter().map(|line| words(line)).collect(), lines }
     }
 
-    /// The line that is most like this one.
-    fn nearest(&self, shown: &[String]) -> Option<(&str, f64)> {
+    /// The line that is most like this one, and among equals the one with the same marks and names.
+    fn nearest(&self, shown: &str) -> Option<(&str, f64)> {
+        let (letters, shown_words) = (raw(shown), words(shown));
         let rated = self.lines.iter().zip(&self.words).map(|(line, real)| {
-            let rate = if are(shown, real) { 1.0 } else { likeness(shown, real) };
-            (line.as_str(), rate)
+            let rate = if are(&shown_words, real) { 1.0 } else { likeness(&shown_words, real) };
+            (line.as_str(), rate + AMONG_EQUALS * likeness(&letters, &raw(line)))
         });
         rated.max_by(|(_, one), (_, other)| one.total_cmp(other))
     }
+}
+
+/// The words of a line as they are.
+fn raw(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
 }
 
 /// An example in a document.
@@ -99,7 +107,7 @@ impl Example {
         let fits = |source: &&Source| self.command.as_ref().is_none_or(|command| *command == source.command);
         let rate = |source: &Source| -> f64 {
             let lines = self.lines.iter().filter(|line| *line != LEFT_OUT);
-            lines.filter_map(|line| source.nearest(&words(line))).map(|(_, rate)| rate).sum()
+            lines.filter_map(|line| source.nearest(line)).map(|(_, rate)| rate).sum()
         };
         sources.iter().filter(fits).max_by(|one, other| rate(one).total_cmp(&rate(other)))
     }
@@ -130,7 +138,7 @@ impl Example {
     fn correct(line: &str, source: &Source) -> String {
         let shown = words(line);
         let known = line == LEFT_OUT || source.words.iter().any(|real| are(&shown, real));
-        let nearest = source.nearest(&shown).filter(|(_, rate)| !known && *rate >= ALIKE);
+        let nearest = source.nearest(line).filter(|(_, rate)| !known && *rate >= ALIKE);
         nearest.map_or_else(|| line.to_owned(), |(nearest, _)| tidy(nearest))
     }
 
@@ -141,7 +149,7 @@ impl Example {
         for line in self.lines.iter().filter(|line| *line != LEFT_OUT) {
             let shown = words(line);
             if !source.words.iter().any(|real| are(&shown, real)) {
-                let _ = write!(text, "\n  - {line}\n  + {}", source.nearest(&shown).map_or("", |(line, _)| line));
+                let _ = write!(text, "\n  - {line}\n  + {}", source.nearest(line).map_or("", |(line, _)| line));
             }
         }
         text

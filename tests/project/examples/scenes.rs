@@ -25,8 +25,18 @@ const NOBODY: &str = "44cf6a856aa89b3f872b8add8643927149bd4ecf";
 
 /// All of them.
 pub fn all() -> Vec<Source> {
-    [before_the_start(), two_blocks(), at_work(), far_ahead(), wrong_peer(), device_away(), replaced(), unusable()]
-        .concat()
+    [
+        before_the_start(),
+        two_blocks(),
+        at_work(),
+        behind(),
+        far_ahead(),
+        wrong_peer(),
+        device_away(),
+        replaced(),
+        unusable(),
+    ]
+    .concat()
 }
 
 /// A signer whose log is for people.
@@ -117,6 +127,13 @@ fn at_work() -> Vec<Source> {
     drop(node);
     all.push(signer.status("no node", "cannot connect"));
     all
+}
+
+fn behind() -> Vec<Source> {
+    let (home, node) = home_at(45);
+    let (signer, mut session) = Signer::start(&home, &node);
+    session.ask_proposal(CHAIN, proposal(44, 0, 7)).unwrap().unwrap_err();
+    vec![signer.log("behind", "request=\"proposal\"")]
 }
 
 fn far_ahead() -> Vec<Source> {

@@ -9,6 +9,8 @@ const ANYTHING: &str = "*";
 const ANYTHING_MAX: usize = 4;
 /// A word that is longer and has digits is a key, an address or an id.
 const ID_CHARS: usize = 20;
+/// The same for a word of nothing but hex, such as the first bytes of a block.
+const HEX_CHARS: usize = 12;
 
 /// The words of a line. Its indentation is one of them.
 pub fn words(line: &str) -> Vec<String> {
@@ -64,6 +66,9 @@ fn class(word: &str) -> String {
     let starts_with_digit = word.starts_with(|c: char| c.is_ascii_digit());
     if starts_with_digit && word.len() >= ID_CHARS && word.contains('T') && word.ends_with('Z') && word.contains(':') {
         return "TIME".into();
+    }
+    if word.len() >= HEX_CHARS && word.chars().all(|c| c.is_ascii_hexdigit()) {
+        return "ID".into();
     }
     if word == "[VERSION]" || has_digit && word.chars().all(|c| c.is_ascii_digit() || ['.', '#'].contains(&c)) {
         return "NUMBER".into();
@@ -151,6 +156,7 @@ fn what_differs_from_run_to_run_is_not_compared_and_all_else_is() {
         ("a-1  signs, last signed just now", "b-2  signs, last signed 3 min 12 s ago"),
         ("made /a/b (peer id 7189eb89048183a89ce36bf2a5f81045c5fe9043)", "made [CWD]/b (peer id [..])"),
         ("highwater 0.1.0, process 6613", "highwater [VERSION], process 1"),
+        ("block=0707070707070707", "block=8F3A00C7DE01AA42"),
     ] {
         assert!(same(one, other), "{:?}\n{:?}", words(one), words(other));
     }
