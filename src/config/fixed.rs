@@ -21,7 +21,7 @@ impl FixedParts {
                 ("chain", DeValue::Array(chains)) => {
                     for chain in chains.iter().filter_map(|chain| chain.get_ref().as_table()) {
                         let id = chain.get("id").and_then(|id| id.get_ref().as_str()).unwrap_or_default();
-                        parts.add(format!("[[chain]] {id}"), chain);
+                        parts.add(&format!("[[chain]] {id}"), chain);
                     }
                 }
                 ("providers", DeValue::Table(providers)) => {
@@ -30,11 +30,11 @@ impl FixedParts {
                             let mut chains = Vec::new();
                             collect_chains(section, &mut chains);
                             let name = format!("[[providers.{}]] of {}", kind.get_ref(), chains.join(", "));
-                            parts.add(name, section);
+                            parts.add(&name, section);
                         }
                     }
                 }
-                (name, DeValue::Table(section)) => parts.add(format!("[{name}]"), section),
+                (name, DeValue::Table(section)) => parts.add(&format!("[{name}]"), section),
                 (name, value) => {
                     let settings = BTreeMap::from([(name.to_owned(), digest(value))]);
                     parts.0.insert(name.to_owned(), settings);
@@ -44,8 +44,8 @@ impl FixedParts {
         parts
     }
 
-    fn add(&mut self, section: String, settings: &DeTable<'_>) {
-        let mut name = section.clone();
+    fn add(&mut self, section: &str, settings: &DeTable<'_>) {
+        let mut name = section.to_owned();
         for number in 2.. {
             if !self.0.contains_key(&name) {
                 break;
