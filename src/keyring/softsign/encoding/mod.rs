@@ -22,14 +22,6 @@ pub fn key_type_in(content: &[u8]) -> Option<KeyType> {
     json::key_type(form::without_mark(content))
 }
 
-/// Guesses the encoding of a key file from its content.
-pub fn guess(content: &[u8]) -> KeyEncoding {
-    match content.trim_ascii_start().first() {
-        Some(b'{') => KeyEncoding::Json,
-        _ => KeyEncoding::Base64,
-    }
-}
-
 /// Reads the content of a key file. Ignores surrounding white space.
 pub fn decode(content: &[u8], key_type: KeyType, encoding: KeyEncoding) -> Result<SecretKey, EncodingError> {
     match (encoding, Form::of(content)) {
