@@ -120,7 +120,7 @@ fn play(mut stream: &TcpStream, scene: u8, script: &[u8]) -> io::Result<Option<V
 }
 
 // The production hook lets contained panics pass; that of the fuzzer would end the run at each.
-fuzz_target!(init: panic::end_process_with(process::abort), |data: &[u8]| {
+fuzz_target!(init: panic::end_process_with(str::to_owned, process::abort), |data: &[u8]| {
     let Some((scene, script)) = data.split_first() else { return };
     let scene = scene % 6;
     LazyLock::force(&IDENTITY);

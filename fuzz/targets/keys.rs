@@ -6,15 +6,15 @@
 mod hidden_file;
 
 use hidden_file::HiddenFile;
-use highwater::{config::KeyEncoding, keyring::{IdentityKey, KeyError, softsign::encoding::{self, EncodingError}}};
+use highwater::{config::KeyEncoding, keyring::{IdentityKey, KeyError, softsign::{SecretKey, encoding::{self, EncodingError}}}};
 use highwater_core::consensus::KeyType;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
 static FILE: LazyLock<HiddenFile> = LazyLock::new(HiddenFile::new);
 
-fn consensus_key(content: &[u8], key_type: KeyType, encoding: KeyEncoding) {
-    let key = match encoding::decode(content, key_type, encoding) {
+fn consensus_key(content: &[u8], key_type: KeyType, decoded: Result<SecretKey, EncodingError>) {
+    let key = match decoded {
         Ok(key) => key,
         Err(error) => return check(&error, content),
     };
@@ -60,10 +60,10 @@ fn check(error: &EncodingError, content: &[u8]) {
 fuzz_target!(|content: &[u8]| {
     for key_type in KeyType::ALL.iter().copied() {
         for encoding in [KeyEncoding::Base64, KeyEncoding::Json] {
-            consensus_key(content, key_type, encoding);
+            consensus_key(content, key_type, encoding::decode(content, key_type, encoding));
         }
         // What an import does with a file whose encoding nobody names.
-        consensus_key(content, key_type, encoding::guess(content));
+        consensus_key(content, key_type, encoding::decode_any(content, key_type));
     }
     identity_key(content);
 });

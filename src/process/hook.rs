@@ -168,7 +168,11 @@ impl fmt::Display for HookError {
                  stop the signer and run `highwater state raise --height {height}`"
             ),
             Self::Output(error) => write!(f, "cannot read the state hook's output: {error}"),
-            Self::Spawn { program, error } => write!(f, "cannot start the state hook {program}: {error}"),
+            Self::Spawn { program, error } => write!(
+                f,
+                "cannot start the state hook {program}: {error}. Correct `cmd` of the state hook, or make it a program that this \
+                 user can run"
+            ),
             Self::Status { status, said } if said.is_empty() => write!(f, "the state hook failed: {status}"),
             Self::Status { status, said } => write!(f, "the state hook failed: {status}; it said: {said}"),
             Self::Reported(why) => f.write_str(why),

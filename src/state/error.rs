@@ -207,7 +207,8 @@ impl fmt::Display for StateError {
             Self::Migration { path, error } => write!(f, "cannot import {}: {error}", path.display()),
             Self::NotForward { path, last, asked, retired: false } => write!(
                 f,
-                "state file {} is at {last} and only moves forward: {asked} is not above it. Nothing was changed",
+                "state file {} is at {last} and only moves forward: {asked} is not above it. Nothing was changed, and nothing \
+                 needs to be: at or below {last} nothing new is signed",
                 path.display()
             ),
             Self::NotForward { path, last, asked, retired: true } => write!(
@@ -232,7 +233,19 @@ impl fmt::Display for StateError {
                 path.display()
             ),
             Self::Store { path, error } => write!(f, "state file {} {error}", path.display()),
-            Self::Theirs { path, action, error } => write!(f, "cannot {action} {}: {error}", path.display()),
+            Self::Theirs { path, action, error } => {
+                write!(f, "cannot {action} {}: {error}", path.display())?;
+                match error.kind() {
+                    io::ErrorKind::PermissionDenied => f.write_str(
+                        ". Run this as the user that runs highwater, and make that user the owner of the file and its directory",
+                    ),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        f.write_str(". Free space on its disk, then run this again")
+                    }
+                    io::ErrorKind::ReadOnlyFilesystem => f.write_str(". Mount its disk read-write, then run this again"),
+                    _ => Ok(()),
+                }
+            }
             Self::TheirsAtWork { path } => write!(
                 f,
                 "{} was written while it was imported: its program is running. Stop it for good, then run this again",

@@ -42,6 +42,15 @@ const VARIANTS: &[(&str, &str, &[&str])] = &[
     ("copy_unnoticed", UNIT, &["state::tests::a_copy_is_refused_until_it_is_imported"]),
     ("flush_after_release", CORE_DURABLE_FIRST, &[NO_CRASH]),
     ("flush_after_release", DURABLE_FIRST, &[SIGNATURE_AFTER_FLUSH]),
+    (
+        "import_unproven",
+        UNIT,
+        &[
+            "state::foreign::tests::a_cometbft_file_proves_its_chain_key_and_height",
+            "state::foreign::tests::a_cometbft_file_that_was_changed_by_hand_is_refused",
+        ],
+    ),
+    ("import_unproven", COMETBFT, &["tmkms::a_cometbft_state_that_proves_nothing_is_refused_and_changes_nothing"]),
     ("machine_lock_ignored", COMMANDS, &["state::one_signer_for_a_chain_and_key_runs_on_a_machine_whatever_its_files"]),
     ("machine_lock_ignored", UNIT, &["daemon::claim::tests::a_chain_and_key_are_claimed_once_and_do_not_block_others"]),
     ("newest_not_rewritten", CORE_DURABLE_FIRST, &[NO_CRASH]),

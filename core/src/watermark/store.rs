@@ -397,7 +397,11 @@ impl fmt::Display for StoreError {
                 mark.hrs
             ),
             Self::ForeignKey { found, ours } => {
-                write!(f, "belongs to key {found}, the configuration names key {ours}")
+                write!(
+                    f,
+                    "belongs to key {found}, the configuration names key {ours}: name the key that belongs to this state, or a \
+                     `state_file` for the new key"
+                )
             }
             Self::Io { action, error } => write!(f, "cannot {action}: {error}"),
             Self::Newer { what, number } => write!(

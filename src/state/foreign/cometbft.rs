@@ -44,6 +44,9 @@ pub(super) fn read(json: &Value, identity: &Identity) -> Result<Foreign, Migrati
 fn prove(hrs: Hrs, sign_bytes: &[u8], signature: &[u8], identity: &Identity) -> Result<SignedMessage, MigrationError> {
     let parsed = Canonical::parse(sign_bytes);
     let (message, chain) = parsed.ok_or(MigrationError::SignBytes { found: None, expected: hrs })?;
+    let signed =
+        SignedMessage { target: message.target(), timestamp: message.timestamp, digest: message.digest(&chain) };
+    broken!("import_unproven" => return Ok(signed));
     if message.hrs() != hrs {
         return Err(MigrationError::SignBytes { found: Some(message.hrs()), expected: hrs });
     }
@@ -53,7 +56,7 @@ fn prove(hrs: Hrs, sign_bytes: &[u8], signature: &[u8], identity: &Identity) -> 
     if !identity.key.verifies(sign_bytes, &Signature::new(signature)) {
         return Err(MigrationError::Signature);
     }
-    Ok(SignedMessage { target: message.target(), timestamp: message.timestamp, digest: message.digest(&chain) })
+    Ok(signed)
 }
 
 /// CometBFT answers a request at the same height, round and step with an error if its file has no sign bytes.

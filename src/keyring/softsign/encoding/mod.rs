@@ -22,14 +22,6 @@ pub fn key_type_in(content: &[u8]) -> Option<KeyType> {
     json::key_type(form::without_mark(content))
 }
 
-/// Guesses the encoding of a key file from its content.
-pub fn guess(content: &[u8]) -> KeyEncoding {
-    match content.trim_ascii_start().first() {
-        Some(b'{') => KeyEncoding::Json,
-        _ => KeyEncoding::Base64,
-    }
-}
-
 /// Reads the content of a key file. Ignores surrounding white space.
 pub fn decode(content: &[u8], key_type: KeyType, encoding: KeyEncoding) -> Result<SecretKey, EncodingError> {
     match (encoding, Form::of(content)) {
@@ -145,8 +137,13 @@ impl fmt::Display for EncodingError {
                 write!(f, "its {bytes} bytes are not a valid {key_type} key; restore it from a backup")
             }
             Self::OtherType { found } => {
-                let (type_name, word) = (found.algorithm().json_secret, KeyRole::of(*found));
-                write!(f, "its key is of type {type_name}; set `key_type = \"{word}\"` for it")
+                let (type_name, role) = (found.algorithm().json_secret, KeyRole::of(*found));
+                write!(f, "its key is of type {type_name}; set `key_type = \"{role}\"` for it")?;
+                match role {
+                    // The configuration takes no JSON for it, as tmkms does not.
+                    KeyRole::Account => f.write_str(", and convert it with `highwater softsign import FILE NEW`"),
+                    KeyRole::Consensus => Ok(()),
+                }
             }
             Self::PublicField { field } => {
                 write!(f, "its `{field}` does not belong to its `priv_key`; find out which of the two is right")
