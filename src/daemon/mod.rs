@@ -166,7 +166,9 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
     if !matches!(end, Err(StartError::NodesGone)) {
         at_work.drain();
     }
-    // After the last answer, before the process ends: every answer must be in the log and in the audit file.
+    // After the last answer, too.
+    keyring.close();
+    // Before the process ends: every answer must be in the log and in the audit file.
     recorder.finish();
     audit.iter().for_each(Audit::finish);
     end

@@ -41,7 +41,12 @@ use highwater_core::{
     consensus::{KeyType, PublicKey},
     signer::Signer,
 };
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use yubihsm::public_keys::Finder;
 
 /// Returns the key that a chain's state file is bound to, if it has this type. The keyring does not read state files
@@ -194,6 +199,18 @@ impl Keyring {
 
     pub fn devices(&self) -> Vec<Arc<Device>> {
         self.devices.iter().flatten().cloned().collect()
+    }
+
+    /// Ends the session with every device, so that the next signer does not meet them there. Waits half a second at most.
+    /// After that no device signs.
+    pub fn close(&self) {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let until = Instant::now() + PATIENCE;
+        let closing: Vec<_> = self.devices.iter().flatten().map(|device| device.close()).collect();
+        for closed in closing {
+            // One that hangs keeps its session until that ends by itself.
+            let _ = closed.recv_timeout(until.saturating_duration_since(Instant::now()));
+        }
     }
 
     /// The signer of `key` for `chain`. It depends on the configuration alone.

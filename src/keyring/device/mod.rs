@@ -128,7 +128,7 @@ impl Trouble {
 pub struct Device {
     name: String,
     chains: Vec<ChainId>,
-    jobs: SyncSender<Job>,
+    work: SyncSender<Work>,
     health: Arc<Mutex<Health>>,
     message_max_bytes: Option<usize>,
     stats: Arc<DeviceStats>,
@@ -176,6 +176,13 @@ pub struct Submitted {
     device: String,
 }
 
+/// What a device's thread is asked to do.
+enum Work {
+    Sign(Job),
+    /// End the session with the device and then itself, and say so.
+    Close(SyncSender<()>),
+}
+
 struct Job {
     key: usize,
     messages: Vec<Vec<u8>>,
@@ -189,7 +196,7 @@ impl Device {
     pub fn start(setup: DeviceSetup) -> io::Result<Arc<Self>> {
         let DeviceSetup { name, opener, keys, message_max_bytes, chains } = setup;
         let stats: Arc<DeviceStats> = Arc::default();
-        let (jobs, queue) = sync_channel(QUEUE_REQUESTS);
+        let (work, queue) = sync_channel(QUEUE_REQUESTS);
         let (first, came_up) = sync_channel(1);
         let health = Arc::new(Mutex::new(Health::Down("it has not been opened yet".into())));
         let worker = DeviceThread {
@@ -211,7 +218,7 @@ impl Device {
         thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
         // The answer does not matter here: `health` shows it.
         let _ = came_up.recv_timeout(DEADLINE);
-        Ok(Arc::new(Self { name, chains, jobs, health, message_max_bytes, stats }))
+        Ok(Arc::new(Self { name, chains, work, health, message_max_bytes, stats }))
     }
 
     /// The device's name in messages.
@@ -253,7 +260,7 @@ impl Device {
         let messages = messages.iter().map(|message| message.to_vec()).collect();
         // Counted before it is sent: the device may finish it before this thread continues.
         self.stats.waiting.fetch_add(1, Relaxed);
-        let sent = self.jobs.try_send(Job { key, messages, deadline, reply });
+        let sent = self.work.try_send(Work::Sign(Job { key, messages, deadline, reply }));
         sent.map_err(|error| {
             self.stats.waiting.fetch_sub(1, Relaxed);
             match error {
@@ -262,6 +269,15 @@ impl Device {
             }
         })?;
         Ok(Submitted { signatures, deadline, device: self.name.clone() })
+    }
+
+    /// Has the thread end the session with the device, and itself. Returns what says so, or drops out. Waits for
+    /// nothing.
+    pub fn close(&self) -> Receiver<()> {
+        let (reply, closed) = sync_channel(1);
+        // A full queue means that the device hangs: then nobody can close anything.
+        let _ = self.work.try_send(Work::Close(reply));
+        closed
     }
 }
 
@@ -305,12 +321,18 @@ struct DeviceThread {
 }
 
 impl DeviceThread {
-    fn run(mut self, queue: &Receiver<Job>, first: &SyncSender<()>) {
+    fn run(mut self, queue: &Receiver<Work>, first: &SyncSender<()>) {
         self.self_test();
         let _ = first.send(());
         loop {
             match queue.recv_timeout(self.patience()) {
-                Ok(job) => self.serve(&job),
+                Ok(Work::Sign(job)) => self.serve(&job),
+                Ok(Work::Close(reply)) => {
+                    self.session = None;
+                    // Whoever asked may have stopped waiting.
+                    let _ = reply.try_send(());
+                    return;
+                }
                 Err(RecvTimeoutError::Timeout) => self.self_test(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }

@@ -2,25 +2,32 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `client` | all calls to the `yubihsm` crate, and the meaning of its errors |
+//! | `channel` | the secure channel: commands to bytes and back, without I/O |
+//! | `commands` | the commands, as bytes |
+//! | `client` | a session, and the meaning of its errors |
+//! | `link` | the way to a device; `http` and `usb` are the two there are |
 //! | `algorithms` | what is peculiar to each algorithm |
-//! | `client_thread` | a thread that owns a client: a hang costs its caller only a deadline |
 //! | `login` | the password, and how often the signer may open a session |
 //! | `session` | the sessions of the device's own thread ([`super::device`]) |
 //! | `connector` | the status of a yubihsm-connector |
 //! | `public_keys` | finds the public key of a chain |
 //!
-//! The crate's client is not trusted after a failure: unless the last answer was one that the device itself encrypted,
-//! the client is dropped and made anew, because it would go on using a session that the device has lost. Its time-out
-//! is fixed at 20 s, so it lives on its own thread, which can be left behind.
+//! The `yubihsm` crate lends its names of capabilities, domains, algorithms and errors. Its client is not used: it goes
+//! on with a session that the device has lost, hides the device's error codes, cannot close a session, waits 20 s
+//! whatever it is told, and takes no other transport than its own.
 
 pub(crate) mod algorithms;
+mod channel;
 pub mod client;
-pub mod client_thread;
+pub(crate) mod commands;
 pub mod connector;
+mod http;
+mod link;
 pub mod login;
 pub mod public_keys;
 mod session;
+#[cfg(feature = "usb")]
+mod usb;
 
 use super::{
     KeyError, KeyInStateFile, Note, Sight,
@@ -36,10 +43,17 @@ use crate::{
 use highwater_core::consensus::{ChainId, KeyType, PublicKey};
 use public_keys::Finder;
 use session::{PinnedKey, YubiHsmOpener};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// The longest message that a YubiHSM 2 signs with Ed25519, in bytes (Yubico, Sign EdDSA).
 pub const MESSAGE_MAX_BYTES: usize = 2019;
+
+/// How long a connector may take to accept a connection when it is only looked for.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Which key on which device signs for which chain.
 pub(super) struct KeyPlan {
@@ -136,8 +150,7 @@ fn keys_of<'a>(
 /// Whether the password can be read and the connector is there. Opens no session.
 pub(super) fn look_at(section: &YubiHsmConfig) -> Sight {
     let mut notes = Vec::new();
-    let serial_number = section.serial_number.as_deref();
-    let reached = client::Reached::look_for(&section.adapter, serial_number, &Resolver::default());
+    let reached = login::Login::new(section.clone(), Resolver::default()).look(Instant::now() + LOOK_PATIENCE);
     let there = reached.is_ok();
     match (&section.adapter, reached) {
         (_, Err(trouble)) => notes.push(Note::Fail(format!("{section}: {}", trouble.text()))),

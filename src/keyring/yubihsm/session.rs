@@ -1,6 +1,9 @@
 //! The sessions with which the thread of a YubiHSM signs.
 
-use super::{client_thread::ClientThread, login::Login};
+use super::{
+    client::Client,
+    login::{Login, OpenSession},
+};
 use crate::{
     config::YubiHsmConfig,
     keyring::device::{Opener, Session, Trouble},
@@ -36,8 +39,8 @@ impl YubiHsmOpener {
     }
 
     /// Reads the audit settings once. A device that stops when its log is full stops a validator within minutes.
-    fn look_at_audit(&mut self, thread: &ClientThread, deadline: Instant) -> Result<(), Trouble> {
-        let force_audit = thread.call(deadline, |client| client.force_audit())?;
+    fn look_at_audit(&mut self, client: &Client) -> Result<(), Trouble> {
+        let force_audit = client.force_audit()?;
         if force_audit.is_none() {
             let device = self.login.config();
             debug!(%device, "the authentication key has no permission to read whether force-audit is on");
@@ -51,11 +54,11 @@ impl YubiHsmOpener {
 impl Opener for YubiHsmOpener {
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
         let deadline = deadline.min(Instant::now() + PATIENCE);
-        let thread = self.login.open(deadline)?;
+        let client = self.login.open(deadline)?;
         if self.flaw.is_none() {
-            self.look_at_audit(&thread, deadline)?;
+            self.look_at_audit(&client)?;
         }
-        Ok(Box::new(YubiHsmSession { thread, seen: vec![false; self.keys.len()], keys: self.keys.clone() }))
+        Ok(Box::new(YubiHsmSession { client, seen: vec![false; self.keys.len()], keys: self.keys.clone() }))
     }
 
     fn flaw(&self) -> Option<&str> {
@@ -64,7 +67,7 @@ impl Opener for YubiHsmOpener {
 }
 
 struct YubiHsmSession {
-    thread: ClientThread,
+    client: OpenSession,
     keys: Vec<PinnedKey>,
     /// Which keys were checked in this session.
     seen: Vec<bool>,
@@ -72,17 +75,13 @@ struct YubiHsmSession {
 
 impl Session for YubiHsmSession {
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
-        let PinnedKey { id, public_key } = self.keys[key].clone();
-        let seen = self.seen[key];
-        let message = message.to_vec();
-        let deadline = deadline.min(Instant::now() + PATIENCE);
-        let signature = self.thread.call(deadline, move |client| {
-            // Every signature is verified anyway. This only gives a better error.
-            if !seen {
-                client.expect_key(id, &public_key)?;
-            }
-            client.sign(id, public_key.key_type(), &message)
-        })?;
+        let PinnedKey { id, public_key } = &self.keys[key];
+        let client = self.client.until(deadline.min(Instant::now() + PATIENCE));
+        // Every signature is verified anyway. This only gives a better error.
+        if !self.seen[key] {
+            client.expect_key(*id, public_key)?;
+        }
+        let signature = client.sign(*id, public_key.key_type(), message)?;
         self.seen[key] = true;
         Ok(signature)
     }
