@@ -116,6 +116,7 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
         .map_err(StartError::system("cannot start a thread for the audit file"))?;
     if let Some(audit) = &audit {
         chains.look_for_gaps(audit);
+        keyring.record_device_logs_in(audit);
     }
     let recorder = Recorder::start(audit.clone())
         .map_err(StartError::system("cannot start the thread that records what was signed"))?;

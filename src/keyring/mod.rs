@@ -28,6 +28,7 @@ use crate::{
         pkcs11::spec::{KeySpec, TokenSpec},
     },
     process::{descriptors, environment, resolver::Resolver, sandbox::Switches},
+    record::audit::Audit,
 };
 use child::{
     ChildOpener,
@@ -199,6 +200,11 @@ impl Keyring {
 
     pub fn devices(&self) -> Vec<Arc<Device>> {
         self.devices.iter().flatten().cloned().collect()
+    }
+
+    /// Has the devices' own logs moved to the audit file, where the configuration asks for that.
+    pub fn record_device_logs_in(&self, audit: &Audit) {
+        self.yubihsm.record_device_logs_in(audit);
     }
 
     /// Ends the session with every device, so that the next signer does not meet them there. Waits half a second at most.

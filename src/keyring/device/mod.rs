@@ -54,6 +54,16 @@ const FAILURES_TO_TRIP: u32 = 3;
 pub trait Session: Send {
     /// Signs `message` with the device's key at index `key`. Returns soon after `deadline` at the latest.
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble>;
+
+    /// How long the device has to be idle until it gets a chore. `None` if there is none.
+    fn idle_before_chore(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Does something that no request needs, with one short command at most. Returns soon after `deadline` at the latest.
+    fn chore(&mut self, _deadline: Instant) -> Result<(), Trouble> {
+        Ok(())
+    }
 }
 
 pub trait Opener: Send {
@@ -325,7 +335,10 @@ impl DeviceThread {
         self.self_test();
         let _ = first.send(());
         loop {
-            match queue.recv_timeout(self.patience()) {
+            let chore = self.session.as_ref().and_then(|session| session.idle_before_chore());
+            let patience = self.patience();
+            // A request that waits goes first.
+            match queue.recv_timeout(chore.map_or(patience, |chore| chore.min(patience))) {
                 Ok(Work::Sign(job)) => self.serve(&job),
                 Ok(Work::Close(reply)) => {
                     self.session = None;
@@ -333,9 +346,24 @@ impl DeviceThread {
                     let _ = reply.try_send(());
                     return;
                 }
+                Err(RecvTimeoutError::Timeout) if chore.is_some_and(|chore| chore <= patience) => self.chore(),
                 Err(RecvTimeoutError::Timeout) => self.self_test(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    fn chore(&mut self) {
+        let Some(mut session) = self.session.take() else { return };
+        let done = session.chore(Instant::now() + DEADLINE);
+        if let Err(trouble) = &done
+            && let Some(times) = self.log_rate.tells(Instant::now())
+        {
+            warn!(device = %self.name, times, "{}", trouble.text());
+        }
+        // The next request opens a new session otherwise. Whether the device signs, a chore does not say.
+        if done.as_ref().err().is_none_or(Trouble::keeps_session) {
+            self.session = Some(session);
         }
     }
 

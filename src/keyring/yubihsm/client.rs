@@ -172,7 +172,17 @@ impl Client {
     pub fn force_audit(&self) -> Result<Option<bool>, Trouble> {
         match self.force_audit_option("show its audit settings") {
             Ok(option) => Ok(Some(option != AuditOption::Off)),
-            Err(Trouble::Rejected(_)) => Ok(None),
+            // A device whose log is full does not say it either.
+            Err(Trouble::Rejected(_) | Trouble::Temporary(_)) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Whether the authentication key may read the device's log.
+    pub(super) fn may_read_log(&self) -> Result<bool, Trouble> {
+        match self.log_entries("show its log") {
+            Ok(_) => Ok(true),
+            Err(Trouble::Rejected(_)) => Ok(false),
             Err(trouble) => Err(trouble),
         }
     }
@@ -283,9 +293,12 @@ fn refused(code: u8, what: &str, auth_key: u16) -> Trouble {
         DeviceError::InvalidId | DeviceError::ObjectNotFound => {
             refused(&format!("it has no such key, or none in a domain of authentication key {auth_key}"))
         }
-        DeviceError::LogFull => refused(
-            "its log is full and force-audit is on: read and clear the log, and turn force-audit off, or it will stop \
-             again",
+        DeviceError::LogFull => Trouble::Temporary(
+            format!(
+                "it refused to {what} ({answer}): its log is full and force-audit is on. Read and clear the log, and set \
+                 `drain_audit_log = true` or turn force-audit off, or it will stop again"
+            )
+            .into(),
         ),
         DeviceError::ObjectExists => refused(
             "an object with that id already exists, perhaps in a domain that this authentication key cannot see",
@@ -323,16 +336,19 @@ mod tests {
 
     #[test]
     fn what_the_device_says_through_its_session_is_a_clear_answer() {
-        for (code, word) in [
-            (OBJECT_NOT_FOUND, "no such key"),
-            (0x09, "authentication key 4"),
-            (0x0a, "force-audit"),
-            (0x08, "sign with key 2"),
-        ] {
+        for (code, word) in
+            [(OBJECT_NOT_FOUND, "no such key"), (0x09, "authentication key 4"), (0x08, "sign with key 2")]
+        {
             let trouble = refused(code, "sign with key 2", 4);
             assert!(matches!(&trouble, Trouble::Rejected(text) if text.contains(word)), "{trouble:?}");
         }
-        for (code, word) in [(0x10, "code 0x10"), (0x0f, "code 0x0f"), (0x77, "code 0x77"), (INVALID_SESSION, "0x03")] {
+        for (code, word) in [
+            (0x10, "code 0x10"),
+            (0x0a, "force-audit"),
+            (0x0f, "code 0x0f"),
+            (0x77, "code 0x77"),
+            (INVALID_SESSION, "0x03"),
+        ] {
             let trouble = refused(code, "sign", 4);
             assert!(matches!(&trouble, Trouble::Temporary(text) if text.contains(word)), "{trouble:?}");
         }

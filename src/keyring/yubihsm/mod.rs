@@ -9,6 +9,7 @@
 //! | `algorithms` | what is peculiar to each algorithm |
 //! | `login` | the password, and how often the signer may open a session |
 //! | `session` | the sessions of the device's own thread ([`super::device`]) |
+//! | `drain` | moves the device's own log into the audit file |
 //! | `connector` | the status of a yubihsm-connector |
 //! | `public_keys` | finds the public key of a chain |
 //!
@@ -21,6 +22,7 @@ mod channel;
 pub mod client;
 pub(crate) mod commands;
 pub mod connector;
+mod drain;
 mod http;
 mod link;
 pub mod login;
@@ -39,7 +41,9 @@ use super::{
 use crate::{
     config::{Config, KeyConfig, Provider, YubiHsmAdapter, YubiHsmConfig},
     process::resolver::Resolver,
+    record::audit::Audit,
 };
+use drain::AuditSlot;
 use highwater_core::consensus::{ChainId, KeyType, PublicKey};
 use public_keys::Finder;
 use session::{PinnedKey, YubiHsmOpener};
@@ -65,6 +69,8 @@ pub(super) struct KeyPlan {
     keys: Vec<Vec<PinnedKey>>,
     /// Resolves the connectors' host names.
     resolver: Resolver,
+    /// Where the logs of the devices go.
+    audit: AuditSlot,
 }
 
 impl KeyPlan {
@@ -92,7 +98,13 @@ impl KeyPlan {
                 }
             }
         }
-        Self { chains, places, keys, resolver: resolver.clone() }
+        Self { chains, places, keys, resolver: resolver.clone(), audit: AuditSlot::default() }
+    }
+
+    /// Has the devices' own logs moved to this file from now on, where the configuration asks for that.
+    pub(super) fn record_device_logs_in(&self, audit: &Audit) {
+        // There is one audit file.
+        let _ = self.audit.set(audit.clone());
     }
 
     /// The device of a provider. `None` for a device that holds no configured key.
@@ -109,7 +121,12 @@ impl KeyPlan {
         }
         Some(DeviceSetup {
             name: section.to_string(),
-            opener: Box::new(YubiHsmOpener::new(section.clone(), keys.clone(), self.resolver.clone())),
+            opener: Box::new(YubiHsmOpener::new(
+                section.clone(),
+                keys.clone(),
+                self.resolver.clone(),
+                Arc::clone(&self.audit),
+            )),
             keys: keys.iter().map(|key| key.public_key.clone()).collect(),
             message_max_bytes: Some(MESSAGE_MAX_BYTES),
             chains,

@@ -126,6 +126,13 @@ impl Device {
         self.log.as_ref().map_or(0, Log::used)
     }
 
+    /// Empties the log, as an auditor does who has read it.
+    pub fn forget_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.forget(u16::MAX);
+        }
+    }
+
     /// Changes an entry of the log.
     pub fn tamper_with_log(&mut self) {
         if let Some(log) = &mut self.log {

@@ -20,6 +20,8 @@ pub struct Faults {
     pub deny: u8,
     /// Whether to change an entry of the log at the next command.
     pub tamper: bool,
+    /// Whether to empty the log at the next command.
+    pub forget_log: bool,
     /// How the connector writes its answers.
     pub style: Style,
     /// How long a message in a session takes.
@@ -79,6 +81,7 @@ impl Faults {
                 let styles = [Style::Plain, Style::Chunked, Style::Pieces, Style::Close, Style::Error];
                 self.style = *styles.get(usize::try_from(number).ok()?)?;
             }
+            "forget-log" => self.forget_log = true,
             "tamper" => self.tamper = true,
             "up" => self.down = false,
             _ => return None,

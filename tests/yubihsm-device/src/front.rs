@@ -143,6 +143,9 @@ impl Front {
         if std::mem::take(&mut faults.tamper) {
             device.tamper_with_log();
         }
+        if std::mem::take(&mut faults.forget_log) {
+            device.forget_log();
+        }
         drop(faults);
         thread::sleep(latency);
         let done = device.execute(command);

@@ -19,6 +19,7 @@
 //! POST /fault/style/N          write answers plainly (0), in chunks (1), in pieces (2), without a length (3); refuse them
 //!                              with the status 500 (4)
 //! POST /fault/tamper           change the last entry of the log
+//! POST /fault/forget-log       empty the log
 //! POST /fault/down, /fault/up  stop listening and end all connections; listen again on the same port
 //! GET  /fault/log              counts, as lines of a name and a number
 //! ```
