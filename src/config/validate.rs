@@ -21,6 +21,7 @@ pub(super) fn check(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     duplicate_validators(&draft.validators, findings);
     doubled_keys(&draft.keys.list, findings);
     doubled_devices(&draft.providers, findings);
+    drained_logs(draft, findings);
     if !draft.chains_incomplete {
         unknown_chains(draft, findings);
     }
@@ -132,6 +133,20 @@ fn keys_with_two_roles(config: &Config, findings: &mut ConfigFindings<'_>) {
 }
 
 /// A module can read and write every file that its section names.
+/// A device's log needs a file to go to.
+fn drained_logs(draft: &Draft, findings: &mut ConfigFindings<'_>) {
+    for provider in &draft.providers {
+        if let Provider::YubiHsm(device) = provider
+            && device.drain_audit_log
+            && draft.highwater.audit.is_none()
+        {
+            let text = "`drain_audit_log` moves the device's log into the audit file, but there is none: add `audit.file` to \
+                        [highwater]";
+            findings.error(device.line, text);
+        }
+    }
+}
+
 fn overreaching_modules(config: &Config, findings: &mut ConfigFindings<'_>) {
     let never = config.files_of_the_signer();
     let secrets: Vec<_> = config.providers.iter().filter_map(|provider| provider.secret()?.variable()).collect();

@@ -1,7 +1,7 @@
 //! `[[providers.yubihsm]]`: a YubiHSM 2 and its signing keys.
 
 use super::{
-    address::Address,
+    address::{Address, AddressError},
     keys::{KeyHome, KeyRow, KeyUses},
     needs::{FileReader, Needs},
     reader::{ConfigFindings, Table, Value},
@@ -24,6 +24,8 @@ pub struct YubiHsmConfig {
     /// `serial_number`: ten digits. Without it, any device is accepted.
     pub serial_number: Option<String>,
     pub keys: Vec<YubiHsmKey>,
+    /// `drain_audit_log`: whether to move the device's own log into the audit file.
+    pub drain_audit_log: bool,
     /// The line of the section in the file.
     pub line: usize,
 }
@@ -96,6 +98,7 @@ impl YubiHsmConfig {
         });
 
         let serial_number = table.get("serial_number", findings).map(|value| read_serial_number(value, findings));
+        let drain = table.get("drain_audit_log", findings).map(|value| value.bool(findings));
         if let Some(server) = table.get("connector_server", findings) {
             server.table("providers.yubihsm.connector_server", findings, check_server);
             let text = "ignored: Highwater does not share its device with other programs. Run Yubico's yubihsm-connector, and \
@@ -109,6 +112,7 @@ impl YubiHsmConfig {
             password,
             serial_number: serial_number.map_or(Some(None), |serial| serial.map(Some))?,
             keys: keys.unwrap_or_default(),
+            drain_audit_log: drain.unwrap_or(Some(false))?,
             line: section,
         })
     }
@@ -184,6 +188,10 @@ fn read_host_and_port(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Op
     match Address::parse(value.string(findings)?) {
         Ok(Address::Tcp { peer_id: None, host, port }) => return Some((host, port)),
         Ok(_) => value.reject("write it as tcp://host:port", findings),
+        Err(AddressError::Scheme { scheme }) if scheme == "http" => {
+            let text = "write tcp:// instead of http://, as in tmkms: the protocol is HTTP all the same";
+            value.reject(text, findings);
+        }
         Err(error) => value.reject(error, findings),
     }
     None

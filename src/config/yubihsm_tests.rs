@@ -129,7 +129,7 @@ fn mistakes_are_found_and_show_no_secret() {
         ("\"http\", addr", "\"http\", adr", 11, "did you mean `addr`?"),
         ("\"http\", addr = \"tcp://10.0.0.2:12345\"", "\"spi\", x = 1", 11, "expected \"http\" or \"usb\""),
         (", addr = \"tcp://10.0.0.2:12345\"", "", 11, "providers.yubihsm.adapter needs `addr`"),
-        ("tcp://10.0.0.2:12345", "http://a:1", 11, "\"http\" is not a known kind of address"),
+        ("tcp://10.0.0.2:12345", "http://a:1", 11, "write tcp:// instead of http://"),
         ("tcp://10.0.0.2:12345", "unix:///a", 11, "write it as tcp://host:port"),
         ("key = 4", "key = 65536", 12, "`key` in providers.yubihsm.auth: expected an integer from 0"),
         ("password =", "passwd =", 12, "did you mean `password`?"),
@@ -149,4 +149,26 @@ fn mistakes_are_found_and_show_no_secret() {
         assert!(found, "{place}{words} is in {result:#?}");
         assert!(result.iter().all(|error| !error.contains("hunter2")), "{result:#?}");
     }
+}
+
+#[test]
+fn the_log_of_a_device_needs_an_audit_file() {
+    let drains = format!("{DEVICE}drain_audit_log = true\n");
+    assert_one_error(&on_device(&drains), 10, &["add `audit.file` to [highwater]"]);
+    let (config, warnings) = accept(&on_device(&format!("{drains}[highwater]\naudit.file = \"audit\"\n")));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert!(config.yubihsm()[0].drain_audit_log);
+    assert!(!accept(&on_device(DEVICE)).0.yubihsm()[0].drain_audit_log);
+}
+
+#[test]
+fn an_address_with_the_scheme_of_the_protocol_is_told_what_to_write() {
+    let text = with("tcp://10.0.0.2:12345", "http://10.0.0.2:12345");
+    assert_one_error(&text, 11, &["write tcp:// instead of http://"]);
+}
+
+#[test]
+fn a_serial_number_that_no_device_can_have_is_told_so() {
+    let text = with("0123456789", "4294967296");
+    assert_one_error(&text, 14, &["the highest possible is 4294967295"]);
 }

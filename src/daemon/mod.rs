@@ -122,6 +122,7 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
         .map_err(StartError::system("cannot start a thread for the audit file"))?;
     if let Some(audit) = &audit {
         chains.look_for_gaps(audit);
+        keyring.record_device_logs_in(audit);
     }
     let recorder = Recorder::start(audit.clone())
         .map_err(StartError::system("cannot start the thread that records what was signed"))?;
@@ -173,7 +174,9 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
     if !matches!(end, Err(StartError::NodesGone)) {
         at_work.drain();
     }
-    // After the last answer, before the process ends: every answer must be in the log and in the audit file.
+    // After the last answer, too.
+    keyring.close();
+    // Before the process ends: every answer must be in the log and in the audit file.
     recorder.finish();
     audit.iter().for_each(Audit::finish);
     end

@@ -28,6 +28,7 @@ use crate::{
         pkcs11::spec::{KeySpec, TokenSpec},
     },
     process::{descriptors, environment, resolver::Resolver, sandbox::Switches},
+    record::audit::Audit,
 };
 use child::{
     ChildOpener,
@@ -41,7 +42,12 @@ use highwater_core::{
     consensus::{KeyType, PublicKey},
     signer::Signer,
 };
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use yubihsm::public_keys::Finder;
 
 /// Returns the key that a chain's state file is bound to, if it has this type. The keyring does not read state files
@@ -224,6 +230,23 @@ impl Keyring {
 
     pub fn devices(&self) -> Vec<Arc<Device>> {
         self.devices.iter().flatten().cloned().collect()
+    }
+
+    /// Has the devices' own logs moved to the audit file, where the configuration asks for that.
+    pub fn record_device_logs_in(&self, audit: &Audit) {
+        self.yubihsm.record_device_logs_in(audit);
+    }
+
+    /// Ends the session with every device, so that the next signer does not meet them there. Waits half a second at most.
+    /// After that no device signs.
+    pub fn close(&self) {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let until = Instant::now() + PATIENCE;
+        let closing: Vec<_> = self.devices.iter().flatten().map(|device| device.close()).collect();
+        for closed in closing {
+            // One that hangs keeps its session until that ends by itself.
+            let _ = closed.recv_timeout(until.saturating_duration_since(Instant::now()));
+        }
     }
 
     /// The signer of `key` for `chain`. It depends on the configuration alone.

@@ -14,6 +14,8 @@
 //! | `count` | the number of decisions that the line stands for, if they have no lines of their own |
 //! | `sequence` | the watermark's, which every new mark raises by one |
 //!
+//! The log of a device has lines of its own: [`super::device_log`].
+//!
 //! It is only a record: what is signed depends on the watermark alone. Signing never waits for it. Lines for signatures
 //! are kept until they can be written, up to `ROOM` lines of each chain. If the process is killed, unwritten lines are
 //! lost. The sequence shows that: the signer checks it at its start and logs a gap.
@@ -30,6 +32,7 @@ use super::{
 };
 use crate::{
     config::AuditLimits,
+    process::lock::lock,
     record::keeper::{self, Files, Keeper, Order},
 };
 use highwater_core::{
@@ -44,8 +47,9 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -66,10 +70,15 @@ const TAIL_BYTES: u64 = 1024 * 1024;
 pub struct Audit {
     lanes: Lanes<String>,
     reopen: Arc<AtomicBool>,
+    /// Lines of the devices' own logs, each with what says whether they are in the file for good.
+    device_lines: Arc<Mutex<Vec<DeviceLines>>>,
     path: Arc<Path>,
     /// The last sequence of each chain in the file when it was opened.
     last: Arc<BTreeMap<String, u64>>,
 }
+
+/// Lines, and where to say whether they are on the disk.
+type DeviceLines = (String, SyncSender<bool>);
 
 /// The open file, before anything is written to it. It must be opened before the signer is confined.
 pub(crate) struct AuditFile {
@@ -170,6 +179,7 @@ impl AuditFile {
         let audit = Audit {
             lanes: Lanes::new(ROOM),
             reopen: Arc::default(),
+            device_lines: Arc::default(),
             path: path.as_path().into(),
             last: Arc::new(last),
         };
@@ -234,6 +244,15 @@ impl Audit {
             ..Decision::default()
         };
         self.lanes.lane(&source.chain).put(Kind::Other, entry.line());
+    }
+
+    /// Records what a device's own log says. What is returned says whether the lines are on the disk; only then may the
+    /// device forget them. Waits for nothing.
+    pub fn device_log(&self, lines: String) -> Receiver<bool> {
+        let (done, written) = sync_channel(1);
+        lock(&self.device_lines).push((lines, done));
+        self.lanes.wake();
+        written
     }
 
     /// Continues in the file that has the name now, or creates it: the old one was moved away. Waits for nothing.
@@ -301,7 +320,7 @@ impl Writer {
             if waits {
                 thread::sleep(LOOK_EVERY);
             } else if self.backlog.is_empty() {
-                audit.lanes.wait(Duration::MAX, || audit.reopen.load(Relaxed));
+                audit.lanes.wait(Duration::MAX, || audit.reopen.load(Relaxed) || !lock(&audit.device_lines).is_empty());
             }
             if audit.reopen.swap(false, Relaxed) {
                 self.reopen();
@@ -317,6 +336,12 @@ impl Writer {
                 });
             }
             self.write(lines);
+            // Not under the lock, which a device's thread takes.
+            let of_devices = std::mem::take(&mut *lock(&audit.device_lines));
+            for (lines, done) in of_devices {
+                // The device's thread may have gone.
+                let _ = done.try_send(self.write_for_good(&lines));
+            }
             if !flushes.is_empty() {
                 // A flush is requested only before the process ends, which loses these lines.
                 for line in self.backlog.drain(..) {
@@ -357,6 +382,19 @@ impl Writer {
             }
             Err(why) => self.failed(lines, &why),
         }
+    }
+
+    /// Writes lines of a device's log. Returns whether they are on the disk: if not, the device keeps them.
+    fn write_for_good(&mut self, lines: &str) -> bool {
+        if self.failed_at.is_some() || !self.has_room(lines.len() as u64) {
+            return false;
+        }
+        let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => self.size += lines.len() as u64,
+            Err(why) => self.failed(Vec::new(), &why),
+        }
+        self.failed_at.is_none()
     }
 
     fn failed(&mut self, lines: Vec<Line>, why: &io::Error) {

@@ -10,11 +10,13 @@
 //! | `recorder` | logs each event, on its own thread |
 //! | `quiet` | keeps one node from filling the log |
 //! | `audit` | the audit file: a line for every decision |
+//! | `device_log` | what a device's own log says, as lines of that file |
 //! | `evidence`, `keeper` | what the audit file shows as signed; the process that creates and renames the file |
 //! | `log`, `utc` | lines on standard error, and their times |
 
 pub(crate) mod audit;
 pub(crate) mod clock;
+pub(crate) mod device_log;
 pub(crate) mod event;
 pub mod evidence;
 pub(crate) mod histogram;

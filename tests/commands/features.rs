@@ -54,9 +54,6 @@ struct Row {
     add: String,
     /// The content of the key file.
     key: Option<String>,
-    /// Whether it needs a build that can speak USB.
-    #[serde(default)]
-    usb: bool,
 }
 
 fn rows() -> Vec<Row> {
@@ -94,10 +91,6 @@ fn highwater_takes_every_feature_as_the_table_says() {
     for row in rows() {
         let found = read(&home_of(&row));
         let feature = &row.feature;
-        if row.usb && !cfg!(feature = "usb") {
-            assert!(found.is_err_and(|error| error.contains("USB")), "{feature}");
-            continue;
-        }
         match (row.expect.as_str(), found) {
             ("takes", Ok(warnings)) => assert!(warnings.is_empty(), "{feature}: {warnings:?}"),
             ("warns", Ok(warnings)) => {

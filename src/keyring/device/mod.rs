@@ -54,6 +54,16 @@ const FAILURES_TO_TRIP: u32 = 3;
 pub trait Session: Send {
     /// Signs `message` with the device's key at index `key`. Returns soon after `deadline` at the latest.
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble>;
+
+    /// How long the device has to be idle until it gets a chore. `None` if there is none.
+    fn idle_before_chore(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Does something that no request needs, with one short command at most. Returns soon after `deadline` at the latest.
+    fn chore(&mut self, _deadline: Instant) -> Result<(), Trouble> {
+        Ok(())
+    }
 }
 
 pub trait Opener: Send {
@@ -133,7 +143,7 @@ impl Trouble {
 pub struct Device {
     name: String,
     chains: Vec<ChainId>,
-    jobs: SyncSender<Job>,
+    work: SyncSender<Work>,
     health: Arc<Mutex<Health>>,
     message_max_bytes: Option<usize>,
     stats: Arc<DeviceStats>,
@@ -181,6 +191,13 @@ pub struct Submitted {
     device: String,
 }
 
+/// What a device's thread is asked to do.
+enum Work {
+    Sign(Job),
+    /// End the session with the device and then itself, and say so.
+    Close(SyncSender<()>),
+}
+
 struct Job {
     key: usize,
     messages: Vec<Vec<u8>>,
@@ -194,7 +211,7 @@ impl Device {
     pub fn start(setup: DeviceSetup) -> io::Result<Arc<Self>> {
         let DeviceSetup { name, opener, keys, message_max_bytes, chains } = setup;
         let stats: Arc<DeviceStats> = Arc::default();
-        let (jobs, queue) = sync_channel(QUEUE_REQUESTS);
+        let (work, queue) = sync_channel(QUEUE_REQUESTS);
         let (first, came_up) = sync_channel(1);
         let health = Arc::new(Mutex::new(Health::Down("it has not been opened yet".into())));
         let worker = DeviceThread {
@@ -215,7 +232,7 @@ impl Device {
         thread::Builder::new().name("device".into()).spawn(move || worker.run(&queue, &first))?;
         // The answer does not matter here: `health` shows it.
         let _ = came_up.recv_timeout(DEADLINE);
-        Ok(Arc::new(Self { name, chains, jobs, health, message_max_bytes, stats }))
+        Ok(Arc::new(Self { name, chains, work, health, message_max_bytes, stats }))
     }
 
     /// The device's name in messages.
@@ -257,7 +274,7 @@ impl Device {
         let messages = messages.iter().map(|message| message.to_vec()).collect();
         // Counted before it is sent: the device may finish it before this thread continues.
         self.stats.waiting.fetch_add(1, Relaxed);
-        let sent = self.jobs.try_send(Job { key, messages, deadline, reply });
+        let sent = self.work.try_send(Work::Sign(Job { key, messages, deadline, reply }));
         sent.map_err(|error| {
             self.stats.waiting.fetch_sub(1, Relaxed);
             match error {
@@ -266,6 +283,15 @@ impl Device {
             }
         })?;
         Ok(Submitted { signatures, deadline, device: self.name.clone() })
+    }
+
+    /// Has the thread end the session with the device, and itself. Returns what says so, or drops out. Waits for
+    /// nothing.
+    pub fn close(&self) -> Receiver<()> {
+        let (reply, closed) = sync_channel(1);
+        // A full queue means that the device hangs: then nobody can close anything.
+        let _ = self.work.try_send(Work::Close(reply));
+        closed
     }
 }
 
@@ -308,15 +334,39 @@ struct DeviceThread {
 }
 
 impl DeviceThread {
-    fn run(mut self, queue: &Receiver<Job>, first: &SyncSender<()>) {
+    fn run(mut self, queue: &Receiver<Work>, first: &SyncSender<()>) {
         self.self_test();
         let _ = first.send(());
         loop {
-            match queue.recv_timeout(self.patience()) {
-                Ok(job) => self.serve(&job),
+            let chore = self.session.as_ref().and_then(|session| session.idle_before_chore());
+            let patience = self.patience();
+            // A request that waits goes first.
+            match queue.recv_timeout(chore.map_or(patience, |chore| chore.min(patience))) {
+                Ok(Work::Sign(job)) => self.serve(&job),
+                Ok(Work::Close(reply)) => {
+                    self.session = None;
+                    // Whoever asked may have stopped waiting.
+                    let _ = reply.try_send(());
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) if chore.is_some_and(|chore| chore <= patience) => self.chore(),
                 Err(RecvTimeoutError::Timeout) => self.self_test(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    fn chore(&mut self) {
+        let Some(mut session) = self.session.take() else { return };
+        let done = session.chore(Instant::now() + DEADLINE);
+        if let Err(trouble) = &done
+            && let Some(times) = self.log_rate.tells(Instant::now())
+        {
+            warn!(device = %self.name, times, "{}", trouble.text());
+        }
+        // The next request opens a new session otherwise. Whether the device signs, a chore does not say.
+        if done.as_ref().err().is_none_or(Trouble::keeps_session) {
+            self.session = Some(session);
         }
     }
 

@@ -2,11 +2,13 @@
 //!
 //! The device does not sign with a kind of key that is not in the table.
 
+use super::commands::{SIGN_ECDSA, SIGN_EDDSA};
 use crate::keyring::device::Trouble;
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
 use k256::ecdsa::{Signature as EcdsaSignature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
-use yubihsm::{Capability, Client, asymmetric, client::Error};
+use std::borrow::Cow;
+use yubihsm::{Capability, asymmetric};
 
 static ALGORITHMS: [DeviceAlgorithm; 2] = [
     DeviceAlgorithm {
@@ -14,22 +16,22 @@ static ALGORITHMS: [DeviceAlgorithm; 2] = [
         asymmetric: asymmetric::Algorithm::Ed25519,
         may_sign: Capability::SIGN_EDDSA,
         public_key: |bytes| PublicKey::from_bytes(KeyType::Ed25519, bytes).ok(),
-        sign: |client, id, message| Ok(client.sign_ed25519(id, message)?.to_bytes().to_vec()),
-        signature: |bytes| Some(Signature::new(bytes)),
+        sign: SIGN_EDDSA,
+        signed: |message| Cow::Borrowed(message),
+        signature: |bytes| (bytes.len() == ED25519_SIGNATURE_BYTES).then(|| Signature::new(bytes)),
     },
     DeviceAlgorithm {
         key_type: KeyType::Secp256k1,
         asymmetric: asymmetric::Algorithm::EcK256,
         may_sign: Capability::SIGN_ECDSA,
         public_key: from_coordinates,
-        // The device signs the message's SHA-256.
-        sign: |client, id, message| client.sign_ecdsa_prehash_raw(id, Sha256::digest(message).to_vec()),
+        sign: SIGN_ECDSA,
+        signed: |message| Cow::Owned(Sha256::digest(message).to_vec()),
         signature: low_s,
     },
 ];
 
-/// A call that signs these bytes with the key of this object id.
-type SignCall = fn(&Client, u16, &[u8]) -> Result<Vec<u8>, Error>;
+const ED25519_SIGNATURE_BYTES: usize = 64;
 
 /// One algorithm on the device.
 pub(crate) struct DeviceAlgorithm {
@@ -41,8 +43,10 @@ pub(crate) struct DeviceAlgorithm {
     pub(crate) may_sign: Capability,
     /// Reads a public key in the device's form.
     pub(super) public_key: fn(&[u8]) -> Option<PublicKey>,
-    /// Signs with the key of this object id.
-    pub(super) sign: SignCall,
+    /// The code of the command that signs.
+    pub(super) sign: u8,
+    /// What the device is given to sign.
+    pub(super) signed: fn(&[u8]) -> Cow<'_, [u8]>,
     /// Converts the device's signature to the only form that CometBFT accepts.
     pub(super) signature: fn(&[u8]) -> Option<Signature>,
 }

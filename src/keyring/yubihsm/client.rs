@@ -1,32 +1,30 @@
-//! All calls to the `yubihsm` crate, and the meaning of its errors.
+//! A session with a YubiHSM 2, and the meaning of its errors.
 //!
-//! Every call blocks for as long as the crate does. [`super::client_thread`] adds a deadline.
+//! An error that came through the session is an answer, and the session is good. After any other error the session is
+//! left, and closed as soon as the device can be reached.
 
-use super::{algorithms, usb};
-use crate::{
-    config::{YubiHsmAdapter, YubiHsmConfig},
-    keyring::device::Trouble,
-    process::{panic::contain, refused, resolver::Resolver},
+use super::{
+    algorithms,
+    channel::{self, CHALLENGE_BYTES, Channel, ChannelError, Opening},
+    commands::{CLOSE_SESSION, DEVICE_INFO},
+    link::{Link, LinkError},
 };
+use crate::{config::YubiHsmConfig, keyring::device::Trouble, process::lock::lock};
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
+use rand_core::{OsRng, RngCore as _};
 use std::{
-    io,
-    net::{SocketAddr, TcpStream},
-    time::Duration,
+    cell::{Cell, RefCell},
+    sync::{Arc, Mutex},
+    time::Instant,
 };
-use yubihsm::{
-    AuditOption, Connector, Credentials, HttpConfig, Uuid,
-    client::{Error, ErrorKind},
-    device::ErrorKind as DeviceError,
-};
+use yubihsm::{AuditOption, Credentials, device::ErrorKind as DeviceError};
+use zeroize::Zeroizing;
 
-/// How long a connector may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A device that can be reached, without a session.
-pub struct Reached {
-    connector: Connector,
-}
+/// The error codes of a device that are about a session (Yubico, YubiHSM 2 error codes).
+const INVALID_SESSION: u8 = 0x03;
+const AUTHENTICATION_FAILED: u8 = 0x04;
+const SESSIONS_FULL: u8 = 0x05;
+const OBJECT_NOT_FOUND: u8 = 0x0b;
 
 /// What a device shows without a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,90 +37,26 @@ pub struct DeviceInfo {
     pub log: (u8, u8),
 }
 
-/// A session with a device. It must not be used again after an error other than [`Trouble::Rejected`].
+/// A session with a device. It must not be used again after an error other than [`Trouble::Rejected`] and
+/// [`Trouble::Temporary`].
 pub struct Client {
-    crate_client: yubihsm::Client,
+    link: Arc<Mutex<Link>>,
+    channel: RefCell<Channel>,
     auth_key: u16,
+    /// When the call in progress must end.
+    deadline: Cell<Instant>,
+    state: Cell<SessionState>,
 }
 
-impl Reached {
-    /// Looks for the device's connector. Uses no session of the device.
-    pub fn look_for(
-        adapter: &YubiHsmAdapter,
-        serial_number: Option<&str>,
-        resolver: &Resolver,
-    ) -> Result<Self, Trouble> {
-        match adapter {
-            YubiHsmAdapter::Http { host, port } => {
-                let stream = resolver.resolve(host, *port).and_then(connect).map_err(not_reached)?;
-                let address = stream.peer_addr().map_err(not_reached)?;
-                // The crate writes `addr:port` and tries only the first address of a name.
-                let addr = match address {
-                    SocketAddr::V4(address) => address.ip().to_string(),
-                    SocketAddr::V6(address) => format!("[{}]", address.ip()),
-                };
-                let config = HttpConfig { addr, port: *port, ..HttpConfig::default() };
-                Ok(Self { connector: Connector::http(&config) })
-            }
-            YubiHsmAdapter::Usb { timeout_ms } => on_usb(*timeout_ms, serial_number),
-        }
-    }
-
-    /// Asks the device for its serial number, firmware and log. Uses no session.
-    pub fn device_info(&self) -> Result<DeviceInfo, Trouble> {
-        let command = vec![DEVICE_INFO, 0, 0];
-        let sent = contain(|| self.connector.send_message(Uuid::nil(), command.into()));
-        let answer: Vec<u8> = match sent.map_err(|text| panicked(&text))? {
-            Ok(answer) => answer.into(),
-            Err(error) => return Err(Trouble::Broken(format!("it does not answer Device Info ({error})").into())),
-        };
-        parse_device_info(&answer).ok_or_else(|| panicked("no device information"))
-    }
-}
-
-/// The command that a device answers without a session (Yubico, Device Info).
-const DEVICE_INFO: u8 = 0x06;
-
-fn parse_device_info(answer: &[u8]) -> Option<DeviceInfo> {
-    /// The bit that the code of an answer adds to the code of the command.
-    const ANSWER: u8 = 0x80;
-    let (header, body) = answer.split_first_chunk::<3>()?;
-    let (fields, _algorithms) = body.split_first_chunk::<9>()?;
-    let [major, minor, patch, serial @ .., log_size, log_used] = *fields;
-    (header[0] == DEVICE_INFO | ANSWER).then(|| DeviceInfo {
-        serial_number: format!("{:010}", u32::from_be_bytes(serial)),
-        version: [major, minor, patch],
-        log: (log_used, log_size),
-    })
-}
-
-/// The error for a connector that does not accept a connection.
-#[allow(clippy::needless_pass_by_value)]
-pub(super) fn not_reached(error: io::Error) -> Trouble {
-    let advice = refused::advice(&error).unwrap_or("is yubihsm-connector running there?");
-    Trouble::Broken(format!("cannot reach its connector ({error}): {advice}").into())
-}
-
-/// Connects to the first of the connector's addresses that answers.
-pub(super) fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
-    let mut last = io::ErrorKind::NotFound.into();
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// Looks for the device before the crate opens it: the crate resets every YubiHSM on the bus, also one in use.
-fn on_usb(timeout_ms: u64, serial_number: Option<&str>) -> Result<Reached, Trouble> {
-    let serial = serial_number
-        .map(str::parse)
-        .transpose()
-        .map_err(|error| Trouble::Fatal(format!("its configured serial number is invalid: {error}").into()))?;
-    usb::find(serial_number, Duration::from_millis(timeout_ms))?.require_free()?;
-    Ok(Reached { connector: Connector::usb(&yubihsm::UsbConfig { serial, timeout_ms }) })
+/// Whether the device still has a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SessionState {
+    /// Its last answer came through the session.
+    Good,
+    /// It may or may not have got the last message.
+    Unclear,
+    /// It has no such session.
+    Gone,
 }
 
 /// Why no session was opened.
@@ -133,37 +67,122 @@ pub struct NotOpened {
     pub takes_session: bool,
 }
 
-impl From<Trouble> for NotOpened {
-    fn from(trouble: Trouble) -> Self {
-        Self { trouble, takes_session: true }
+/// Asks a device for its serial number, firmware and log. Uses no session.
+pub(super) fn device_info(link: &Mutex<Link>, deadline: Instant) -> Result<DeviceInfo, Trouble> {
+    let answer = lock(link).exchange(&channel::message(DEVICE_INFO, &[]), deadline).map_err(LinkError::trouble)?;
+    let refused = |what: String| Trouble::Broken(format!("it does not answer Device Info ({what})").into());
+    match channel::answer_body(DEVICE_INFO, &answer) {
+        Ok(body) => parse_device_info(body).ok_or_else(|| refused("an answer that no YubiHSM sends".into())),
+        Err(error) => Err(refused(words(&error))),
     }
+}
+
+fn parse_device_info(body: &[u8]) -> Option<DeviceInfo> {
+    let (fields, _algorithms) = body.split_first_chunk::<9>()?;
+    let [major, minor, patch, serial @ .., log_size, log_used] = *fields;
+    Some(DeviceInfo {
+        serial_number: format!("{:010}", u32::from_be_bytes(serial)),
+        version: [major, minor, patch],
+        log: (log_used, log_size),
+    })
 }
 
 impl Client {
     /// Opens a session, and checks that it is the right device.
-    pub fn open(config: &YubiHsmConfig, reached: Reached, credentials: Credentials) -> Result<Self, NotOpened> {
+    pub(super) fn open(
+        config: &YubiHsmConfig,
+        link: Arc<Mutex<Link>>,
+        credentials: &Credentials,
+        deadline: Instant,
+    ) -> Result<Self, NotOpened> {
         let auth_key = config.auth_key;
-        // Without reconnecting: if the crate replaced a session by itself, the new one would not be counted.
-        let opened = contain(|| yubihsm::Client::open(reached.connector, credentials, false));
-        let crate_client = opened.map_err(|text| panicked(&text))?.map_err(|error| NotOpened {
-            trouble: not_opened(&error, auth_key),
-            takes_session: error.device_error() != Some(DeviceError::SessionsFull) && !was_refused(&error),
+        let mut challenge = [0; CHALLENGE_BYTES];
+        OsRng.fill_bytes(&mut challenge);
+        let opening = Opening::new(challenge);
+        let not_opened = |trouble, takes_session| NotOpened { trouble, takes_session };
+        let ask = |message: &[u8]| {
+            lock(&link).exchange(message, deadline).map_err(|error| {
+                let sent = !matches!(error, LinkError::NotReached(_) | LinkError::NoDevice(_));
+                not_opened(error.trouble(), sent)
+            })
+        };
+        let answer = ask(&opening.command(auth_key))?;
+        let mut key = Zeroizing::new([0; 32]);
+        key.copy_from_slice(credentials.authentication_key.as_secret_slice());
+        let (mut channel, proof) = opening.finish(&key, &answer).map_err(|error| {
+            // A device whose cryptogram does not fit has made a session, which only time ends.
+            let made = !matches!(error, ChannelError::Plain(_));
+            not_opened(no_session(&error, auth_key), made)
         })?;
-        let client = Self { crate_client, auth_key };
+        let consent = ask(&proof)?;
+        channel.finish(&consent).map_err(|error| not_opened(no_session(&error, auth_key), true))?;
+        let client = Self {
+            link,
+            channel: RefCell::new(channel),
+            auth_key,
+            deadline: Cell::new(deadline),
+            state: Cell::new(SessionState::Good),
+        };
         if let Some(expected) = &config.serial_number {
-            let found = client.ask("show its serial number", yubihsm::Client::device_info)?.serial_number.to_string();
-            if found != *expected {
-                return Err(Trouble::Broken(format!("the device there has the serial number {found}").into()).into());
+            let found = client.serial_number();
+            if found.as_ref() != Ok(expected) {
+                let closed = client.close(deadline);
+                let trouble = found.map_or_else(
+                    |trouble| trouble,
+                    |found| Trouble::Broken(format!("the device there has the serial number {found}").into()),
+                );
+                return Err(not_opened(trouble, !closed));
             }
         }
         Ok(client)
     }
 
+    /// Sets when the calls from now on must end.
+    pub(crate) fn until(&self, deadline: Instant) -> &Self {
+        self.deadline.set(deadline);
+        self
+    }
+
+    pub(super) fn state(&self) -> SessionState {
+        self.state.get()
+    }
+
+    /// Has the device end the session. Returns whether it has none any more.
+    pub(super) fn close(&self, deadline: Instant) -> bool {
+        match self.state() {
+            SessionState::Good => {}
+            // The device has probably got the last message: then the next one follows that.
+            SessionState::Unclear => self.channel.borrow_mut().skip_answer(),
+            SessionState::Gone => return true,
+        }
+        let closed = self.until(deadline).ask("close the session", CLOSE_SESSION, &[]);
+        if closed.is_ok() {
+            self.state.set(SessionState::Gone);
+        }
+        self.state() == SessionState::Gone
+    }
+
+    pub(crate) fn serial_number(&self) -> Result<String, Trouble> {
+        let what = "report its serial number";
+        let info = parse_device_info(&self.ask(what, DEVICE_INFO, &[])?);
+        info.map(|info| info.serial_number).ok_or_else(|| Trouble::Broken(format!("it cannot {what}").into()))
+    }
+
     /// Whether the device refuses to sign once its log is full. `None` if the authentication key may not read that.
     pub fn force_audit(&self) -> Result<Option<bool>, Trouble> {
-        match self.ask("show its audit settings", yubihsm::Client::get_force_audit_option) {
+        match self.force_audit_option("show its audit settings") {
             Ok(option) => Ok(Some(option != AuditOption::Off)),
-            Err(Trouble::Rejected(_)) => Ok(None),
+            // A device whose log is full does not say it either.
+            Err(Trouble::Rejected(_) | Trouble::Temporary(_)) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Whether the authentication key may read the device's log.
+    pub(super) fn may_read_log(&self) -> Result<bool, Trouble> {
+        match self.log_entries("show its log") {
+            Ok(_) => Ok(true),
+            Err(Trouble::Rejected(_)) => Ok(false),
             Err(trouble) => Err(trouble),
         }
     }
@@ -171,12 +190,14 @@ impl Client {
     /// The public key of the asymmetric key with this object id. It must be of this type.
     pub fn public_key(&self, id: u16, key_type: KeyType) -> Result<PublicKey, Trouble> {
         let algorithm = algorithms::of(key_type)?;
-        let found = self.ask(&format!("show key {id}"), |client| client.get_public_key(id))?;
-        if found.algorithm != algorithm.asymmetric {
-            let text = format!("its key {id} has the algorithm {:?}, but must be {key_type}", found.algorithm);
+        let (found, bytes) = self.public_key_bytes(&format!("show key {id}"), id)?;
+        if found != algorithm.asymmetric.to_u8() {
+            let name = yubihsm::asymmetric::Algorithm::from_u8(found);
+            let name = name.map_or_else(|_| found.to_string(), |name| format!("{name:?}"));
+            let text = format!("its key {id} has the algorithm {name}, but must be {key_type}");
             return Err(Trouble::Rejected(text.into()));
         }
-        let key = (algorithm.public_key)(&found.bytes);
+        let key = (algorithm.public_key)(&bytes);
         key.ok_or_else(|| Trouble::Broken(format!("it returned an invalid public key for key {id}").into()))
     }
 
@@ -196,26 +217,74 @@ impl Client {
     /// Signs `message` itself with Ed25519, or its SHA-256 with ECDSA. ECDSA signatures have low S.
     pub fn sign(&self, id: u16, key_type: KeyType, message: &[u8]) -> Result<Signature, Trouble> {
         let algorithm = algorithms::of(key_type)?;
-        let signature = self.ask(&format!("sign with key {id}"), |client| (algorithm.sign)(client, id, message))?;
-        (algorithm.signature)(&signature).ok_or_else(|| Trouble::Broken("its ECDSA signature is not DER".into()))
+        let body = [&id.to_be_bytes()[..], &(algorithm.signed)(message)].concat();
+        let signature = self.ask(&format!("sign with key {id}"), algorithm.sign, &body)?;
+        (algorithm.signature)(&signature).ok_or_else(|| Trouble::Broken("its signature has an unknown form".into()))
     }
 
-    /// Calls the crate. `what` is what is asked for, in words that follow "it refused to".
-    pub fn ask<T>(&self, what: &str, act: impl FnOnce(&yubihsm::Client) -> Result<T, Error>) -> Result<T, Trouble> {
-        let answer = contain(|| act(&self.crate_client)).map_err(|text| panicked(&text))?;
-        answer.map_err(|error| match error.device_error() {
-            Some(answer) => refused(answer, what, self.auth_key),
-            None => lost(&error),
-        })
+    /// Sends a command through the session. `what` is what is asked for, in words that follow "it refused to".
+    pub(super) fn ask(&self, what: &str, code: u8, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+        let mut channel = self.channel.borrow_mut();
+        let sealed = channel.seal(code, body).map_err(|error| match error {
+            ChannelError::TooLong(_) => Trouble::Rejected(format!("it cannot {what}: {}", words(&error)).into()),
+            error => Trouble::Broken(words(&error).into()),
+        })?;
+        self.state.set(SessionState::Unclear);
+        let answer = match self.send(&sealed) {
+            Ok(answer) => answer,
+            Err(error @ (LinkError::NotReached(_) | LinkError::NoDevice(_))) => {
+                // The device did not get it: to it, the next command comes after the one before.
+                channel.take_back();
+                self.state.set(SessionState::Good);
+                return Err(error.trouble());
+            }
+            Err(error) => return Err(error.trouble()),
+        };
+        match channel.open(code, &answer) {
+            Ok(body) => {
+                self.state.set(SessionState::Good);
+                Ok(body)
+            }
+            Err(ChannelError::Inside(error)) => {
+                self.state.set(SessionState::Good);
+                Err(refused(error, what, self.auth_key))
+            }
+            Err(ChannelError::Plain(INVALID_SESSION)) => {
+                self.state.set(SessionState::Gone);
+                Err(Trouble::Broken("it no longer knows the session, as after a power cycle".into()))
+            }
+            Err(error) => Err(Trouble::Broken(format!("the session broke off ({})", words(&error)).into())),
+        }
+    }
+
+    /// Sends a message, and once more if the connection ended without an answer. If the device got it the first time, it
+    /// refuses it the second time, because each of its MACs is good only once.
+    fn send(&self, message: &[u8]) -> Result<Vec<u8>, LinkError> {
+        let (mut link, deadline) = (lock(&self.link), self.deadline.get());
+        match link.exchange(message, deadline) {
+            Err(LinkError::Broken(_)) => link.exchange(message, deadline),
+            other => other,
+        }
     }
 }
 
-fn panicked(text: &str) -> Trouble {
-    Trouble::Broken(format!("its connector sent an answer that no YubiHSM sends ({text})").into())
+/// An error in the words of the device.
+fn words(error: &ChannelError) -> String {
+    match error {
+        ChannelError::Plain(code) | ChannelError::Inside(code) => {
+            format!("{}, code 0x{code:02x}", DeviceError::from_u8(*code))
+        }
+        ChannelError::WrongKey => "its answer does not fit the password".into(),
+        ChannelError::Mac => "the MAC of its answer is wrong".into(),
+        ChannelError::Malformed(what) => format!("it sent {what}"),
+        ChannelError::TooLong(bytes) => format!("a command of {bytes} bytes is longer than it takes"),
+        ChannelError::UsedUp => "the session has carried as many messages as it may".into(),
+    }
 }
 
 /// The trouble for an error that the device itself sent, through its session.
-fn refused(answer: DeviceError, what: &str, auth_key: u16) -> Trouble {
+fn refused(code: u8, what: &str, auth_key: u16) -> Trouble {
+    let answer = DeviceError::from_u8(code);
     let refused = |hint: &str| Trouble::Rejected(format!("it refused to {what} ({answer}): {hint}").into());
     match answer {
         DeviceError::InsufficientPermissions => refused(&format!(
@@ -224,9 +293,12 @@ fn refused(answer: DeviceError, what: &str, auth_key: u16) -> Trouble {
         DeviceError::InvalidId | DeviceError::ObjectNotFound => {
             refused(&format!("it has no such key, or none in a domain of authentication key {auth_key}"))
         }
-        DeviceError::LogFull => refused(
-            "its log is full and force-audit is on: read and clear the log, and turn force-audit off, or it will stop \
-             again",
+        DeviceError::LogFull => Trouble::Temporary(
+            format!(
+                "it refused to {what} ({answer}): its log is full and force-audit is on. Read and clear the log, and set \
+                 `drain_audit_log = true` or turn force-audit off, or it will stop again"
+            )
+            .into(),
         ),
         DeviceError::ObjectExists => refused(
             "an object with that id already exists, perhaps in a domain that this authentication key cannot see",
@@ -235,97 +307,70 @@ fn refused(answer: DeviceError, what: &str, auth_key: u16) -> Trouble {
         DeviceError::InvalidCommand | DeviceError::InvalidData | DeviceError::WrongLength => {
             refused("it does not understand the command")
         }
-        // They are about the session: a new one may help.
-        DeviceError::AuthenticationFailed
-        | DeviceError::InvalidSession
-        | DeviceError::SessionFailed
-        | DeviceError::SessionsFull => Trouble::Broken(format!("it could not {what} ({answer})").into()),
         // The session brought the answer, so it is good.
-        _ => Trouble::Temporary(format!("it could not {what} ({answer})").into()),
+        _ => Trouble::Temporary(format!("it could not {what} ({answer}, code 0x{code:02x})").into()),
     }
-}
-
-/// The trouble for an error that did not come through the session. For anything that the device sends outside a
-/// session, the crate reports a `MemoryError` and drops the code.
-fn lost(error: &Error) -> Trouble {
-    match error.kind() {
-        ErrorKind::ConnectorError | ErrorKind::ProtocolError => {
-            Trouble::Broken(format!("the session broke off ({error})").into())
-        }
-        ErrorKind::ResponseError => Trouble::Broken("it no longer knows the session, as after a power cycle".into()),
-        _ => Trouble::Broken(format!("the session was lost ({error})").into()),
-    }
-}
-
-/// Whether the connector did not even accept a connection, so that nothing reached the device.
-fn was_refused(error: &Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
 }
 
 /// The trouble for a session that was not opened. Trying again does no harm: wrong passwords do not lock a YubiHSM.
-fn not_opened(error: &Error, auth_key: u16) -> Trouble {
-    if error.device_error() == Some(DeviceError::SessionsFull) {
-        let text =
-            "all of its 16 sessions are in use: stop other programs that use it. A session ends after 30 s of silence";
-        return Trouble::Broken(text.into());
-    }
-    match error.kind() {
-        ErrorKind::AuthenticationError => Trouble::WrongPassword(
-            format!("the device rejected authentication key {auth_key}: wrong password or key id ({error})").into(),
+fn no_session(error: &ChannelError, auth_key: u16) -> Trouble {
+    match error {
+        ChannelError::Plain(SESSIONS_FULL) => Trouble::Broken(
+            "all of its 16 sessions are in use: stop other programs that use it. A session ends after 30 s of silence"
+                .into(),
         ),
-        _ => Trouble::Broken(format!("it opens no session ({error})").into()),
+        ChannelError::WrongKey | ChannelError::Plain(AUTHENTICATION_FAILED | OBJECT_NOT_FOUND) => {
+            let text = format!(
+                "the device rejected authentication key {auth_key}: wrong password or key id ({})",
+                words(error)
+            );
+            Trouble::WrongPassword(text.into())
+        }
+        _ => Trouble::Broken(format!("it opens no session ({})", words(error)).into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
 
     #[test]
-    fn what_the_device_says_through_its_session_is_a_clear_answer_unless_it_is_about_the_session() {
-        for (answer, word) in [
-            (DeviceError::ObjectNotFound, "no such key"),
-            (DeviceError::InsufficientPermissions, "authentication key 4"),
-            (DeviceError::LogFull, "force-audit"),
-            (DeviceError::WrongLength, "sign with key 2"),
-        ] {
-            let trouble = refused(answer, "sign with key 2", 4);
+    fn what_the_device_says_through_its_session_is_a_clear_answer() {
+        for (code, word) in
+            [(OBJECT_NOT_FOUND, "no such key"), (0x09, "authentication key 4"), (0x08, "sign with key 2")]
+        {
+            let trouble = refused(code, "sign with key 2", 4);
             assert!(matches!(&trouble, Trouble::Rejected(text) if text.contains(word)), "{trouble:?}");
         }
-        for answer in [DeviceError::InvalidSession, DeviceError::SessionFailed] {
-            assert!(matches!(refused(answer, "sign", 4), Trouble::Broken(_)), "{answer}");
+        for (code, word) in [
+            (0x10, "code 0x10"),
+            (0x0a, "force-audit"),
+            (0x0f, "code 0x0f"),
+            (0x77, "code 0x77"),
+            (INVALID_SESSION, "0x03"),
+        ] {
+            let trouble = refused(code, "sign", 4);
+            assert!(matches!(&trouble, Trouble::Temporary(text) if text.contains(word)), "{trouble:?}");
         }
-        for answer in [DeviceError::GenericError, DeviceError::Unknown { code: 0x7f }] {
-            assert!(matches!(refused(answer, "sign", 4), Trouble::Temporary(_)), "{answer}");
+    }
+
+    #[test]
+    fn why_no_session_was_opened_is_said_with_the_code() {
+        let trouble = no_session(&ChannelError::Plain(SESSIONS_FULL), 4);
+        assert!(matches!(&trouble, Trouble::Broken(text) if text.contains("16 sessions")), "{trouble:?}");
+        for error in [ChannelError::WrongKey, ChannelError::Plain(AUTHENTICATION_FAILED), ChannelError::Plain(0x0b)] {
+            assert!(matches!(no_session(&error, 4), Trouble::WrongPassword(_)), "{error:?}");
         }
+        let trouble = no_session(&ChannelError::Plain(0x10), 4);
+        assert!(matches!(&trouble, Trouble::Broken(text) if text.contains("code 0x10")), "{trouble:?}");
     }
 
     #[test]
     fn a_device_says_who_it_is() {
-        let answer = [0x86, 0, 10, 2, 4, 1, 0x07, 0x5b, 0xcd, 0x15, 62, 5, 46];
+        let body = [2, 4, 1, 0x07, 0x5b, 0xcd, 0x15, 62, 5, 46];
         let info = DeviceInfo { serial_number: "0123456789".into(), version: [2, 4, 1], log: (5, 62) };
-        assert_eq!(parse_device_info(&answer), Some(info));
-        assert_eq!(parse_device_info(&answer[..11]), None);
-        assert_eq!(parse_device_info(&[0x7f, 0, 1, 3]), None);
+        assert_eq!(parse_device_info(&body), Some(info));
+        assert_eq!(parse_device_info(&body[..8]), None);
         assert_eq!(parse_device_info(&[]), None);
-    }
-
-    #[test]
-    fn a_connector_that_is_not_there_is_said_so() {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let adapter = YubiHsmAdapter::Http { host: "127.0.0.1".into(), port };
-        let trouble = Reached::look_for(&adapter, None, &Resolver::default()).err().unwrap();
-        assert!(
-            matches!(&trouble, Trouble::Broken(text) if text.contains("is yubihsm-connector running")),
-            "{trouble:?}"
-        );
     }
 }

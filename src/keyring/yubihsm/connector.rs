@@ -1,16 +1,8 @@
-//! The status of a yubihsm-connector, over the little HTTP that it takes.
+//! The status of a yubihsm-connector.
 
-use super::client::{connect, not_reached};
-use crate::{keyring::device::Trouble, process::resolver::Resolver};
-use std::{
-    io::{self, Read as _, Write as _},
-    time::Duration,
-};
-
-/// Far more than a status has.
-const ANSWER_MAX_BYTES: u64 = 8192;
-/// How long each read and write may take.
-const TIMEOUT: Duration = Duration::from_secs(3);
+use super::{http::Http, link::LinkError};
+use crate::keyring::device::Trouble;
+use std::time::Instant;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectorStatus {
@@ -20,50 +12,20 @@ pub struct ConnectorStatus {
     pub version: String,
 }
 
-/// Asks the connector for its status. Blocks for a few seconds at most, and uses no session of the device.
-pub(super) fn status(host: &str, port: u16, resolver: &Resolver) -> Result<ConnectorStatus, Trouble> {
-    let answer = get(host, port, resolver).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Trouble::Late,
-        _ => not_reached(error),
-    })?;
-    parse(&answer).ok_or_else(|| Trouble::Broken("the program that listens there is not yubihsm-connector".into()))
+/// Asks the connector for its status. Uses no session of the device.
+pub(super) fn status(http: &mut Http, deadline: Instant) -> Result<ConnectorStatus, Trouble> {
+    let other =
+        |why: &str| Trouble::Broken(format!("the program that listens there is not yubihsm-connector ({why})").into());
+    match http.status(deadline) {
+        Ok(body) => parse(&body).ok_or_else(|| other("it has no such status")),
+        Err(LinkError::Status { status, .. }) => Err(other(&format!("HTTP status {status}"))),
+        Err(LinkError::Broken(text)) => Err(other(&text)),
+        Err(error) => Err(error.trouble()),
+    }
 }
 
-fn get(host: &str, port: u16, resolver: &Resolver) -> io::Result<String> {
-    let mut stream = connect(resolver.resolve(host, port)?)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let request = format!("GET /connector/status HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let (mut answer, mut reader) = (Vec::new(), stream.take(ANSWER_MAX_BYTES));
-    let mut chunk = [0; 1024];
-    while !is_whole(&answer) {
-        match reader.read(&mut chunk)? {
-            0 => break,
-            read => answer.extend_from_slice(&chunk[..read]),
-        }
-    }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-/// Whether an answer has the length that it announces. An answer without one ends with its connection.
-fn is_whole(answer: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(answer);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    for (name, value) in head.lines().filter_map(|line| line.split_once(':')) {
-        if name.eq_ignore_ascii_case("content-length") {
-            return value.trim().parse().is_ok_and(|length: usize| body.len() >= length);
-        }
-    }
-    false
-}
-
-fn parse(answer: &str) -> Option<ConnectorStatus> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    if head.lines().next()?.split(' ').nth(1)? != "200" {
-        return None;
-    }
+fn parse(body: &[u8]) -> Option<ConnectorStatus> {
+    let body = String::from_utf8_lossy(body);
     let field = |name: &str| {
         let (_, value) = body.lines().find_map(|line| line.split_once('=').filter(|(key, _)| *key == name))?;
         let value = value.trim();
@@ -78,13 +40,10 @@ mod tests {
 
     #[test]
     fn a_status_is_read_and_nothing_else_is() {
-        let body = "status=OK\nserial=*\nversion=3.0.4\npid=1\naddress=127.0.0.1\nport=12345\n";
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        assert_eq!(parse(&answer), Some(ConnectorStatus { status: "OK".into(), version: "3.0.4".into() }));
-        assert!(is_whole(answer.as_bytes()) && !is_whole(&answer.as_bytes()[..answer.len() - 1]));
-        for other in ["", "HTTP/1.1 404 Not Found\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n<html>", "SSH-2.0\r\n\r\nstatus=OK"]
-        {
-            assert_eq!(parse(other), None, "{other}");
+        let body = b"status=OK\nserial=*\nversion=3.0.4\npid=1\naddress=127.0.0.1\nport=12345\n";
+        assert_eq!(parse(body), Some(ConnectorStatus { status: "OK".into(), version: "3.0.4".into() }));
+        for other in [&b""[..], b"<html>", b"status=OK\nversion=\x1b[2J", b"status=OK"] {
+            assert_eq!(parse(other), None, "{other:?}");
         }
     }
 }

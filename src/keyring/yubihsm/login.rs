@@ -1,12 +1,15 @@
 //! Login to a device: the password, and how often the signer may open a session.
+//!
+//! Every session is closed when it is not used any more: a device has 16, and keeps a silent one for 30 s. One that
+//! cannot be closed then, because the device is not reached, is closed before the next one is opened.
 
 use super::{
-    client::{Client, DeviceInfo, NotOpened, Reached},
-    client_thread::{ClientThread, ThreadBudget},
-    connector::{self, ConnectorStatus},
+    client::{self, Client, DeviceInfo, NotOpened, SessionState},
+    connector::ConnectorStatus,
+    link::{Link, LinkError},
 };
 use crate::{
-    config::{Config, Provider, Secret, SecretSource, YubiHsmAdapter, YubiHsmConfig},
+    config::{Config, Provider, Secret, SecretSource, YubiHsmConfig},
     keyring::{
         device::Trouble,
         secret_source::{self, SECRET_MAX_BYTES},
@@ -16,6 +19,7 @@ use crate::{
 use std::{
     collections::BTreeMap,
     io,
+    ops::Deref,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -26,10 +30,15 @@ use zeroize::Zeroizing;
 const SESSIONS_AT_ONCE: u32 = 4;
 /// How many sessions a command may open at once. A device has 16.
 const SESSIONS_OF_A_COMMAND: u32 = 12;
-/// How long until one more session may be opened. An unused session lives for 30 s on the device, and the crate cannot
-/// close one. With those opened at once, there are never more than 12 of the device's 16, which leaves some for others.
+/// How long until one more session may be opened in place of one that was not closed. Such a session lives for 30 s on
+/// the device. With those opened at once, there are never more than 12 of the device's 16, which leaves some for others.
 /// They are spread out, instead of eight and then none for half a minute: a fault is usually over within a second.
 const SESSION_EVERY: Duration = Duration::from_millis(3750);
+
+/// How long a session that was left is still closed: a silent one lives for 30 s on the device.
+const LEFT_IS_OURS: Duration = Duration::from_secs(25);
+/// How long the device may take to close a session that nobody needs any more.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Login to one device.
 pub struct Login {
@@ -37,14 +46,22 @@ pub struct Login {
     /// The key derived from the password, once that could be read. Wiped when dropped.
     credentials: Option<Credentials>,
     sessions: Arc<Mutex<Sessions>>,
-    budget: ThreadBudget,
-    resolver: Resolver,
+    link: Arc<Mutex<Link>>,
+}
+
+/// A session that is closed when this is dropped.
+pub struct OpenSession {
+    /// Always there until it is dropped.
+    client: Option<Client>,
+    opened: Instant,
+    sessions: Arc<Mutex<Sessions>>,
 }
 
 impl Login {
-    /// Accesses the device of a section. Reads no password yet.
+    /// Accesses the device of a section. Reads no password yet, and connects to nothing.
     pub fn new(config: YubiHsmConfig, resolver: Resolver) -> Self {
-        Self { config, credentials: None, sessions: Arc::default(), budget: ThreadBudget::default(), resolver }
+        let link = Link::new(&config.adapter, config.serial_number.as_deref(), resolver);
+        Self { config, credentials: None, sessions: Arc::default(), link: Arc::new(Mutex::new(link)) }
     }
 
     /// For a command, which opens several sessions one after the other and then ends. A signer gets fewer, because it
@@ -59,37 +76,28 @@ impl Login {
     pub(crate) fn by_key(&self, auth_key: u16, key: Key) -> Self {
         let config = YubiHsmConfig { auth_key, ..self.config.clone() };
         let credentials = Some(Credentials::new(auth_key, key));
-        Self {
-            config,
-            credentials,
-            sessions: Arc::clone(&self.sessions),
-            budget: ThreadBudget::default(),
-            resolver: self.resolver.clone(),
-        }
+        Self { config, credentials, sessions: Arc::clone(&self.sessions), link: Arc::clone(&self.link) }
     }
 
     /// Requires this serial number from now on.
     pub(crate) fn pin_serial_number(&mut self, serial_number: String) {
+        lock(&self.link).pin_serial_number(&serial_number);
         self.config.serial_number = Some(serial_number);
+    }
+
+    /// Looks whether the connector, or the device on USB, is there. Uses no session.
+    pub(super) fn look(&self, deadline: Instant) -> Result<(), Trouble> {
+        lock(&self.link).look(deadline).map_err(LinkError::trouble)
     }
 
     /// What the device shows without a session. Returns soon after `deadline` at the latest.
     pub fn device_info(&self, deadline: Instant) -> Result<DeviceInfo, Trouble> {
-        let (config, resolver) = (self.config.clone(), self.resolver.clone());
-        self.budget.ask(deadline, move || {
-            Reached::look_for(&config.adapter, config.serial_number.as_deref(), &resolver)?.device_info()
-        })
+        client::device_info(&self.link, deadline)
     }
 
     /// The status of the device's connector. `None` on USB, which has no connector.
     pub fn connector_status(&self, deadline: Instant) -> Result<Option<ConnectorStatus>, Trouble> {
-        match self.config.adapter.clone() {
-            YubiHsmAdapter::Http { host, port } => {
-                let resolver = self.resolver.clone();
-                self.budget.ask(deadline, move || connector::status(&host, port, &resolver)).map(Some)
-            }
-            YubiHsmAdapter::Usb { .. } => Ok(None),
-        }
+        lock(&self.link).status(deadline)
     }
 
     pub fn config(&self) -> &YubiHsmConfig {
@@ -97,31 +105,39 @@ impl Login {
     }
 
     /// Opens a session. Returns soon after `deadline` at the latest.
-    pub fn open(&mut self, deadline: Instant) -> Result<ClientThread, Trouble> {
+    pub fn open(&mut self, deadline: Instant) -> Result<OpenSession, Trouble> {
         let credentials = self.credentials()?;
-        let config = self.config.clone();
-        let sessions = Arc::clone(&self.sessions);
-        let resolver = self.resolver.clone();
-        ClientThread::open(&self.budget, deadline, move || {
-            let reached = Reached::look_for(&config.adapter, config.serial_number.as_deref(), &resolver)?;
-            let sessions = || lock(&sessions);
-            sessions().take(Instant::now())?;
-            let opened = Client::open(&config, reached, credentials);
-            let mut sessions = sessions();
-            match opened {
-                Ok(client) => {
-                    sessions.last_failure = None;
-                    Ok(client)
-                }
-                Err(NotOpened { trouble, takes_session }) => {
-                    sessions.last_failure = Some(trouble.clone());
-                    if !takes_session {
-                        sessions.give_back();
-                    }
-                    Err(trouble)
-                }
+        // First, so that one which is not there costs no session.
+        self.look(deadline)?;
+        let in_trouble = lock(&self.sessions).in_trouble();
+        if in_trouble {
+            // Nor does one that is there and does not answer.
+            self.device_info(deadline)?;
+        }
+        let left = std::mem::take(&mut lock(&self.sessions).left);
+        for Left { client, opened, at } in left {
+            // The device may have given the number of an older one to somebody else.
+            if at.elapsed() < LEFT_IS_OURS {
+                close(&client, opened, &self.sessions, deadline);
             }
-        })
+        }
+        lock(&self.sessions).take(Instant::now())?;
+        let opened = Client::open(&self.config, Arc::clone(&self.link), &credentials, deadline);
+        let mut sessions = lock(&self.sessions);
+        match opened {
+            Ok(client) => {
+                sessions.last_failure = None;
+                let sessions = Arc::clone(&self.sessions);
+                Ok(OpenSession { client: Some(client), opened: Instant::now(), sessions })
+            }
+            Err(NotOpened { trouble, takes_session }) => {
+                sessions.last_failure = Some(trouble.clone());
+                if !takes_session {
+                    sessions.give_back();
+                }
+                Err(trouble)
+            }
+        }
     }
 
     fn credentials(&mut self) -> Result<Credentials, Trouble> {
@@ -133,6 +149,41 @@ impl Login {
         let credentials = Credentials::from_password(self.config.auth_key, password.as_bytes());
         Ok(self.credentials.insert(credentials).clone())
     }
+}
+
+impl Deref for OpenSession {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.client.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        let Some(client) = self.client.take() else { return };
+        let closed = match client.state() {
+            SessionState::Good => close(&client, self.opened, &self.sessions, Instant::now() + CLOSE_PATIENCE),
+            // Whoever uses the device next waits for this, not whoever met the trouble.
+            SessionState::Unclear => false,
+            SessionState::Gone => {
+                lock(&self.sessions).ended(self.opened);
+                true
+            }
+        };
+        if !closed {
+            lock(&self.sessions).left.push(Left { client, opened: self.opened, at: Instant::now() });
+        }
+    }
+}
+
+/// Has the device end a session. Returns whether it has.
+fn close(client: &Client, opened: Instant, sessions: &Mutex<Sessions>, deadline: Instant) -> bool {
+    let closed = client.close(deadline.min(Instant::now() + CLOSE_PATIENCE));
+    if closed {
+        lock(sessions).ended(opened);
+    }
+    closed
 }
 
 /// The password. One that does not stand in the configuration is taken without the white space at its end, as tmkms reads
@@ -179,11 +230,20 @@ struct Sessions {
     at: Option<Instant>,
     /// Why the last session was not opened.
     last_failure: Option<Trouble>,
+    /// Sessions that nobody needs any more and that the device may still hold.
+    left: Vec<Left>,
+}
+
+/// A session that was not closed.
+struct Left {
+    client: Client,
+    opened: Instant,
+    at: Instant,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { at_once: SESSIONS_AT_ONCE, missing: Duration::ZERO, at: None, last_failure: None }
+        Self { at_once: SESSIONS_AT_ONCE, missing: Duration::ZERO, at: None, last_failure: None, left: Vec::new() }
     }
 }
 
@@ -206,6 +266,19 @@ impl Sessions {
         }
         self.missing += SESSION_EVERY;
         Ok(())
+    }
+
+    /// Whether the last session was not opened, or ended without a clear answer.
+    fn in_trouble(&self) -> bool {
+        self.last_failure.is_some() || !self.left.is_empty()
+    }
+
+    /// Puts a session back that the device does not hold any more. The bucket has long got another one for one that was
+    /// open for a while.
+    fn ended(&mut self, opened: Instant) {
+        if opened.elapsed() < SESSION_EVERY {
+            self.give_back();
+        }
     }
 
     /// Puts a session back that never reached the device.

@@ -2,27 +2,35 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `client` | all calls to the `yubihsm` crate, and the meaning of its errors |
+//! | `channel` | the secure channel: commands to bytes and back, without I/O |
+//! | `commands` | the commands, as bytes |
+//! | `client` | a session, and the meaning of its errors |
+//! | `link` | the way to a device; `http` and `usb` are the two there are |
 //! | `algorithms` | what is peculiar to each algorithm |
-//! | `client_thread` | a thread that owns a client: a hang costs its caller only a deadline |
 //! | `login` | the password, and how often the signer may open a session |
 //! | `session` | the sessions of the device's own thread ([`super::device`]) |
+//! | `drain` | moves the device's own log into the audit file |
 //! | `connector` | the status of a yubihsm-connector |
 //! | `public_keys` | finds the public key of a chain |
-//! | `usb` | the devices on the USB of this machine |
+//! | `usb_bus` | the devices on the USB of this machine |
 //!
-//! The crate's client is not trusted after a failure: unless the last answer was one that the device itself encrypted,
-//! the client is dropped and made anew, because it would go on using a session that the device has lost. Its time-out
-//! is fixed at 20 s, so it lives on its own thread, which can be left behind.
+//! The `yubihsm` crate lends its names of capabilities, domains, algorithms and errors. Its client is not used: it goes
+//! on with a session that the device has lost, hides the device's error codes, cannot close a session, waits 20 s
+//! whatever it is told, and takes no other transport than its own.
 
 pub(crate) mod algorithms;
+mod channel;
 pub mod client;
-pub mod client_thread;
+pub(crate) mod commands;
 pub mod connector;
+mod drain;
+mod http;
+mod link;
 pub mod login;
 pub mod public_keys;
 mod session;
 mod usb;
+mod usb_bus;
 
 use super::{
     KeyError, KeyInStateFile, Note, Sight,
@@ -34,14 +42,23 @@ use super::{
 use crate::{
     config::{Config, KeyConfig, Provider, YubiHsmAdapter, YubiHsmConfig},
     process::resolver::Resolver,
+    record::audit::Audit,
 };
+use drain::AuditSlot;
 use highwater_core::consensus::{ChainId, KeyType, PublicKey};
 use public_keys::Finder;
 use session::{PinnedKey, YubiHsmOpener};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// The longest message that a YubiHSM 2 signs with Ed25519, in bytes (Yubico, Sign EdDSA).
 pub const MESSAGE_MAX_BYTES: usize = 2019;
+
+/// How long a connector may take to accept a connection when it is only looked for.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Which key on which device signs for which chain.
 pub(super) struct KeyPlan {
@@ -53,6 +70,8 @@ pub(super) struct KeyPlan {
     keys: Vec<Vec<PinnedKey>>,
     /// Resolves the connectors' host names.
     resolver: Resolver,
+    /// Where the logs of the devices go.
+    audit: AuditSlot,
 }
 
 impl KeyPlan {
@@ -80,7 +99,13 @@ impl KeyPlan {
                 }
             }
         }
-        Self { chains, places, keys, resolver: resolver.clone() }
+        Self { chains, places, keys, resolver: resolver.clone(), audit: AuditSlot::default() }
+    }
+
+    /// Has the devices' own logs moved to this file from now on, where the configuration asks for that.
+    pub(super) fn record_device_logs_in(&self, audit: &Audit) {
+        // There is one audit file.
+        let _ = self.audit.set(audit.clone());
     }
 
     /// The device of a provider. `None` for a device that holds no configured key.
@@ -97,7 +122,12 @@ impl KeyPlan {
         }
         Some(DeviceSetup {
             name: section.to_string(),
-            opener: Box::new(YubiHsmOpener::new(section.clone(), keys.clone(), self.resolver.clone())),
+            opener: Box::new(YubiHsmOpener::new(
+                section.clone(),
+                keys.clone(),
+                self.resolver.clone(),
+                Arc::clone(&self.audit),
+            )),
             keys: keys.iter().map(|key| key.public_key.clone()).collect(),
             message_max_bytes: Some(MESSAGE_MAX_BYTES),
             chains,
@@ -138,20 +168,13 @@ fn keys_of<'a>(
 /// Whether the password can be read and the connector is there. Opens no session.
 pub(super) fn look_at(section: &YubiHsmConfig) -> Sight {
     let mut notes = Vec::new();
-    let serial_number = section.serial_number.as_deref();
-    let reached = match &section.adapter {
-        YubiHsmAdapter::Http { .. } => client::Reached::look_for(&section.adapter, serial_number, &Resolver::default())
-            .map(|_| "its connector is there"),
-        // A running signer may hold it.
-        YubiHsmAdapter::Usb { timeout_ms } => {
-            usb::find(serial_number, Duration::from_millis(*timeout_ms)).map(|_| "it is plugged in")
-        }
-    };
+    let reached = login::Login::new(section.clone(), Resolver::default()).look(Instant::now() + LOOK_PATIENCE);
     let there = reached.is_ok();
-    notes.push(match reached {
-        Ok(what) => Note::Ok(format!("{section}: {what}")),
-        Err(trouble) => Note::Fail(format!("{section}: {}", trouble.text())),
-    });
+    match (&section.adapter, reached) {
+        (_, Err(trouble)) => notes.push(Note::Fail(format!("{section}: {}", trouble.text()))),
+        (YubiHsmAdapter::Http { .. }, Ok(_)) => notes.push(Note::Ok(format!("{section}: its connector is there"))),
+        (YubiHsmAdapter::Usb { .. }, Ok(_)) => {}
+    }
     let password = login::read_password(&section.password);
     if let Err(why) = &password {
         notes.push(Note::Fail(format!("{section}: {why}")));

@@ -4,7 +4,10 @@
 //! is verified, whether the device can be reached or not. Only for a chain without a state file of Highwater are the
 //! devices asked, once. Then they must agree.
 
-use super::{client_thread::ClientThread, keys_of, login::Login};
+use super::{
+    keys_of,
+    login::{Login, OpenSession},
+};
 use crate::{
     config::{ChainConfig, Config, YubiHsmConfig},
     keyring::{KeyError, KeyInStateFile, device::Trouble},
@@ -22,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Finds public keys. Opens one session with each device at most, and none if all is recorded.
 pub struct Finder {
     /// By their place in [`Config::providers`].
-    threads: BTreeMap<usize, Result<ClientThread, Trouble>>,
+    sessions: BTreeMap<usize, Result<OpenSession, Trouble>>,
     resolver: Resolver,
     in_state_file: KeyInStateFile,
 }
@@ -30,7 +33,7 @@ pub struct Finder {
 impl Finder {
     /// Finds connectors through `names`.
     pub(crate) fn new(resolver: Resolver, in_state_file: KeyInStateFile) -> Self {
-        Self { threads: BTreeMap::new(), resolver, in_state_file }
+        Self { sessions: BTreeMap::new(), resolver, in_state_file }
     }
 
     /// The public key of `chain`: that of its state file, or else the one that its YubiHSMs return.
@@ -45,13 +48,13 @@ impl Finder {
 
     fn ask(&mut self, index: usize, provider: &YubiHsmConfig, id: u16, kind: KeyType) -> Result<PublicKey, Trouble> {
         let deadline = Instant::now() + PATIENCE;
-        let thread = self.threads.entry(index);
-        let thread = thread.or_insert_with(|| Login::new(provider.clone(), self.resolver.clone()).open(deadline));
-        let answer = thread.as_ref().map_err(Clone::clone)?.call(deadline, move |client| client.public_key(id, kind));
+        let session = self.sessions.entry(index);
+        let session = session.or_insert_with(|| Login::new(provider.clone(), self.resolver.clone()).open(deadline));
+        let answer = session.as_ref().map_err(Clone::clone)?.until(deadline).public_key(id, kind);
         if let Err(trouble) = &answer
-            && !matches!(trouble, Trouble::Rejected(_))
+            && !matches!(trouble, Trouble::Rejected(_) | Trouble::Temporary(_))
         {
-            *thread = Err(trouble.clone());
+            *session = Err(trouble.clone());
         }
         answer
     }

@@ -1,6 +1,10 @@
 //! The sessions with which the thread of a YubiHSM signs.
 
-use super::{client_thread::ClientThread, login::Login};
+use super::{
+    client::Client,
+    drain::{AuditSlot, Drain},
+    login::{Login, OpenSession},
+};
 use crate::{
     config::YubiHsmConfig,
     keyring::device::{Opener, Session, Trouble},
@@ -12,6 +16,9 @@ use tracing::debug;
 
 /// How long to wait for a device, even if the deadline is later: short, so that its return is noticed soon.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Create Session, Authenticate Session, and what is asked for at once in a new session.
+const ENTRIES_OF_A_LOGIN: u32 = 4;
 
 /// A key on a device.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,22 +35,36 @@ pub(super) struct YubiHsmOpener {
     keys: Vec<PinnedKey>,
     /// The device's flaw, once its audit settings are known. See [`Opener::flaw`].
     flaw: Option<Option<&'static str>>,
+    /// Moves the device's log, if it is to be moved.
+    drain: Option<Drain>,
 }
 
 impl YubiHsmOpener {
-    pub(super) fn new(config: YubiHsmConfig, keys: Vec<PinnedKey>, resolver: Resolver) -> Self {
-        Self { login: Login::new(config, resolver), keys, flaw: None }
+    pub(super) fn new(config: YubiHsmConfig, keys: Vec<PinnedKey>, resolver: Resolver, audit: AuditSlot) -> Self {
+        let drain = config.drain_audit_log.then(|| Drain::new(config.to_string(), audit));
+        Self { login: Login::new(config, resolver), keys, flaw: None, drain }
     }
 
     /// Reads the audit settings once. A device that stops when its log is full stops a validator within minutes.
-    fn look_at_audit(&mut self, thread: &ClientThread, deadline: Instant) -> Result<(), Trouble> {
-        let force_audit = thread.call(deadline, |client| client.force_audit())?;
+    fn look_at_audit(&mut self, client: &Client) -> Result<(), Trouble> {
+        let force_audit = client.force_audit()?;
         if force_audit.is_none() {
             let device = self.login.config();
             debug!(%device, "the authentication key has no permission to read whether force-audit is on");
         }
-        let flaw = "force-audit is on: the device stops signing when its log of 62 entries is full. Turn it off";
-        self.flaw = Some((force_audit == Some(true)).then_some(flaw));
+        let flaw = match (&self.drain, force_audit) {
+            (Some(_), _) if !client.may_read_log()? => Some(
+                "`drain_audit_log` is set, but its authentication key may not read the log: give it the capability \
+                 get-log-entries, or take the setting out",
+            ),
+            (Some(_), _) => None,
+            (None, Some(true)) => Some(
+                "force-audit is on: the device stops signing when its log of 62 entries is full. Turn it off, or set \
+                 `drain_audit_log = true`",
+            ),
+            (None, _) => None,
+        };
+        self.flaw = Some(flaw);
         Ok(())
     }
 }
@@ -51,11 +72,15 @@ impl YubiHsmOpener {
 impl Opener for YubiHsmOpener {
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
         let deadline = deadline.min(Instant::now() + PATIENCE);
-        let thread = self.login.open(deadline)?;
+        let client = self.login.open(deadline)?;
         if self.flaw.is_none() {
-            self.look_at_audit(&thread, deadline)?;
+            self.look_at_audit(&client)?;
         }
-        Ok(Box::new(YubiHsmSession { thread, seen: vec![false; self.keys.len()], keys: self.keys.clone() }))
+        if let Some(drain) = &self.drain {
+            drain.count(ENTRIES_OF_A_LOGIN);
+        }
+        let (keys, drain) = (self.keys.clone(), self.drain.clone());
+        Ok(Box::new(YubiHsmSession { client, seen: vec![false; keys.len()], keys, drain }))
     }
 
     fn flaw(&self) -> Option<&str> {
@@ -64,26 +89,37 @@ impl Opener for YubiHsmOpener {
 }
 
 struct YubiHsmSession {
-    thread: ClientThread,
+    client: OpenSession,
     keys: Vec<PinnedKey>,
     /// Which keys were checked in this session.
     seen: Vec<bool>,
+    drain: Option<Drain>,
 }
 
 impl Session for YubiHsmSession {
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
-        let PinnedKey { id, public_key } = self.keys[key].clone();
-        let seen = self.seen[key];
-        let message = message.to_vec();
-        let deadline = deadline.min(Instant::now() + PATIENCE);
-        let signature = self.thread.call(deadline, move |client| {
-            // Every signature is verified anyway. This only gives a better error.
-            if !seen {
-                client.expect_key(id, &public_key)?;
-            }
-            client.sign(id, public_key.key_type(), &message)
-        })?;
+        let PinnedKey { id, public_key } = &self.keys[key];
+        let client = self.client.until(deadline.min(Instant::now() + PATIENCE));
+        if let Some(drain) = &self.drain {
+            drain.count(1 + u32::from(!self.seen[key]));
+        }
+        // Every signature is verified anyway. This only gives a better error.
+        if !self.seen[key] {
+            client.expect_key(*id, public_key)?;
+        }
+        let signature = client.sign(*id, public_key.key_type(), message)?;
         self.seen[key] = true;
         Ok(signature)
+    }
+
+    fn idle_before_chore(&self) -> Option<Duration> {
+        self.drain.as_ref()?.wait()
+    }
+
+    fn chore(&mut self, deadline: Instant) -> Result<(), Trouble> {
+        match &self.drain {
+            Some(drain) => drain.step(self.client.until(deadline)),
+            None => Ok(()),
+        }
     }
 }

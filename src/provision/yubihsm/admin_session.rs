@@ -3,7 +3,12 @@
 use crate::keyring::{
     device::Trouble,
     softsign::SecretKey,
-    yubihsm::{algorithms, client::Client, client_thread::ClientThread, login::Login},
+    yubihsm::{
+        algorithms,
+        client::Client,
+        commands::{NewObject, ObjectInfo},
+        login::{Login, OpenSession},
+    },
 };
 use highwater_core::{
     consensus::{KeyType, PublicKey, Signature},
@@ -16,8 +21,7 @@ use std::{
 use yubihsm::{
     Capability, Domain,
     asymmetric::Algorithm,
-    object::{Entry, Filter, Info, LABEL_SIZE, Label, Origin, Type},
-    wrap::Message,
+    object::{LABEL_SIZE, Label, Origin, Type},
 };
 use zeroize::Zeroizing;
 
@@ -27,7 +31,7 @@ pub(crate) const LABEL_MAX_BYTES: usize = LABEL_SIZE;
 
 /// A session with a device for an operator.
 pub(crate) struct AdminSession {
-    thread: ClientThread,
+    client: OpenSession,
     /// What the authentication key may do, if it may find out.
     rights: Option<Capability>,
     auth_key: u16,
@@ -143,9 +147,9 @@ impl From<Trouble> for AdminError {
 
 impl AdminSession {
     pub(crate) fn open(login: &mut Login) -> Result<Self, Trouble> {
-        let thread = login.open(Instant::now() + PATIENCE)?;
+        let client = login.open(Instant::now() + PATIENCE)?;
         let auth_key = login.config().auth_key;
-        let mut session = Self { thread, rights: None, auth_key };
+        let mut session = Self { client, rights: None, auth_key };
         session.rights = match session.info(auth_key, Type::AuthenticationKey) {
             Ok(info) => Some(info.capabilities),
             Err(Trouble::Rejected(_)) => None,
@@ -154,12 +158,9 @@ impl AdminSession {
         Ok(session)
     }
 
-    /// Makes the device do something, within [`PATIENCE`].
-    pub(super) fn ask<T: Send + 'static>(
-        &self,
-        act: impl FnOnce(&Client) -> Result<T, Trouble> + Send + 'static,
-    ) -> Result<T, Trouble> {
-        self.thread.call(Instant::now() + PATIENCE, act)
+    /// The session, with [`PATIENCE`] for the next command.
+    pub(super) fn client(&self) -> &Client {
+        self.client.until(Instant::now() + PATIENCE)
     }
 
     /// Whether the authentication key may do this. True if the device does not say.
@@ -168,18 +169,13 @@ impl AdminSession {
     }
 
     pub(crate) fn serial_number(&self) -> Result<String, Trouble> {
-        self.ask(|client| {
-            let info = client.ask("report its serial number", yubihsm::Client::device_info)?;
-            Ok(info.serial_number.to_string())
-        })
+        self.client().serial_number()
     }
 
     /// Gets this many random bytes from the device.
-    pub(super) fn random(&self, bytes: usize) -> Result<Zeroizing<Vec<u8>>, Trouble> {
-        let random = self.ask(move |client| {
-            client.ask("generate random numbers", |client| client.get_pseudo_random(bytes)).map(Zeroizing::new)
-        })?;
-        if random.len() != bytes {
+    pub(super) fn random(&self, bytes: u16) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+        let random = self.client().random("generate random numbers", bytes)?;
+        if random.len() != usize::from(bytes) {
             return Err(Trouble::Broken("it returned the wrong number of random bytes".into()));
         }
         Ok(random)
@@ -196,33 +192,24 @@ impl AdminSession {
     }
 
     pub(crate) fn sign(&self, id: u16, key_type: KeyType, message: &'static [u8]) -> Result<Signature, Trouble> {
-        self.ask(move |client| client.sign(id, key_type, message))
+        self.client().sign(id, key_type, message)
     }
 
     /// Makes a key in the device, and proves it.
     pub(crate) fn generate(&self, new: &NewKey) -> Result<Made, AdminError> {
         self.refuse_taken(new.id)?;
-        let (id, label, (algorithm, capabilities)) = (new.id, label(&new.label)?, new.kind()?);
-        self.ask(move |client| {
-            client.ask(&format!("make key 0x{id:04x}"), |client| {
-                client.generate_asymmetric_key(id, label, Domain::DOM1, capabilities, algorithm)
-            })
-        })?;
-        self.prove(id, None)
+        let (object, algorithm) = new.object()?;
+        self.client().generate(&format!("make key 0x{:04x}", new.id), &object, algorithm)?;
+        self.prove(new.id, None)
     }
 
     /// Puts the key of a file into the device, and proves it.
     pub(crate) fn import(&self, new: &NewKey, secret: &SecretKey) -> Result<Made, AdminError> {
         let bytes = secret.for_devices().ok_or(AdminError::Expanded)?;
         self.refuse_taken(new.id)?;
-        let (id, label, (algorithm, capabilities)) = (new.id, label(&new.label)?, new.kind()?);
-        self.ask(move |client| {
-            // The crate takes the bytes by value and does not wipe its copy; the process ends soon.
-            client.ask(&format!("store key 0x{id:04x}"), |client| {
-                client.put_asymmetric_key(id, label, Domain::DOM1, capabilities, algorithm, bytes.to_vec())
-            })
-        })?;
-        self.prove(id, Some(secret.public_key()))
+        let (object, algorithm) = new.object()?;
+        self.client().put_key(&format!("store key 0x{:04x}", new.id), &object, algorithm, &bytes)?;
+        self.prove(new.id, Some(secret.public_key()))
     }
 
     /// Wraps a key with a wrap key of the device.
@@ -232,38 +219,31 @@ impl AdminSession {
             let text = format!("its key 0x{id:04x} was made non-exportable: it cannot be backed up");
             return Err(Trouble::Rejected(text.into()).into());
         }
-        let wrapped = self.ask(move |client| {
-            let what = format!("wrap key 0x{id:04x} with wrap key 0x{wrap_key:04x}");
-            client.ask(&what, |client| client.export_wrapped(wrap_key, Type::AsymmetricKey, id))
-        })?;
-        Ok(wrapped.into_vec())
+        let what = format!("wrap key 0x{id:04x} with wrap key 0x{wrap_key:04x}");
+        Ok(self.client().export_wrapped(&what, wrap_key, id, Type::AsymmetricKey)?)
     }
 
     /// Unwraps a key with a wrap key of the device, and proves it. The wrapped key contains its id and label. Its id must be
     /// `id` if one is given, and the key must be the one `expected` for its id.
     pub(crate) fn import_wrapped(
         &self,
-        wrapped: Vec<u8>,
+        wrapped: &[u8],
         wrap_key: u16,
         id: Option<u16>,
         expected: impl FnOnce(u16) -> Option<PublicKey>,
     ) -> Result<Made, AdminError> {
         id.map_or(Ok(()), |id| self.refuse_taken(id))?;
-        let handle = self.ask(move |client| {
-            let what = format!("unwrap the backup with wrap key 0x{wrap_key:04x}");
-            // Shorter ones are not backups and never get here.
-            let message = Message::from_vec(wrapped).map_err(|error| Trouble::Rejected(error.to_string().into()))?;
-            client.ask(&what, |client| client.import_wrapped(wrap_key, message))
-        })?;
-        if handle.object_type != Type::AsymmetricKey {
-            let why = format!("the backup holds an object of type {}, not a signing key", handle.object_type);
-            return Err(self.undo(handle.object_id, handle.object_type, why));
+        let what = format!("unwrap the backup with wrap key 0x{wrap_key:04x}");
+        let (kind, found) = self.client().import_wrapped(&what, wrap_key, wrapped)?;
+        if kind != Type::AsymmetricKey {
+            let why = format!("the backup holds an object of type {kind}, not a signing key");
+            return Err(self.undo(found, kind, why));
         }
-        if let Some(id) = id.filter(|id| *id != handle.object_id) {
-            let why = format!("the backup holds key 0x{:04x}, not 0x{id:04x}", handle.object_id);
-            return Err(self.undo(handle.object_id, handle.object_type, why));
+        if let Some(id) = id.filter(|id| *id != found) {
+            let why = format!("the backup holds key 0x{found:04x}, not 0x{id:04x}");
+            return Err(self.undo(found, kind, why));
         }
-        self.prove(handle.object_id, expected(handle.object_id))
+        self.prove(found, expected(found))
     }
 
     fn refuse_taken(&self, id: u16) -> Result<(), AdminError> {
@@ -300,9 +280,7 @@ impl AdminSession {
     }
 
     pub(super) fn delete(&self, id: u16, kind: Type) -> Result<(), Trouble> {
-        self.ask(move |client| {
-            client.ask(&format!("delete {kind} 0x{id:04x}"), |client| client.delete_object(id, kind))
-        })
+        self.client().delete(&format!("delete {kind} 0x{id:04x}"), id, kind)
     }
 
     pub(crate) fn auth_key(&self) -> u16 {
@@ -310,51 +288,57 @@ impl AdminSession {
     }
 
     fn ids(&self) -> Result<Vec<u16>, Trouble> {
-        let filter = [Filter::Type(Type::AsymmetricKey)];
-        let entries: Vec<Entry> =
-            self.ask(move |client| client.ask("list its keys", |client| client.list_objects(&filter)))?;
-        let mut ids: Vec<_> = entries.iter().map(|entry| entry.object_id).collect();
+        let mut ids = self.client().list("list its keys", Type::AsymmetricKey)?;
         ids.sort_unstable();
         Ok(ids)
     }
 
     fn key_info(&self, id: u16) -> Result<DeviceKeyInfo, Trouble> {
         let info = self.info(id, Type::AsymmetricKey)?;
-        let algorithm = info.algorithm.asymmetric();
+        let algorithm = info.algorithm.as_ref().ok().and_then(|algorithm| algorithm.asymmetric());
         let key_type = algorithm.and_then(algorithms::named).map(|known| known.key_type);
-        let public_key = key_type.map(|key_type| self.ask(move |client| client.public_key(id, key_type)));
+        let public_key = key_type.map(|key_type| self.client().public_key(id, key_type));
         let domains = (1..=16).filter(|domain| info.domains.bits() & 1 << (domain - 1) != 0);
         Ok(DeviceKeyInfo {
             id,
-            // The crate replaces what is not UTF-8.
-            label: info.label.to_string(),
+            // What is not UTF-8 is replaced.
+            label: info.label,
             key_type,
             public_key: public_key.transpose()?,
-            algorithm: algorithm.map_or_else(|| format!("{:?}", info.algorithm), |algorithm| format!("{algorithm:?}")),
+            algorithm: match (algorithm, &info.algorithm) {
+                (Some(algorithm), _) => format!("{algorithm:?}"),
+                (None, Ok(other)) => format!("{other:?}"),
+                (None, Err(number)) => format!("algorithm {number}"),
+            },
             birth: match info.origin {
-                Origin::Generated => Birth::Generated,
-                Origin::Imported => Birth::Imported,
-                Origin::WrappedGenerated => Birth::WrappedGenerated,
-                Origin::WrappedImported => Birth::WrappedImported,
+                Some(Origin::Generated) => Birth::Generated,
+                Some(Origin::WrappedGenerated) => Birth::WrappedGenerated,
+                Some(Origin::WrappedImported) => Birth::WrappedImported,
+                // The worse of what is possible.
+                Some(Origin::Imported) | None => Birth::Imported,
             },
             exportable: info.capabilities.contains(Capability::EXPORTABLE_UNDER_WRAP),
             domains: domains.collect(),
         })
     }
 
-    fn info(&self, id: u16, kind: Type) -> Result<Info, Trouble> {
-        self.ask(move |client| {
-            client.ask(&format!("describe {kind} 0x{id:04x}"), |client| client.get_object_info(id, kind))
-        })
+    fn info(&self, id: u16, kind: Type) -> Result<ObjectInfo, Trouble> {
+        self.client().object_info(&format!("describe {kind} 0x{id:04x}"), id, kind)
     }
 }
 
 impl NewKey {
-    /// Its algorithm and capabilities, as the device calls them.
-    fn kind(&self) -> Result<(Algorithm, Capability), Trouble> {
+    /// The object and its algorithm, as the device calls them.
+    fn object(&self) -> Result<(NewObject, Algorithm), Trouble> {
         let algorithm = algorithms::of(self.key_type)?;
         let exportable = if self.exportable { Capability::EXPORTABLE_UNDER_WRAP } else { Capability::empty() };
-        Ok((algorithm.asymmetric, algorithm.may_sign | exportable))
+        let object = NewObject {
+            id: self.id,
+            label: label(&self.label)?,
+            domains: Domain::DOM1,
+            capabilities: algorithm.may_sign | exportable,
+        };
+        Ok((object, algorithm.asymmetric))
     }
 }
 
@@ -377,7 +361,9 @@ mod tests {
 
     #[test]
     fn a_key_may_sign_in_its_own_way_and_leave_only_if_that_is_said() {
-        let new = |key_type, exportable| NewKey { id: 1, label: String::new(), key_type, exportable }.kind().unwrap().1;
+        let new = |key_type, exportable| {
+            NewKey { id: 1, label: String::new(), key_type, exportable }.object().unwrap().0.capabilities
+        };
         assert_eq!(new(KeyType::Ed25519, false), Capability::SIGN_EDDSA);
         assert_eq!(new(KeyType::Secp256k1, true), Capability::SIGN_ECDSA | Capability::EXPORTABLE_UNDER_WRAP);
         assert!(label(&"a".repeat(LABEL_MAX_BYTES)).is_ok() && label(&"a".repeat(LABEL_MAX_BYTES + 1)).is_err());

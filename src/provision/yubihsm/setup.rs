@@ -8,17 +8,15 @@ use super::{
     admin_session::{AdminSession, PATIENCE, label},
     words::{ADMIN_KEY, Role, WRAP_KEY, Words},
 };
-use crate::keyring::{device::Trouble, yubihsm::login::Login};
+use crate::keyring::{
+    device::Trouble,
+    yubihsm::{commands::NewObject, login::Login},
+};
 use std::{
     fmt, thread,
     time::{Duration, Instant},
 };
-use yubihsm::{
-    AuditOption, Capability, Domain,
-    authentication::{self, Key},
-    object::Type,
-    opaque, wrap,
-};
+use yubihsm::{AuditOption, Capability, Domain, authentication::Key, object::Type};
 
 /// Object id of the authentication key that exists only during the setup.
 const SETUP_KEY: u16 = 0xfffe;
@@ -126,16 +124,17 @@ impl Setup<'_> {
         // The operator may have thought longer than a session lives.
         let session = AdminSession::open(login).map_err(at(DeviceState::Untouched))?;
         may_wipe(&session).map_err(at(DeviceState::Untouched))?;
-        session
-            .ask(|client| client.ask("wipe itself", yubihsm::Client::reset_device))
-            .map_err(at(DeviceState::Unknown))?;
+        if let Err(trouble @ Trouble::Rejected(_)) = session.client().reset("wipe itself") {
+            return Err(SetupError { state: DeviceState::Untouched, trouble });
+        }
+        // Any other answer may be lost, because the device restarts: whether it is wiped shows below.
         drop(session);
 
         tell("waiting for it to come back");
         let factory = log_in_as_new(login).map_err(at(DeviceState::Unknown))?;
         tell("making its keys");
         let setup_key = Key::random();
-        self.put_key(&factory, SETUP_KEY, "highwater setup", Role::Admin, setup_key.clone())
+        self.put_key(&factory, SETUP_KEY, "highwater setup", Role::Admin, &setup_key)
             .map_err(at(DeviceState::LikeNew))?;
         let session = AdminSession::open(&mut login.by_key(SETUP_KEY, setup_key)).map_err(at(DeviceState::LikeNew))?;
         self.provision(&session).map_err(at(DeviceState::LikeNew))?;
@@ -158,39 +157,27 @@ impl Setup<'_> {
         let wrap_key = self.words.wrap_key();
         let wraps =
             Capability::EXPORT_WRAPPED | Capability::IMPORT_WRAPPED | Capability::WRAP_DATA | Capability::UNWRAP_DATA;
-        session.ask(move |client| {
-            let algorithm = wrap::Algorithm::Aes256Ccm;
-            client.ask("store the wrap key", |client| {
-                let (domains, all) = (Domain::all(), Capability::all());
-                client.put_wrap_key(WRAP_KEY, wrap_label, domains, wraps, all, algorithm, wrap_key.to_vec())
-            })
-        })?;
-        session.ask(|client| {
-            client.ask("turn force-audit off", |client| client.set_force_audit_option(AuditOption::Off))
-        })?;
-        let (report_label, report) = (label("highwater setup report")?, self.report.clone());
-        session.ask(move |client| {
-            client.ask("store the report", |client| {
-                let (domains, algorithm) = (Domain::all(), opaque::Algorithm::Data);
-                client.put_opaque(REPORT, report_label, domains, Capability::GET_OPAQUE, algorithm, report)
-            })
-        })?;
-        Ok(())
+        let wrap_key_object =
+            NewObject { id: WRAP_KEY, label: wrap_label, domains: Domain::all(), capabilities: wraps };
+        session.client().put_wrap_key("store the wrap key", &wrap_key_object, Capability::all(), &wrap_key[..])?;
+        session.client().set_force_audit("turn force-audit off", AuditOption::Off)?;
+        let report = NewObject {
+            id: REPORT,
+            label: label("highwater setup report")?,
+            domains: Domain::all(),
+            capabilities: Capability::GET_OPAQUE,
+        };
+        session.client().put_opaque("store the report", &report, self.report.as_bytes())
     }
 
     fn put_role(&self, session: &AdminSession, role: Role) -> Result<(), Trouble> {
-        self.put_key(session, role.key_id(), &format!("{}:{}", role.name(), self.time), role, self.key_of(role))
+        self.put_key(session, role.key_id(), &format!("{}:{}", role.name(), self.time), role, &self.key_of(role))
     }
 
-    fn put_key(&self, session: &AdminSession, id: u16, text: &str, role: Role, key: Key) -> Result<(), Trouble> {
-        let (label, (rights, delegated, domains)) = (label(text)?, role.rights());
-        session.ask(move |client| {
-            client.ask(&format!("store authentication key {id}"), |client| {
-                let algorithm = authentication::Algorithm::YubicoAes;
-                client.put_authentication_key(id, label, domains, rights, delegated, algorithm, key)
-            })
-        })?;
-        Ok(())
+    fn put_key(&self, session: &AdminSession, id: u16, text: &str, role: Role, key: &Key) -> Result<(), Trouble> {
+        let (capabilities, delegated, domains) = role.rights();
+        let new = NewObject { id, label: label(text)?, domains, capabilities };
+        session.client().put_authentication_key(&format!("store authentication key {id}"), &new, delegated, key)
     }
 
     fn log_in(&self, login: &Login, role: Role) -> Result<AdminSession, Trouble> {

@@ -16,6 +16,14 @@ pub struct Faults {
     pub sessions_full: u32,
     /// No command is looked at before this time.
     pub hang_until: Option<Instant>,
+    /// The error that answers every request to sign, in its session. 0 for none.
+    pub deny: u8,
+    /// Whether to change an entry of the log at the next command.
+    pub tamper: bool,
+    /// Whether to empty the log at the next command.
+    pub forget_log: bool,
+    /// How the connector writes its answers.
+    pub style: Style,
     /// How long a message in a session takes.
     pub latency: Duration,
     /// Whether to drop all sessions at the next command.
@@ -23,6 +31,22 @@ pub struct Faults {
     /// Whether nobody listens on the connector's port.
     pub down: bool,
     pub counts: Counts,
+}
+
+/// How the connector writes its answers.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub enum Style {
+    /// In one piece, with its length.
+    #[default]
+    Plain,
+    /// In chunks, each sent alone.
+    Chunked,
+    /// With its length, a few bytes at a time.
+    Pieces,
+    /// Without a length: it ends with the connection.
+    Close,
+    /// Status 500 instead of the device's answer.
+    Error,
 }
 
 /// Events so far.
@@ -34,6 +58,9 @@ pub struct Counts {
     pub session_requests: u64,
     pub sessions: u64,
     pub signatures: u64,
+    /// Sessions that the device holds now, and entries of its log.
+    pub open_sessions: u64,
+    pub log_entries: u64,
 }
 
 impl Faults {
@@ -43,12 +70,19 @@ impl Faults {
         let number: u32 = number.parse().ok()?;
         match name {
             "down" => self.down = true,
+            "deny" => self.deny = u8::try_from(number).ok()?,
             "drop" => self.drop = number,
             "hang" => self.hang_until = Some(Instant::now() + Duration::from_secs(number.into())),
             "latency" => self.latency = Duration::from_millis(number.into()),
             "lose-session" => self.lose_session = number,
             "power-cycle" => self.power_cycle = true,
             "sessions-full" => self.sessions_full = number,
+            "style" => {
+                let styles = [Style::Plain, Style::Chunked, Style::Pieces, Style::Close, Style::Error];
+                self.style = *styles.get(usize::try_from(number).ok()?)?;
+            }
+            "forget-log" => self.forget_log = true,
+            "tamper" => self.tamper = true,
             "up" => self.down = false,
             _ => return None,
         }
@@ -57,7 +91,8 @@ impl Faults {
 
     /// The counts, one on a line.
     pub fn log(&self) -> String {
-        let Counts { commands, connections, session_requests, sessions, signatures } = self.counts;
+        let Counts { commands, connections, session_requests, sessions, signatures, open_sessions, log_entries } =
+            self.counts;
         let mut text = String::new();
         for (name, count) in [
             ("commands", commands),
@@ -65,6 +100,8 @@ impl Faults {
             ("session-requests", session_requests),
             ("sessions", sessions),
             ("signatures", signatures),
+            ("open-sessions", open_sessions),
+            ("log-entries", log_entries),
         ] {
             writeln!(text, "{name} {count}").expect("a text takes all");
         }

@@ -82,10 +82,17 @@ impl Front {
                     let address = stream.local_addr()?;
                     let (ip, port) = (address.ip(), address.port());
                     let status = format!("status=OK\nserial=*\nversion=3.0.4\npid=1\naddress={ip}\nport={port}\n");
-                    http::write(&mut answers, "200 OK", status.as_bytes())?;
+                    if http::write_in(&mut answers, self.faults().style, status.as_bytes())? {
+                        return Ok(());
+                    }
                 }
                 ("POST", "/connector/api") => match self.ask_device(request.body) {
-                    Some(answer) => http::write(&mut answers, "200 OK", &answer)?,
+                    Some(answer) => {
+                        let style = self.faults().style;
+                        if http::write_in(&mut answers, style, &answer)? {
+                            return Ok(());
+                        }
+                    }
                     None => return Ok(()),
                 },
                 _ => http::write(&mut answers, "404 Not Found", b"")?,
@@ -132,12 +139,21 @@ impl Front {
             faults.lose_session -= 1;
         }
         let latency = if is_session_message(command) { faults.latency } else { Duration::ZERO };
+        device.deny = faults.deny;
+        if std::mem::take(&mut faults.tamper) {
+            device.tamper_with_log();
+        }
+        if std::mem::take(&mut faults.forget_log) {
+            device.forget_log();
+        }
         drop(faults);
         thread::sleep(latency);
         let done = device.execute(command);
         let counts = &mut self.faults().counts;
         counts.sessions += u64::from(done.opened);
         counts.signatures += u64::from(done.signed);
+        counts.open_sessions = device.open_sessions() as u64;
+        counts.log_entries = device.log_entries().into();
         done.answer
     }
 

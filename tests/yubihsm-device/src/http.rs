@@ -1,7 +1,12 @@
 //! As much HTTP/1.1 as a connector's clients speak.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::{net::TcpStream, thread, time::Duration};
+
+use crate::faults::Style;
+
+/// Between two pieces of an answer: long enough to arrive apart.
+const BETWEEN_PIECES: Duration = Duration::from_millis(5);
 
 /// Far above any command (2 kB) and any header a client sends.
 const LINE_MAX_BYTES: u64 = 8192;
@@ -39,6 +44,36 @@ pub fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> {
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
     Ok(Some(Request { method, path, body }))
+}
+
+/// Answers in one of the ways that HTTP/1.1 has. Returns whether the connection ends with it.
+pub fn write_in(stream: &mut TcpStream, style: Style, body: &[u8]) -> io::Result<bool> {
+    let mut pieces = |bytes: &[u8], size: usize| {
+        bytes.chunks(size).try_for_each(|piece| {
+            thread::sleep(BETWEEN_PIECES);
+            stream.write_all(piece)
+        })
+    };
+    match style {
+        Style::Plain => write(stream, "200 OK", body)?,
+        Style::Error => write(stream, "500 Internal Server Error", b"usb: no device")?,
+        Style::Pieces => {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length:{}\r\n\r\n", body.len());
+            pieces(&[head.as_bytes(), body].concat(), 11)?;
+        }
+        Style::Chunked => {
+            pieces(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 1000)?;
+            for piece in body.chunks(7) {
+                pieces(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat(), 1000)?;
+            }
+            pieces(b"0\r\n\r\n", 1000)?;
+        }
+        Style::Close => {
+            let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+            stream.write_all(&[&head[..], body].concat())?;
+        }
+    }
+    Ok(style == Style::Close)
 }
 
 /// Answers in one piece: the crate's client takes no other.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! yubihsm-device --auth ID PASSWORD_FILE [--ed25519 ID HEX_FILE]... [--secp256k1 ID HEX_FILE]...
-//!                [--force-audit] [--keep-objects] [--down]
+//!                [--force-audit] [--audit-log] [--secret-log] [--keep-objects] [--down]
 //! ```
 //!
 //! It prints two addresses on one line: that of the connector (`GET /connector/status`, `POST /connector/api`), and
@@ -15,6 +15,11 @@
 //! POST /fault/sessions-full/N  refuse N new sessions: all are in use
 //! POST /fault/hang/SECONDS     hold all commands up; then do them, whether or not anybody still waits
 //! POST /fault/latency/MS       have every message in a session take so long
+//! POST /fault/deny/ERROR       answer every request to sign with this error, in its session; 0 ends that
+//! POST /fault/style/N          write answers plainly (0), in chunks (1), in pieces (2), without a length (3); refuse them
+//!                              with the status 500 (4)
+//! POST /fault/tamper           change the last entry of the log
+//! POST /fault/forget-log       empty the log
 //! POST /fault/down, /fault/up  stop listening and end all connections; listen again on the same port
 //! GET  /fault/log              counts, as lines of a name and a number
 //! ```
@@ -25,6 +30,8 @@ mod device;
 mod faults;
 mod front;
 mod http;
+mod inside;
+mod log;
 
 use device::{Contents, Device};
 use front::Front;
@@ -41,8 +48,14 @@ const LOOPBACK: &str = "127.0.0.1:0";
 
 fn main() {
     let mut arguments = env::args().skip(1);
-    let mut contents =
-        Contents { auth: (1, b"password".to_vec()), keys: Vec::new(), force_audit: false, keep_objects: false };
+    let mut contents = Contents {
+        auth: (1, b"password".to_vec()),
+        keys: Vec::new(),
+        force_audit: false,
+        audit_log: false,
+        log_is_secret: false,
+        keep_objects: false,
+    };
     let mut down = false;
     while let Some(argument) = arguments.next() {
         let mut object = || {
@@ -56,10 +69,12 @@ fn main() {
                 let (id, password) = object();
                 contents.auth = (id, password.into_bytes());
             }
+            "--audit-log" => contents.audit_log = true,
             "--down" => down = true,
             "--ed25519" => contents.keys.push(key(Algorithm::Ed25519, object())),
             "--force-audit" => contents.force_audit = true,
             "--keep-objects" => contents.keep_objects = true,
+            "--secret-log" => contents.log_is_secret = true,
             "--secp256k1" => contents.keys.push(key(Algorithm::EcK256, object())),
             other => fail(&format!("unknown argument {other}")),
         }

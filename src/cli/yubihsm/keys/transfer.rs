@@ -144,7 +144,7 @@ impl Import {
         })?;
         let session = target.open()?;
         let id = self.id.map(|id| id.0);
-        let made = session.import_wrapped(wrapped, self.wrapkey.0, id, |id| target.key_in_state_file(id));
+        let made = session.import_wrapped(&wrapped, self.wrapkey.0, id, |id| target.key_in_state_file(id));
         made.map_err(|error| target.error(&error))
     }
 }
