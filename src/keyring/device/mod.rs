@@ -426,7 +426,12 @@ impl DeviceThread {
                 self.failures += 1;
                 !was_up || self.failures >= FAILURES_TO_TRIP
             }
-            Trouble::Fatal(_) | Trouble::Late | Trouble::LoggingIn(_) => true,
+            Trouble::Fatal(_) | Trouble::Late => true,
+            Trouble::LoggingIn(_) => {
+                // What opens the device waits for the login itself.
+                self.waits.reset();
+                true
+            }
             // The key or the message is at fault, not the device.
             Trouble::Rejected(_) => !was_up,
         };

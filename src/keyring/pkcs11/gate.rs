@@ -70,7 +70,7 @@ impl LoginGate for CommandGate {
 
     fn after(&mut self, outcome: LoginOutcome) {
         if let (Some(token), Some(_)) = (self.token.take(), &self.pin) {
-            self.memory.end(&token, &outcome);
+            self.memory.end(&token, false, &outcome);
         }
     }
 }

@@ -139,6 +139,7 @@ impl Login {
 /// its file. The error shows nothing of it.
 pub fn read_password(source: &SecretSource) -> Result<Zeroizing<String>, String> {
     let content = secret_source::read(source, "password")?;
+    secret_source::refuse_impossible(&content).map_err(|what| format!("the password in {source} {what}"))?;
     let text = std::str::from_utf8(&content).map_err(|_| format!("the password in {source} is not UTF-8 text"))?;
     let text = if matches!(source, SecretSource::Inline(_)) { text } else { text.trim_end() };
     match text.len() {
