@@ -85,10 +85,9 @@ fn doubled_keys(keys: &[KeyUse], findings: &mut ConfigFindings<'_>) {
 /// Whether one key may be in both places: on two devices of one kind, where the second takes over when the first fails.
 fn stand_in_for_each_other(a: KeyHome, b: KeyHome) -> bool {
     match (a, b) {
-        (
-            KeyHome::OneOfSeveral { kind: a, section: first },
-            KeyHome::OneOfSeveral { kind: b, section: second },
-        ) => a == b && first != second,
+        (KeyHome::OneOfSeveral { kind: a, section: first }, KeyHome::OneOfSeveral { kind: b, section: second }) => {
+            a == b && first != second
+        }
         _ => false,
     }
 }

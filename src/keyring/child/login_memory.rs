@@ -260,7 +260,8 @@ impl Note {
             ),
         };
         let then = if pin.is_read_again { "it is sent at once, without a restart" } else { "then restart" };
-        let mut text = format!("{what}. It is not sent again, because wrong PINs lock a token. Put the right one there: {then}");
+        let mut text =
+            format!("{what}. It is not sent again, because wrong PINs lock a token. Put the right one there: {then}");
         let command = token.command();
         if token.state != PinState::Ok {
             let flag = match token.state {
@@ -268,7 +269,9 @@ impl Note {
                 PinState::Locked => "CKF_USER_PIN_LOCKED",
                 PinState::Low | PinState::Ok => "CKF_USER_PIN_COUNT_LOW",
             };
-            text += &format!(". The token counts wrong PINs ({flag}): also log in once by {command}, which resets the count");
+            text += &format!(
+                ". The token counts wrong PINs ({flag}): also log in once by {command}, which resets the count"
+            );
         }
         if file.parent().is_some_and(|directory| !directory.as_os_str().is_empty()) {
             let how = if token.state == PinState::Ok { format!(" ({command} shows that)") } else { String::new() };

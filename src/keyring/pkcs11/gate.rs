@@ -48,12 +48,7 @@ pub struct CommandGate {
 
 impl CommandGate {
     /// `directory` has the notes, and `source` is where the PIN comes from, in words.
-    pub fn new(
-        directory: Option<PathBuf>,
-        module: PathBuf,
-        pin: Option<Zeroizing<Vec<u8>>>,
-        source: String,
-    ) -> Self {
+    pub fn new(directory: Option<PathBuf>, module: PathBuf, pin: Option<Zeroizing<Vec<u8>>>, source: String) -> Self {
         Self { memory: LoginMemory::new(directory), module, pin, source, token: None }
     }
 }
