@@ -82,7 +82,14 @@ pub(super) enum KeyHome {
     /// In a place that has no substitute.
     Only,
     /// On a device whose section begins on this line. Another device of its kind can hold it too.
-    OneOfSeveral { section: usize },
+    OneOfSeveral { kind: DeviceKind, section: usize },
+}
+
+/// The kinds of devices of which a second one can take over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeviceKind {
+    Token,
+    YubiHsm,
 }
 
 impl KeyUses {

@@ -53,6 +53,17 @@ impl Config {
         of_chain().find(|key| key.role() == KeyRole::Consensus).or_else(|| of_chain().next())
     }
 
+    /// The key that signs blocks for `chain`, on each device of its kind that holds it, in file order.
+    pub fn keys_of_device(&self, chain: &ChainId) -> impl Iterator<Item = KeyConfig<'_>> {
+        let first = self.consensus_key(chain);
+        self.keys().filter(move |key| {
+            first.is_some_and(|first| {
+                let is_of_one_kind = std::mem::discriminant(first.provider) == std::mem::discriminant(key.provider);
+                is_of_one_kind && first.role() == key.role() && key.chain_ids().contains(chain)
+            })
+        })
+    }
+
     /// Every chain that has a validator node.
     pub fn served_chains(&self) -> impl Iterator<Item = &ChainConfig> {
         self.chains.iter().filter(|chain| self.validators.iter().any(|validator| validator.chain_id == chain.id))

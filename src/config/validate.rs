@@ -8,6 +8,7 @@ use super::{
     keys::{KeyHome, KeyRole, KeyUse},
     model::Config,
     paths,
+    pkcs11::Pkcs11Key,
     providers::Provider,
     reader::{ConfigFindings, Located, nearest},
     validator::ValidatorConfig,
@@ -22,6 +23,7 @@ pub(super) fn check(draft: &Draft, findings: &mut ConfigFindings<'_>) {
     doubled_keys(&draft.keys.list, findings);
     doubled_devices(&draft.providers, findings);
     drained_logs(draft, findings);
+    different_keys_on_tokens(&draft.providers, findings);
     if !draft.chains_incomplete {
         unknown_chains(draft, findings);
     }
@@ -76,16 +78,42 @@ fn doubled_keys(keys: &[KeyUse], findings: &mut ConfigFindings<'_>) {
     for ((first, _), (second, role)) in repeats(&readable, same) {
         let text = format!(
             "the chain {} already has its {role} key, on line {}: a chain has at most one (the same key may be on several \
-             YubiHSMs, each with its own section), so remove the chain from one of the two",
+             YubiHSMs or on several PKCS#11 tokens, each with its own section), so remove the chain from one of the two",
             second.chain, first.line
         );
         findings.error(second.line, text);
     }
 }
 
-/// Whether one key may be in both places: on two YubiHSMs, where the second takes over when the first fails.
+/// Whether one key may be in both places: on two devices of one kind, where the second takes over when the first fails.
 fn stand_in_for_each_other(a: KeyHome, b: KeyHome) -> bool {
-    matches!((a, b), (KeyHome::OneOfSeveral { .. }, KeyHome::OneOfSeveral { .. })) && a != b
+    match (a, b) {
+        (KeyHome::OneOfSeveral { kind: a, section: first }, KeyHome::OneOfSeveral { kind: b, section: second }) => {
+            a == b && first != second
+        }
+        _ => false,
+    }
+}
+
+/// The tokens of one chain all hold the same key: each signature is verified against the pinned one.
+fn different_keys_on_tokens(providers: &[Provider], findings: &mut ConfigFindings<'_>) {
+    let mut pinned = Vec::new();
+    for provider in providers {
+        let Provider::Pkcs11(token) = provider else { continue };
+        for key in &token.keys {
+            pinned.extend(key.key.chain_ids.iter().map(|chain| (chain, key)));
+        }
+    }
+    let differ = |a: &(&ChainId, &Pkcs11Key), b: &(&ChainId, &Pkcs11Key)| {
+        a.0 == b.0 && a.1.key.role == b.1.key.role && a.1.public_key != b.1.public_key
+    };
+    for ((_, first), (chain, second)) in repeats(&pinned, differ) {
+        let text = format!(
+            "the tokens of the chain {chain} must hold the same key, but this `public_key` differs from the one on line {}",
+            first.key.line
+        );
+        findings.error(second.key.line, text);
+    }
 }
 
 fn doubled_devices(providers: &[Provider], findings: &mut ConfigFindings<'_>) {

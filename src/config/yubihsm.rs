@@ -2,7 +2,7 @@
 
 use super::{
     address::{Address, AddressError},
-    keys::{KeyHome, KeyRow, KeyUses},
+    keys::{DeviceKind, KeyHome, KeyRow, KeyUses},
     needs::{FileReader, Needs},
     reader::{ConfigFindings, Table, Value},
     secret::{Secret, SecretSource, read_source},
@@ -151,7 +151,7 @@ impl YubiHsmKey {
         uses: &mut KeyUses,
         findings: &mut ConfigFindings<'_>,
     ) -> Option<Self> {
-        let (_, key) = uses.read(table, KeyHome::OneOfSeveral { section }, findings);
+        let (_, key) = uses.read(table, KeyHome::OneOfSeveral { kind: DeviceKind::YubiHsm, section }, findings);
         let id = table.require("key", "the object id of the key", findings);
         let id = id.and_then(|value| value.u16(findings));
         Some(Self { key: key?, id: id? })

@@ -39,10 +39,11 @@ use device::{
     failover::{DeviceKey, KeyPlace},
 };
 use highwater_core::{
-    consensus::{KeyType, PublicKey},
+    consensus::{ChainId, KeyType, PublicKey},
     signer::Signer,
 };
 use std::{
+    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::Arc,
@@ -187,7 +188,7 @@ fn equipment_of_providers(
                 let plan = tokens.next().expect("there are more numbers than tokens");
                 let mut chains = Vec::new();
                 for chain in config.served_chains() {
-                    if config.consensus_key(&chain.id).is_some_and(|key| key.provider_number == number) {
+                    if config.keys_of_device(&chain.id).any(|key| key.provider_number == number) {
                         chains.push(chain.id.clone());
                     }
                 }
@@ -209,6 +210,8 @@ fn equipment_of_providers(
 pub struct Keyring {
     /// In the order of [`Config::providers`].
     devices: Vec<Option<Arc<Device>>>,
+    /// The tokens with the key of each chain, in file order: provider, and index of the key there.
+    on_tokens: BTreeMap<ChainId, Vec<(usize, usize)>>,
     yubihsm: yubihsm::KeyPlan,
 }
 
@@ -225,7 +228,12 @@ impl Keyring {
         for setups in equipment_of_providers(config, spawner, &yubihsm)? {
             devices.push(setups.map(Device::start).transpose()?);
         }
-        Ok(Self { devices, yubihsm })
+        let mut on_tokens = BTreeMap::new();
+        for chain in &config.chains {
+            let places = config.keys_of_device(&chain.id).map(|key| (key.provider_number, key.number));
+            on_tokens.insert(chain.id.clone(), places.collect());
+        }
+        Ok(Self { devices, on_tokens, yubihsm })
     }
 
     pub fn devices(&self) -> Vec<Arc<Device>> {
@@ -254,9 +262,12 @@ impl Keyring {
         match key.provider {
             Provider::Softsign(file) => Ok(load_softsign(file)?.into_signer()),
             Provider::Pkcs11(token) => {
-                let device = self.devices[key.provider_number].as_ref().expect("every token has its device");
-                let place = KeyPlace { device: Arc::clone(device), index: key.number };
-                Ok(Box::new(DeviceKey::new(vec![place], token.keys[key.number].public_key.clone())))
+                let mut places = Vec::new();
+                for (provider, index) in &self.on_tokens[&chain.id] {
+                    let device = self.devices[*provider].as_ref().expect("every token has its device");
+                    places.push(KeyPlace { device: Arc::clone(device), index: *index });
+                }
+                Ok(Box::new(DeviceKey::new(places, token.keys[key.number].public_key.clone())))
             }
             Provider::YubiHsm(_) => Ok(Box::new(self.yubihsm.signer(&chain.id, &self.devices)?)),
         }
@@ -269,11 +280,7 @@ fn load_softsign(key: &SoftsignConfig) -> Result<softsign::SecretKey, KeyError> 
 
 /// What the spawner needs to know about a provider.
 fn plan(config: &Config, provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
-    let mut keys = Vec::new();
-    for key in &provider.keys {
-        let public_key = key.public_key.as_bytes().to_vec();
-        keys.push(KeySpec { object: key.object.clone(), key_type: key.public_key.key_type(), public_key });
-    }
+    let keys = pinned_keys(provider);
     let spec = TokenSpec {
         module: provider.module.clone(),
         profile: provider.profile.clone(),
@@ -284,6 +291,16 @@ fn plan(config: &Config, provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
         never: never.to_vec(),
     };
     Plan { spec, pin: provider.pin.clone(), memory: login_notes(config, provider) }
+}
+
+/// The keys of a token as its section names and pins them.
+pub fn pinned_keys(provider: &Pkcs11Config) -> Vec<KeySpec> {
+    let mut keys = Vec::new();
+    for key in &provider.keys {
+        let public_key = key.public_key.as_bytes().to_vec();
+        keys.push(KeySpec { object: key.object.clone(), key_type: key.public_key.key_type(), public_key });
+    }
+    keys
 }
 
 /// The directory where the signer and the commands remember which PIN a token has refused: that of the state file of

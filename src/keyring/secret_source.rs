@@ -30,6 +30,24 @@ pub(super) fn read(source: &SecretSource, what: &str) -> Result<Zeroizing<Vec<u8
     }
 }
 
+/// What is wrong with a secret that its file or variable was meant to hold alone; completes the sentence "the PIN ...".
+/// A token counts a wrong PIN, so such a one is not sent.
+pub(super) fn refuse_impossible(secret: &[u8]) -> Result<(), &'static str> {
+    const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+    if secret.starts_with(BYTE_ORDER_MARK) || secret.starts_with(&[0xff, 0xfe]) || secret.starts_with(&[0xfe, 0xff]) {
+        return Err("begins with a byte order mark, which some editors write: save the file as plain text without one");
+    }
+    if secret.contains(&0) {
+        return Err("contains a NUL byte: save the file as plain text");
+    }
+    let end = secret.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
+    match secret[..end].iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+        None => Ok(()),
+        Some(0) => Err("has an empty line before it: remove that line"),
+        Some(_) => Err("is followed by another line: leave one line, which is taken as it is"),
+    }
+}
+
 /// systemd keeps credentials in a directory that only the service can enter, so their permissions are not checked.
 fn credential(name: &str, what: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let directory = env::var_os(CREDENTIALS_VARIABLE).ok_or_else(|| {

@@ -12,7 +12,7 @@ pub struct ForeignText(Box<str>);
 
 impl ForeignText {
     /// The longest text, including the mark for truncation.
-    pub const MAX_BYTES: usize = 500;
+    pub const MAX_BYTES: usize = 900;
     /// Marks a truncated text.
     const CUT: &str = " (cut off)";
 

@@ -102,40 +102,41 @@ fn a_wrong_pin_is_sent_once_and_never_again_before_an_operator_acts() {
     let faults = scene.hsm.faults();
     // A token that says nothing about its counter would be asked again, if anybody asked.
     faults.plan(&["every login rv 0xa0"]);
-    let mut signer = scene.home.start();
-    signer.wait_for_log("does not try this device again before a restart");
-    let mut session = scene.node.accept().unwrap();
-    for height in 1..=20 {
-        let (why, _) = refused(&mut session, prevote(height, 0, Some(7)));
-        assert!(why.contains("CKR_PIN_INCORRECT"), "{why}");
-        thread::sleep(Duration::from_millis(20));
-    }
-    drop(signer);
-    assert_eq!((faults.count("login"), faults.count("open")), (1, 1));
-
-    faults.plan(&[""; 0]);
-    // The second start finds a token that says what happened to it: it gets no PIN at all.
+    // The second start and the check know that this PIN was refused.
     for _ in 0..2 {
         let mut signer = scene.home.start();
+        signer.wait_for_log("device down: ");
         let mut session = scene.node.accept().unwrap();
-        signer.wait_for_log("does not try this device again before a restart");
         for height in 1..=20 {
             let (why, _) = refused(&mut session, prevote(height, 0, Some(7)));
-            assert!(why.contains("PIN") && !why.contains("11111111"), "{why}");
-            session.ping().unwrap();
+            assert!(why.contains("CKR_PIN_INCORRECT") && !why.contains("11111111"), "{why}");
+            thread::sleep(Duration::from_millis(20));
         }
         session.ask_pub_key(CHAIN).unwrap().unwrap();
-        thread::sleep(Duration::from_millis(300));
-        assert_eq!(faults.count("login"), 2);
-        assert!(!signer.log().contains("11111111"));
+        drop(signer);
+        let checked = scene.check();
+        assert!(checked.contains("refused the PIN in the file"), "{checked}");
+        assert_eq!(faults.count("login"), 1);
     }
-    // A refusal at once moves no mark.
-    assert_eq!(scene.home.mark(CHAIN).0, 0);
 
-    scene.hsm.log_in(TOKEN);
+    // A changed PIN is sent at once. It is wrong too, and this time the token counts.
+    faults.plan(&[""; 0]);
+    let mut signer = scene.home.start();
+    let mut session = scene.node.accept().unwrap();
+    scene.hsm.pin_file("pin", "22222222");
+    wait_until(|| faults.count("login") == 2);
+    // The right one is not sent either before somebody has logged in. What the message says works.
     scene.hsm.pin_file("pin", PIN);
-    let (_signer, mut session) = scene.start();
-    sign(&mut session, &scene.key, prevote(1, 0, Some(7)));
+    signer.wait_for_log("reports that a wrong PIN was sent");
+    assert!(signer.log().contains("--token-label 'validator' --login --list-objects"), "{}", signer.log());
+    let (why, _) = refused(&mut session, prevote(1, 0, Some(7)));
+    assert!(why.contains("CKF_USER_PIN_COUNT_LOW"), "{why}");
+    assert_eq!((faults.count("login"), scene.home.mark(CHAIN).0), (2, 0));
+    scene.hsm.log_in(TOKEN);
+    sign_at_last(&mut session, &scene.key, 2);
+    for pin in ["11111111", "22222222", PIN] {
+        assert!(!signer.log().contains(pin));
+    }
 }
 
 #[test]
@@ -152,7 +153,6 @@ fn a_pin_file_that_comes_late_is_found_without_a_restart() {
     assert!(why.contains("PIN file: there is no"), "{why}");
     scene.hsm.pin_file("pin", PIN);
     sign_at_last(&mut session, &scene.key, 2);
-    assert!(!signer.log().contains("does not try this device again before a restart"), "{}", signer.log());
     signer.assert_running();
 }
 
@@ -165,14 +165,15 @@ fn a_token_with_another_key_than_the_pinned_one_signs_nothing() {
     let scene = Scene::with_provider(hsm, &provider, pinned);
     let mut signer = scene.home.start();
     let mut session = scene.node.accept().unwrap();
-    signer.wait_for_log("does not try this device again before a restart");
+    signer.wait_for_log("device down: ");
     for height in 1..=3 {
         let (why, _) = refused(&mut session, prevote(height, 0, Some(7)));
         assert!(why.contains("the configuration pins"), "{why}");
         thread::sleep(Duration::from_millis(100));
     }
-    // Nothing was signed with it, not even a self-test, and it is not opened again in vain.
-    assert_eq!((scene.hsm.faults().count("open"), scene.hsm.faults().count("sign")), (1, 0));
+    // Nothing was signed with it, not even a self-test, and it is not logged in to again and again.
+    assert_eq!(scene.hsm.faults().count("sign"), 0);
+    assert!(scene.hsm.faults().count("login") <= 3, "{:?}", scene.hsm.faults().log());
     session.ask_pub_key(CHAIN).unwrap().unwrap();
 }
 

@@ -241,7 +241,7 @@ fn under_random_faults_two_nodes_never_get_two_messages_and_always_an_answer() {
             let voter = Voter { random, key: &key, height, history: &history, refusals, stop };
             scope.spawn(move || voter.vote(session))
         });
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + 2 * PATIENCE;
         while faults.left() > 0 && Instant::now() < deadline && !stop.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(20));
         }

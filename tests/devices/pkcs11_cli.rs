@@ -327,7 +327,7 @@ fn a_wrong_pin_is_sent_once() {
     desk.run(words).assert(77, "", "did not accept the PIN (C_Login answered CKR_PIN_INCORRECT)");
     for words in [words, "pkcs11 keys list", "pkcs11 generate --id 01 --label a", "pkcs11 test --id 01"] {
         let answer = desk.run(words);
-        answer.assert(77, "", "CKF_USER_PIN_COUNT_LOW|no other PIN was sent");
+        answer.assert(77, "", "CKF_USER_PIN_COUNT_LOW|log in once");
         assert!(!answer.stderr.contains("4321"), "{answer:?}");
     }
     desk.run("pkcs11 tokens").assert(0, "pin     low", "");

@@ -205,7 +205,7 @@ fn a_token_is_found_by_label_or_serial_and_never_guessed() {
         }
         let error = error(open(&labelled("twin")));
         assert!(matches!(&error, TokenError::AmbiguousToken { hits, .. } if hits.len() == 2), "{error}");
-        assert_eq!(error.class(), ErrorClass::Fatal);
+        assert_eq!(error.class(), ErrorClass::Absent);
     });
 }
 
@@ -217,7 +217,7 @@ fn a_module_that_cannot_be_loaded_is_named() {
         for path in [lab.path("none.so"), text] {
             let error = error(tokens(&path));
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
-            assert_eq!(error.class(), ErrorClass::Fatal);
+            assert_eq!(error.class(), ErrorClass::Absent);
         }
     });
 }
@@ -237,7 +237,7 @@ fn a_key_is_found_by_id_or_label_and_never_guessed() {
 
         let ambiguous = error(token.find_key(&label("twin"), KeyType::Ed25519));
         assert!(matches!(&ambiguous, TokenError::AmbiguousKey { hits, .. } if hits.len() == 2), "{ambiguous}");
-        assert_eq!(ambiguous.class(), ErrorClass::Fatal);
+        assert_eq!(ambiguous.class(), ErrorClass::Absent);
         assert!(matches!(error(token.delete(&label("twin"))), TokenError::AmbiguousKey { .. }));
 
         let missing = error(token.find_key(&id(3), KeyType::Ed25519));

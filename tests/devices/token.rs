@@ -92,6 +92,14 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// What `highwater check` prints.
+    pub fn check(&self) -> String {
+        let output = self.home.command(&["check"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    }
+}
+
 pub fn wait_until(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {

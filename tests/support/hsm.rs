@@ -144,6 +144,29 @@ impl Hsm {
         self.tool(&[&["--list-objects"][..], &login(token)].concat());
     }
 
+    /// Another token with the label of one that is there, and no key of the validator on it.
+    pub fn twin(&self, label: &str) {
+        let mut command = Command::new("softhsm2-util");
+        command.args(["--init-token", "--free", "--label", label, "--so-pin", SO_PIN, "--pin", PIN]);
+        self.retry(&mut command);
+    }
+
+    /// An RSA key and another Ed25519 key with the label of the validator's.
+    pub fn impostors(&self, token: &str, label: &str) {
+        for kind in ["rsa:2048", "EC:edwards25519"] {
+            let shape = ["--keypairgen", "--key-type", kind, "--label", label];
+            self.tool(&[&shape[..], &login(token)].concat());
+        }
+    }
+
+    /// Sends a wrong PIN by another program.
+    pub fn log_in_wrongly(&self, token: &str) {
+        let mut command = Command::new("pkcs11-tool");
+        command.arg("--module").arg(&self.module).args(["--list-objects", "--login", "--token-label", token]);
+        command.args(["--pin", "00000000"]).env(self.variable, self.path("hsm.conf"));
+        assert!(!command.output().unwrap().status.success(), "the PIN is wrong");
+    }
+
     fn tool(&self, words: &[&str]) -> Output {
         let mut command = Command::new("pkcs11-tool");
         command.arg("--module").arg(&self.module).args(words);

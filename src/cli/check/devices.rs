@@ -68,7 +68,13 @@ pub(super) fn measure(config: &Config, spawner: Option<&Arc<Spawner>>, block_tim
 
 /// Signs with every key. Returns the time of each signature, sorted.
 fn sign(device: &mut DeviceSetup) -> Result<Vec<Duration>, Trouble> {
-    let mut session = device.opener.open(Instant::now() + OPEN_WITHIN)?;
+    let mut session = loop {
+        match device.opener.open(Instant::now() + OPEN_WITHIN) {
+            // Giving up on a login would cut it off, which can cost an attempt at the PIN.
+            Err(Trouble::LoggingIn(why)) => output::progress(&format!("{}: {why}", device.name)),
+            other => break other?,
+        }
+    };
     let count = device.keys.len();
     let mut times = Vec::new();
     // A key's first signature is not timed: it includes a look-up of the key.

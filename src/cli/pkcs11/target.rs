@@ -5,13 +5,18 @@ use crate::{
     config::{
         ChainConfig, Config, ConfigError, PartialConfig, Pkcs11Config, Provider, SecretSource,
         paths::is_same_file,
-        pkcs11::{profile::Profile, spec::TokenSelector},
+        pkcs11::{
+            profile::{Profile, SessionMode},
+            spec::TokenSelector,
+        },
     },
     keyring::{
+        self,
         child::pin,
         pkcs11::{
             error::TokenError,
-            token::{Pin, Token},
+            gate::CommandGate,
+            token::{Opening, Pin, Token},
         },
     },
 };
@@ -167,12 +172,23 @@ impl TokenTargetArgs {
 impl TokenTarget {
     /// Opens the token to look at it and to sign. Call it only where a module may hang.
     pub(super) fn open(&self) -> Result<Token, TokenError> {
-        Token::open(&self.module, &self.selector, &self.profile, self.pin().as_ref())
+        self.open_with(self.profile.session.mode == SessionMode::ReadWrite)
     }
 
     /// Opens the token to change it. Call it only where a module may hang.
     pub(super) fn open_for_changes(&self) -> Result<Token, TokenError> {
-        Token::open_for_changes(&self.module, &self.selector, &self.profile, self.pin().as_ref())
+        self.open_with(true)
+    }
+
+    /// A PIN that the token has refused is not sent again, whichever command or signer sent it.
+    fn open_with(&self, read_write: bool) -> Result<Token, TokenError> {
+        let notes = self.config.as_ref().zip(self.section.as_ref());
+        let notes = notes.and_then(|(config, section)| keyring::login_notes(config, section));
+        let source = self.pin_source.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut gate = CommandGate::new(notes, self.module.clone(), self.pin.clone(), source);
+        let keys = self.section.as_ref().map(keyring::pinned_keys).unwrap_or_default();
+        let opening = Opening { read_write, gate: Some(&mut gate), keys: &keys };
+        Token::open_by(&self.module, &self.selector, &self.profile, self.pin().as_ref(), opening)
     }
 
     /// Refuses a token that a running signer of this configuration has.

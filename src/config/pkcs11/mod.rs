@@ -10,7 +10,7 @@ use self::{
 };
 use super::{
     file_system::FileSystem,
-    keys::{KeyHome, KeyRole, KeyRow, KeyUses},
+    keys::{DeviceKind, KeyHome, KeyRole, KeyRow, KeyUses},
     needs::{FileKind, FileReader, Needs},
     paths::is_same_file,
     reader::{ConfigFindings, Table, Value},
@@ -85,9 +85,10 @@ impl Pkcs11Config {
             let text = "[[providers.pkcs11]] has no `keys`, so it signs for no chain: `highwater pkcs11 keys list` prints them";
             findings.warning(table.line(), text);
         }
+        let home = KeyHome::OneOfSeveral { kind: DeviceKind::Token, section: table.line() };
         let keys = keys.map(|value| {
             value.tables("[[providers.pkcs11.keys]]", findings, |table, findings| {
-                Pkcs11Key::read(table, profile.as_ref(), uses, findings)
+                Pkcs11Key::read(table, profile.as_ref(), home, uses, findings)
             })
         });
 
@@ -144,10 +145,11 @@ impl Pkcs11Key {
     fn read(
         table: &mut Table<'_>,
         profile: Option<&Profile>,
+        home: KeyHome,
         uses: &mut KeyUses,
         findings: &mut ConfigFindings<'_>,
     ) -> Option<Self> {
-        let (role, key) = uses.read(table, KeyHome::Only, findings);
+        let (role, key) = uses.read(table, home, findings);
         let object = table.exactly_one(["id", "label"], findings).and_then(|value| match value.key() {
             "id" => read_id(value, findings).map(ObjectSelector::Id),
             _ => read_text(value, OBJECT_NAME_MAX_BYTES, findings).map(ObjectSelector::Label),

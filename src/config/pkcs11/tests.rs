@@ -193,6 +193,19 @@ fn a_chain_has_one_key_of_each_role_in_all_providers_together() {
 }
 
 #[test]
+fn two_tokens_may_hold_one_key_but_not_two_keys() {
+    let second = TOKEN.replace("\"validator\"", "\"backup\"");
+    let (config, warnings) = accept(&format!("{}{second}", on_token(TOKEN)));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(config.pkcs11().len(), 2);
+    assert_eq!(config.keys_of_device(&ChainId::new("test-1").unwrap()).count(), 2);
+    // A token is no YubiHSM and no file.
+    let other = second.replace(ED25519, "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+    let words = "must hold the same key, but this `public_key` differs from the one on line 16";
+    assert_one_error(&format!("{}{other}", on_token(TOKEN)), 25, &[words]);
+}
+
+#[test]
 fn a_token_stands_in_one_section() {
     let second = TOKEN.replace("[\"test-1\"]", "[]");
     let text = format!("{}{second}", on_token(TOKEN));

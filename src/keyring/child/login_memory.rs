@@ -22,9 +22,11 @@ use std::{
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
+use zeroize::Zeroizing;
 
 /// Makes a guess cost some milliseconds, and a login not much more.
-const ROUNDS: u32 = 50_000;
+const HASHED_BYTES: u32 = 8 << 20;
+const CHUNK_BYTES: usize = 64 << 10;
 /// A note is far shorter.
 const NOTE_MAX_BYTES: u64 = 64 * 1024;
 
@@ -102,7 +104,7 @@ struct Note {
     /// Only the PIN of the user is ever sent.
     user: String,
     salt: String,
-    rounds: u32,
+    hashed_bytes: u32,
     pin_hash: String,
     /// When it was sent last.
     sent: String,
@@ -127,6 +129,10 @@ impl LoginMemory {
     /// Notes that the PIN is sent now. The error says why it must not be, and what to do.
     pub fn begin(&mut self, token: &TokenBeforeLogin, pin: PinToSend<'_>) -> Result<(), String> {
         let Some(bytes) = pin.pin else { return Ok(()) };
+        if pin.proven {
+            // It was right a moment ago. A request may wait for this login, so nothing is written.
+            return counter_allows(token, pin);
+        }
         let file = self.file(token);
         let last = self.read(&file).filter(|note| note.is_of(bytes));
         let mut note = match last {
@@ -148,23 +154,7 @@ impl LoginMemory {
             }
             None => Note::new(token, bytes),
         };
-        match token.state {
-            PinState::Ok => {}
-            // A wrong PIN that somebody else has sent. This one is right, and sending it resets the count.
-            PinState::Low if pin.proven => {}
-            PinState::Low | PinState::FinalTry => {
-                let (label, state, command) = (&token.label, token.state, token.command());
-                return Err(format!(
-                    "token {label:?} reports that {state}: {command}. Then Highwater logs in by itself, without a restart"
-                ));
-            }
-            PinState::Locked => {
-                let (label, state) = (&token.label, token.state);
-                return Err(format!(
-                    "token {label:?} reports that {state}. Then Highwater logs in by itself, without a restart"
-                ));
-            }
-        }
+        counter_allows(token, pin)?;
         note.doubts += 1;
         note.sent = utc::at(now());
         note.answer = None;
@@ -172,8 +162,12 @@ impl LoginMemory {
         Ok(())
     }
 
-    /// Notes what became of the login that began last.
-    pub fn end(&mut self, token: &TokenBeforeLogin, outcome: &LoginOutcome) {
+    /// Notes what became of the login that began last. `proven` says whether the token had accepted that PIN before, in
+    /// the life of this process.
+    pub fn end(&mut self, token: &TokenBeforeLogin, proven: bool, outcome: &LoginOutcome) {
+        if proven && !matches!(outcome, LoginOutcome::Refused(_)) {
+            return;
+        }
         let file = self.file(token);
         let Some(mut note) = self.read(&file) else { return };
         match outcome {
@@ -226,9 +220,9 @@ impl Note {
             label: token.label.clone(),
             serial: token.serial.clone(),
             user: "user".into(),
-            pin_hash: hash(&salt, ROUNDS, pin),
+            pin_hash: hash(&salt, HASHED_BYTES, pin),
             salt,
-            rounds: ROUNDS,
+            hashed_bytes: HASHED_BYTES,
             sent: String::new(),
             accepted: false,
             doubts: 0,
@@ -240,7 +234,7 @@ impl Note {
 
     fn is_of(&self, pin: &[u8]) -> bool {
         // A file with another number was not written here, and hashing could take for ever.
-        self.rounds == ROUNDS && self.pin_hash == hash(&self.salt, self.rounds, pin)
+        self.hashed_bytes == HASHED_BYTES && self.pin_hash == hash(&self.salt, self.hashed_bytes, pin)
     }
 
     fn forgive(&mut self) {
@@ -251,54 +245,69 @@ impl Note {
     fn objection(&self, token: &TokenBeforeLogin, pin: PinToSend<'_>, file: &Path) -> Option<String> {
         /// A PIN that was right before the signer was started may have been changed on the token since.
         const DOUBTS_OF_AN_ACCEPTED: u32 = 2;
-        let doubts = match (pin.proven, self.accepted) {
-            (true, _) => u32::MAX,
-            (false, true) => DOUBTS_OF_AN_ACCEPTED,
-            (false, false) => 1,
-        };
+        let doubts = if self.accepted { DOUBTS_OF_AN_ACCEPTED } else { 1 };
         if !self.refused && self.doubts < doubts {
             return None;
         }
         let (label, sent, source) = (&self.label, &self.sent, pin.source);
         let what = match &self.answer {
             Some(answer) if self.refused => format!("token {label:?} refused the PIN in {source} on {sent} ({answer})"),
-            Some(answer) => format!(
-                "token {label:?} answered {answer} to the PIN in {source} on {sent}, which can mean a wrong PIN"
-            ),
+            Some(answer) => {
+                format!("to the PIN in {source}, token {label:?} said on {sent}: {answer}, which can mean a wrong PIN")
+            }
             None => format!(
-                "the PIN in {source} was sent to token {label:?} on {sent}, and no answer came before its process ended, so \
-                 it counts as wrong"
+                "the PIN in {source} was sent to token {label:?} on {sent}, and no answer came, so it counts as wrong"
             ),
         };
-        let then = if pin.is_read_again { "a changed PIN is sent at once, without a restart" } else { "then restart" };
-        let mut text = format!(
-            "{what}; the same PIN is not sent again, because a token locks after a few wrong ones. Put the right PIN there: \
-             {then}"
-        );
+        let then = if pin.is_read_again { "it is sent at once, without a restart" } else { "then restart" };
+        let mut text =
+            format!("{what}. It is not sent again, because wrong PINs lock a token. Put the right one there: {then}");
+        let command = token.command();
         if token.state != PinState::Ok {
-            let command = token.command();
+            let flag = match token.state {
+                PinState::FinalTry => "CKF_USER_PIN_FINAL_TRY",
+                PinState::Locked => "CKF_USER_PIN_LOCKED",
+                PinState::Low | PinState::Ok => "CKF_USER_PIN_COUNT_LOW",
+            };
             text += &format!(
-                ". The token counts wrong PINs and has few tries left: also log in once with the right PIN, by {command}, \
-                 which resets the count"
+                ". The token counts wrong PINs ({flag}): also log in once by {command}, which resets the count"
             );
         }
-        if self.answer.is_none() || !self.refused {
-            text += &format!(". To find out whether it is right, run {}", token.command());
-        }
         if file.parent().is_some_and(|directory| !directory.as_os_str().is_empty()) {
-            text += &format!(". If it is right, delete {}: then it is sent once more", file.display());
+            let how = if token.state == PinState::Ok { format!(" ({command} shows that)") } else { String::new() };
+            text += &format!(". If the PIN is right{how}, delete {}, and it is sent once more", file.display());
         }
         Some(text)
     }
 }
 
-/// Iterated and salted: see the top of this file.
-fn hash(salt: &str, rounds: u32, pin: &[u8]) -> String {
-    let mut digest = Sha256::new().chain_update(salt).chain_update(pin).finalize();
-    for _ in 1..rounds {
-        digest = Sha256::new().chain_update(digest).chain_update(salt).finalize();
+/// Whether the token's own count of wrong PINs lets this one be sent.
+fn counter_allows(token: &TokenBeforeLogin, pin: PinToSend<'_>) -> Result<(), String> {
+    let (label, state) = (&token.label, token.state);
+    let then = "Then Highwater logs in by itself, without a restart";
+    match state {
+        PinState::Ok => Ok(()),
+        // A wrong PIN that somebody else has sent. This one is right, and sending it resets the count.
+        PinState::Low if pin.proven => Ok(()),
+        PinState::Low | PinState::FinalTry => {
+            Err(format!("token {label:?} reports that {state}: {}. {then}", token.command()))
+        }
+        PinState::Locked => Err(format!("token {label:?} reports that {state}. {then}")),
     }
-    hex_of(&digest)
+}
+
+/// Salted and iterated as in OpenPGP (RFC 4880, 3.7.1.3): the digest of salt and PIN, repeated to so many bytes.
+fn hash(salt: &str, bytes: u32, pin: &[u8]) -> String {
+    let once = Zeroizing::new([salt.as_bytes(), pin].concat());
+    let many = Zeroizing::new(once.repeat(CHUNK_BYTES / once.len() + 1));
+    let mut digest = Sha256::new();
+    let mut left = usize::try_from(bytes).unwrap_or_default();
+    while left > 0 {
+        let chunk = left.min(many.len());
+        digest.update(&many[..chunk]);
+        left -= chunk;
+    }
+    hex_of(&digest.finalize())
 }
 
 fn replace(directory: &Path, file: &Path, note: &Note) -> io::Result<()> {

@@ -35,7 +35,7 @@ impl Place {
     }
 
     fn end(&self, outcome: &LoginOutcome) {
-        self.memory().end(&token(PinState::Ok), outcome);
+        self.memory().end(&token(PinState::Ok), false, outcome);
     }
 
     fn file(&self) -> PathBuf {
@@ -87,14 +87,12 @@ fn only_a_pin_that_was_right_outranks_unclear_answers() {
     place.end(&LoginOutcome::Accepted);
     for _ in 0..20 {
         place.begin(PinState::Ok, proven(RIGHT)).unwrap();
-        place.end(&unclear);
+        place.memory().end(&token(PinState::Ok), true, &unclear);
     }
     // A restart later it may have been changed on the token.
-    place.begin(PinState::Ok, sent(RIGHT)).unwrap_err();
-    place.begin(PinState::Ok, proven(RIGHT)).unwrap();
-    place.end(&LoginOutcome::Accepted);
     for _ in 0..2 {
         place.begin(PinState::Ok, sent(RIGHT)).unwrap();
+        place.end(&unclear);
     }
     place.begin(PinState::Ok, sent(RIGHT)).unwrap_err();
 }
@@ -117,6 +115,10 @@ fn a_low_count_keeps_every_pin_back_that_was_not_right_just_before() {
         assert_eq!(why.contains("pkcs11-tool --module /opt/hsm.so"), state != PinState::Locked, "{why}");
     }
     place.begin(PinState::Low, proven(RIGHT)).unwrap();
+    // A PIN that was right until now is noted once it is refused.
+    place.begin(PinState::Ok, sent(RIGHT)).unwrap();
+    place.memory().end(&token(PinState::Ok), true, &LoginOutcome::Refused("CKR_PIN_INCORRECT".into()));
+    place.begin(PinState::Ok, sent(RIGHT)).unwrap_err();
     // The last try is never the signer's.
     place.begin(PinState::FinalTry, proven(RIGHT)).unwrap_err();
 }

@@ -90,8 +90,11 @@ impl ChildOpener {
     fn wait_for(&mut self, mut child: OpeningChild, deadline: Instant) -> Result<(UnixStream, Vec<u8>), Trouble> {
         /// A child that takes longer than this without a login has hung.
         const PATIENCE: Duration = Duration::from_secs(20);
+        /// While a login is in progress, its device says so this often.
+        const LOGIN_INTERVAL: Duration = Duration::from_secs(1);
         loop {
-            set_deadline(&child.stream, deadline)?;
+            let until = if child.login.is_some() { deadline.min(Instant::now() + LOGIN_INTERVAL) } else { deadline };
+            set_deadline(&child.stream, until)?;
             match report(&mut child.stream) {
                 Ok(ChildReport::Ready(keys)) => return Ok((child.stream, keys)),
                 Ok(ChildReport::LoginBegins(token)) => {
@@ -124,8 +127,8 @@ impl ChildOpener {
                     let trouble = match &child.login {
                         Some(since) => Trouble::LoggingIn(
                             format!(
-                                "C_Login was called at {since} and has not returned yet: it is waited for, because a login \
-                                 that is cut off can cost an attempt at the PIN"
+                                "C_Login was called at {since} and has not returned yet. It is waited for: a login that is \
+                                 cut off can cost an attempt at the PIN"
                             )
                             .into(),
                         ),

@@ -12,10 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-const FIRST_WAIT: Duration = Duration::from_secs(1);
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// So often at once: one lost session heals in the same request.
-const AT_ONCE: u32 = 2;
+/// So often at once: a lost session heals in the same request, also when its successor is lost too.
+const AT_ONCE: u32 = 3;
 
 /// The logins to one token.
 pub(super) struct LoginPace {
@@ -60,7 +60,7 @@ mod tests {
 
     fn left(pace: &LoginPace) -> u64 {
         let left = pace.next.map(|next| next.saturating_duration_since(Instant::now()));
-        left.map_or(0, |left| left.as_secs_f64().round() as u64)
+        left.map_or(0, |left| u64::from(left.as_millis() > 0) * (left.as_secs() + 1))
     }
 
     #[test]
@@ -72,7 +72,11 @@ mod tests {
             pace.note_login();
             waits.push(left(&pace));
         }
-        assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(waits, [0, 0, 1, 1, 2, 4, 8, 16, 32]);
+        for _ in 0..3 {
+            pace.note_login();
+        }
+        assert_eq!(left(&pace), 60);
         assert!(!pace.allows_login());
         pace.signed().store(true, Relaxed);
         assert!(pace.allows_login());

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 /// Reads the PIN, without the end of the line. The error says what to do, and shows nothing of the PIN.
 pub fn read(source: &SecretSource) -> Result<Zeroizing<Vec<u8>>, String> {
     let pin = secret_source::read(source, "PIN")?;
+    secret_source::refuse_impossible(&pin).map_err(|what| format!("the PIN in {source} {what}. It was not sent"))?;
     let length = pin.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
     match length {
         0 => Err("the PIN is empty".into()),
@@ -40,6 +41,17 @@ mod tests {
         let long = "1".repeat(SECRET_MAX_BYTES + 1);
         assert_eq!(inline("\n").unwrap_err(), "the PIN is empty");
         assert!(!inline(&long).unwrap_err().contains("1111"));
+        for (text, words) in [
+            ("\u{feff}1234\n", "byte order mark"),
+            ("12\u{0}34\n", "NUL"),
+            ("\n1234\n", "an empty line before it"),
+            ("\r\n1234\n", "an empty line before it"),
+            ("1234\n# of the validator\n", "another line"),
+            ("1234\n\n5678", "another line"),
+        ] {
+            let why = inline(text).unwrap_err();
+            assert!(why.contains(words) && why.contains("not sent") && !why.contains("34"), "{why}");
+        }
     }
 
     #[test]

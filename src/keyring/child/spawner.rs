@@ -37,8 +37,8 @@ pub const SPAWNER_COMMAND: &str = "hsm-spawner";
 /// The hidden command that becomes the child of a token.
 pub const CHILD_COMMAND: &str = "hsm-child";
 
-/// How long the spawner may take to start a child.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the spawner may take to start a child, or to note a login on a slow disk.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A token and the source of its PIN.
 #[derive(Debug, Deserialize, Serialize)]
@@ -211,13 +211,13 @@ impl TokenChild {
     }
 
     fn end_login(&mut self, token: &TokenBeforeLogin, outcome: &LoginOutcome) {
+        if matches!(self.pin, Ok(Some(_))) {
+            self.memory.end(token, self.proven, outcome);
+        }
         match outcome {
             LoginOutcome::Accepted => self.proven = true,
             LoginOutcome::Refused(_) => self.proven = false,
             LoginOutcome::Trouble | LoginOutcome::Unclear(_) => {}
-        }
-        if matches!(self.pin, Ok(Some(_))) {
-            self.memory.end(token, outcome);
         }
     }
 

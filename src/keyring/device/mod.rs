@@ -31,8 +31,11 @@ use tracing::{error, info, warn};
 /// below the 5 s after which CometBFT gives up on its signer.
 pub const DEADLINE: Duration = Duration::from_millis(1200);
 
-/// How long a device that is down may take to recover.
+/// How long a device that is down may take to open.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long its first signature may take then: some devices look for the key first.
+const FIRST_SIGNATURE: Duration = Duration::from_secs(3);
 
 /// How many requests can wait for one device. More would miss their deadline anyway.
 const QUEUE_REQUESTS: usize = 8;
@@ -442,8 +445,16 @@ impl DeviceThread {
     /// a request may arrive at any moment.
     fn self_test(&mut self) {
         let count = self.keys.len();
-        let keys = match self.session {
-            Some(_) if count > 0 => {
+        let was_open = self.session.is_some();
+        if !was_open {
+            // Opening a device may take long. No caller waits for it.
+            match self.open(Instant::now() + PROBE_DEADLINE) {
+                Ok(session) => self.session = Some(session),
+                Err(trouble) => return self.note(Some(&trouble)),
+            }
+        }
+        let keys = match was_open {
+            true if count > 0 => {
                 self.pulse = (self.pulse + 1) % count;
                 self.pulse..self.pulse + 1
             }
@@ -452,8 +463,7 @@ impl DeviceThread {
         let mut rejected = Vec::new();
         let tried = keys.len();
         for key in keys {
-            // Opening a device may take long. No caller waits for it.
-            let patience = if self.session.is_some() { DEADLINE } else { PROBE_DEADLINE };
+            let patience = if was_open { DEADLINE } else { FIRST_SIGNATURE };
             match self.sign(key, SELF_TEST, Instant::now() + patience) {
                 Ok(_) => {}
                 Err(trouble @ Trouble::Rejected(_)) => rejected.push(trouble),
@@ -491,7 +501,12 @@ impl DeviceThread {
                 self.failures += 1;
                 !was_up || self.failures >= FAILURES_TO_TRIP
             }
-            Trouble::Fatal(_) | Trouble::Late | Trouble::LoggingIn(_) => true,
+            Trouble::Fatal(_) | Trouble::Late => true,
+            Trouble::LoggingIn(_) => {
+                // What opens the device waits for the login itself.
+                self.waits.reset();
+                true
+            }
             // The key or the message is at fault, not the device.
             Trouble::Rejected(_) => !was_up,
         };

@@ -216,7 +216,11 @@ impl fmt::Display for TokenError {
                 write!(f, "devices of profile {profile} do not support {key_type} keys")
             }
             Self::WrongPin { token, error } => {
-                write!(f, "{token} did not accept the PIN ({}). The same PIN is not sent again, because the ", answer(error))?;
+                write!(
+                    f,
+                    "{token} did not accept the PIN ({}). The same PIN is not sent again, because the ",
+                    answer(error)
+                )?;
                 f.write_str("token locks after a few wrong ones: put the right PIN into its source")
             }
         }

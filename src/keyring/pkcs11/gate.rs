@@ -48,12 +48,7 @@ pub struct CommandGate {
 
 impl CommandGate {
     /// `directory` has the notes, and `source` is where the PIN comes from, in words.
-    pub fn new(
-        directory: Option<PathBuf>,
-        module: PathBuf,
-        pin: Option<Zeroizing<Vec<u8>>>,
-        source: String,
-    ) -> Self {
+    pub fn new(directory: Option<PathBuf>, module: PathBuf, pin: Option<Zeroizing<Vec<u8>>>, source: String) -> Self {
         Self { memory: LoginMemory::new(directory), module, pin, source, token: None }
     }
 }
@@ -70,7 +65,7 @@ impl LoginGate for CommandGate {
 
     fn after(&mut self, outcome: LoginOutcome) {
         if let (Some(token), Some(_)) = (self.token.take(), &self.pin) {
-            self.memory.end(&token, &outcome);
+            self.memory.end(&token, false, &outcome);
         }
     }
 }

@@ -94,11 +94,7 @@ impl LoginGate for SignersGate<'_> {
     }
 }
 
-fn open(
-    spec: &TokenSpec,
-    pin: Option<Pin>,
-    gate: &mut dyn LoginGate,
-) -> Result<(Token, Vec<TokenKey>), TokenError> {
+fn open(spec: &TokenSpec, pin: Option<Pin>, gate: &mut dyn LoginGate) -> Result<(Token, Vec<TokenKey>), TokenError> {
     let read_write = spec.profile.session.mode == SessionMode::ReadWrite;
     let opening = Opening { read_write, gate: Some(gate), keys: &spec.keys };
     let token = Token::open_by(&spec.module, &spec.token, &spec.profile, pin.as_ref(), opening)?;

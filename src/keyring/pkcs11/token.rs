@@ -76,7 +76,13 @@ impl Token {
         profile: &Profile,
         pin: Option<&Pin>,
     ) -> Result<Self, TokenError> {
-        Self::open_session(module, selector, profile, pin, Opening::plain(profile.session.mode == SessionMode::ReadWrite))
+        Self::open_session(
+            module,
+            selector,
+            profile,
+            pin,
+            Opening::plain(profile.session.mode == SessionMode::ReadWrite),
+        )
     }
 
     /// The same, where `gate` decides about the login, and where the pinned keys decide between tokens that have the

@@ -190,6 +190,7 @@ fn close(client: &Client, opened: Instant, sessions: &Mutex<Sessions>, deadline:
 /// its file. The error shows nothing of it.
 pub fn read_password(source: &SecretSource) -> Result<Zeroizing<String>, String> {
     let content = secret_source::read(source, "password")?;
+    secret_source::refuse_impossible(&content).map_err(|what| format!("the password in {source} {what}"))?;
     let text = std::str::from_utf8(&content).map_err(|_| format!("the password in {source} is not UTF-8 text"))?;
     let text = if matches!(source, SecretSource::Inline(_)) { text } else { text.trim_end() };
     match text.len() {
