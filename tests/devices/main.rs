@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `pkcs11` | tokens through the real signer: keys, PINs, every fault of a module |
 //! | `pkcs11_chaos` | kills and random faults |
+//! | `pkcs11_forms` | what a module, a token and a key say in other forms |
 //! | `pkcs11_processes` | the processes of a token, and a real chain |
 //! | `pkcs11_token` | the code below, against SoftHSM alone |
 //! | `pkcs11_cli` | `highwater pkcs11` |
@@ -17,6 +18,7 @@ mod support;
 mod pkcs11;
 mod pkcs11_chaos;
 mod pkcs11_cli;
+mod pkcs11_forms;
 mod pkcs11_processes;
 mod pkcs11_token;
 mod token;

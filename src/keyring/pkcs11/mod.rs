@@ -4,14 +4,17 @@
 //! | --- | --- |
 //! | `served` | the program of the child process that signs with one token |
 //! | `algorithms` | what is peculiar to each algorithm |
-//! | `module`, `token`, `token_info`, `error` | the calls themselves |
+//! | `module`, `token`, `token_info`, `explain`, `error` | the calls themselves |
+//! | `raw` | the calls past the wrapper: initialise, read a token, sign |
 //! | `reach` | which files and sockets a module gets, and what to say when they are not enough |
 //!
 //! A device's module is C code from its vendor, so it runs on one thread of a process that can be killed and replaced.
 
 pub(crate) mod algorithms;
 pub mod error;
+mod explain;
 pub mod module;
+mod raw;
 mod reach;
 pub mod served;
 pub mod token;

@@ -54,13 +54,14 @@ pub fn run() -> io::Result<()> {
 }
 
 fn open(spec: &TokenSpec, pin: Option<Pin>) -> Result<(Token, Vec<TokenKey>), TokenError> {
-    let token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
-    // Logged in: the PIN is no longer needed.
+    let mut token = Token::open(&spec.module, &spec.token, &spec.profile, pin.as_ref())?;
     drop(pin);
     let mut keys = Vec::new();
     for key in &spec.keys {
         keys.push(token.find_key(&key.object, key.key_type)?);
     }
+    // Logged in: other keys no longer need it.
+    token.forget_pin_unless_wanted_by(&keys);
     Ok((token, keys))
 }
 
