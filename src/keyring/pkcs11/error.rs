@@ -150,7 +150,7 @@ impl TokenError {
     }
 
     /// The error with these reasons, if there are any.
-    pub(super) fn because(error: Self, reasons: Vec<String>) -> Self {
+    pub(super) fn because(error: Self, reasons: &[String]) -> Self {
         if reasons.is_empty() {
             return error;
         }

@@ -99,7 +99,7 @@ pub(super) fn write_protected(info: &TokenInfo) -> Option<String> {
 }
 
 /// The error with its reasons. They explain a refusal, not a device that has gone.
-pub(super) fn explained(error: TokenError, reasons: Vec<String>) -> TokenError {
+pub(super) fn explained(error: TokenError, reasons: &[String]) -> TokenError {
     let is_refusal = match &error {
         TokenError::Call { error: Error::Pkcs11(rv, _), .. }
         | TokenError::Login { error: Error::Pkcs11(rv, _), .. } => !is_gone(*rv),

@@ -63,9 +63,10 @@ impl RawModule {
         let (flags, text) = match arguments {
             Arguments::Locking(text) => (CKF_OS_LOCKING_OK, text),
             Arguments::NoLocking(text) => (0, text),
-            // SAFETY: null is always allowed.
             Arguments::Null => {
-                return Rv::from(unsafe { function(ptr::null_mut()) }).into_result(Function::Initialize);
+                // SAFETY: null is always allowed.
+                let answer = unsafe { function(ptr::null_mut()) };
+                return Rv::from(answer).into_result(Function::Initialize);
             }
         };
         let text = text.map_or(ptr::null_mut(), |text| text.as_ptr().cast_mut().cast());

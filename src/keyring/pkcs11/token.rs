@@ -136,9 +136,9 @@ impl Token {
         let session = session.map_err(|error| {
             let protected = explain::write_protected(&info).filter(|_| read_write);
             let reasons = [&reasons[..], protected.as_slice()].concat();
-            explain::explained(TokenError::call("open a session with the token")(error), reasons)
+            explain::explained(TokenError::call("open a session with the token")(error), &reasons)
         })?;
-        login(&session, selector, &info, profile, pin).map_err(|error| explain::explained(error, reasons.clone()))?;
+        login(&session, selector, &info, profile, pin).map_err(|error| explain::explained(error, &reasons))?;
         let listed = context.get_mechanism_list(slot).map_err(TokenError::call("list the token's mechanisms"))?;
         let pin = pin.cloned().inspect(|pin| {
             // If the system does not allow it, the signer logs a warning.
@@ -198,13 +198,13 @@ impl Token {
     pub fn sign(&self, key: &TokenKey, message: &[u8]) -> Result<Signature, TokenError> {
         self.algorithm(key.key_type)?
             .sign(self, key, message)
-            .map_err(|error| explain::explained(error, [&self.reasons[..], &key.reasons].concat()))
+            .map_err(|error| explain::explained(error, &[&self.reasons[..], &key.reasons].concat()))
     }
 
     /// The error of a device that refused this mechanism.
     pub(crate) fn explained(&self, error: TokenError, mechanism: MechanismType) -> TokenError {
         let missing = explain::missing_mechanism(mechanism, &self.listed);
-        explain::explained(error, [&self.reasons[..], missing.as_slice()].concat())
+        explain::explained(error, &[&self.reasons[..], missing.as_slice()].concat())
     }
 
     /// What a key says of itself.

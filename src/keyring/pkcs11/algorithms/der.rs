@@ -31,11 +31,18 @@ pub(super) fn only_bits(bytes: &[u8]) -> Option<&[u8]> {
     only(BIT_STRING, bytes)?.strip_prefix(&[0])
 }
 
-/// The algorithm, its parameters and the key of a SubjectPublicKeyInfo: the first two are object identifiers.
-pub(super) fn public_key_info(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+/// A SubjectPublicKeyInfo of an elliptic curve.
+pub(super) struct PublicKeyInfo<'a> {
+    /// The object identifier of the curve: of the parameters, or else of the algorithm.
+    pub(super) curve: &'a [u8],
+    pub(super) point: &'a [u8],
+}
+
+pub(super) fn public_key_info(bytes: &[u8]) -> Option<PublicKeyInfo<'_>> {
     let (algorithm, key) = element(SEQUENCE, only(SEQUENCE, bytes)?)?;
     let (name, parameters) = element(OBJECT_IDENTIFIER, algorithm)?;
-    Some((name, only(OBJECT_IDENTIFIER, parameters), only_bits(key)?))
+    let curve = only(OBJECT_IDENTIFIER, parameters).unwrap_or(name);
+    Some(PublicKeyInfo { curve, point: only_bits(key)? })
 }
 
 /// An object identifier as it is written: `1.3.101.112`.

@@ -92,9 +92,9 @@ pub(crate) fn public_key_from_point(key_type: KeyType, bytes: &[u8]) -> Option<P
 
 /// Reads `CKA_PUBLIC_KEY_INFO`, a SubjectPublicKeyInfo in DER.
 pub(crate) fn public_key_from_info(key_type: KeyType, bytes: &[u8]) -> Option<PublicKey> {
-    let (algorithm, parameters, key) = der::public_key_info(bytes)?;
-    let curve = Curve::by_identifier(parameters.unwrap_or(algorithm))?;
-    if curve.key_type == Some(key_type) { of(key_type)?.read_point(key) } else { None }
+    let info = der::public_key_info(bytes)?;
+    let curve = Curve::by_identifier(info.curve)?;
+    if curve.key_type == Some(key_type) { of(key_type)?.read_point(info.point) } else { None }
 }
 
 /// The kind of key that Highwater signs with, from `CKA_KEY_TYPE` and `CKA_EC_PARAMS`. Known by every name of its curve,
