@@ -131,7 +131,9 @@ fn a_signature_is_read_in_other_forms_and_garbage_is_refused() {
 #[test]
 fn a_module_that_wants_a_parameter_gets_one() {
     isolated("pkcs11_forms::a_module_that_wants_a_parameter_gets_one", |lab| {
-        lab.plan(&[]);
+        lab.plan(&["every init wantsparam"]);
+        let refused = error(open().import(&name(1, "one"), &seed()));
+        assert!(refused.to_string().contains("C_SignInit answered CKR_MECHANISM_PARAM_INVALID"), "{refused}");
         let mut profile = softhsm2();
         profile.ed25519.parameters = Ed25519Parameters::Pure;
         let token = open_with(&profile).unwrap();
