@@ -123,3 +123,34 @@ fn is_gone(rv: RvError) -> bool {
             | RvError::TokenNotPresent
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::pkcs11::spec::TokenSelector, keyring::pkcs11::error::ErrorClass};
+    use cryptoki::context::Function;
+
+    #[test]
+    fn a_reason_changes_neither_the_class_nor_the_codes() {
+        let reasons = ["the key is on another curve".to_owned(), "the token is old".to_owned()];
+        let call = |rv| TokenError::call("sign")(Error::Pkcs11(rv, Function::SignInit));
+        for rv in [RvError::MechanismInvalid, RvError::GeneralError, RvError::PinExpired] {
+            let (plain, error) = (call(rv), explained(call(rv), &reasons));
+            assert_eq!((error.class(), error.codes()), (plain.class(), plain.codes()));
+            assert_eq!(error.to_string(), format!("{plain}; the key is on another curve; the token is old"));
+            assert_eq!(explained(call(rv), &[]).to_string(), plain.to_string());
+        }
+        for gone in [RvError::DeviceRemoved, RvError::SessionHandleInvalid] {
+            assert!(matches!(explained(call(gone), &reasons), TokenError::Call { .. }));
+        }
+        let wrong = Error::Pkcs11(RvError::PinIncorrect, Function::Login);
+        let wrong = explained(TokenError::login(&TokenSelector::Label("a".into()), wrong), &reasons);
+        assert!(matches!(wrong.cause(), TokenError::WrongPin { .. }) && wrong.class() == ErrorClass::Fatal);
+    }
+
+    #[test]
+    fn a_key_that_wants_a_pin_that_is_not_kept_is_refused_and_not_asked_again_and_again() {
+        assert_eq!(TokenError::LoginForEachUse.class(), ErrorClass::Rejected);
+        assert!(TokenError::LoginForEachUse.to_string().contains("wants a login for each use"));
+    }
+}
