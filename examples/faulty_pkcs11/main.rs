@@ -34,11 +34,12 @@
 //!             wants TEXT      CKR_ARGUMENTS_BAD unless pReserved is this text
 //!             execmust        starts a program, and fails with CKR_FUNCTION_FAILED if it cannot
 //! tokeninfo   clear 0x70000   without these flags; `set` with them
-//!             nulltime        utcTime of zeros; `badtime` of letters
+//!             nulltime        a clock whose time is zeros; `badtime` letters
 //!             badinfo         letters in the time, numbers that no token has, text that is not UTF-8
 //!             pinlen 4 8      these lengths of a PIN
 //! mechanisms  without 0x1057  not listed
 //! find        hide            nothing is found
+//! init        wantsparam      CKR_MECHANISM_PARAM_INVALID without a parameter
 //! sign        flip            a wrong bit in the signature
 //!             hex 3006…       these bytes
 //!             nolen, oneshot, lenzero   as `length rv 0x7`, `length end`, `length zero`
@@ -64,7 +65,8 @@ use cryptoki_sys::{
     CK_ATTRIBUTE, CK_BBOOL, CK_BYTE_PTR, CK_C_INITIALIZE_ARGS, CK_FLAGS, CK_FUNCTION_LIST, CK_MECHANISM_PTR, CK_NOTIFY,
     CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SESSION_HANDLE_PTR, CK_SLOT_ID, CK_ULONG, CK_ULONG_PTR,
     CK_USER_TYPE, CK_UTF8CHAR_PTR, CKF_OS_LOCKING_OK, CKR_ARGUMENTS_BAD, CKR_BUFFER_TOO_SMALL, CKR_CANT_LOCK,
-    CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR, CKR_OK, CKR_OPERATION_NOT_INITIALIZED, CKU_CONTEXT_SPECIFIC, Pkcs11,
+    CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR, CKR_MECHANISM_PARAM_INVALID, CKR_OK, CKR_OPERATION_NOT_INITIALIZED,
+    CKU_CONTEXT_SPECIFIC, Pkcs11,
 };
 use plan::{next, note};
 use std::{
@@ -158,8 +160,21 @@ passed_on!(generate, C_GenerateKeyPair, "generate", session: CK_SESSION_HANDLE, 
 passed_on!(create, C_CreateObject, "create", session: CK_SESSION_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG,
     object: *mut CK_OBJECT_HANDLE);
 passed_on!(destroy, C_DestroyObject, "destroy", session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE);
-passed_on!(sign_init, C_SignInit, "init", session: CK_SESSION_HANDLE, mechanism: CK_MECHANISM_PTR,
-    key: CK_OBJECT_HANDLE);
+
+unsafe extern "C" fn sign_init(
+    session: CK_SESSION_HANDLE,
+    mechanism: CK_MECHANISM_PTR,
+    key: CK_OBJECT_HANDLE,
+) -> CK_RV {
+    let function = real().C_SignInit.expect("every module that signs has it");
+    let step = next("init");
+    // SAFETY: null or a mechanism, says the caller.
+    if step.words()[..] == ["wantsparam"] && unsafe { mechanism.as_ref() }.is_none_or(|one| one.pParameter.is_null()) {
+        return CKR_MECHANISM_PARAM_INVALID;
+    }
+    // SAFETY: the caller's own arguments, passed on.
+    step.or(|| unsafe { function(session, mechanism, key) })
+}
 
 unsafe extern "C" fn initialize(arguments: *mut c_void) -> CK_RV {
     let function = real().C_Initialize.expect("every module has it");

@@ -7,8 +7,8 @@ use super::{
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_MECHANISM_TYPE, CK_OBJECT_CLASS, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
     CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_ULONG_PTR, CK_UNAVAILABLE_INFORMATION, CKA_ALWAYS_AUTHENTICATE, CKA_CLASS,
-    CKA_EC_PARAMS, CKA_EC_POINT, CKA_KEY_TYPE, CKA_PUBLIC_KEY_INFO, CKO_PUBLIC_KEY, CKR_ATTRIBUTE_TYPE_INVALID,
-    CKR_BUFFER_TOO_SMALL, CKR_OK,
+    CKA_EC_PARAMS, CKA_EC_POINT, CKA_KEY_TYPE, CKA_PUBLIC_KEY_INFO, CKF_CLOCK_ON_TOKEN, CKO_PUBLIC_KEY,
+    CKR_ATTRIBUTE_TYPE_INVALID, CKR_BUFFER_TOO_SMALL, CKR_OK,
 };
 use std::{ptr, slice};
 
@@ -36,9 +36,16 @@ pub(super) unsafe extern "C" fn token_info(slot: CK_SLOT_ID, info: *mut CK_TOKEN
     match step.words()[..] {
         ["clear", flags] => info.flags &= !number(flags),
         ["set", flags] => info.flags |= number(flags),
-        ["nulltime"] => info.utcTime = [0; 16],
-        ["badtime"] => info.utcTime = *b"sometime in June",
+        ["nulltime"] => {
+            info.flags |= CKF_CLOCK_ON_TOKEN;
+            info.utcTime = [0; 16];
+        }
+        ["badtime"] => {
+            info.flags |= CKF_CLOCK_ON_TOKEN;
+            info.utcTime = *b"sometime in June";
+        }
         ["badinfo"] => {
+            info.flags |= CKF_CLOCK_ON_TOKEN;
             info.utcTime = [0xff; 16];
             info.manufacturerID = [0xfe; 32];
             info.ulMaxSessionCount = CK_ULONG::MAX - 1;

@@ -184,7 +184,7 @@ impl From<TokenError> for CliError {
 }
 
 fn exit_of_token(error: &TokenError) -> Exit {
-    match error {
+    match error.cause() {
         TokenError::AmbiguousKey { .. } | TokenError::AmbiguousToken { .. } | TokenError::NoPin { .. } => Exit::Usage,
         TokenError::Exists { .. } => Exit::CantCreate,
         TokenError::Expanded => Exit::Data,
@@ -195,7 +195,9 @@ fn exit_of_token(error: &TokenError) -> Exit {
         | TokenError::PinForm { .. }
         | TokenError::WrongPin { .. } => Exit::NoPermission,
         TokenError::Module { .. } | TokenError::NoKey { .. } | TokenError::NoToken { .. } => Exit::NoInput,
-        TokenError::Call { .. }
+        TokenError::Because { .. }
+        | TokenError::Call { .. }
+        | TokenError::LoginForEachUse
         | TokenError::NotRemoved { .. }
         | TokenError::SelfTest
         | TokenError::Signature { .. }

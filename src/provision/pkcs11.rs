@@ -63,10 +63,11 @@ impl Token {
             let mut public = public_template(name);
             public.push(Attribute::EcParams(params.to_vec()));
             let private = self.private_template(name, extractable);
-            self.session()
-                .generate_key_pair(&mechanism, &public, &private)
-                .map(|_| ())
-                .map_err(TokenError::call("generate a key"))
+            let made = self.session().generate_key_pair(&mechanism, &public, &private).map_err(|error| {
+                self.explained(TokenError::call("generate a key")(error), mechanism.mechanism_type())
+            })?;
+            // Some devices show the public half here and never again.
+            Ok(self.read_public_key(made.0, key_type))
         })
     }
 
@@ -82,7 +83,7 @@ impl Token {
             if self.profile().objects.import_public_object {
                 self.import_public(name, algorithm, &public_key, params)?;
             }
-            Ok(())
+            Ok(None)
         })
     }
 
@@ -112,21 +113,23 @@ impl Token {
     }
 
     /// Makes a key with `attempt`, trying each encoding of its curve in turn until one yields a key that passes the
-    /// proof. Undoes a failed attempt.
+    /// proof. Undoes a failed attempt. `attempt` gives the public half, if it comes to know it.
     fn create(
         &self,
         name: &KeyName,
         key_type: KeyType,
         expected: Option<&PublicKey>,
-        attempt: impl Fn(&[u8]) -> Result<(), TokenError>,
+        attempt: impl Fn(&[u8]) -> Result<Option<PublicKey>, TokenError>,
     ) -> Result<TokenKey, TokenError> {
         let algorithm = self.algorithm(key_type)?;
         self.check_free(name)?;
         let before = self.find(&[])?;
         let mut failure = TokenError::Unsupported { key_type, profile: self.profile().name.clone() };
         for params in algorithm.curve_encodings(self.profile()) {
-            match attempt(&params).and_then(|()| self.prove(name, key_type, expected)) {
+            match attempt(&params).and_then(|made| self.prove(name, key_type, expected, made)) {
                 Ok(key) => return Ok(key),
+                // A good key, and the operator can learn its public half from the device.
+                Err(error @ TokenError::Unreadable) => return Err(error),
                 Err(error) => failure = error,
             }
             if let Err(then) = self.undo(name, &before) {
@@ -136,12 +139,19 @@ impl Token {
         Err(failure)
     }
 
-    /// Finds a new key as the signer will, and has it sign.
-    fn prove(&self, name: &KeyName, key_type: KeyType, expected: Option<&PublicKey>) -> Result<TokenKey, TokenError> {
+    /// Finds a new key as the signer will, and has it sign. `made` is the public half that the device showed when it made
+    /// the key.
+    fn prove(
+        &self,
+        name: &KeyName,
+        key_type: KeyType,
+        expected: Option<&PublicKey>,
+        made: Option<PublicKey>,
+    ) -> Result<TokenKey, TokenError> {
         self.find_key(&ObjectSelector::Label(name.label.clone()), key_type)?;
-        let key = self.find_key(&ObjectSelector::Id(name.id.clone()), key_type)?;
-        let public_key = expected.cloned().or(key.public_key()).ok_or(TokenError::Unreadable)?;
+        let key = self.find_key(&ObjectSelector::Id(name.id.clone()), key_type)?.or_public_key(made);
         let signature = self.sign(&key, SELF_TEST)?;
+        let public_key = expected.cloned().or(key.public_key()).ok_or(TokenError::Unreadable)?;
         let is_proven = public_key.verifies(SELF_TEST, &signature) && key.public_key().is_none_or(|k| k == public_key);
         is_proven.then_some(key).ok_or(TokenError::SelfTest)
     }
@@ -256,11 +266,7 @@ impl Token {
             Some(Attribute::EcParams(params)) => params,
             _ => vec![],
         };
-        let is_of_key = |algorithm: &&dyn TokenAlgorithm| {
-            algorithm.ck_key_type(self).is_ok_and(|wanted| wanted == found)
-                && algorithm.curve_encodings(self.profile()).contains(&params)
-        };
-        Ok(algorithms::all().find(is_of_key).map(|algorithm| algorithm.key_type()))
+        Ok(algorithms::key_type_of(self.profile(), found, &params))
     }
 
     fn flag(&self, object: ObjectHandle, kind: AttributeType) -> Option<bool> {

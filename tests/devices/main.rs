@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `pkcs11` | tokens through the real signer: keys, PINs, every fault of a module |
 //! | `pkcs11_chaos` | kills and random faults |
+//! | `pkcs11_forms` | what a module, a token and a key say in other forms |
 //! | `pkcs11_heal` | logins that are slow, cut off or refused, and troubles that pass by themselves |
 //! | `pkcs11_processes` | the processes of a token, and a real chain |
 //! | `pkcs11_token` | the code below, against SoftHSM alone |
@@ -18,6 +19,7 @@ mod support;
 mod pkcs11;
 mod pkcs11_chaos;
 mod pkcs11_cli;
+mod pkcs11_forms;
 mod pkcs11_heal;
 mod pkcs11_processes;
 mod pkcs11_token;

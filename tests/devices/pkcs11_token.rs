@@ -9,7 +9,7 @@ use highwater::{
     keyring::{
         pkcs11::{
             error::{ErrorClass, TokenError},
-            module::tokens,
+            module::listing,
             token::{Pin, Token, TokenKey},
             token_info::PinState,
         },
@@ -22,27 +22,27 @@ use sha2::{Digest as _, Sha256, Sha512};
 use std::{fs, process::Stdio, thread, time::Duration};
 use zeroize::Zeroizing;
 
-fn pin(text: &str) -> Pin {
+pub fn pin(text: &str) -> Pin {
     Pin::new(Zeroizing::new(text.as_bytes().to_vec()))
 }
 
-fn softhsm2() -> Profile {
+pub fn softhsm2() -> Profile {
     Profile::builtin("softhsm2").unwrap()
 }
 
-fn labelled(label: &str) -> TokenSelector {
+pub fn labelled(label: &str) -> TokenSelector {
     TokenSelector::Label(label.to_owned())
 }
 
-fn name(id: u8, label: &str) -> KeyName {
+pub fn name(id: u8, label: &str) -> KeyName {
     KeyName { id: vec![id], label: label.to_owned() }
 }
 
-fn id(id: u8) -> ObjectSelector {
+pub fn id(id: u8) -> ObjectSelector {
     ObjectSelector::Id(vec![id])
 }
 
-fn label(label: &str) -> ObjectSelector {
+pub fn label(label: &str) -> ObjectSelector {
     ObjectSelector::Label(label.to_owned())
 }
 
@@ -58,15 +58,15 @@ fn open_to_sign(lab: &Lab) -> Result<Token, TokenError> {
     Token::open(&lab.module, &labelled(LABEL), &softhsm2(), Some(&pin(PIN)))
 }
 
-fn error<T>(result: Result<T, TokenError>) -> TokenError {
+pub fn error<T>(result: Result<T, TokenError>) -> TokenError {
     result.err().expect("this fails")
 }
 
-fn seed() -> SecretKey {
+pub fn seed() -> SecretKey {
     SecretKey::from_raw(KeyType::Ed25519, &[0x42; 32]).unwrap()
 }
 
-fn scalar() -> SecretKey {
+pub fn scalar() -> SecretKey {
     SecretKey::from_raw(KeyType::Secp256k1, &[0x42; 32]).unwrap()
 }
 
@@ -76,7 +76,7 @@ fn objects(lab: &Lab) -> String {
 }
 
 /// How many objects SoftHSM keeps on its only token, blank ones included.
-fn object_files(lab: &Lab) -> usize {
+pub fn object_files(lab: &Lab) -> usize {
     let token = fs::read_dir(lab.path("tokens")).unwrap().next().unwrap().unwrap().path();
     let names = fs::read_dir(token).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.ends_with(".object") && name != "token.object").count()
@@ -170,7 +170,7 @@ fn a_wrong_pin_is_sent_once_and_then_none_until_somebody_logs_in() {
         let refused = attempt(PIN).unwrap();
         assert!(matches!(refused, TokenError::PinAtRisk { state: PinState::Low, .. }), "{refused}");
         assert_eq!(refused.class(), ErrorClass::Fatal);
-        assert_eq!(tokens(&lab.module).unwrap()[0].pin, PinState::Low);
+        assert_eq!(listing(&lab.module, None).unwrap().tokens[0].pin, PinState::Low);
 
         assert!(lab.pkcs11_tool(&["--list-objects"]).status.success());
         assert!(attempt(PIN).is_none());
@@ -193,7 +193,7 @@ fn a_token_is_found_by_label_or_serial_and_never_guessed() {
         let profile = softhsm2();
         let open = |selector: &TokenSelector| Token::open(&lab.module, selector, &profile, Some(&pin(PIN)));
 
-        let listed = tokens(&lab.module).unwrap();
+        let listed = listing(&lab.module, None).unwrap().tokens;
         let serial = &listed.iter().find(|token| token.label == LABEL).unwrap().serial;
         assert_eq!(listed.iter().filter(|token| token.initialised).count(), 3);
         open(&TokenSelector::Serial(serial.clone())).unwrap();
@@ -215,7 +215,7 @@ fn a_module_that_cannot_be_loaded_is_named() {
         let text = lab.path("text.so");
         fs::write(&text, "text").unwrap();
         for path in [lab.path("none.so"), text] {
-            let error = error(tokens(&path));
+            let error = error(listing(&path, None));
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
             assert_eq!(error.class(), ErrorClass::Absent);
         }

@@ -119,8 +119,13 @@ impl Hsm {
 
     /// A new key on a token, made there by another program than Highwater.
     pub fn generate(&self, token: &str, label: &str) -> PublicKey {
+        self.generate_with(token, label, &[])
+    }
+
+    /// The same, with more words for the other program.
+    pub fn generate_with(&self, token: &str, label: &str, more: &[&str]) -> PublicKey {
         let shape = ["--keypairgen", "--key-type", "EC:edwards25519"];
-        let output = self.tool(&[&shape[..], &["--label", label], &login(token)].concat());
+        let output = self.tool(&[&shape[..], &["--label", label], more, &login(token)].concat());
         let text = String::from_utf8(output.stdout).unwrap();
         let point = text.lines().find_map(|line| line.trim().strip_prefix("EC_POINT:")).expect("it shows the key");
         let point = hex::decode(point.trim()).unwrap();

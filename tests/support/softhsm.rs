@@ -92,7 +92,21 @@ impl Lab {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env("SOFTHSM2_CONF", self.dir.join("softhsm2.conf")).stdin(Stdio::null());
+        // For the module that fails on command, in front of this one.
+        command.env("HIGHWATER_FAULTY_TARGET", &self.module).env("HIGHWATER_FAULTY_PLAN", self.path("faults.plan"));
         command
+    }
+
+    /// Replaces the plan of the module that fails on command, and forgets what it noted.
+    pub fn plan(&self, lines: &[&str]) {
+        let _ = fs::remove_file(self.path("faults.log"));
+        fs::write(self.path("faults.plan"), lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    }
+
+    /// How often that module was called by this name.
+    pub fn calls(&self, name: &str) -> usize {
+        let log = fs::read_to_string(self.path("faults.log")).unwrap_or_default();
+        log.lines().filter(|line| line.split(' ').next() == Some(name)).count()
     }
 
     /// One test of this binary, in a process of its own that sees the lab.

@@ -5,7 +5,7 @@ use super::{
     target::{self, TokenTargetArgs},
 };
 use crate::{
-    cli::{CliError, ConfigArgs, output, watch::watched},
+    cli::{CliError, ConfigArgs, Exit, output, watch::watched},
     config::pkcs11::spec::ObjectSelector,
     keyring::pkcs11::{
         error::TokenError,
@@ -13,6 +13,7 @@ use crate::{
         token::Token,
         token_info::{PinState, TokenInfo},
     },
+    process::foreign::ForeignText,
     provision::pkcs11::KeyInfo,
 };
 use clap::Args;
@@ -43,27 +44,34 @@ pub(in crate::cli) struct ListKeys {
 impl Tokens {
     pub(super) fn run(self) -> Result<(), CliError> {
         let modules = target::modules(&self.config, self.profile.as_deref(), self.module.as_deref())?;
-        let (mut texts, mut values) = (Vec::new(), Vec::new());
+        let (mut texts, mut values, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
         for (path, profile) in modules {
             target::refuse_missing(&path, profile.as_ref())?;
             let hint = target::environment_hint(profile.as_ref());
             let module = path.clone();
-            let tokens = watched(move |_| Ok(module::tokens(&module)?));
-            if let Some(hint) = hint.filter(|_| !matches!(&tokens, Ok(tokens) if !tokens.is_empty())) {
+            let listing = watched(move |_| Ok(module::listing(&module, profile.as_ref())?));
+            if let Some(hint) = hint.filter(|_| !matches!(&listing, Ok(listing) if !listing.tokens.is_empty())) {
                 output::note(&hint);
             }
-            for token in tokens? {
+            let listing = listing?;
+            for token in listing.tokens {
                 texts.push(describe_token(&path, &token));
                 values.push(token_json(&path, &token));
             }
+            unreadable.extend(listing.unreadable.iter().map(|slot| format!("{}: {slot}", path.display())));
         }
         output::print(&if self.json {
-            json!({ "schema": 1, "tokens": values }).to_string()
-        } else if texts.is_empty() {
+            json!({ "schema": 1, "tokens": values, "unreadable": unreadable }).to_string()
+        } else if texts.is_empty() && unreadable.is_empty() {
             "no tokens".to_owned()
         } else {
             texts.join("\n\n")
-        })
+        })?;
+        if unreadable.is_empty() {
+            return Ok(());
+        }
+        let slots = unreadable.iter().map(|slot| ForeignText::from(slot.as_str()).to_string()).collect::<Vec<_>>();
+        Err(CliError::new(Exit::Io, format!("these slots cannot be read: {}", slots.join(", "))))
     }
 }
 

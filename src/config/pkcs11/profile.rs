@@ -71,6 +71,8 @@ pub struct ModuleFacts {
     pub configuration: Vec<PathBuf>,
     /// The settings in its configuration whose values are paths that it reads and writes.
     pub settings: Vec<String>,
+    /// The text that C_Initialize passes to it, for modules that want one.
+    pub init_string: Option<String>,
     /// Whether its device is on the network: allows TCP and UDP.
     pub network: bool,
     /// Whether it reaches its device through a service on this machine: allows unix sockets.
@@ -156,12 +158,23 @@ pub struct Ed25519Facts {
     pub numbers: Vec<Ed25519Numbers>,
     /// `CKA_EC_PARAMS` in DER, in the order to try when making or importing a key. Not empty.
     pub ec_params: Vec<Vec<u8>>,
+    /// What the mechanism that signs is given.
+    pub parameters: Ed25519Parameters,
+}
+
+/// The parameter of the mechanism that signs with Ed25519.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub enum Ed25519Parameters {
+    /// None, which means Ed25519 itself in the standard.
+    None,
+    /// `CK_EDDSA_PARAMS` without `phFlag` and without context, for modules that want a parameter in any case.
+    Pure,
 }
 
 /// A module's numbers for Ed25519.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Ed25519Numbers {
-    /// The mechanism (`CKM_...`) that signs, always without parameters.
+    /// The mechanism (`CKM_...`) that signs.
     pub sign: u64,
     /// The mechanism (`CKM_...`) that makes a key pair.
     pub generate: u64,

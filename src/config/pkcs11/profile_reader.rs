@@ -1,8 +1,8 @@
 //! Reads a profile from TOML and reports every mistake with its line.
 
 use super::profile::{
-    Ed25519Facts, Ed25519Numbers, EnvironmentVariable, ErrorMeaning, Limits, LoginKind, ModuleFacts, Objects,
-    PinFormat, Profile, ProfileEvidence, SessionFacts, SessionMode,
+    Ed25519Facts, Ed25519Numbers, Ed25519Parameters, EnvironmentVariable, ErrorMeaning, Limits, LoginKind, ModuleFacts,
+    Objects, PinFormat, Profile, ProfileEvidence, SessionFacts, SessionMode,
 };
 use crate::config::{
     finding::ConfigFinding,
@@ -156,6 +156,7 @@ fn read_module(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opti
     let files = optional(table, "files", Vec::new(), findings, absolute_paths);
     let configuration = optional(table, "configuration", Vec::new(), findings, absolute_paths);
     let settings = optional(table, "settings", Vec::new(), findings, texts);
+    let init_string = optional(table, "init_string", None, findings, |value, f| text(value, f).map(Some));
     let mut flag = |key| optional(table, key, false, findings, Value::bool);
     let (network, sockets) = (flag("network"), flag("sockets"));
     Some(ModuleFacts {
@@ -165,6 +166,7 @@ fn read_module(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opti
         files: files?,
         configuration: configuration?,
         settings: settings?,
+        init_string: init_string?,
         network: network?,
         sockets: sockets?,
     })
@@ -201,7 +203,10 @@ fn read_ed25519(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Opt
         entries.into_iter().map(|entry| read_ec_params(entry, findings)).collect()
     });
     let numbers = numbers.filter(|numbers| !numbers.is_empty()).unwrap_or_else(|| vec![Ed25519Numbers::STANDARD]);
-    Some(Ed25519Facts { supported: supported?, numbers, ec_params: ec_params? })
+    let forms = [("none", Ed25519Parameters::None), ("pure", Ed25519Parameters::Pure)];
+    let parameters =
+        optional(table, "parameters", Ed25519Parameters::None, findings, |value, f| value.one_of(&forms, f));
+    Some(Ed25519Facts { supported: supported?, numbers, ec_params: ec_params?, parameters: parameters? })
 }
 
 fn read_numbers(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<Ed25519Numbers> {

@@ -28,7 +28,16 @@ fn what_is_left_out_is_as_the_standard_has_it() {
     assert_eq!((profile.limits.max_message_bytes, profile.limits.expected_ms), (None, None));
     assert!(profile.errors.is_empty() && profile.module.environment.is_empty());
     let module = profile.module;
+    assert_eq!((module.init_string, profile.ed25519.parameters), (None, Ed25519Parameters::None));
     assert!(module.files.is_empty() && !module.network && !module.sockets, "nothing is reached");
+}
+
+#[test]
+fn what_a_module_wants_is_passed_on() {
+    let text = LEAST.replace("\"it\"", "\"it\"\ninit_string = \"configdir='sql:/a b'\"");
+    let profile = parse(&text.replace("supported = true", "supported = true\nparameters = \"pure\"")).unwrap();
+    assert_eq!(profile.module.init_string.as_deref(), Some("configdir='sql:/a b'"));
+    assert_eq!(profile.ed25519.parameters, Ed25519Parameters::Pure);
 }
 
 #[test]
@@ -42,12 +51,14 @@ fn every_mistake_is_named_with_its_line() {
         ("[]", "[\"hsm.so\"]", 5, "must be absolute"),
         ("\"it\"", "\"it\"\nenvironment = [{ name = \"a-\", meaning = \"b\" }]", 7, "expected upper-case letters"),
         ("\"it\"", "\"it\"\nfiles = [\"a\"]", 7, "must be absolute"),
+        ("\"it\"", "\"it\"\ninit_string = \"a\\u0000b\"", 7, "some words on one line"),
         ("\"it\"", "\"it\"\nnetwork = 1", 7, "expected a boolean"),
         ("[ed25519]", "[session]\nmode = \"wo\"\n[ed25519]", 8, "expected \"ro\" or \"rw\""),
         ("[ed25519]", "[session]\nmod = \"ro\"\n[ed25519]", 8, "did you mean `mode`?"),
         ("supported = true", "supported = \"yes\"", 8, "expected a boolean"),
         ("supported = true", "supported = true\nec_params = []", 9, "must not be empty"),
         ("supported = true", "supported = true\nec_params = [\"ODI\"]", 9, "or the DER bytes in lower-case hex"),
+        ("supported = true", "supported = true\nparameters = \"ph\"", 9, "expected \"none\" or \"pure\""),
         ("supported = true", "supported = true\nnumbers = [{ sign = 1 }]", 9, "needs `generate`"),
         ("[secp256k1]", "[limits]\nexpected_ms = 0\n[secp256k1]", 10, "must be above 0"),
         ("[secp256k1]", "[[errors]]\nname = \"CKR_OK\"\nmeaning = \"b\"\n[secp256k1]", 10, "without CKR_"),

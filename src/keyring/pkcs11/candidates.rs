@@ -69,34 +69,23 @@ fn choose(token: &Token, spec: &KeySpec) -> Result<Option<TokenKey>, TokenError>
     let public = token.objects(ObjectClass::PUBLIC_KEY, &spec.object)?;
     let mut unreadable = Vec::new();
     for handle in private {
-        if is_of_another_kind(token, handle, spec.key_type) {
+        if token.is_of_another_kind(handle, spec.key_type)? {
             continue;
         }
         match public_half(token, handle, &public, spec.key_type) {
-            Some(found) if found == pinned => return Ok(Some(TokenKey::new(handle, spec.key_type, Some(found)))),
+            Some(found) if found == pinned => return token.key(handle, spec.key_type, Some(found)).map(Some),
             Some(_) => {}
             None => unreadable.push(handle),
         }
     }
     for handle in unreadable {
         // Its signature over a text that cannot be a vote says whose key it is.
-        let key = TokenKey::new(handle, spec.key_type, None);
+        let key = token.key(handle, spec.key_type, None)?;
         if token.sign(&key, SELF_TEST).is_ok_and(|signature| pinned.verifies(SELF_TEST, &signature)) {
             return Ok(Some(key));
         }
     }
     Ok(None)
-}
-
-/// Whether the key cannot be an Ed25519 or secp256k1 key. An RSA key never matters.
-fn is_of_another_kind(token: &Token, key: ObjectHandle, key_type: KeyType) -> bool {
-    use cryptoki::object::KeyType as Kind;
-    let Some(Attribute::KeyType(kind)) = token.attribute(key, AttributeType::KeyType) else { return false };
-    match key_type {
-        // Some modules call an Ed25519 key one of CKK_EC.
-        KeyType::Ed25519 => ![Kind::EC_EDWARDS, Kind::EC_MONTGOMERY, Kind::EC].contains(&kind),
-        KeyType::Secp256k1 => kind != Kind::EC,
-    }
 }
 
 /// The public half of a private key, if the token shows it without doubt.

@@ -29,6 +29,8 @@ pub enum TokenError {
     AmbiguousKey { object: ObjectSelector, hits: Vec<String> },
     /// More than one token matches.
     AmbiguousToken { token: TokenSelector, hits: Vec<String> },
+    /// A device refused something, and what it says of itself may be the reason.
+    Because { error: Box<TokenError>, reasons: String },
     /// A function of the module failed.
     Call {
         /// The action that failed, as in "cannot {action}".
@@ -41,6 +43,8 @@ pub enum TokenError {
     Expanded,
     /// The device refused the login for another reason than a wrong PIN.
     Login { token: TokenSelector, error: Error },
+    /// The key wants a login for each use, and no PIN is kept for it.
+    LoginForEachUse,
     /// The module cannot be loaded.
     Module {
         path: PathBuf,
@@ -92,7 +96,7 @@ pub enum TokenError {
     },
     /// The message is longer than the device can sign.
     TooLong { bytes: usize, max: usize },
-    /// A new key is on the token, but its public key cannot be read.
+    /// A new key is on the token and signs, but its public key cannot be read.
     Unreadable,
     /// According to the profile, the device does not support this type of key.
     Unsupported { key_type: KeyType, profile: String },
@@ -115,6 +119,7 @@ impl TokenError {
             | Self::PinAtRisk { .. }
             | Self::PinForm { .. }
             | Self::WrongPin { .. } => ErrorClass::Fatal,
+            Self::Because { error, .. } => error.class(),
             Self::Call { error, .. } => class(error),
             // Any other answer could be this device's answer to a wrong PIN.
             Self::Login { error: Error::Pkcs11(rv, _), .. } if is_trouble(*rv) => ErrorClass::Broken,
@@ -123,10 +128,19 @@ impl TokenError {
             Self::Signature { .. } => ErrorClass::Broken,
             Self::Exists { .. }
             | Self::Expanded
+            | Self::LoginForEachUse
             | Self::SelfTest
             | Self::TooLong { .. }
             | Self::Unreadable
             | Self::Unsupported { .. } => ErrorClass::Rejected,
+        }
+    }
+
+    /// The error itself, without what the device says of itself.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::Because { error, .. } => error.cause(),
+            itself => itself,
         }
     }
 
@@ -137,9 +151,18 @@ impl TokenError {
             Self::Call { error: Error::Pkcs11(rv, _), .. }
             | Self::Login { error: Error::Pkcs11(rv, _), .. }
             | Self::WrongPin { error: Error::Pkcs11(rv, _), .. } => standard_name(*rv).into_iter().collect(),
+            Self::Because { error, .. } => error.codes(),
             Self::NotRemoved { first, then } => [first.codes(), then.codes()].concat(),
             _ => Vec::new(),
         }
+    }
+
+    /// The error with these reasons, if there are any.
+    pub(super) fn because(error: Self, reasons: &[String]) -> Self {
+        if reasons.is_empty() {
+            return error;
+        }
+        Self::Because { error: Box::new(error), reasons: reasons.join("; ") }
     }
 
     /// Makes an error for a module's function that failed.
@@ -169,6 +192,7 @@ impl fmt::Display for TokenError {
             Self::AmbiguousToken { token, hits } => {
                 write!(f, "more than one token matches {token}: {}; select the token by its serial", list(hits))
             }
+            Self::Because { error, reasons } => write!(f, "{error}; {reasons}"),
             Self::Call { action, error } => write!(f, "cannot {action}: {}", answer(error)),
             Self::Exists { object } => {
                 write!(f, "a key with {object} is on the token already and is not overwritten: choose another")
@@ -180,6 +204,12 @@ impl fmt::Display for TokenError {
                 f.write_str("import it from a file that holds the seed, or generate a new key")
             }
             Self::Login { token, error } => write!(f, "cannot log in to {token}: {}", answer(error)),
+            Self::LoginForEachUse => {
+                f.write_str(
+                    "the key wants a login for each use (CKA_ALWAYS_AUTHENTICATE), which only a PIN that Highwater ",
+                )?;
+                f.write_str("keeps can give it: configure `pin`, or make a key without that attribute")
+            }
             Self::Module { path, reason } => {
                 write!(f, "cannot load the PKCS#11 module {}: {reason}; ", path.display())?;
                 f.write_str("install the device's software, or correct the path")
@@ -209,8 +239,12 @@ impl fmt::Display for TokenError {
                 write!(f, "the message has {bytes} bytes, but this device signs at most {max}")
             }
             Self::Unreadable => {
-                f.write_str("cannot read the new key's public key, so the key was removed again: ")?;
-                f.write_str("is this the right profile for the device?")
+                f.write_str(
+                    "the new key is on the token and signs, but the device does not show its public half. The key ",
+                )?;
+                f.write_str(
+                    "was not removed: read its public half with the device's own tool, and pin it as `public_key`",
+                )
             }
             Self::Unsupported { key_type, profile } => {
                 write!(f, "devices of profile {profile} do not support {key_type} keys")

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `served` | the program of the child process that signs with one token |
 //! | `algorithms` | what is peculiar to each algorithm |
-//! | `module`, `token`, `token_info`, `error` | the calls themselves |
+//! | `module`, `token`, `token_info`, `explain`, `error` | the calls themselves |
+//! | `raw` | the calls past the wrapper: initialise, read a token, sign |
 //! | `gate` | whether a PIN may be sent, and what became of it |
 //! | `candidates` | which of several tokens or keys with one name has the pinned key |
 //! | `reach` | which files and sockets a module gets, and what to say when they are not enough |
@@ -14,8 +15,10 @@
 pub(crate) mod algorithms;
 mod candidates;
 pub mod error;
+mod explain;
 pub mod gate;
 pub mod module;
+mod raw;
 mod reach;
 pub mod served;
 pub mod token;

@@ -1,35 +1,42 @@
 //! A loaded PKCS#11 module and the tokens that it shows.
 
-use super::{error::TokenError, token_info::TokenInfo};
-use crate::config::pkcs11::spec::TokenSelector;
+use super::{
+    error::{TokenError, answer},
+    raw::{Arguments, RawModule},
+    token_info::TokenInfo,
+};
+use crate::config::pkcs11::{profile::Profile, spec::TokenSelector};
 use cryptoki::{
-    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    context::Pkcs11,
     error::{Error, RvError},
     slot::Slot,
 };
-use std::{mem::ManuallyDrop, path::Path};
+use std::{ffi::CString, mem::ManuallyDrop, path::Path};
 
 /// A loaded and initialised module. Finalised when dropped, so that the same process can initialise it again.
 pub(crate) struct Module {
     /// Never unloaded: a module may have its own threads and exit handlers, whose code would be gone.
     context: ManuallyDrop<Pkcs11>,
+    raw: RawModule,
 }
 
 impl Module {
-    /// Loads the module at `path` and initialises it.
-    pub(crate) fn load(path: &Path) -> Result<Self, TokenError> {
+    /// Loads the module at `path` and initialises it, with the text for it in `profile`.
+    pub(crate) fn load(path: &Path, profile: Option<&Profile>) -> Result<Self, TokenError> {
         let context = Pkcs11::new(path).map_err(|error| unloadable(path, error))?;
-        let module = Self { context: ManuallyDrop::new(context) };
-        match module.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-            // A module that could not be finalised can still be used.
-            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(module),
-            Err(error) => Err(TokenError::Call { action: "initialise the PKCS#11 module", error }),
-        }
+        let raw = RawModule::load(path).map_err(|error| unloadable(path, error))?;
+        initialize(&raw, profile.and_then(|profile| profile.module.init_string.as_deref()))?;
+        Ok(Self { context: ManuallyDrop::new(context), raw })
     }
 
     /// The functions of the module.
     pub(crate) fn context(&self) -> &Pkcs11 {
         &self.context
+    }
+
+    /// The functions that are called past the wrapper.
+    pub(super) fn raw(&self) -> &RawModule {
+        &self.raw
     }
 
     /// The one token that `selector` names. If several have its name, `choose` says which of them it is.
@@ -63,7 +70,7 @@ impl Module {
         let slots = self.context.get_slots_with_token().map_err(TokenError::call(ACTION))?;
         let mut scan = Scan { tokens: vec![], unreadable: vec![] };
         for slot in slots {
-            match self.context.get_token_info(slot) {
+            match self.raw.token_info(slot) {
                 Ok(info) => scan.tokens.push((slot, TokenInfo::from(&info))),
                 Err(error) => {
                     let reason = TokenError::Call { action: "read a token", error };
@@ -82,6 +89,35 @@ impl Drop for Module {
     }
 }
 
+/// Calls C_Initialize, with less and less if the module does not take what it is given: this process uses it on one thread.
+fn initialize(module: &RawModule, text: Option<&str>) -> Result<(), TokenError> {
+    // The configuration accepts no text with a zero in it.
+    let text = text.and_then(|text| CString::new(text).ok());
+    let text = text.as_deref();
+    let tries = [Arguments::Locking(text), Arguments::NoLocking(text), Arguments::Null];
+    let mut refusal = None;
+    // Without the text, the module would open other tokens or none.
+    for arguments in tries.into_iter().filter(|arguments| text.is_none() || !matches!(arguments, Arguments::Null)) {
+        match module.initialize(arguments) {
+            // A module that could not be finalised can still be used.
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => return Ok(()),
+            // The first refusal says most about what the module wants.
+            Err(error) if is_about_arguments(&error) => refusal = refusal.or(Some(error)),
+            Err(error) => return Err(uninitialised(error)),
+        }
+    }
+    Err(uninitialised(refusal.unwrap_or(Error::NullFunctionPointer)))
+}
+
+/// Whether C_Initialize may accept other arguments.
+fn is_about_arguments(error: &Error) -> bool {
+    matches!(error, Error::Pkcs11(RvError::ArgumentsBad | RvError::CantLock | RvError::NeedToCreateThreads, _))
+}
+
+fn uninitialised(error: Error) -> TokenError {
+    TokenError::Call { action: "initialise the PKCS#11 module", error }
+}
+
 /// The tokens of a module.
 struct Scan {
     /// The tokens that can be read, with their slots.
@@ -95,13 +131,22 @@ fn unloadable(path: &Path, error: Error) -> TokenError {
     let reason = match error {
         Error::LibraryLoading(error) => error.to_string(),
         Error::MissingSymbol(symbol) => format!("it is not a PKCS#11 module: it lacks {symbol}"),
-        other => other.to_string(),
+        other => answer(&other),
     };
     TokenError::Module { path: path.into(), reason }
 }
 
-/// The tokens that a module shows. Needs no PIN.
-pub fn tokens(module: &Path) -> Result<Vec<TokenInfo>, TokenError> {
-    let scan = Module::load(module)?.scan()?;
-    Ok(scan.tokens.into_iter().map(|(_, info)| info).collect())
+/// What a module shows before a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The tokens that can be read.
+    pub tokens: Vec<TokenInfo>,
+    /// The slots that cannot be read, each with the reason.
+    pub unreadable: Vec<String>,
+}
+
+/// The tokens that a module shows, and the slots that cannot be read. Needs no PIN.
+pub fn listing(module: &Path, profile: Option<&Profile>) -> Result<Listing, TokenError> {
+    let scan = Module::load(module, profile)?.scan()?;
+    Ok(Listing { tokens: scan.tokens.into_iter().map(|(_, info)| info).collect(), unreadable: scan.unreadable })
 }

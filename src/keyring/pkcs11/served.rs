@@ -97,13 +97,14 @@ impl LoginGate for SignersGate<'_> {
 fn open(spec: &TokenSpec, pin: Option<Pin>, gate: &mut dyn LoginGate) -> Result<(Token, Vec<TokenKey>), TokenError> {
     let read_write = spec.profile.session.mode == SessionMode::ReadWrite;
     let opening = Opening { read_write, gate: Some(gate), keys: &spec.keys };
-    let token = Token::open_by(&spec.module, &spec.token, &spec.profile, pin.as_ref(), opening)?;
-    // Logged in: the PIN is no longer needed.
+    let mut token = Token::open_by(&spec.module, &spec.token, &spec.profile, pin.as_ref(), opening)?;
     drop(pin);
     let mut keys = Vec::new();
     for key in &spec.keys {
         keys.push(candidates::find_key(&token, key)?);
     }
+    // Logged in: other keys no longer need it.
+    token.forget_pin_unless_wanted_by(&keys);
     Ok((token, keys))
 }
 

@@ -5,16 +5,20 @@
 //! operation that nothing can cancel.
 
 use super::{
-    algorithms::{self, TokenAlgorithm, TokenCalls},
+    algorithms::{self, SignatureRoom, TokenAlgorithm, TokenCalls},
     candidates,
     error::TokenError,
+    explain::{self, KeyFacts},
     gate::{self, LoginGate},
     module::Module,
     token_info::{PinState, TokenInfo},
 };
-use crate::config::pkcs11::{
-    profile::{LoginKind, Profile, SessionMode},
-    spec::{KeySpec, ObjectSelector, TokenSelector},
+use crate::{
+    config::pkcs11::{
+        profile::{LoginKind, Profile, SessionMode},
+        spec::{KeySpec, ObjectSelector, TokenSelector},
+    },
+    process::sandbox::memory,
 };
 use cryptoki::{
     error::{Error, RvError},
@@ -28,6 +32,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 /// The user's PIN of a token. Wiped when dropped, and never shown.
+#[derive(Clone)]
 pub struct Pin(Zeroizing<Vec<u8>>);
 
 impl Pin {
@@ -41,6 +46,11 @@ impl Pin {
     fn check(&self, profile: &Profile) -> Result<(), &'static str> {
         str::from_utf8(&self.0).map_or(Ok(()), |text| profile.session.pin_format.check(text))
     }
+
+    /// A copy for C_Login, which is wiped after it.
+    fn sent(&self) -> RawAuthPin {
+        RawAuthPin::new(Box::new(self.0.to_vec()))
+    }
 }
 
 /// A token that was opened and logged in to.
@@ -48,10 +58,15 @@ pub struct Token {
     /// Closed before the module is finalised: fields are dropped in order.
     session: Session,
     /// Keeps the module initialised.
-    _module: Module,
+    module: Module,
+    selector: TokenSelector,
     profile: Profile,
     /// The token's mechanisms.
     listed: Vec<MechanismType>,
+    /// What the token says of itself that may be the reason for a refusal.
+    reasons: Vec<String>,
+    /// For a key that wants a login for each use.
+    pin: Option<Pin>,
 }
 
 impl TokenCalls for Token {
@@ -63,8 +78,24 @@ impl TokenCalls for Token {
         self.listed.contains(&mechanism)
     }
 
-    fn call_sign(&self, mechanism: &Mechanism<'_>, key: ObjectHandle, data: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.session.sign(mechanism, key, data).map_err(TokenError::call("sign"))
+    fn call_sign(
+        &self,
+        mechanism: &Mechanism<'_>,
+        key: &TokenKey,
+        data: &[u8],
+        room: &mut SignatureRoom,
+    ) -> Result<usize, TokenError> {
+        // Before anything is begun that could not be ended.
+        let pin = match (key.wants_login, &self.pin) {
+            (false, _) => None,
+            (true, Some(pin)) => Some(pin),
+            (true, None) => return Err(TokenError::LoginForEachUse),
+        };
+        self.session.sign_init(mechanism, key.handle).map_err(TokenError::call("sign"))?;
+        if let Some(pin) = pin {
+            self.log_in_for_one_use(pin)?;
+        }
+        self.module.raw().sign(&self.session, data, room).map_err(TokenError::call("sign"))
     }
 }
 
@@ -114,42 +145,123 @@ impl Token {
         pin: Option<&Pin>,
         opening: Opening<'_>,
     ) -> Result<Self, TokenError> {
-        let module = Module::load(path)?;
+        let module = Module::load(path, Some(profile))?;
         let (slot, info) = candidates::find_token(&module, selector, opening.keys)?;
         // A gate decides that itself.
         if info.pin != PinState::Ok && opening.gate.is_none() {
             return Err(TokenError::PinAtRisk { token: selector.clone(), state: info.pin });
         }
         let context = module.context();
-        let session = if opening.read_write { context.open_rw_session(slot) } else { context.open_ro_session(slot) };
-        let session = session.map_err(TokenError::call("open a session with the token"))?;
-        login(&session, selector, &info, profile, pin, opening.gate)?;
+        let reasons = explain::token(&info, pin.map(|pin| pin.0.len()));
+        let read_write = opening.read_write;
+        let session = if read_write { context.open_rw_session(slot) } else { context.open_ro_session(slot) };
+        let session = session.map_err(|error| {
+            let protected = explain::write_protected(&info).filter(|_| read_write);
+            let reasons = [&reasons[..], protected.as_slice()].concat();
+            explain::explained(TokenError::call("open a session with the token")(error), &reasons)
+        })?;
+        login(&session, selector, &info, profile, pin, opening.gate)
+            .map_err(|error| explain::explained(error, &reasons))?;
         let listed = context.get_mechanism_list(slot).map_err(TokenError::call("list the token's mechanisms"))?;
-        Ok(Self { session, _module: module, profile: profile.clone(), listed })
+        let pin = pin.cloned().inspect(|pin| {
+            // If the system does not allow it, the signer logs a warning.
+            memory::lock(pin.0.as_slice());
+        });
+        Ok(Self { session, module, selector: selector.clone(), profile: profile.clone(), listed, reasons, pin })
+    }
+
+    /// Wipes the PIN, unless one of these keys wants a login for each use.
+    pub(crate) fn forget_pin_unless_wanted_by(&mut self, keys: &[TokenKey]) {
+        if !keys.iter().any(|key| key.wants_login) {
+            self.pin = None;
+        }
+    }
+
+    /// Logs in again, for the one signature that has begun.
+    fn log_in_for_one_use(&self, pin: &Pin) -> Result<(), TokenError> {
+        match self.session.login_with_raw(UserType::ContextSpecific, &pin.sent()) {
+            // The last means that this key wants none, whatever it says of itself.
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn | RvError::OperationNotInitialized, _)) => Ok(()),
+            Err(error) => match TokenError::login(&self.selector, error) {
+                // This PIN has logged in, so nothing else can mean a wrong one.
+                TokenError::Login { error, .. } => Err(TokenError::call("log in for one use of the key")(error)),
+                wrong => Err(wrong),
+            },
+        }
     }
 
     /// Finds the one private key that `selector` names, and its public half where the device shows it.
     pub fn find_key(&self, selector: &ObjectSelector, key_type: KeyType) -> Result<TokenKey, TokenError> {
-        self.algorithm(key_type)?;
+        let algorithm = self.algorithm(key_type)?;
         let mut hits = self.objects(ObjectClass::PRIVATE_KEY, selector)?;
+        if hits.len() > 1 {
+            // Another application's key never matters if it cannot be ours.
+            hits.retain(|hit| self.facts(*hit).other_kind(algorithm, &self.profile).is_none());
+        }
         let Some(handle) = hits.pop() else { return Err(self.no_key(selector)?) };
         if !hits.is_empty() {
             hits.push(handle);
             return Err(TokenError::AmbiguousKey { object: selector.clone(), hits: self.shown(&hits) });
         }
         let public_objects = self.objects(ObjectClass::PUBLIC_KEY, selector)?;
-        let public_key = match public_objects[..] {
+        let public_keys = public_objects.into_iter().filter_map(|object| self.read_public_key(object, key_type));
+        let public_key = match public_keys.collect::<Vec<_>>().as_slice() {
             // With several, this would be a guess.
-            [public_object] => self.read_public_key(public_object, key_type),
-            _ => None,
+            [public_key] => Some(public_key.clone()),
+            _ => self.read_public_key(handle, key_type),
         };
-        let public_key = public_key.or_else(|| self.read_public_key(handle, key_type));
-        Ok(TokenKey { handle, key_type, public_key })
+        self.key(handle, key_type, public_key)
+    }
+
+    /// A private key, with what it says of itself.
+    pub(super) fn key(
+        &self,
+        handle: ObjectHandle,
+        key_type: KeyType,
+        public_key: Option<PublicKey>,
+    ) -> Result<TokenKey, TokenError> {
+        let algorithm = self.algorithm(key_type)?;
+        let mut reasons = self.facts(handle).reasons(algorithm, &self.profile);
+        reasons.extend(explain::missing_mechanism(algorithm.signing(self)?, &self.listed));
+        let asks = self.attribute(handle, AttributeType::AlwaysAuthenticate);
+        let wants_login = matches!(asks, Some(Attribute::AlwaysAuthenticate(true)));
+        Ok(TokenKey { handle, key_type, public_key, wants_login, reasons })
+    }
+
+    /// Whether a private key says that it is of another type or curve, so that it cannot be the wanted one.
+    pub(super) fn is_of_another_kind(&self, handle: ObjectHandle, key_type: KeyType) -> Result<bool, TokenError> {
+        Ok(self.facts(handle).other_kind(self.algorithm(key_type)?, &self.profile).is_some())
     }
 
     /// Signs `message` with `key`, in the one form that CometBFT accepts.
     pub fn sign(&self, key: &TokenKey, message: &[u8]) -> Result<Signature, TokenError> {
-        self.algorithm(key.key_type)?.sign(self, key.handle, message)
+        self.algorithm(key.key_type)?
+            .sign(self, key, message)
+            .map_err(|error| explain::explained(error, &[&self.reasons[..], &key.reasons].concat()))
+    }
+
+    /// The error of a device that refused this mechanism.
+    pub(crate) fn explained(&self, error: TokenError, mechanism: MechanismType) -> TokenError {
+        let missing = explain::missing_mechanism(mechanism, &self.listed);
+        explain::explained(error, &[&self.reasons[..], missing.as_slice()].concat())
+    }
+
+    /// What a key says of itself.
+    fn facts(&self, key: ObjectHandle) -> KeyFacts {
+        KeyFacts {
+            key_type: match self.attribute(key, AttributeType::KeyType) {
+                Some(Attribute::KeyType(key_type)) => Some(key_type),
+                _ => None,
+            },
+            params: match self.attribute(key, AttributeType::EcParams) {
+                Some(Attribute::EcParams(params)) => params,
+                _ => vec![],
+            },
+            may_sign: match self.attribute(key, AttributeType::Sign) {
+                Some(Attribute::Sign(may_sign)) => Some(may_sign),
+                _ => None,
+            },
+        }
     }
 
     /// The session, for what changes the token.
@@ -250,13 +362,13 @@ pub struct TokenKey {
     handle: ObjectHandle,
     key_type: KeyType,
     public_key: Option<PublicKey>,
+    /// Whether the token wants a login for each use of it (`CKA_ALWAYS_AUTHENTICATE`).
+    wants_login: bool,
+    /// What it says of itself that may be the reason for a refusal.
+    reasons: Vec<String>,
 }
 
 impl TokenKey {
-    pub(super) fn new(handle: ObjectHandle, key_type: KeyType, public_key: Option<PublicKey>) -> Self {
-        Self { handle, key_type, public_key }
-    }
-
     /// Which algorithm it signs with.
     pub fn key_type(&self) -> KeyType {
         self.key_type
@@ -265,6 +377,12 @@ impl TokenKey {
     /// Its public half, where the device shows it. Where it does not, only the configuration can say what it is.
     pub fn public_key(&self) -> Option<PublicKey> {
         self.public_key.clone()
+    }
+
+    /// The key, with the public half that the device showed only when it made it.
+    pub(crate) fn or_public_key(mut self, made: Option<PublicKey>) -> Self {
+        self.public_key = self.public_key.or(made);
+        self
     }
 }
 
@@ -282,7 +400,7 @@ fn login(
         Some(pin) => {
             pin.check(profile).map_err(|what| TokenError::PinForm { token: selector.clone(), what })?;
             ask()?;
-            session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.0.to_vec())))
+            session.login_with_raw(UserType::User, &pin.sent())
         }
         None if profile.session.login == LoginKind::ProtectedPath || info.protected_path => {
             ask()?;
