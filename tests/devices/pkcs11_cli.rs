@@ -212,7 +212,9 @@ fn forms() -> (Vec<Form>, Vec<Form>) {
         "priv_key": { "type": "tendermint/PrivKeyEd25519", "value": base64_of(&go) },
         "pub_key": { "type": "tendermint/PubKeyEd25519", "value": base64_of(&public) },
     });
-    let expanded = Sha512::digest(VECTOR_SEED).to_vec();
+    let mut expanded = Sha512::digest(VECTOR_SEED).to_vec();
+    expanded[0] &= 248;
+    expanded[31] = expanded[31] & 127 | 64;
     let with_seed =
         vec![("json", json.to_string()), ("base64", base64_of(&VECTOR_SEED) + "\n"), ("base64", base64_of(&go))];
     (with_seed, vec![("base64", base64_of(&expanded))])

@@ -149,7 +149,10 @@ fn without_a_public_object_the_public_key_is_unknown_and_the_key_signs() {
 #[test]
 fn a_key_without_its_seed_is_refused_before_anything_is_made() {
     isolated("pkcs11_token::a_key_without_its_seed_is_refused_before_anything_is_made", |lab| {
-        let secret = SecretKey::from_raw(KeyType::Ed25519, &Sha512::digest([0x42; 32])).unwrap();
+        let mut expanded = Sha512::digest([0x42; 32]);
+        expanded[0] &= 248;
+        expanded[31] = expanded[31] & 127 | 64;
+        let secret = SecretKey::from_raw(KeyType::Ed25519, &expanded).unwrap();
         let error = error(open(lab).import(&name(1, "expanded"), &secret));
         assert!(error.to_string().contains("its seed is lost"), "{error}");
         assert_eq!(error.class(), ErrorClass::Rejected);
