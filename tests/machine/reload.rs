@@ -165,9 +165,13 @@ fn a_node_that_is_removed_gets_the_answer_to_the_request_in_hand() {
     session.ask_vote(CHAIN, precommit(1, 0, Some(7))).unwrap().unwrap();
     let asking = thread::spawn(move || {
         let mut answered = 1;
-        while session.ask_vote(CHAIN, precommit(answered + 1, 0, Some(7))).is_ok_and(|answer| answer.is_ok()) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline
+            && session.ask_vote(CHAIN, precommit(answered + 1, 0, Some(7))).is_ok_and(|answer| answer.is_ok())
+        {
             answered += 1;
         }
+        assert!(Instant::now() < deadline, "it is still served");
         answered
     });
     scene.reload(&before);
