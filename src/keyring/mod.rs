@@ -215,7 +215,7 @@ fn load_softsign(key: &SoftsignConfig) -> Result<softsign::SecretKey, KeyError> 
 }
 
 /// What the spawner needs to know about a provider.
-fn plan(provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
+pub(crate) fn plan(provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
     let mut keys = Vec::new();
     for key in &provider.keys {
         keys.push(KeySpec { object: key.object.clone(), key_type: key.public_key.key_type() });

@@ -2,17 +2,17 @@
 
 use super::{
     KeyId, KeyLabel, hex_of,
-    list::{birth, find_key, key_json},
+    errand::{Errand, Outcome},
+    list::{birth, key_json},
     section::{MadeKey, Section},
-    target::{TokenTarget, TokenTargetArgs},
+    target::{TokenTarget, TokenTargetArgs, unexpected},
 };
 use crate::{
     cli::{
         CliError, Exit, output,
         softsign::{self, Format, KeyKind},
-        watch::watched,
     },
-    config::{KeyFormat, KeyRole, pkcs11::spec::ObjectSelector},
+    config::{KeyFormat, KeyRole},
     keyring::{format, pkcs11::error::TokenError},
     provision::pkcs11::{KeyInfo, KeyName},
 };
@@ -67,13 +67,9 @@ impl Generate {
     pub(super) fn run(self) -> Result<(), CliError> {
         let (target, chain) = prepare(&self.target, &self.new)?;
         let (name, key_type) = (self.new.name(), KeyRole::from(self.new.kind).key_type());
-        let (there, extractable) = (target.clone(), self.extractable);
-        let (info, public_key) = watched(move |_| {
-            let token = there.open_for_changes()?;
-            let key = token.generate(&name, key_type, extractable)?;
-            let public_key = key.public_key().ok_or(TokenError::Unreadable)?;
-            Ok((find_key(&token, &ObjectSelector::Id(name.id))?, public_key))
-        })?;
+        let errand = Errand::Generate { name, key_type, extractable: self.extractable };
+        let (outcome, _closing) = target.run(errand, &[])?.split();
+        let (info, public_key) = made(outcome)?;
         self.new.report("generated", &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)
     }
 }
@@ -81,16 +77,17 @@ impl Generate {
 impl Import {
     pub(super) fn run(self) -> Result<(), CliError> {
         let (target, chain) = prepare(&self.target, &self.new)?;
-        let secret = softsign::load(&self.file, KeyRole::from(self.new.kind).key_type(), self.format)?;
-        if secret.for_devices().is_none() {
+        let key_type = KeyRole::from(self.new.kind).key_type();
+        let secret = softsign::load(&self.file, key_type, self.format)?;
+        let Some(value) = secret.for_devices() else {
             return Err(CliError::new(Exit::Data, format!("{}: {}", self.file.display(), TokenError::Expanded)));
+        };
+        let errand = Errand::Import { name: self.new.name(), key_type };
+        let (outcome, _closing) = target.run(errand, &value)?.split();
+        let (info, public_key) = made(outcome)?;
+        if public_key != secret.public_key() {
+            return Err(unexpected());
         }
-        let (name, there, public_key) = (self.new.name(), target.clone(), secret.public_key());
-        let info = watched(move |_| {
-            let token = there.open_for_changes()?;
-            token.import(&name, &secret)?;
-            Ok(find_key(&token, &ObjectSelector::Id(name.id))?)
-        })?;
         self.new.report("imported", &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)?;
         output::note(&format!(
             "destroy {} and every copy of it now: anyone who has it has the key. A key must never run in two places: stop \
@@ -99,6 +96,12 @@ impl Import {
         ));
         Ok(())
     }
+}
+
+/// The new key as the device shows it, if it does, and its public key, which is proven.
+fn made(outcome: Outcome) -> Result<(Option<KeyInfo>, PublicKey), CliError> {
+    let Outcome::Made { info, public_key } = outcome else { return Err(unexpected()) };
+    Ok((info.map(KeyInfo::from), public_key.key().ok_or_else(unexpected)?))
 }
 
 /// Finds every mistake on the command line before touching the device.

@@ -19,8 +19,14 @@ use self::{
     protocol::{SignRequest, decode_answer},
     spawner::Spawner,
 };
-use super::device::{Opener, Session, Trouble};
-use crate::process::frames::{read_frame, write_frame};
+use super::{
+    device::{Opener, Session, Trouble},
+    pkcs11::reach::ALLOWS,
+};
+use crate::process::{
+    foreign::ForeignText,
+    frames::{read_frame, write_frame},
+};
 use highwater_core::{
     consensus::{KeyType, PublicKey, Signature},
     hex::Hex,
@@ -50,6 +56,26 @@ impl ChildOpener {
 
 impl Opener for ChildOpener {
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
+        self.open_child(deadline).map_err(|trouble| match trouble {
+            // The child is still at work, or there is none.
+            Trouble::Busy | Trouble::Late => trouble,
+            Trouble::Broken(text) => Trouble::Broken(self.with_last_words(&text)),
+            Trouble::Fatal(text) => Trouble::Fatal(self.with_last_words(&text)),
+            Trouble::Rejected(text) => Trouble::Rejected(self.with_last_words(&text)),
+            Trouble::WrongPassword(text) => Trouble::WrongPassword(self.with_last_words(&text)),
+        })
+    }
+}
+
+impl ChildOpener {
+    /// The text with how the child ended and what its module wrote last.
+    fn with_last_words(&self, text: &str) -> ForeignText {
+        let words = self.spawner.last_words(self.number);
+        let general = text.find(ALLOWS).unwrap_or(text.len());
+        format!("{}{words}{}", &text[..general], &text[general..]).into()
+    }
+
+    fn open_child(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
         /// A child that takes longer than this to log in has hung.
         const PATIENCE: Duration = Duration::from_secs(20);
         let (mut stream, since) = match self.late.take() {

@@ -12,6 +12,7 @@ use crate::{
         descriptors, environment,
         frames::{read_json, write_frame, write_json},
         helper::{Helper, REFUSED, own_program, receive_descriptor, send_descriptor, standard_input},
+        last_words::{LastWords, end_of},
         sandbox::{self, Switches},
     },
 };
@@ -23,13 +24,19 @@ use std::{
     os::unix::net::UnixStream,
     process::{Child, Stdio},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// The hidden command that becomes the spawner.
 pub const SPAWNER_COMMAND: &str = "hsm-spawner";
 /// The hidden command that becomes the child of a token.
 pub const CHILD_COMMAND: &str = "hsm-child";
+
+/// Marks the number of a token whose child's end is asked for, instead of a new child.
+const LAST_WORDS: u32 = 1 << 31;
+/// How long a child that has closed its stream may take to end.
+const PATIENCE_AT_END: Duration = Duration::from_millis(300);
 
 /// How long the spawner may take to start a child.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,6 +79,19 @@ impl Spawner {
         self.0.watch(on_end)
     }
 
+    /// How the child of the token with this number ended, if it did, and its module's last words. Begins with "; ", or is
+    /// empty. Costs up to half a second: never ask between a request and its answer.
+    pub fn last_words(&self, number: usize) -> String {
+        let control = self.0.control();
+        let asked = u32::try_from(number).expect("there are few tokens") | LAST_WORDS;
+        let answer = (&*control).write_all(&asked.to_le_bytes()).and_then(|()| read_json::<String>(&mut &*control));
+        answer.unwrap_or_else(|_| {
+            // As after a child that did not come.
+            let _ = control.shutdown(Shutdown::Both);
+            String::new()
+        })
+    }
+
     /// Starts a new child for the token with this number.
     pub fn child(&self, number: usize) -> Result<UnixStream, Trouble> {
         let control = self.0.control();
@@ -107,16 +127,21 @@ pub fn run() -> io::Result<()> {
     let token = |plan| TokenChild::new(plan, switches, Arc::clone(&secret));
     let mut tokens: Vec<TokenChild> = plans.into_iter().map(token).collect();
     environment::forget(secret.iter().map(String::as_str))?;
-    let mut number = [0; 4];
     loop {
+        let mut number = [0; 4];
         match control.read_exact(&mut number) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             other => other?,
         }
-        let index = usize::try_from(u32::from_le_bytes(number)).ok();
+        let number = u32::from_le_bytes(number);
+        let index = usize::try_from(number & !LAST_WORDS).ok();
         let Some(token) = index.and_then(|index| tokens.get_mut(index)) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown token number"));
         };
+        if number & LAST_WORDS != 0 {
+            write_json(&mut control, &token.last_words())?;
+            continue;
+        }
         match token.start_child() {
             Ok(stream) => send_descriptor(&control, &stream)?,
             Err(why) => {
@@ -137,6 +162,8 @@ struct TokenChild {
     /// The environment variables that held the PIN of any token.
     secret: Arc<[String]>,
     child: Option<Child>,
+    /// What the child's module writes on standard error.
+    words: Option<LastWords>,
     /// Killed children that may not have ended yet.
     ended: Vec<Child>,
 }
@@ -145,7 +172,7 @@ impl TokenChild {
     fn new(plan: Plan, switches: Switches, secret: Arc<[String]>) -> Self {
         let pin = read_pin(plan.pin.as_ref());
         let source = plan.pin.filter(|_| pin.is_err());
-        Self { spec: plan.spec, switches, pin, source, secret, child: None, ended: Vec::new() }
+        Self { spec: plan.spec, switches, pin, source, secret, child: None, words: None, ended: Vec::new() }
     }
 
     fn start_child(&mut self) -> Result<UnixStream, String> {
@@ -160,13 +187,36 @@ impl TokenChild {
         let mut command = own_program(CHILD_COMMAND, theirs);
         command.env_clear();
         command.envs(self.spec.variables(&self.secret).filter_map(|name| Some((name, env::var_os(name)?))));
-        // A module that logs into a full pipe would hang.
-        self.child = Some(command.stderr(Stdio::null()).spawn().map_err(cannot)?);
+        let mut child = command.stderr(Stdio::piped()).spawn().map_err(cannot)?;
+        // Read all the time: a module that logs into a full pipe would hang.
+        self.words = child.stderr.take().map(LastWords::of).transpose().map_err(cannot)?;
+        self.child = Some(child);
         write_json(&mut ours, &self.switches)
             .and_then(|()| write_json(&mut ours, &self.spec))
             .and_then(|()| write_frame(&mut ours, pin.as_deref().unwrap_or(&[])))
             .map_err(cannot)?;
         Ok(ours)
+    }
+
+    /// How the child ended, if it did, and what its module wrote last. Never the PIN.
+    fn last_words(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(child) = &mut self.child {
+            let deadline = Instant::now() + PATIENCE_AT_END;
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(5));
+            }
+            if let Ok(Some(status)) = child.try_wait()
+                && !status.success()
+            {
+                text = format!("; it {}", end_of(status));
+            }
+        }
+        let pin = self.pin.as_ref().ok().and_then(Option::as_ref).map_or(&[][..], |pin| pin);
+        match self.words.as_ref().and_then(|words| words.shown(pin)) {
+            Some(words) => format!("{text}; the module's last words: {words}"),
+            None => text,
+        }
     }
 
     /// Kills the child, but does not wait for it: a child that is stuck in the kernel must not hold up those of other

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `served` | the program of the child process that signs with one token |
+//! | `calls` | reports each call to whoever waits for it |
 //! | `algorithms` | what is peculiar to each algorithm |
 //! | `module`, `token`, `token_info`, `error` | the calls themselves |
 //! | `reach` | which files and sockets a module gets, and what to say when they are not enough |
@@ -10,9 +11,10 @@
 //! A device's module is C code from its vendor, so it runs on one thread of a process that can be killed and replaced.
 
 pub(crate) mod algorithms;
+pub mod calls;
 pub mod error;
 pub mod module;
-mod reach;
+pub(crate) mod reach;
 pub mod served;
 pub mod token;
 pub mod token_info;

@@ -1,12 +1,13 @@
 //! A loaded PKCS#11 module and the tokens that it shows.
 
-use super::{error::TokenError, token_info::TokenInfo};
+use super::{calls::about_to, error::TokenError, token_info::TokenInfo};
 use crate::config::pkcs11::spec::TokenSelector;
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     error::{Error, RvError},
     slot::Slot,
 };
+use serde::{Deserialize, Serialize};
 use std::{mem::ManuallyDrop, path::Path};
 
 /// A loaded and initialised module. Finalised when dropped, so that the same process can initialise it again.
@@ -18,8 +19,10 @@ pub(crate) struct Module {
 impl Module {
     /// Loads the module at `path` and initialises it.
     pub(crate) fn load(path: &Path) -> Result<Self, TokenError> {
+        about_to("load the module");
         let context = Pkcs11::new(path).map_err(|error| unloadable(path, error))?;
         let module = Self { context: ManuallyDrop::new(context) };
+        about_to("initialise the module");
         match module.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             // A module that could not be finalised can still be used.
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(module),
@@ -53,9 +56,11 @@ impl Module {
     /// Every token that can be read, and why others cannot: one faulty token must not hide the others.
     fn scan(&self) -> Result<Scan, TokenError> {
         const ACTION: &str = "list the tokens";
+        about_to(ACTION);
         let slots = self.context.get_slots_with_token().map_err(TokenError::call(ACTION))?;
         let mut scan = Scan { tokens: vec![], unreadable: vec![] };
         for slot in slots {
+            about_to("read a token");
             match self.context.get_token_info(slot) {
                 Ok(info) => scan.tokens.push((slot, TokenInfo::from(&info))),
                 Err(error) => {
@@ -93,8 +98,18 @@ fn unloadable(path: &Path, error: Error) -> TokenError {
     TokenError::Module { path: path.into(), reason }
 }
 
-/// The tokens that a module shows. Needs no PIN.
-pub fn tokens(module: &Path) -> Result<Vec<TokenInfo>, TokenError> {
-    let scan = Module::load(module)?.scan()?;
-    Ok(scan.tokens.into_iter().map(|(_, info)| info).collect())
+/// What a module shows without a PIN.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Listing {
+    pub tokens: Vec<TokenInfo>,
+    /// The slots that cannot be read, each with the reason.
+    pub unreadable: Vec<String>,
+}
+
+impl Module {
+    /// The tokens that the module shows. Needs no PIN.
+    pub(crate) fn listing(&self) -> Result<Listing, TokenError> {
+        let Scan { tokens, unreadable } = self.scan()?;
+        Ok(Listing { tokens: tokens.into_iter().map(|(_, info)| info).collect(), unreadable })
+    }
 }

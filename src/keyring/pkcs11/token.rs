@@ -6,6 +6,7 @@
 
 use super::{
     algorithms::{self, TokenAlgorithm, TokenCalls},
+    calls::{self, about_to},
     error::TokenError,
     module::Module,
     token_info::{PinState, TokenInfo},
@@ -100,9 +101,11 @@ impl Token {
             return Err(TokenError::PinAtRisk { token: selector.clone(), state: info.pin });
         }
         let context = module.context();
+        about_to("open a session");
         let session = if read_write { context.open_rw_session(slot) } else { context.open_ro_session(slot) };
         let session = session.map_err(TokenError::call("open a session with the token"))?;
         login(&session, selector, &info, profile, pin)?;
+        about_to("list the mechanisms");
         let listed = context.get_mechanism_list(slot).map_err(TokenError::call("list the token's mechanisms"))?;
         Ok(Self { session, _module: module, profile: profile.clone(), listed })
     }
@@ -148,21 +151,22 @@ impl Token {
         class: ObjectClass,
         selector: &ObjectSelector,
     ) -> Result<Vec<ObjectHandle>, TokenError> {
-        let attribute = match selector {
-            ObjectSelector::Id(id) => Attribute::Id(id.clone()),
-            ObjectSelector::Label(label) => Attribute::Label(label.clone().into_bytes()),
-        };
         // Never the key type: some modules refuse to search for it.
-        self.find(&[Attribute::Class(class), attribute])
+        let mut template = vec![Attribute::Class(class)];
+        template.extend(selector.id().map(|id| Attribute::Id(id.to_vec())));
+        template.extend(selector.label().map(|label| Attribute::Label(label.as_bytes().to_vec())));
+        self.find(&template)
     }
 
     /// The objects that have all of these attributes.
     pub(crate) fn find(&self, template: &[Attribute]) -> Result<Vec<ObjectHandle>, TokenError> {
+        about_to("search the token");
         self.session.find_objects(template).map_err(TokenError::call("search the token"))
     }
 
     /// One attribute of an object, if the device shows it. Modules differ in how they report that there is none.
     pub(crate) fn attribute(&self, object: ObjectHandle, kind: AttributeType) -> Option<Attribute> {
+        about_to("read an object");
         self.session.get_attributes(object, &[kind]).ok()?.pop()
     }
 
@@ -238,9 +242,11 @@ fn login(
     let answer = match pin {
         Some(pin) => {
             pin.check(profile).map_err(|what| TokenError::PinForm { token: selector.clone(), what })?;
+            about_to(calls::LOGIN);
             session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.0.to_vec())))
         }
         None if profile.session.login == LoginKind::ProtectedPath || info.protected_path => {
+            about_to(calls::LOGIN);
             session.login(UserType::User, None)
         }
         None if info.login_required => return Err(TokenError::NoPin { token: selector.clone() }),

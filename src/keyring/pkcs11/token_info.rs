@@ -1,10 +1,11 @@
 //! What a token reports about itself.
 
 use crate::config::pkcs11::spec::TokenSelector;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What a token reports before a login.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct TokenInfo {
     /// Without padding.
     pub label: String,
@@ -24,10 +25,7 @@ pub struct TokenInfo {
 
 impl TokenInfo {
     pub(super) fn is(&self, selector: &TokenSelector) -> bool {
-        match selector {
-            TokenSelector::Label(label) => self.label == *label,
-            TokenSelector::Serial(serial) => self.serial == *serial,
-        }
+        selector.names(&self.label, &self.serial)
     }
 }
 
@@ -60,7 +58,7 @@ impl fmt::Display for TokenInfo {
 }
 
 /// The remaining attempts at the user's PIN, as far as a token reports them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum PinState {
     /// One more wrong PIN locks the token (`CKF_USER_PIN_FINAL_TRY`).
     FinalTry,
