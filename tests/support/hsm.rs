@@ -227,7 +227,7 @@ fn skip(why: &str) {
     std::io::stderr().write_all(format!("\n*** SKIPPED: {why} ***\n").as_bytes()).unwrap();
 }
 
-/// Our module that fails on command (`examples/faulty_pkcs11.rs`), as `cargo test` builds it.
+/// Our module that fails on command (`examples/faulty_pkcs11/`), as `cargo test` builds it.
 pub fn faulty_module() -> PathBuf {
     let program = env::current_exe().unwrap();
     let module = program.parent().and_then(Path::parent).unwrap().join("examples/libfaulty_pkcs11.so");
@@ -235,7 +235,7 @@ pub fn faulty_module() -> PathBuf {
     module
 }
 
-/// The faults that the faulty module is to play, in the words of `examples/faulty_pkcs11.rs`.
+/// The faults that the faulty module is to play, in the words of `examples/faulty_pkcs11/`.
 pub struct Faults {
     path: PathBuf,
 }
