@@ -113,3 +113,9 @@ impl Module {
         Ok(Listing { tokens: tokens.into_iter().map(|(_, info)| info).collect(), unreadable })
     }
 }
+
+/// The tokens that a module shows. Needs no PIN.
+pub fn tokens(module: &Path) -> Result<Vec<TokenInfo>, TokenError> {
+    let scan = Module::load(module)?.scan()?;
+    Ok(scan.tokens.into_iter().map(|(_, info)| info).collect())
+}
