@@ -15,6 +15,8 @@ mod chain;
 mod disk;
 mod trust;
 
+pub use trust::refuse_module;
+
 use crate::{
     config::{self, Config, FileKind},
     keyring::IdentityKey,

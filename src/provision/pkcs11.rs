@@ -62,9 +62,7 @@ impl Token {
         match self.objects(ObjectClass::PRIVATE_KEY, selector)?[..] {
             [] => Ok(None),
             [key] => self.describe(key).map(Some),
-            ref several => {
-                Err(TokenError::AmbiguousKey { object: selector.clone(), hits: self.shown(several) })
-            }
+            ref several => Err(TokenError::AmbiguousKey { object: selector.clone(), hits: self.shown(several) }),
         }
     }
 

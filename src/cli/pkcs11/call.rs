@@ -91,7 +91,8 @@ pub(super) fn run(order: &Order, environment: Environment, secrets: Secrets<'_>)
         }
         Err(Silence::Late) => {
             let doing = process.call.as_deref().unwrap_or("start").to_owned();
-            let text = format!("the PKCS#11 module {module} has not answered for {} s, asked to {doing}", PATIENCE.as_secs());
+            let text =
+                format!("the PKCS#11 module {module} has not answered for {} s, asked to {doing}", PATIENCE.as_secs());
             CliError::new(Exit::Io, text)
         }
     };

@@ -33,7 +33,10 @@ pub(super) enum Confinement {
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) enum Errand {
     /// Remove a key, if it is still the one that was shown.
-    Delete { object: ObjectSelector, shown: Option<WireKey> },
+    Delete {
+        object: ObjectSelector,
+        shown: Option<WireKey>,
+    },
     Generate {
         name: KeyName,
         #[serde(with = "algorithm")]
@@ -48,9 +51,15 @@ pub(super) enum Errand {
     ListKeys,
     /// List the tokens, without a login.
     ListTokens,
-    Look { object: ObjectSelector },
+    Look {
+        object: ObjectSelector,
+    },
     /// Sign the self-test `count` times. `pinned` is what the configuration pins for keys of the token.
-    Test { object: ObjectSelector, pinned: Vec<(ObjectSelector, WirePublicKey)>, count: usize },
+    Test {
+        object: ObjectSelector,
+        pinned: Vec<(ObjectSelector, WirePublicKey)>,
+        count: usize,
+    },
 }
 
 impl Errand {
@@ -66,9 +75,15 @@ pub(super) enum Event {
     /// It is about to call the module, to do this.
     Calls(String),
     Done(Outcome),
-    Failed { exit: u8, text: String },
+    Failed {
+        exit: u8,
+        text: String,
+    },
     /// So many self-tests are signed.
-    Signed { done: usize, total: usize },
+    Signed {
+        done: usize,
+        total: usize,
+    },
 }
 
 impl Event {
@@ -163,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_key_arrives_as_it_was_sent() {
-        let public_key = highwater_core::consensus::PublicKey::from_bytes(
+        let public_key = PublicKey::from_bytes(
             KeyType::Ed25519,
             &subtle_encoding::hex::decode("2152f8d19b791d24453242e15f2eab6cb7cffa7b6a5ed30097960e069881db12").unwrap(),
         )
@@ -197,8 +212,12 @@ mod tests {
 
     #[test]
     fn an_error_keeps_its_exit_code() {
-        for exit in [Exit::Usage, Exit::Data, Exit::NoInput, Exit::CantCreate, Exit::Io, Exit::NoPermission, Exit::Config] {
-            let Event::Failed { exit: number, text } = Event::failed(CliError::new(exit, "why")) else { unreachable!() };
+        for exit in
+            [Exit::Usage, Exit::Data, Exit::NoInput, Exit::CantCreate, Exit::Io, Exit::NoPermission, Exit::Config]
+        {
+            let Event::Failed { exit: number, text } = Event::failed(CliError::new(exit, "why")) else {
+                unreachable!()
+            };
             let error = Event::error(number, text);
             assert_eq!((error.exit, error.message.as_str()), (exit, "why"));
         }

@@ -66,13 +66,13 @@ impl Tokens {
         }
         let unreadable_json: Vec<_> =
             unreadable.iter().map(|(module, slot)| json!({ "module": module, "reason": &**slot })).collect();
-        output::print(&if self.json {
-            json!({ "schema": 1, "tokens": values, "unreadable": unreadable_json }).to_string()
-        } else if texts.is_empty() {
-            "no tokens".to_owned()
-        } else {
-            texts.join("\n\n")
-        })?;
+        if self.json {
+            output::print(&json!({ "schema": 1, "tokens": values, "unreadable": unreadable_json }).to_string())?;
+        } else if !texts.is_empty() {
+            output::print(&texts.join("\n\n"))?;
+        } else if unreadable.is_empty() {
+            output::print("no tokens")?;
+        }
         drop(closing);
         if unreadable.is_empty() {
             return Ok(());

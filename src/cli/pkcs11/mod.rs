@@ -102,9 +102,9 @@ impl KeyArgs {
         let plain = ObjectSelector::of(id, label);
         match (uris.pop(), &uris[..], plain) {
             (None, _, Some(plain)) => Ok(plain),
-            (Some(uri), [], None) => read_uri(&uri)?.object.ok_or_else(|| {
-                CliError::usage("this pkcs11: URI names no key: add object=LABEL or id=%XX to it")
-            }),
+            (Some(uri), [], None) => read_uri(&uri)?
+                .object
+                .ok_or_else(|| CliError::usage("this pkcs11: URI names no key: add object=LABEL or id=%XX to it")),
             _ => Err(CliError::usage("a pkcs11: URI names the key alone: give either --id or --label")),
         }
     }
@@ -179,6 +179,11 @@ impl FromStr for KeyId {
 /// A `CKA_LABEL`, as the configuration takes it too.
 #[derive(Clone, Debug)]
 struct KeyLabel(String);
+
+/// The error for a URI in place of the name of a new key.
+fn not_for_new_keys() -> CliError {
+    CliError::usage("a new key has a plain label and an id in hex, not a pkcs11: URI: write --id 01 --label my-key")
+}
 
 impl FromStr for KeyLabel {
     type Err = &'static str;

@@ -1,9 +1,11 @@
 //! `highwater pkcs11 generate` and `import`: put a new key on a token, and print the configuration for it.
 
 use super::{
-    KeyId, KeyLabel, hex_of,
+    KeyIdOrUri, KeyLabelOrUri,
     errand::{Errand, Outcome},
+    hex_of,
     list::{birth, key_json},
+    not_for_new_keys,
     section::{MadeKey, Section},
     target::{TokenTarget, TokenTargetArgs, unexpected},
 };
@@ -51,10 +53,10 @@ pub(in crate::cli) struct Import {
 struct TokenKeyArgs {
     /// CKA_ID of the new key, in hex; must not be in use
     #[arg(long, value_name = "HEX")]
-    id: KeyId,
+    id: KeyIdOrUri,
     /// Label of the new key; must not be in use
     #[arg(long, value_name = "TEXT")]
-    label: KeyLabel,
+    label: KeyLabelOrUri,
     /// Ed25519 for consensus, secp256k1 for account
     #[arg(short = 't', long = "type", value_enum, default_value_t = KeyKind::Consensus)]
     kind: KeyKind,
@@ -65,30 +67,32 @@ struct TokenKeyArgs {
 
 impl Generate {
     pub(super) fn run(self) -> Result<(), CliError> {
+        let name = self.new.name()?;
         let (target, chain) = prepare(&self.target, &self.new)?;
-        let (name, key_type) = (self.new.name(), KeyRole::from(self.new.kind).key_type());
-        let errand = Errand::Generate { name, key_type, extractable: self.extractable };
+        let key_type = KeyRole::from(self.new.kind).key_type();
+        let errand = Errand::Generate { name: name.clone(), key_type, extractable: self.extractable };
         let (outcome, _closing) = target.run(errand, &[])?.split();
         let (info, public_key) = made(outcome)?;
-        self.new.report("generated", &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)
+        self.new.report("generated", &name, &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)
     }
 }
 
 impl Import {
     pub(super) fn run(self) -> Result<(), CliError> {
+        let name = self.new.name()?;
         let (target, chain) = prepare(&self.target, &self.new)?;
         let key_type = KeyRole::from(self.new.kind).key_type();
         let secret = softsign::load(&self.file, key_type, self.format)?;
         let Some(value) = secret.for_devices() else {
             return Err(CliError::new(Exit::Data, format!("{}: {}", self.file.display(), TokenError::Expanded)));
         };
-        let errand = Errand::Import { name: self.new.name(), key_type };
+        let errand = Errand::Import { name: name.clone(), key_type };
         let (outcome, _closing) = target.run(errand, &value)?.split();
         let (info, public_key) = made(outcome)?;
         if public_key != secret.public_key() {
             return Err(unexpected());
         }
-        self.new.report("imported", &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)?;
+        self.new.report("imported", &name, &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)?;
         output::note(&format!(
             "destroy {} and every copy of it now: anyone who has it has the key. A key must never run in two places: stop \
              whatever signed with it until now for good before this signer starts",
@@ -116,14 +120,20 @@ fn prepare(args: &TokenTargetArgs, new: &TokenKeyArgs) -> Result<(TokenTarget, O
 }
 
 impl TokenKeyArgs {
-    fn name(&self) -> KeyName {
-        KeyName { id: self.id.0.clone(), label: self.label.0.clone() }
+    fn name(&self) -> Result<KeyName, CliError> {
+        match (&self.id, &self.label) {
+            (KeyIdOrUri::Plain(id), KeyLabelOrUri::Plain(label)) => {
+                Ok(KeyName { id: id.0.clone(), label: label.0.clone() })
+            }
+            _ => Err(not_for_new_keys()),
+        }
     }
 
     /// Prints the new key and the configuration to paste.
     fn report(
         &self,
         done: &str,
+        name: &KeyName,
         args: &TokenTargetArgs,
         target: &TokenTarget,
         chain: Option<&ChainId>,
@@ -136,7 +146,7 @@ impl TokenKeyArgs {
             None => KeyFormat::Hex,
         };
         let shown = format::show(&key_format, public_key);
-        let new = MadeKey { chain, id: &self.id.0, label: &self.label.0, role, public_key: public_key.clone() };
+        let new = MadeKey { chain, id: &name.id, label: &name.label, role, public_key: public_key.clone() };
         let section = target.as_section().with(&new);
         if args.json {
             let mut value = info.map_or_else(|| json!({}), key_json);
@@ -165,8 +175,8 @@ impl TokenKeyArgs {
         output::print(&format!(
             "{done}, and its signature over the self-test verifies\nid       {}\nlabel    {:?}\ntype     {}\n\
              key      {shown}\naddress  {}\nborn     {born}\n\n{what_to_do}\n\n{section}",
-            hex_of(&self.id.0),
-            self.label.0,
+            hex_of(&name.id),
+            name.label,
             public_key.key_type(),
             public_key.address_hex(),
         ))

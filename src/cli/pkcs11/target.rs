@@ -17,6 +17,7 @@ use crate::{
             uri::Pkcs11Uri,
         },
     },
+    inspect,
     keyring::child::pin,
     process::sandbox::Switches,
 };
@@ -308,8 +309,7 @@ impl ModuleTarget {
     pub(super) fn order(&self, errand: Errand) -> Order {
         // Without a profile nobody knows which files the module needs, so that any limit would be a guess. No PIN and no
         // key is within its reach here.
-        let confinement =
-            if self.profile.is_some() { Confinement::AsSigner(self.switches) } else { Confinement::None };
+        let confinement = if self.profile.is_some() { Confinement::AsSigner(self.switches) } else { Confinement::None };
         Order { errand, spec: self.spec.clone(), confinement }
     }
 
@@ -359,10 +359,10 @@ pub(super) fn unexpected() -> CliError {
     CliError::new(Exit::Software, "the process of the PKCS#11 module answered something else than it was asked")
 }
 
-/// Refuses a missing module, and says what to install.
+/// Refuses a module that is missing, and says what to install, or that others can write.
 pub(super) fn refuse_missing(module: &Path, profile: Option<&Profile>) -> Result<(), CliError> {
     if module.is_file() {
-        return Ok(());
+        return inspect::refuse_module(module).map_err(|text| CliError::new(Exit::NoPermission, text));
     }
     let install = profile.map_or("the device's software", |profile| &profile.module.install);
     let text = format!("there is no {}: install {install}, or name the file with --module", module.display());

@@ -112,11 +112,8 @@ impl Found {
         if module.as_ref().is_some_and(|path| !path.is_absolute()) {
             return Err(UriError::Value("module-path"));
         }
-        let uri = Pkcs11Uri {
-            token: TokenSelector::of(token, serial),
-            object: ObjectSelector::of(self.id, label),
-            module,
-        };
+        let uri =
+            Pkcs11Uri { token: TokenSelector::of(token, serial), object: ObjectSelector::of(self.id, label), module };
         if uri.token.is_none() && uri.object.is_none() { Err(UriError::Nothing) } else { Ok(uri) }
     }
 }
@@ -258,7 +255,9 @@ mod tests {
 
     #[test]
     fn only_the_scheme_makes_a_uri() {
-        for (text, is) in [("pkcs11:", true), ("PKCS11:a", true), ("pkcs11", false), ("é", false), ("my pkcs11:", false)] {
+        for (text, is) in
+            [("pkcs11:", true), ("PKCS11:a", true), ("pkcs11", false), ("é", false), ("my pkcs11:", false)]
+        {
             assert_eq!(is_uri(text), is, "{text}");
         }
     }
