@@ -31,7 +31,7 @@ impl Desk {
         let faults = hsm.faults();
         faults.plan(&[] as &[&str]);
         let desk = Self { home, hsm, faults };
-        desk.run("state init --never-signed").assert(0, "", "");
+        desk.run("state init --never-signed").assert(0, "made", "");
         Some(desk)
     }
 
@@ -114,7 +114,8 @@ fn only_the_named_key_is_touched() {
     }
     let count = |words: &str| {
         let before = desk.faults.count("attribute");
-        desk.run(words).assert(0, "", "");
+        let answer = desk.run(words);
+        assert_eq!(answer.code, 0, "{answer:?}");
         desk.faults.count("attribute") - before
     };
     let (one, all) = (count(TEST), count("pkcs11 keys list"));
