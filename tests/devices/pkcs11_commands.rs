@@ -1,6 +1,6 @@
 //! What `highwater pkcs11` makes of a module that fails: by the module that fails on command, in front of SoftHSM.
 
-use super::token::TOKEN;
+use super::token::{Scene, TOKEN};
 use crate::support::{
     cli::{Answer, Home},
     hsm::{Faults, Hsm, PIN, faulty_module},
@@ -191,5 +191,19 @@ fn a_module_that_others_can_write_fails() {
         home.run("check").assert(2, &format!("fail  |{words}"), "");
         home.run("pkcs11 test --label consensus").assert(77, "", words);
         fs::set_permissions(&path, before).unwrap();
+    }
+}
+
+#[test]
+fn a_signer_logs_the_modules_words_its_end_and_what_its_sandbox_forbids() {
+    for (plan, words) in [
+        (&["every initialize warn card reader on fire", "every slots rv 0x30"][..], "card reader on fire"),
+        (&["every initialize segv"], "was killed by signal 11 (SIGSEGV)"),
+        (&["every initialize execmust"], "lets it start no program"),
+    ] {
+        let Some((scene, faults)) = Scene::faulty() else { return };
+        faults.plan(plan);
+        let mut signer = scene.home.start();
+        signer.wait_for_log(words);
     }
 }

@@ -72,8 +72,7 @@ impl Generate {
         let key_type = KeyRole::from(self.new.kind).key_type();
         let errand = Errand::Generate { name: name.clone(), key_type, extractable: self.extractable };
         let (outcome, _closing) = target.run(errand, &[])?.split();
-        let (info, public_key) = made(outcome)?;
-        self.new.report("generated", &name, &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)
+        self.new.report("generated", &name, &self.target, &target, chain.as_ref(), &made(outcome)?)
     }
 }
 
@@ -88,11 +87,11 @@ impl Import {
         };
         let errand = Errand::Import { name: name.clone(), key_type };
         let (outcome, _closing) = target.run(errand, &value)?.split();
-        let (info, public_key) = made(outcome)?;
-        if public_key != secret.public_key() {
+        let made = made(outcome)?;
+        if made.public_key != secret.public_key() {
             return Err(unexpected());
         }
-        self.new.report("imported", &name, &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)?;
+        self.new.report("imported", &name, &self.target, &target, chain.as_ref(), &made)?;
         output::note(&format!(
             "destroy {} and every copy of it now: anyone who has it has the key. A key must never run in two places: stop \
              whatever signed with it until now for good before this signer starts",
@@ -102,10 +101,17 @@ impl Import {
     }
 }
 
-/// The new key as the device shows it, if it does, and its public key, which is proven.
-fn made(outcome: Outcome) -> Result<(Option<KeyInfo>, PublicKey), CliError> {
+/// A new key.
+struct Made {
+    /// As the device shows it, if it does.
+    info: Option<KeyInfo>,
+    /// Proven by a signature.
+    public_key: PublicKey,
+}
+
+fn made(outcome: Outcome) -> Result<Made, CliError> {
     let Outcome::Made { info, public_key } = outcome else { return Err(unexpected()) };
-    Ok((info.map(KeyInfo::from), public_key.key().ok_or_else(unexpected)?))
+    Ok(Made { info: info.map(KeyInfo::from), public_key: public_key.key().ok_or_else(unexpected)? })
 }
 
 /// Finds every mistake on the command line before touching the device.
@@ -137,9 +143,9 @@ impl TokenKeyArgs {
         args: &TokenTargetArgs,
         target: &TokenTarget,
         chain: Option<&ChainId>,
-        info: Option<&KeyInfo>,
-        public_key: &PublicKey,
+        made: &Made,
     ) -> Result<(), CliError> {
+        let Made { info, public_key } = made;
         let role = KeyRole::from(self.kind);
         let key_format = match target.chain(chain)? {
             Some(chain) => chain.key_format.clone(),
@@ -149,7 +155,7 @@ impl TokenKeyArgs {
         let new = MadeKey { chain, id: &name.id, label: &name.label, role, public_key: public_key.clone() };
         let section = target.as_section().with(&new);
         if args.json {
-            let mut value = info.map_or_else(|| json!({}), key_json);
+            let mut value = info.as_ref().map_or_else(|| json!({}), key_json);
             let more = json!({
                 "schema": 1,
                 "done": done,
@@ -164,7 +170,7 @@ impl TokenKeyArgs {
             merge(&mut value, more);
             return output::print(&value.to_string());
         }
-        let born = info.map_or("unknown", birth);
+        let born = info.as_ref().map_or("unknown", birth);
         let what_to_do = match (&target.section, &target.config) {
             (Some(section), Some(config)) => {
                 let path = config.path.display();
