@@ -20,7 +20,8 @@ demo: ## Watch it sign ten heights and refuse a double sign; no network, no root
 	@$(CARGO) run --quiet --locked --release --example demo
 
 test: ## Run every test; first builds real CometBFT nodes, tmkms and a mock YubiHSM into a per-user cache, and installs Debian packages if root
-	@tests/install/debian.sh softhsm2 opensc strace systemd selinux-policy-dev mandoc
+	@tests/install/debian.sh softhsm2 opensc strace systemd selinux-policy-dev mandoc opencryptoki p11-kit-modules \
+	  libnss3 libtpm2-pkcs11-1 libtpm2-pkcs11-tools swtpm swtpm-tools tpm2-tools
 	@tests/install/kryoptic.sh
 	@tests/install/cometbft.sh
 	@tests/install/tmkms.sh

@@ -49,6 +49,25 @@ pub enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// The code with this number, from a process of ours. Any other number is a bug there.
+    pub(crate) fn of_number(number: u8) -> Self {
+        const ALL: [Exit; 10] = [
+            Exit::Usage,
+            Exit::Data,
+            Exit::NoInput,
+            Exit::Unavailable,
+            Exit::CantCreate,
+            Exit::Io,
+            Exit::TempFail,
+            Exit::NoPermission,
+            Exit::Config,
+            Exit::Software,
+        ];
+        ALL.into_iter().find(|exit| *exit as u8 == number).unwrap_or(Exit::Software)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

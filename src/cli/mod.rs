@@ -53,6 +53,9 @@ enum Command {
     /// Talks to one PKCS#11 token; started by the spawner
     #[command(name = spawner::CHILD_COMMAND, hide = true)]
     HsmChild,
+    /// Calls one PKCS#11 module for one command; started by that command
+    #[command(name = pkcs11::WORKER_COMMAND, hide = true)]
+    HsmErrand,
     /// Starts the children that talk to PKCS#11 tokens; started by the signer
     #[command(name = spawner::SPAWNER_COMMAND, hide = true)]
     HsmSpawner,
@@ -155,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::ConfigReader => config_reader::run().map_err(|error| internal(&error)),
         Command::HsmChild => served::run().map_err(|error| internal(&error)),
+        Command::HsmErrand => pkcs11::run_worker().map_err(|error| internal(&error)),
         Command::HsmSpawner => spawner::run().map_err(|error| internal(&error)),
         Command::Init(command) => command.run(),
         Command::NameLookup => resolver::run_lookup().map_err(|error| internal(&error)),

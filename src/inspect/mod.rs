@@ -17,6 +17,8 @@ mod disk;
 mod trust;
 mod unit;
 
+pub use trust::refuse_module;
+
 use crate::{
     config::{self, Config, FileKind, KeyRole},
     keyring::{self, IdentityKey},

@@ -33,6 +33,15 @@ pub(super) struct Flaw {
     pub(super) remedy: String,
 }
 
+/// Why the code in a PKCS#11 module may be somebody else's. Commands ask before they load it: it gets the PIN.
+pub fn refuse_module(path: &Path) -> Result<(), String> {
+    let flaws = Guards::new(Us::now()).flaws(&Subject::Signer, path, "PKCS#11 module", FileKind::Program);
+    match flaws.into_iter().find(|flaw| flaw.severity == Severity::Fail) {
+        None => Ok(()),
+        Some(Flaw { what, remedy, .. }) => Err(format!("{what}, and it gets the token's PIN: {remedy}")),
+    }
+}
+
 /// Who may own and write such a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Us {

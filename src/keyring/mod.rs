@@ -279,7 +279,7 @@ fn load_softsign(key: &SoftsignConfig) -> Result<softsign::SecretKey, KeyError> 
 }
 
 /// What the spawner needs to know about a provider.
-fn plan(config: &Config, provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
+pub(crate) fn plan(config: &Config, provider: &Pkcs11Config, never: &[PathBuf]) -> Plan {
     let keys = pinned_keys(provider);
     let spec = TokenSpec {
         module: provider.module.clone(),

@@ -13,6 +13,7 @@
 //! | `backoff` | waits between one try and the next |
 //! | `foreign` | text from other programs, made harmless |
 //! | `frames` | how two processes of ours talk |
+//! | `last_words` | what a process wrote before it failed, and how it ended |
 //! | `lock` | locks a mutex |
 //! | `refused` | what to do about a connection that this machine forbids |
 //! | `panic` | what happens after a panic |
@@ -26,6 +27,7 @@ pub mod frames;
 pub mod helper;
 pub mod hook;
 pub mod hooks;
+pub mod last_words;
 pub mod lock;
 pub mod panic;
 pub mod refused;

@@ -5,6 +5,7 @@ use crate::{
     keyring::{
         pkcs11::{
             algorithms::{self, TokenAlgorithm, TokenCalls as _},
+            calls::about_to,
             error::TokenError,
             token::{Token, TokenKey},
         },
@@ -16,6 +17,7 @@ use highwater_core::{
     consensus::{KeyType, PublicKey},
     signer::SELF_TEST,
 };
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroize as _;
 
 /// A private key as a token lists it. What the device does not report is `None`.
@@ -40,7 +42,7 @@ pub struct KeyInfo {
 }
 
 /// The name of a new key. Both parts must be free on the token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct KeyName {
     /// `CKA_ID`
     pub id: Vec<u8>,
@@ -55,6 +57,15 @@ impl Token {
         keys.into_iter().map(|key| self.describe(key)).collect()
     }
 
+    /// The only private key that `selector` names, as the list shows it. Touches no other key. `None` if there is none.
+    pub fn look_at(&self, selector: &ObjectSelector) -> Result<Option<KeyInfo>, TokenError> {
+        match self.objects(ObjectClass::PRIVATE_KEY, selector)?[..] {
+            [] => Ok(None),
+            [key] => self.describe(key).map(Some),
+            ref several => Err(TokenError::AmbiguousKey { object: selector.clone(), hits: self.shown(several) }),
+        }
+    }
+
     /// Makes the device generate a key, and proves it with a signature over [`SELF_TEST`], which can never be sign
     /// bytes. A key that fails the proof is removed again.
     pub fn generate(&self, name: &KeyName, key_type: KeyType, extractable: bool) -> Result<TokenKey, TokenError> {
@@ -63,6 +74,7 @@ impl Token {
             let mut public = public_template(name);
             public.push(Attribute::EcParams(params.to_vec()));
             let private = self.private_template(name, extractable);
+            about_to("generate a key");
             let made = self.session().generate_key_pair(&mechanism, &public, &private).map_err(|error| {
                 self.explained(TokenError::call("generate a key")(error), mechanism.mechanism_type())
             })?;
@@ -150,6 +162,7 @@ impl Token {
     ) -> Result<TokenKey, TokenError> {
         self.find_key(&ObjectSelector::Label(name.label.clone()), key_type)?;
         let key = self.find_key(&ObjectSelector::Id(name.id.clone()), key_type)?.or_public_key(made);
+        about_to("sign");
         let signature = self.sign(&key, SELF_TEST)?;
         let public_key = expected.cloned().or(key.public_key()).ok_or(TokenError::Unreadable)?;
         let is_proven = public_key.verifies(SELF_TEST, &signature) && key.public_key().is_none_or(|k| k == public_key);
@@ -181,6 +194,7 @@ impl Token {
         template.push(Attribute::KeyType(algorithm.ck_key_type(self)?));
         template.push(Attribute::EcParams(params.to_vec()));
         template.push(Attribute::Value(value.to_vec()));
+        about_to("import the private key");
         let answer = self.session().create_object(&template);
         wipe(&mut template);
         answer.map(|_| ()).map_err(TokenError::call("import the private key"))
@@ -198,6 +212,7 @@ impl Token {
         template.push(Attribute::KeyType(algorithm.ck_key_type(self)?));
         template.push(Attribute::EcParams(params.to_vec()));
         template.push(Attribute::EcPoint(algorithms::wrapped_point_of(algorithm, key)));
+        about_to("import the public key");
         self.session().create_object(&template).map(|_| ()).map_err(TokenError::call("import the public key"))
     }
 
@@ -233,6 +248,7 @@ impl Token {
     }
 
     fn destroy(&self, object: ObjectHandle) -> Result<(), TokenError> {
+        about_to("delete an object");
         self.session().destroy_object(object).map_err(TokenError::call("delete an object"))
     }
 

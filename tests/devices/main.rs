@@ -9,6 +9,8 @@
 //! | `pkcs11_processes` | the processes of a token, and a real chain |
 //! | `pkcs11_token` | the code below, against SoftHSM alone |
 //! | `pkcs11_cli` | `highwater pkcs11` |
+//! | `pkcs11_commands` | `highwater pkcs11` with a module that fails |
+//! | `pkcs11_modules` | modules of others: what signs, and what the others say |
 //! | `yubihsm` | a simulated YubiHSM 2 through the real signer |
 //! | `yubihsm_cli` | `highwater yubihsm` |
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
@@ -19,8 +21,10 @@ mod support;
 mod pkcs11;
 mod pkcs11_chaos;
 mod pkcs11_cli;
+mod pkcs11_commands;
 mod pkcs11_forms;
 mod pkcs11_heal;
+mod pkcs11_modules;
 mod pkcs11_processes;
 mod pkcs11_token;
 mod token;

@@ -346,7 +346,7 @@ fn a_key_is_deleted_after_a_look_at_which() {
     let refusal = format!("on the token \"{LABEL}\"|label    \"one\"|address  {address}|nothing was deleted|Add --yes");
     desk.run("pkcs11 delete --id 01").assert(64, "", &refusal);
     desk.run("pkcs11 delete --label one").assert(64, "", &refusal);
-    desk.run("pkcs11 delete").assert(64, "", "--id <HEX>|--label <TEXT>");
+    desk.run("pkcs11 delete").assert(64, "", "required arguments were not provided:\n  <--id <HEX");
     for missing in ["pkcs11 delete --id 09", "pkcs11 delete --id 09 --yes"] {
         desk.run(missing).assert(66, "", "no private key on the token has id 09");
     }

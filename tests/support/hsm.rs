@@ -235,6 +235,15 @@ impl Hsm {
             .env(PLAN_VARIABLE, self.path(PLAN))
     }
 
+    /// What commands need to find the tokens, and the faulty module its target and its plan.
+    pub fn variables(&self) -> [(&'static str, PathBuf); 3] {
+        [
+            (self.variable, self.path("hsm.conf")),
+            (TARGET_VARIABLE, self.module.clone()),
+            (PLAN_VARIABLE, self.path(PLAN)),
+        ]
+    }
+
     /// The plan of the faulty module.
     pub fn faults(&self) -> Faults {
         Faults { path: self.path(PLAN) }

@@ -2,13 +2,14 @@
 
 use super::report::Report;
 use crate::{
-    cli::{output, timing::percentile},
+    cli::{output, pkcs11, timing::percentile},
     config::Config,
     keyring::{
         self, Note,
         child::spawner::Spawner,
         device::{DeviceSetup, Trouble},
     },
+    process::sandbox::Switches,
     state,
 };
 use highwater_core::signer::SELF_TEST;
@@ -61,9 +62,24 @@ pub(super) fn measure(config: &Config, spawner: Option<&Arc<Spawner>>, block_tim
         }
         match times {
             Ok(times) => tell(&device, &times, block_time, report),
-            Err(trouble) => report.fail(format!("{}: {}", device.name, trouble.text())),
+            Err(trouble) => {
+                let why = refused_by_sandbox(config, &device.name, &trouble);
+                report.fail(format!("{}: {}{why}", device.name, trouble.text()));
+            }
         }
     }
+}
+
+/// What the sandbox keeps from the module of the token with this name, if that is why it failed. Begins with "; ", or is
+/// empty.
+fn refused_by_sandbox(config: &Config, name: &str, trouble: &Trouble) -> String {
+    let may_be = matches!(trouble, Trouble::Broken(_) | Trouble::Fatal(_) | Trouble::Rejected(_));
+    let token = config.pkcs11().into_iter().find(|token| may_be && token.to_string() == name);
+    let why = token.and_then(|token| {
+        let spec = keyring::plan(config, token, &config.files_of_the_signer()).spec;
+        pkcs11::refused_by_sandbox(&spec, Switches::of(config))
+    });
+    why.map_or_else(String::new, |why| format!("; {why}"))
 }
 
 /// Signs with every key. Returns the time of each signature, sorted.

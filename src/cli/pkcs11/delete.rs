@@ -2,11 +2,12 @@
 
 use super::{
     KeyArgs,
-    list::{describe_key, find_key, key_json, no_key, typed_name},
-    target::{TokenTarget, TokenTargetArgs},
+    errand::{Errand, Outcome, WireKey},
+    list::{describe_key, key_json, typed_name},
+    target::{TokenTarget, TokenTargetArgs, unexpected},
 };
 use crate::{
-    cli::{CliError, Exit, output, watch::watched},
+    cli::{CliError, Exit, output},
     config::pkcs11::spec::ObjectSelector,
     provision::pkcs11::KeyInfo,
 };
@@ -28,9 +29,11 @@ pub(in crate::cli) struct Delete {
 impl Delete {
     pub(super) fn run(self) -> Result<(), CliError> {
         let target = self.target.resolve()?;
-        let selector = self.key.selector();
-        let shown = if self.yes { None } else { Some(ask(&target, &selector)?) };
-        let deleted = watched(move |_| delete(&target, &selector, shown.as_ref()))?;
+        let object = self.key.selector()?;
+        let shown = if self.yes { None } else { Some(WireKey::from(&ask(&target, &object)?)) };
+        let (outcome, _closing) = target.run(Errand::Delete { object, shown }, &[])?.split();
+        let Outcome::Deleted(deleted) = outcome else { return Err(unexpected()) };
+        let deleted = deleted.map(KeyInfo::from);
         if self.target.json {
             let key = deleted.as_ref().map(key_json);
             return output::print(&json!({ "schema": 1, "deleted": true, "key": key }).to_string());
@@ -41,15 +44,11 @@ impl Delete {
 }
 
 /// Shows the key and makes the operator type its name.
-fn ask(target: &TokenTarget, selector: &ObjectSelector) -> Result<KeyInfo, CliError> {
-    let (there, wanted) = (target.clone(), selector.clone());
-    let key = watched(move |_| {
-        let token = there.open()?;
-        match find_key(&token, &wanted)? {
-            Some(key) => Ok(key),
-            None => Err(no_key(&token, &wanted)?.into()),
-        }
-    })?;
+fn ask(target: &TokenTarget, object: &ObjectSelector) -> Result<KeyInfo, CliError> {
+    let (outcome, closing) = target.run(Errand::Look { object: object.clone() }, &[])?.split();
+    let Outcome::Key(key) = outcome else { return Err(unexpected()) };
+    let key = KeyInfo::from(key);
+    drop(closing);
     output::note(&format!("on the {}:\n{}\n", target.selector, describe_key(&key)));
     let refused = |text: &str| Err(CliError::new(Exit::Usage, text));
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
@@ -64,18 +63,4 @@ fn ask(target: &TokenTarget, selector: &ObjectSelector) -> Result<KeyInfo, CliEr
     } else {
         refused("nothing was deleted: that is not its name")
     }
-}
-
-fn delete(
-    target: &TokenTarget,
-    selector: &ObjectSelector,
-    shown: Option<&KeyInfo>,
-) -> Result<Option<KeyInfo>, CliError> {
-    let token = target.open_for_changes()?;
-    let found = find_key(&token, selector)?;
-    if shown.is_some() && shown != found.as_ref() {
-        return Err(CliError::new(Exit::Io, "nothing was deleted: the key has changed since it was shown"));
-    }
-    token.delete(selector)?;
-    Ok(found)
 }

@@ -1,15 +1,17 @@
 //! Lists the tokens of a module, and the keys on a token.
 
 use super::{
-    hex_of, is_named,
-    target::{self, TokenTargetArgs},
+    call::{self, Closing, Secrets},
+    errand::{Errand, Outcome},
+    hex_of,
+    target::{self, ModuleTarget, TokenTargetArgs, unexpected},
 };
 use crate::{
-    cli::{CliError, ConfigArgs, Exit, output, watch::watched},
+    cli::{CliError, ConfigArgs, Exit, output},
     config::pkcs11::spec::ObjectSelector,
     keyring::pkcs11::{
         error::TokenError,
-        module,
+        module::Listing,
         token::Token,
         token_info::{PinState, TokenInfo},
     },
@@ -44,41 +46,58 @@ pub(in crate::cli) struct ListKeys {
 impl Tokens {
     pub(super) fn run(self) -> Result<(), CliError> {
         let modules = target::modules(&self.config, self.profile.as_deref(), self.module.as_deref())?;
-        let (mut texts, mut values, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
-        for (path, profile) in modules {
-            target::refuse_missing(&path, profile.as_ref())?;
-            let hint = target::environment_hint(profile.as_ref());
-            let module = path.clone();
-            let listing = watched(move |_| Ok(module::listing(&module, profile.as_ref())?));
+        let (mut texts, mut values, mut closing) = (Vec::new(), Vec::new(), Vec::new());
+        let mut unreadable = Vec::new();
+        for module in &modules {
+            target::refuse_missing(module.path(), module.profile.as_ref())?;
+            let hint = target::environment_hint(module.profile.as_ref());
+            let listing = list(module, &mut closing);
             if let Some(hint) = hint.filter(|_| !matches!(&listing, Ok(listing) if !listing.tokens.is_empty())) {
                 output::note(&hint);
             }
             let listing = listing?;
-            for token in listing.tokens {
-                texts.push(describe_token(&path, &token));
-                values.push(token_json(&path, &token));
+            for token in &listing.tokens {
+                texts.push(describe_token(module.path(), token));
+                values.push(token_json(module.path(), token));
             }
-            unreadable.extend(listing.unreadable.iter().map(|slot| format!("{}: {slot}", path.display())));
+            for slot in listing.unreadable {
+                unreadable.push((module.path().display().to_string(), ForeignText::from(slot)));
+            }
         }
-        output::print(&if self.json {
-            json!({ "schema": 1, "tokens": values, "unreadable": unreadable }).to_string()
-        } else if texts.is_empty() && unreadable.is_empty() {
-            "no tokens".to_owned()
-        } else {
-            texts.join("\n\n")
-        })?;
+        let unreadable_json: Vec<_> =
+            unreadable.iter().map(|(module, slot)| json!({ "module": module, "reason": &**slot })).collect();
+        if self.json {
+            output::print(&json!({ "schema": 1, "tokens": values, "unreadable": unreadable_json }).to_string())?;
+        } else if !texts.is_empty() {
+            output::print(&texts.join("\n\n"))?;
+        } else if unreadable.is_empty() {
+            output::print("no tokens")?;
+        }
+        drop(closing);
         if unreadable.is_empty() {
             return Ok(());
         }
-        let slots = unreadable.iter().map(|slot| ForeignText::from(slot.as_str()).to_string()).collect::<Vec<_>>();
-        Err(CliError::new(Exit::Io, format!("these slots cannot be read: {}", slots.join(", "))))
+        let slots: Vec<_> = unreadable.iter().map(|(module, slot)| format!("{slot} of {module}")).collect();
+        Err(CliError::new(Exit::Io, format!("not every slot can be read: {}", slots.join("; "))))
+    }
+}
+
+fn list(module: &ModuleTarget, closing: &mut Vec<Closing>) -> Result<Listing, CliError> {
+    let order = module.order(Errand::ListTokens);
+    let (outcome, process) = call::run(&order, module.environment(), Secrets::NONE)?.split();
+    closing.push(process);
+    match outcome {
+        Outcome::Tokens(listing) => Ok(listing),
+        _ => Err(unexpected()),
     }
 }
 
 impl ListKeys {
     pub(super) fn run(self) -> Result<(), CliError> {
         let target = self.target.resolve()?;
-        let keys = watched(move |_| Ok(target.open()?.list_keys()?))?;
+        let (outcome, _closing) = target.run(Errand::ListKeys, &[])?.split();
+        let Outcome::Keys(keys) = outcome else { return Err(unexpected()) };
+        let keys: Vec<KeyInfo> = keys.into_iter().map(KeyInfo::from).collect();
         output::print(&if self.target.json {
             json!({ "schema": 1, "keys": keys.iter().map(key_json).collect::<Vec<_>>() }).to_string()
         } else if keys.is_empty() {
@@ -122,16 +141,6 @@ fn pin_word(state: PinState) -> &'static str {
         PinState::Locked => "locked",
         PinState::Low => "low",
         PinState::Ok => "ok",
-    }
-}
-
-/// The only key that `selector` names, as the token lists it. `None` if there is none.
-pub(super) fn find_key(token: &Token, selector: &ObjectSelector) -> Result<Option<KeyInfo>, TokenError> {
-    let mut hits = token.list_keys()?;
-    hits.retain(|key| is_named(selector, &key.id, &key.label));
-    match hits.len() {
-        0 | 1 => Ok(hits.pop()),
-        _ => Err(TokenError::AmbiguousKey { object: selector.clone(), hits: hits.iter().map(name_of).collect() }),
     }
 }
 

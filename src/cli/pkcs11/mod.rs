@@ -1,21 +1,40 @@
 //! `highwater pkcs11`: manages tokens and the keys on them.
 //!
-//! These commands call the module in their own short-lived process, and never while a signer that uses the token is
+//! These commands call the module in a short-lived process of its own, and never while a signer that uses the token is
 //! running: two programs on one token can take sessions from each other.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `target` | finds the token and the login |
+//! | `errand` | the messages between a command and the module's process |
+//! | `call` | the command's side: starts the process, waits, explains how it failed |
+//! | `worker` | the program of that process |
+//! | `section` | the configuration that a new key needs |
+//! | the others | one command each |
 
+mod call;
 mod delete;
+mod errand;
 mod list;
 mod new_key;
 mod section;
 mod target;
 mod test;
+mod worker;
+
+pub(super) use call::refused_by_sandbox;
+pub(super) use worker::{WORKER_COMMAND, run as run_worker};
 
 use super::CliError;
-use crate::config::pkcs11::spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector};
+use crate::config::pkcs11::{
+    spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector},
+    uri::{Pkcs11Uri, is_uri},
+};
 use clap::{Args, Subcommand};
 use highwater_core::hex::hex_of;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 use subtle_encoding::hex;
+use zeroize::Zeroizing;
 
 /// Tokens and the keys on them.
 #[derive(Debug, Subcommand)]
@@ -57,22 +76,88 @@ impl Pkcs11 {
 
 /// Selects the key on the token.
 #[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 struct KeyArgs {
-    /// The key's CKA_ID in hex
-    #[arg(long, value_name = "HEX")]
-    id: Option<KeyId>,
-    /// The key's label
-    #[arg(long, value_name = "TEXT")]
-    label: Option<KeyLabel>,
+    /// The key's CKA_ID in hex, or its pkcs11: URI
+    #[arg(long, value_name = "HEX|URI")]
+    id: Option<KeyIdOrUri>,
+    /// The key's label, or its pkcs11: URI; with --id, both must match
+    #[arg(long, value_name = "TEXT|URI")]
+    label: Option<KeyLabelOrUri>,
 }
 
 impl KeyArgs {
-    fn selector(self) -> ObjectSelector {
-        match (self.id, self.label) {
-            (Some(id), _) => ObjectSelector::Id(id.0),
-            (None, label) => ObjectSelector::Label(label.expect("clap requires one of the two").0),
+    fn selector(self) -> Result<ObjectSelector, CliError> {
+        let (mut id, mut label, mut uris) = (None, None, Vec::new());
+        match self.id {
+            Some(KeyIdOrUri::Plain(plain)) => id = Some(plain.0),
+            Some(KeyIdOrUri::Uri(uri)) => uris.push(uri),
+            None => {}
         }
+        match self.label {
+            Some(KeyLabelOrUri::Plain(plain)) => label = Some(plain.0),
+            Some(KeyLabelOrUri::Uri(uri)) => uris.push(uri),
+            None => {}
+        }
+        let plain = ObjectSelector::of(id, label);
+        match (uris.pop(), &uris[..], plain) {
+            (None, _, Some(plain)) => Ok(plain),
+            (Some(uri), [], None) => read_uri(&uri)?
+                .object
+                .ok_or_else(|| CliError::usage("this pkcs11: URI names no key: add object=LABEL or id=%XX to it")),
+            _ => Err(CliError::usage("a pkcs11: URI names the key alone: give either --id or --label")),
+        }
+    }
+}
+
+/// Reads a URI of the command line. It is never shown again: it may hold a PIN.
+fn read_uri(uri: &UriText) -> Result<Pkcs11Uri, CliError> {
+    Pkcs11Uri::parse(&uri.0).map_err(|error| CliError::usage(format!("a pkcs11: URI: {error}")))
+}
+
+/// A URI that is not read yet: an error while the command line is read would show it.
+#[derive(Clone)]
+struct UriText(Zeroizing<String>);
+
+impl fmt::Debug for UriText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a pkcs11: URI")
+    }
+}
+
+impl UriText {
+    fn of(text: &str) -> Option<Self> {
+        is_uri(text).then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
+/// What `--id` takes for a key that is there.
+#[derive(Clone, Debug)]
+enum KeyIdOrUri {
+    Plain(KeyId),
+    Uri(UriText),
+}
+
+impl FromStr for KeyIdOrUri {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        UriText::of(text).map_or_else(|| text.parse().map(Self::Plain), |uri| Ok(Self::Uri(uri)))
+    }
+}
+
+/// What `--label` takes for a key that is there.
+#[derive(Clone, Debug)]
+enum KeyLabelOrUri {
+    Plain(KeyLabel),
+    Uri(UriText),
+}
+
+impl FromStr for KeyLabelOrUri {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        UriText::of(text).map_or_else(|| text.parse().map(Self::Plain), |uri| Ok(Self::Uri(uri)))
     }
 }
 
@@ -95,20 +180,17 @@ impl FromStr for KeyId {
 #[derive(Clone, Debug)]
 struct KeyLabel(String);
 
+/// The error for a URI in place of the name of a new key.
+fn not_for_new_keys() -> CliError {
+    CliError::usage("a new key has a plain label and an id in hex, not a pkcs11: URI: write --id 01 --label my-key")
+}
+
 impl FromStr for KeyLabel {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let fits = (1..=OBJECT_NAME_MAX_BYTES).contains(&text.len()) && !text.contains(char::is_control);
         fits.then(|| Self(text.to_owned())).ok_or("expected 1 to 255 bytes of text without control characters")
-    }
-}
-
-/// Whether `selector` names the key with this id and this label.
-fn is_named(selector: &ObjectSelector, id: &[u8], label: &str) -> bool {
-    match selector {
-        ObjectSelector::Id(wanted) => wanted == id,
-        ObjectSelector::Label(wanted) => wanted == label,
     }
 }
 

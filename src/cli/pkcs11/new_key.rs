@@ -1,18 +1,20 @@
 //! `highwater pkcs11 generate` and `import`: put a new key on a token, and print the configuration for it.
 
 use super::{
-    KeyId, KeyLabel, hex_of,
-    list::{birth, find_key, key_json},
+    KeyIdOrUri, KeyLabelOrUri,
+    errand::{Errand, Outcome},
+    hex_of,
+    list::{birth, key_json},
+    not_for_new_keys,
     section::{MadeKey, Section},
-    target::{TokenTarget, TokenTargetArgs},
+    target::{TokenTarget, TokenTargetArgs, unexpected},
 };
 use crate::{
     cli::{
         CliError, Exit, output,
         softsign::{self, Format, KeyKind},
-        watch::watched,
     },
-    config::{KeyFormat, KeyRole, pkcs11::spec::ObjectSelector},
+    config::{KeyFormat, KeyRole},
     keyring::{format, pkcs11::error::TokenError},
     provision::pkcs11::{KeyInfo, KeyName},
 };
@@ -51,10 +53,10 @@ pub(in crate::cli) struct Import {
 struct TokenKeyArgs {
     /// CKA_ID of the new key, in hex; must not be in use
     #[arg(long, value_name = "HEX")]
-    id: KeyId,
+    id: KeyIdOrUri,
     /// Label of the new key; must not be in use
     #[arg(long, value_name = "TEXT")]
-    label: KeyLabel,
+    label: KeyLabelOrUri,
     /// Ed25519 for consensus, secp256k1 for account
     #[arg(short = 't', long = "type", value_enum, default_value_t = KeyKind::Consensus)]
     kind: KeyKind,
@@ -65,33 +67,31 @@ struct TokenKeyArgs {
 
 impl Generate {
     pub(super) fn run(self) -> Result<(), CliError> {
+        let name = self.new.name()?;
         let (target, chain) = prepare(&self.target, &self.new)?;
-        let (name, key_type) = (self.new.name(), KeyRole::from(self.new.kind).key_type());
-        let (there, extractable) = (target.clone(), self.extractable);
-        let (info, public_key) = watched(move |_| {
-            let token = there.open_for_changes()?;
-            let key = token.generate(&name, key_type, extractable)?;
-            let public_key = key.public_key().ok_or(TokenError::Unreadable)?;
-            Ok((find_key(&token, &ObjectSelector::Id(name.id))?, public_key))
-        })?;
-        self.new.report("generated", &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)
+        let key_type = KeyRole::from(self.new.kind).key_type();
+        let errand = Errand::Generate { name: name.clone(), key_type, extractable: self.extractable };
+        let (outcome, _closing) = target.run(errand, &[])?.split();
+        self.new.report("generated", &name, &self.target, &target, chain.as_ref(), &made(outcome)?)
     }
 }
 
 impl Import {
     pub(super) fn run(self) -> Result<(), CliError> {
+        let name = self.new.name()?;
         let (target, chain) = prepare(&self.target, &self.new)?;
-        let secret = softsign::load(&self.file, KeyRole::from(self.new.kind).key_type(), self.format)?;
-        if secret.for_devices().is_none() {
+        let key_type = KeyRole::from(self.new.kind).key_type();
+        let secret = softsign::load(&self.file, key_type, self.format)?;
+        let Some(value) = secret.for_devices() else {
             return Err(CliError::new(Exit::Data, format!("{}: {}", self.file.display(), TokenError::Expanded)));
+        };
+        let errand = Errand::Import { name: name.clone(), key_type };
+        let (outcome, _closing) = target.run(errand, &value)?.split();
+        let made = made(outcome)?;
+        if made.public_key != secret.public_key() {
+            return Err(unexpected());
         }
-        let (name, there, public_key) = (self.new.name(), target.clone(), secret.public_key());
-        let info = watched(move |_| {
-            let token = there.open_for_changes()?;
-            token.import(&name, &secret)?;
-            Ok(find_key(&token, &ObjectSelector::Id(name.id))?)
-        })?;
-        self.new.report("imported", &self.target, &target, chain.as_ref(), info.as_ref(), &public_key)?;
+        self.new.report("imported", &name, &self.target, &target, chain.as_ref(), &made)?;
         output::note(&format!(
             "destroy {} and every copy of it now: anyone who has it has the key. A key must never run in two places: stop \
              whatever signed with it until now for good before this signer starts",
@@ -99,6 +99,19 @@ impl Import {
         ));
         Ok(())
     }
+}
+
+/// A new key.
+struct Made {
+    /// As the device shows it, if it does.
+    info: Option<KeyInfo>,
+    /// Proven by a signature.
+    public_key: PublicKey,
+}
+
+fn made(outcome: Outcome) -> Result<Made, CliError> {
+    let Outcome::Made { info, public_key } = outcome else { return Err(unexpected()) };
+    Ok(Made { info: info.map(KeyInfo::from), public_key: public_key.key().ok_or_else(unexpected)? })
 }
 
 /// Finds every mistake on the command line before touching the device.
@@ -113,30 +126,36 @@ fn prepare(args: &TokenTargetArgs, new: &TokenKeyArgs) -> Result<(TokenTarget, O
 }
 
 impl TokenKeyArgs {
-    fn name(&self) -> KeyName {
-        KeyName { id: self.id.0.clone(), label: self.label.0.clone() }
+    fn name(&self) -> Result<KeyName, CliError> {
+        match (&self.id, &self.label) {
+            (KeyIdOrUri::Plain(id), KeyLabelOrUri::Plain(label)) => {
+                Ok(KeyName { id: id.0.clone(), label: label.0.clone() })
+            }
+            _ => Err(not_for_new_keys()),
+        }
     }
 
     /// Prints the new key and the configuration to paste.
     fn report(
         &self,
         done: &str,
+        name: &KeyName,
         args: &TokenTargetArgs,
         target: &TokenTarget,
         chain: Option<&ChainId>,
-        info: Option<&KeyInfo>,
-        public_key: &PublicKey,
+        made: &Made,
     ) -> Result<(), CliError> {
+        let Made { info, public_key } = made;
         let role = KeyRole::from(self.kind);
         let key_format = match target.chain(chain)? {
             Some(chain) => chain.key_format.clone(),
             None => KeyFormat::Hex,
         };
         let shown = format::show(&key_format, public_key);
-        let new = MadeKey { chain, id: &self.id.0, label: &self.label.0, role, public_key: public_key.clone() };
+        let new = MadeKey { chain, id: &name.id, label: &name.label, role, public_key: public_key.clone() };
         let section = target.as_section().with(&new);
         if args.json {
-            let mut value = info.map_or_else(|| json!({}), key_json);
+            let mut value = info.as_ref().map_or_else(|| json!({}), key_json);
             let more = json!({
                 "schema": 1,
                 "done": done,
@@ -151,7 +170,7 @@ impl TokenKeyArgs {
             merge(&mut value, more);
             return output::print(&value.to_string());
         }
-        let born = info.map_or("unknown", birth);
+        let born = info.as_ref().map_or("unknown", birth);
         let what_to_do = match (&target.section, &target.config) {
             (Some(section), Some(config)) => {
                 let path = config.path.display();
@@ -162,8 +181,8 @@ impl TokenKeyArgs {
         output::print(&format!(
             "{done}, and its signature over the self-test verifies\nid       {}\nlabel    {:?}\ntype     {}\n\
              key      {shown}\naddress  {}\nborn     {born}\n\n{what_to_do}\n\n{section}",
-            hex_of(&self.id.0),
-            self.label.0,
+            hex_of(&name.id),
+            name.label,
             public_key.key_type(),
             public_key.address_hex(),
         ))

@@ -1,6 +1,6 @@
 //! The `[[providers.pkcs11]]` that an operator pastes into the configuration after making a key. Pure.
 
-use super::{hex_of, is_named};
+use super::hex_of;
 use crate::config::{
     KeyRole, Pkcs11Config, SecretSource,
     pkcs11::{
@@ -45,6 +45,9 @@ impl Section<'_> {
     pub(super) fn with(&self, new: &MadeKey<'_>) -> String {
         let module = quoted(&self.module.display().to_string());
         let token = match self.token {
+            TokenSelector::Both { label, serial } => {
+                format!("{{ label = {}, serial = {} }}", quoted(label), quoted(serial))
+            }
             TokenSelector::Label(label) => format!("{{ label = {} }}", quoted(label)),
             TokenSelector::Serial(serial) => format!("{{ serial = {} }}", quoted(serial)),
         };
@@ -55,7 +58,7 @@ impl Section<'_> {
             self.reach()
         );
         let present = self.present.map_or(&[][..], |section| &section.keys);
-        for key in present.iter().filter(|key| !is_named(&key.object, new.id, new.label)) {
+        for key in present.iter().filter(|key| !key.object.names(new.id, new.label)) {
             let chains: Vec<_> = key.key.chain_ids.iter().map(ChainId::as_str).collect();
             text += &entry(&chains, &key.object, key.key.role, &key.public_key);
         }
@@ -101,6 +104,7 @@ impl Section<'_> {
 fn entry(chains: &[&str], object: &ObjectSelector, role: KeyRole, public_key: &PublicKey) -> String {
     let chains = chains.iter().map(|chain| quoted(chain)).collect::<Vec<_>>().join(", ");
     let object = match object {
+        ObjectSelector::Both { id, label } => format!("id = \"{}\", label = {}", hex_of(id), quoted(label)),
         ObjectSelector::Id(id) => format!("id = \"{}\"", hex_of(id)),
         ObjectSelector::Label(label) => format!("label = {}", quoted(label)),
     };

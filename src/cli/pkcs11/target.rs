@@ -1,24 +1,25 @@
 //! Finds the token that a command is for and how to log in, and makes sure that no running signer uses it.
 
+use super::{
+    UriText,
+    call::{self, Environment, Finished, Secrets, refused_by_sandbox},
+    errand::{Confinement, Errand, Order},
+    read_uri,
+};
 use crate::{
     cli::{CliError, ConfigArgs, Exit, chains, output},
     config::{
         ChainConfig, Config, ConfigError, PartialConfig, Pkcs11Config, Provider, SecretSource,
         paths::is_same_file,
         pkcs11::{
-            profile::{Profile, SessionMode},
-            spec::TokenSelector,
+            profile::Profile,
+            spec::{TokenSelector, TokenSpec},
+            uri::Pkcs11Uri,
         },
     },
-    keyring::{
-        self,
-        child::pin,
-        pkcs11::{
-            error::TokenError,
-            gate::CommandGate,
-            token::{Opening, Pin, Token},
-        },
-    },
+    inspect,
+    keyring::{self, child::pin},
+    process::sandbox::Switches,
 };
 use clap::Args;
 use highwater_core::consensus::ChainId;
@@ -39,9 +40,9 @@ pub(super) struct TokenTargetArgs {
     /// PKCS#11 module [default: the usual path in the profile]
     #[arg(long, value_name = "PATH", requires = "profile")]
     module: Option<PathBuf>,
-    /// Label of the token; required if the configuration has several
-    #[arg(long, value_name = "LABEL", conflicts_with = "serial")]
-    token: Option<String>,
+    /// Label of the token, or its pkcs11: URI; required if the configuration has several
+    #[arg(long, value_name = "LABEL|URI", conflicts_with = "serial")]
+    token: Option<TokenText>,
     /// Serial number of the token
     #[arg(long, value_name = "SERIAL")]
     serial: Option<String>,
@@ -56,8 +57,20 @@ pub(super) struct TokenTargetArgs {
     pub(super) json: bool,
 }
 
+/// What `--token` takes.
+#[derive(Clone, Debug)]
+enum TokenText {
+    Label(String),
+    Uri(UriText),
+}
+
+impl From<String> for TokenText {
+    fn from(text: String) -> Self {
+        UriText::of(&text).map_or(Self::Label(text), Self::Uri)
+    }
+}
+
 /// A token that no running signer uses.
-#[derive(Clone)]
 pub(super) struct TokenTarget {
     pub(super) profile: Profile,
     /// The profile as the configuration writes it.
@@ -78,9 +91,10 @@ impl TokenTargetArgs {
     /// Selects the token, makes sure that no running signer uses it, and reads its PIN.
     pub(super) fn resolve(&self) -> Result<TokenTarget, CliError> {
         let partial = self.config.partial()?;
+        let named = self.named()?;
         let mut target = match &self.profile {
-            Some(profile) => self.by_flags(profile)?,
-            None => self.in_config(partial.as_ref())?,
+            Some(profile) => self.by_flags(profile, named)?,
+            None => self.in_config(partial.as_ref(), &named)?,
         };
         if let Some(partial) = partial {
             target.refuse_running(&partial.config)?;
@@ -98,13 +112,14 @@ impl TokenTargetArgs {
         Ok(target)
     }
 
-    fn by_flags(&self, text: &str) -> Result<TokenTarget, CliError> {
+    fn by_flags(&self, text: &str, named: Pkcs11Uri) -> Result<TokenTarget, CliError> {
         let profile = load_profile(text)?;
-        let module = match &self.module {
-            Some(path) => absolute(path)?,
-            None => usual_module(&profile)?,
+        let module = match (&self.module, named.module) {
+            (Some(path), _) => absolute(path)?,
+            (None, Some(path)) => path,
+            (None, None) => usual_module(&profile)?,
         };
-        let selector = self.selector().ok_or_else(|| {
+        let selector = named.token.ok_or_else(|| {
             CliError::usage("name the token with --token or --serial: `highwater pkcs11 tokens` shows both")
         })?;
         let profile_text = if text.contains('/') || text.ends_with(".toml") {
@@ -116,14 +131,18 @@ impl TokenTargetArgs {
         Ok(TokenTarget { profile, profile_text, module, selector, pin_source, config: None, section: None, pin: None })
     }
 
-    fn in_config(&self, partial: Option<&PartialConfig>) -> Result<TokenTarget, CliError> {
+    fn in_config(&self, partial: Option<&PartialConfig>, named: &Pkcs11Uri) -> Result<TokenTarget, CliError> {
         let flags = "name the device with --profile and --token";
         let Some(PartialConfig { config, errors }) = partial else {
             return Err(CliError::usage(format!("there is no configuration: name one with -c, or {flags}")));
         };
-        let wanted = self.selector();
+        let wanted = named.token.as_ref();
         let mut hits = config.pkcs11();
-        hits.retain(|provider| wanted.as_ref().is_none_or(|wanted| provider.token == *wanted));
+        hits.retain(|provider| wanted.is_none_or(|wanted| provider.token.agrees_with(wanted)));
+        // One that is named in the same words comes before one that may be the same.
+        if let Some(exact) = hits.iter().position(|provider| Some(&provider.token) == wanted) {
+            hits = vec![hits[exact]];
+        }
         let path = config.path.display();
         let provider = match hits[..] {
             [provider] => provider,
@@ -155,9 +174,22 @@ impl TokenTargetArgs {
         })
     }
 
-    fn selector(&self) -> Option<TokenSelector> {
-        let label = self.token.clone().map(TokenSelector::Label);
-        label.or_else(|| self.serial.clone().map(TokenSelector::Serial))
+    /// The token that the command line names, and the module in its URI.
+    fn named(&self) -> Result<Pkcs11Uri, CliError> {
+        match &self.token {
+            Some(TokenText::Uri(uri)) => {
+                let uri = read_uri(uri)?;
+                if uri.token.is_none() {
+                    let text = "this pkcs11: URI names no token: add token=LABEL or serial=NUMBER to it";
+                    return Err(CliError::usage(text));
+                }
+                Ok(uri)
+            }
+            Some(TokenText::Label(label)) => {
+                Ok(Pkcs11Uri { token: Some(TokenSelector::Label(label.clone())), ..Pkcs11Uri::default() })
+            }
+            None => Ok(Pkcs11Uri { token: self.serial.clone().map(TokenSelector::Serial), ..Pkcs11Uri::default() }),
+        }
     }
 
     /// The source that the command line names. Absolute, because it may end up in a configuration.
@@ -170,25 +202,50 @@ impl TokenTargetArgs {
 }
 
 impl TokenTarget {
-    /// Opens the token to look at it and to sign. Call it only where a module may hang.
-    pub(super) fn open(&self) -> Result<Token, TokenError> {
-        self.open_with(self.profile.session.mode == SessionMode::ReadWrite)
-    }
-
-    /// Opens the token to change it. Call it only where a module may hang.
-    pub(super) fn open_for_changes(&self) -> Result<Token, TokenError> {
-        self.open_with(true)
-    }
-
-    /// A PIN that the token has refused is not sent again, whichever command or signer sent it.
-    fn open_with(&self, read_write: bool) -> Result<Token, TokenError> {
+    /// Runs an errand in a process of its own. `key` is the key to import, else empty.
+    pub(super) fn run(&self, errand: Errand, key: &[u8]) -> Result<Finished, CliError> {
+        let variable = self.pin_source.as_ref().and_then(SecretSource::variable).map(str::to_owned);
+        let pin = self.pin.as_deref().map_or(&[][..], Vec::as_slice);
+        let source = self.pin_source.as_ref().map(ToString::to_string).unwrap_or_default();
         let notes = self.config.as_ref().zip(self.section.as_ref());
         let notes = notes.and_then(|(config, section)| keyring::login_notes(config, section));
-        let source = self.pin_source.as_ref().map(ToString::to_string).unwrap_or_default();
-        let mut gate = CommandGate::new(notes, self.module.clone(), self.pin.clone(), source);
-        let keys = self.section.as_ref().map(keyring::pinned_keys).unwrap_or_default();
-        let opening = Opening { read_write, gate: Some(&mut gate), keys: &keys };
-        Token::open_by(&self.module, &self.selector, &self.profile, self.pin().as_ref(), opening)
+        let secrets = Secrets { pin, key, variables: variable.as_slice(), source: &source, notes: notes.as_deref() };
+        let order = Order { errand, spec: self.spec(), confinement: Confinement::AsSigner(self.switches()) };
+        call::run(&order, Environment::AsSigner, secrets)
+    }
+
+    /// Adds to an error of the module what the sandbox keeps from it, if that is why. Loads the module again, also outside
+    /// of the sandbox, where commands of tmkms and of the device's maker run it too.
+    pub(super) fn explain(&self, mut error: CliError) -> CliError {
+        // An error about the command line, the PIN or a key is none of the module's surroundings.
+        if matches!(error.exit, Exit::Io | Exit::NoInput)
+            && let Some(text) = refused_by_sandbox(&self.spec(), self.switches())
+        {
+            error.message += &format!("; {text}");
+        }
+        error
+    }
+
+    /// What the module may reach: as much as under `start`.
+    fn spec(&self) -> TokenSpec {
+        let mut never = self.config.as_ref().map_or_else(Vec::new, Config::files_of_the_signer);
+        if let Some(SecretSource::File(path)) = &self.pin_source {
+            never.push(path.clone());
+        }
+        let section = self.section.as_ref();
+        TokenSpec {
+            module: self.module.clone(),
+            profile: self.profile.clone(),
+            token: self.selector.clone(),
+            keys: section.map(keyring::pinned_keys).unwrap_or_default(),
+            files: section.map_or_else(Vec::new, |section| section.files.clone()),
+            environment: section.map_or_else(Vec::new, |section| section.environment.clone()),
+            never,
+        }
+    }
+
+    fn switches(&self) -> Switches {
+        self.config.as_ref().map_or_else(Switches::default, Switches::of)
     }
 
     /// Refuses a token that a running signer of this configuration has.
@@ -208,36 +265,82 @@ impl TokenTarget {
         chains::refuse_running(users, &self.selector.to_string())
     }
 
-    fn pin(&self) -> Option<Pin> {
-        self.pin.clone().map(Pin::new)
-    }
-
     /// The chain that `--chain` names, or the only one configured.
     pub(super) fn chain(&self, named: Option<&ChainId>) -> Result<Option<&ChainConfig>, CliError> {
         chains::named(self.config.as_ref().map_or(&[][..], |config| &config.chains), named)
     }
 }
 
-/// The modules whose tokens to list, each with its profile if that is known.
+/// A profile with nothing that listing the tokens of any module would not do too.
+const UNUSED: &str = "softhsm2";
+
+/// A module whose tokens to list.
+pub(super) struct ModuleTarget {
+    pub(super) profile: Option<Profile>,
+    spec: TokenSpec,
+    switches: Switches,
+}
+
+impl ModuleTarget {
+    /// By flags alone.
+    fn new(path: PathBuf, profile: Option<Profile>) -> Self {
+        let spec = TokenSpec {
+            module: path,
+            profile: profile.clone().or_else(|| Profile::builtin(UNUSED)).expect("it is built in"),
+            token: TokenSelector::Label(String::new()),
+            keys: Vec::new(),
+            files: Vec::new(),
+            environment: Vec::new(),
+            never: Vec::new(),
+        };
+        Self { profile, spec, switches: Switches::default() }
+    }
+
+    fn in_config(config: &Config, provider: &Pkcs11Config) -> Self {
+        let mut target = Self::new(provider.module.clone(), Some(provider.profile.clone()));
+        target.spec.files.clone_from(&provider.files);
+        target.spec.environment.clone_from(&provider.environment);
+        target.spec.never = config.files_of_the_signer();
+        target.switches = Switches::of(config);
+        target
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.spec.module
+    }
+
+    pub(super) fn order(&self, errand: Errand) -> Order {
+        // Without a profile nobody knows which files the module needs, so that any limit would be a guess. No PIN and no
+        // key is within its reach here.
+        let confinement = if self.profile.is_some() { Confinement::AsSigner(self.switches) } else { Confinement::None };
+        Order { errand, spec: self.spec.clone(), confinement }
+    }
+
+    pub(super) fn environment(&self) -> Environment {
+        if self.profile.is_some() { Environment::AsSigner } else { Environment::Ours }
+    }
+}
+
+/// The modules whose tokens to list.
 pub(super) fn modules(
     config: &ConfigArgs,
     profile: Option<&str>,
     module: Option<&Path>,
-) -> Result<Vec<(PathBuf, Option<Profile>)>, CliError> {
+) -> Result<Vec<ModuleTarget>, CliError> {
     let profile = profile.map(load_profile).transpose()?;
     match (module, profile) {
-        (Some(path), profile) => Ok(vec![(absolute(path)?, profile)]),
-        (None, Some(profile)) => Ok(vec![(usual_module(&profile)?, Some(profile))]),
+        (Some(path), profile) => Ok(vec![ModuleTarget::new(absolute(path)?, profile)]),
+        (None, Some(profile)) => Ok(vec![ModuleTarget::new(usual_module(&profile)?, Some(profile))]),
         (None, None) => {
             let Some(PartialConfig { config, errors }) = config.partial()? else {
                 return Err(CliError::usage(
                     "there is no configuration: name one with -c, or the device with --profile",
                 ));
             };
-            let mut modules: Vec<(PathBuf, Option<Profile>)> = Vec::new();
+            let mut modules: Vec<ModuleTarget> = Vec::new();
             for provider in config.pkcs11() {
-                if !modules.iter().any(|(path, _)| is_same_file(path, &provider.module)) {
-                    modules.push((provider.module.clone(), Some(provider.profile.clone())));
+                if !modules.iter().any(|module| is_same_file(module.path(), &provider.module)) {
+                    modules.push(ModuleTarget::in_config(&config, provider));
                 }
             }
             if !modules.is_empty() {
@@ -254,10 +357,15 @@ pub(super) fn modules(
     }
 }
 
-/// Refuses a missing module, and says what to install.
+/// The error for an outcome of another errand: a bug in the module's process.
+pub(super) fn unexpected() -> CliError {
+    CliError::new(Exit::Software, "the process of the PKCS#11 module answered something else than it was asked")
+}
+
+/// Refuses a module that is missing, and says what to install, or that others can write.
 pub(super) fn refuse_missing(module: &Path, profile: Option<&Profile>) -> Result<(), CliError> {
     if module.is_file() {
-        return Ok(());
+        return inspect::refuse_module(module).map_err(|text| CliError::new(Exit::NoPermission, text));
     }
     let install = profile.map_or("the device's software", |profile| &profile.module.install);
     let text = format!("there is no {}: install {install}, or name the file with --module", module.display());

@@ -1,26 +1,21 @@
 //! `highwater pkcs11 test`: signs with a key, and measures how long that takes.
 
 use super::{
-    KeyArgs, hex_of, is_named,
-    list::{birth, find_key, key_json, no_key},
-    target::{TokenTarget, TokenTargetArgs},
+    KeyArgs,
+    errand::{Errand, Outcome, WirePublicKey},
+    hex_of,
+    list::{birth, key_json},
+    target::{TokenTargetArgs, unexpected},
 };
 use crate::{
-    cli::{
-        CliError, Exit, output,
-        timing::percentile,
-        watch::{Progress, watched},
-    },
-    config::pkcs11::{
-        profile::{Profile, ProfileEvidence},
-        spec::ObjectSelector,
-    },
+    cli::{CliError, output, timing::percentile},
+    config::pkcs11::profile::{Profile, ProfileEvidence},
     provision::pkcs11::KeyInfo,
 };
 use clap::Args;
-use highwater_core::{consensus::PublicKey, signer::SELF_TEST};
+use highwater_core::consensus::PublicKey;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// More than anyone waits for.
 const COUNT_MAX: i64 = 1_000_000;
@@ -47,62 +42,20 @@ struct TestResult {
 impl Test {
     pub(super) fn run(self) -> Result<(), CliError> {
         let target = self.target.resolve()?;
-        let selector = self.key.selector();
-        let (there, count) = (target.clone(), usize::try_from(self.count).expect("it is below a million"));
-        let outcome = watched(move |progress| sign(&there, &selector, count, progress))?;
+        let object = self.key.selector()?;
+        let count = usize::try_from(self.count).expect("it is below a million");
+        let mut pinned = Vec::new();
+        for key in target.section.iter().flat_map(|section| &section.keys) {
+            pinned.push((key.object.clone(), WirePublicKey::from(&key.public_key)));
+        }
+        let run = target.run(Errand::Test { object, pinned, count }, &[]);
+        let (outcome, _closing) = run.map_err(|error| target.explain(error))?.split();
+        let Outcome::Tested { info, public_key, times } = outcome else { return Err(unexpected()) };
+        let public_key = public_key.key().ok_or_else(unexpected)?;
+        let outcome = TestResult { info: info.into(), public_key, times };
         let show = if self.target.json { as_json } else { as_text };
         output::print(&show(&target.profile, &outcome))
     }
-}
-
-/// Signs the self-test again and again on one session, as the signer does.
-fn sign(
-    target: &TokenTarget,
-    selector: &ObjectSelector,
-    count: usize,
-    progress: &Progress<'_>,
-) -> Result<TestResult, CliError> {
-    let token = target.open()?;
-    let Some(info) = find_key(&token, selector)? else { return Err(no_key(&token, selector)?.into()) };
-    let pinned = pinned(target, &info);
-    let Some(key_type) = info.key_type.or(pinned.as_ref().map(PublicKey::key_type)) else {
-        return Err(CliError::new(Exit::Data, format!("the key with {selector} is not one that Highwater signs with")));
-    };
-    let key = token.find_key(selector, key_type)?;
-    if let (Some(shown), Some(pinned)) = (key.public_key(), &pinned)
-        && shown != *pinned
-    {
-        return Err(CliError::new(
-            Exit::Data,
-            format!("the token holds key {shown}, but the configuration pins {pinned}"),
-        ));
-    }
-    let public_key = pinned.or(key.public_key()).ok_or_else(|| {
-        let text = "the device does not show the key's public half: pin it with `public_key` in the configuration, so \
-                    that the signatures can be verified";
-        CliError::new(Exit::Data, text)
-    })?;
-    let mut times = Vec::with_capacity(count);
-    for done in 1..=count {
-        let start = Instant::now();
-        let signature = token.sign(&key, SELF_TEST)?;
-        times.push(start.elapsed());
-        if !public_key.verifies(SELF_TEST, &signature) {
-            return Err(CliError::new(
-                Exit::Io,
-                format!("signature {done} of {count} does not verify: do not sign with this key"),
-            ));
-        }
-        progress.step(done, count);
-    }
-    times.sort_unstable();
-    Ok(TestResult { info, public_key, times })
-}
-
-/// The public key that the configuration pins for this key.
-fn pinned(target: &TokenTarget, info: &KeyInfo) -> Option<PublicKey> {
-    let keys = &target.section.as_ref()?.keys;
-    keys.iter().find(|key| is_named(&key.object, &info.id, &info.label)).map(|key| key.public_key.clone())
 }
 
 fn as_text(profile: &Profile, outcome: &TestResult) -> String {

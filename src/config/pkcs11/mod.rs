@@ -3,10 +3,12 @@
 pub mod profile;
 pub mod profile_reader;
 pub mod spec;
+pub mod uri;
 
 use self::{
     profile::{LoginKind, Profile, ProfileEvidence},
     spec::{OBJECT_NAME_MAX_BYTES, ObjectSelector, TokenSelector},
+    uri::{Pkcs11Uri, is_uri},
 };
 use super::{
     file_system::FileSystem,
@@ -52,7 +54,7 @@ pub struct Pkcs11Config {
 pub struct Pkcs11Key {
     /// The profile supports its algorithm.
     pub key: KeyRow,
-    /// `id` or `label`
+    /// `id`, `label`, or both
     pub object: ObjectSelector,
     /// Every signature is verified against it. It has the key's algorithm.
     pub public_key: PublicKey,
@@ -69,10 +71,16 @@ impl Pkcs11Config {
         let profile_text = value.and_then(|value| value.string(findings));
         let profile = value.zip(profile_text);
         let profile = profile.and_then(|(value, text)| read_profile(value, text, file_system, findings));
-        let module = table.get("module", findings).map(|value| value.absolute_path(findings));
-        let module = module.or_else(|| Some(installed_module(table.line(), profile.as_ref()?, file_system, findings)));
         let token = table.require("token", "{ label = \"...\" } or { serial = \"...\" }", findings);
-        let token = token.and_then(|value| value.table("providers.pkcs11.token", findings, read_token).flatten());
+        let named = token.and_then(|value| read_token(value, findings));
+        let module = table.get("module", findings).map(|value| {
+            let path = value.absolute_path(findings);
+            refuse_other_module(value, path.as_ref(), named.as_ref(), findings);
+            path
+        });
+        let module = module.or_else(|| named.as_ref()?.module.clone().map(Some));
+        let module = module.or_else(|| Some(installed_module(table.line(), profile.as_ref()?, file_system, findings)));
+        let token = named.and_then(|uri| uri.token);
         let pin = read_pin(table, profile.as_ref(), findings);
         let files = table.get("files", findings).map_or(Some(Vec::new()), |value| {
             value.array(findings)?.into_iter().map(|entry| entry.absolute_path(findings)).collect()
@@ -126,11 +134,7 @@ impl Pkcs11Config {
 
     /// A label and a serial number may mean the same token.
     pub(super) fn may_share_device(&self, other: &Self) -> bool {
-        let is_of_one_kind = matches!(
-            (&self.token, &other.token),
-            (TokenSelector::Label(_), TokenSelector::Label(_)) | (TokenSelector::Serial(_), TokenSelector::Serial(_))
-        );
-        is_same_file(&self.module, &other.module) && (self.token == other.token || !is_of_one_kind)
+        is_same_file(&self.module, &other.module) && self.token.may_be(&other.token)
     }
 }
 
@@ -150,10 +154,7 @@ impl Pkcs11Key {
         findings: &mut ConfigFindings<'_>,
     ) -> Option<Self> {
         let (role, key) = uses.read(table, home, findings);
-        let object = table.exactly_one(["id", "label"], findings).and_then(|value| match value.key() {
-            "id" => read_id(value, findings).map(ObjectSelector::Id),
-            _ => read_text(value, OBJECT_NAME_MAX_BYTES, findings).map(ObjectSelector::Label),
-        });
+        let object = read_object(table, findings);
         let meaning = "the raw public key in hex or base64, as `highwater pkcs11 keys list` prints it; every signature of the \
                        device is verified against it";
         let public_key = table.require("public_key", meaning, findings);
@@ -209,12 +210,104 @@ fn installed_module(
     module.cloned()
 }
 
-fn read_token(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<TokenSelector> {
-    let value = table.exactly_one(["label", "serial"], findings)?;
-    match value.key() {
-        "label" => read_text(value, TOKEN_LABEL_MAX_BYTES, findings).map(TokenSelector::Label),
-        _ => read_text(value, TOKEN_SERIAL_MAX_BYTES, findings).map(TokenSelector::Serial),
+/// The token, as a table or as a URI, which may also name the module.
+fn read_token(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Pkcs11Uri> {
+    if value.is_string() {
+        let text = value.string(findings)?;
+        if !is_uri(text) {
+            let text = "expected { label = \"...\" }, { serial = \"...\" }, or a pkcs11: URI";
+            value.reject(text, findings);
+            return None;
+        }
+        let uri = read_uri(value, findings)?;
+        if uri.token.is_none() {
+            value.reject("this pkcs11: URI names no token: add token=LABEL or serial=NUMBER to it", findings);
+            return None;
+        }
+        return Some(uri);
     }
+    let token = value.table("providers.pkcs11.token", findings, |table, findings| {
+        let [label, serial] = ["label", "serial"].map(|name| table.get(name, findings));
+        if label.is_none() && serial.is_none() {
+            findings.error(table.line(), "providers.pkcs11.token needs `label` or `serial`, or both".to_owned());
+        }
+        for value in [label, serial].into_iter().flatten() {
+            refuse_uri(value, "token = \"pkcs11:...\"", findings)?;
+        }
+        let label = label.map(|value| read_text(value, TOKEN_LABEL_MAX_BYTES, findings));
+        let serial = serial.map(|value| read_text(value, TOKEN_SERIAL_MAX_BYTES, findings));
+        whole(label, serial).and_then(|(label, serial)| TokenSelector::of(label, serial))
+    });
+    Some(Pkcs11Uri { token: Some(token??), ..Pkcs11Uri::default() })
+}
+
+/// A section may name its module twice, but not two modules.
+fn refuse_other_module(
+    value: Value<'_>,
+    path: Option<&PathBuf>,
+    token: Option<&Pkcs11Uri>,
+    findings: &mut ConfigFindings<'_>,
+) {
+    let of_uri = token.and_then(|uri| uri.module.as_ref());
+    if let (Some(path), Some(of_uri)) = (path, of_uri)
+        && path != of_uri
+    {
+        let text = format!("the URI of the token has another `module-path`, {}: remove one", of_uri.display());
+        value.reject(text, findings);
+    }
+}
+
+/// The key by its id, its label, both, or a URI.
+fn read_object(table: &mut Table<'_>, findings: &mut ConfigFindings<'_>) -> Option<ObjectSelector> {
+    const OWN_KEY: &str = "uri = \"pkcs11:...\" in place of `id` and `label`";
+    let [id, label, uri] = ["id", "label", "uri"].map(|name| table.get(name, findings));
+    if let Some(value) = uri {
+        if let Some(other) = id.or(label) {
+            other.reject("`uri` names the key already: remove one", findings);
+            return None;
+        }
+        let object = read_uri(value, findings)?.object;
+        if object.is_none() {
+            value.reject("this pkcs11: URI names no key: add object=LABEL or id=%XX to it", findings);
+        }
+        return object;
+    }
+    if id.is_none() && label.is_none() {
+        findings.error(table.line(), "[[providers.pkcs11.keys]] needs `id` or `label`, or both".to_owned());
+        return None;
+    }
+    for value in [id, label].into_iter().flatten() {
+        refuse_uri(value, OWN_KEY, findings)?;
+    }
+    let id = id.map(|value| read_id(value, findings));
+    let label = label.map(|value| read_text(value, OBJECT_NAME_MAX_BYTES, findings));
+    whole(id, label).and_then(|(id, label)| ObjectSelector::of(id, label))
+}
+
+/// Two parts of a name. `None` if one of them cannot be read: the other alone would name more than was meant.
+fn whole<A, B>(first: Option<Option<A>>, second: Option<Option<B>>) -> Option<(Option<A>, Option<B>)> {
+    Some((first.map_or(Some(None), |part| part.map(Some))?, second.map_or(Some(None), |part| part.map(Some))?))
+}
+
+fn read_uri(value: Value<'_>, findings: &mut ConfigFindings<'_>) -> Option<Pkcs11Uri> {
+    match Pkcs11Uri::parse(value.string(findings)?) {
+        Ok(uri) => Some(uri),
+        Err(error) => {
+            value.reject(format_args!("a pkcs11: URI: {error}"), findings);
+            None
+        }
+    }
+}
+
+/// Refuses a URI where only one of its parts belongs, and says where it belongs. It is not shown: it may hold a PIN.
+fn refuse_uri(value: Value<'_>, place: &str, findings: &mut ConfigFindings<'_>) -> Option<()> {
+    if value.is_string() && is_uri(value.string(findings)?) {
+        if let Some(_readable) = read_uri(value, findings) {
+            value.reject(format_args!("this is a pkcs11: URI: write {place}"), findings);
+        }
+        return None;
+    }
+    Some(())
 }
 
 /// `Some(None)` if no PIN is needed, `None` if one is missing or cannot be read.

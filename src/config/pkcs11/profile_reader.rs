@@ -15,12 +15,13 @@ use std::{
 use toml::de::DeTable;
 
 /// Every profile of `hsm-profiles/`, by name.
-const BUILTIN: [(&str, &str); 8] = [
+const BUILTIN: [(&str, &str); 9] = [
     ("aws-cloudhsm", include_str!("../../../hsm-profiles/aws-cloudhsm.toml")),
     ("entrust-nshield", include_str!("../../../hsm-profiles/entrust-nshield.toml")),
     ("ibm-ep11", include_str!("../../../hsm-profiles/ibm-ep11.toml")),
     ("kryoptic", include_str!("../../../hsm-profiles/kryoptic.toml")),
     ("nitrokey-nethsm", include_str!("../../../hsm-profiles/nitrokey-nethsm.toml")),
+    ("opencryptoki", include_str!("../../../hsm-profiles/opencryptoki.toml")),
     ("softhsm2", include_str!("../../../hsm-profiles/softhsm2.toml")),
     ("thales-luna7", include_str!("../../../hsm-profiles/thales-luna7.toml")),
     ("yubihsm2-pkcs11", include_str!("../../../hsm-profiles/yubihsm2-pkcs11.toml")),

@@ -68,6 +68,32 @@ fn a_token_may_be_named_by_serial_and_its_pin_come_from_elsewhere() {
 }
 
 #[test]
+fn a_token_and_a_key_may_be_named_by_uri_or_by_both_parts() {
+    let (config, warnings) = accept(&with(
+        "module = \"/opt/hsm.so\"\ntoken = { label = \"validator\" }",
+        "token = \"pkcs11:token=a%20b;serial=01?module-path=/opt/uri.so\"",
+    ));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let token = config.pkcs11()[0];
+    assert_eq!(token.module, Path::new("/opt/uri.so"));
+    let both = TokenSelector::Both { label: "a b".into(), serial: "01".into() };
+    assert_eq!(token.token, both);
+    let (config, _) = accept(&with("label = \"validator\"", "serial = \"01\", label = \"a b\""));
+    assert_eq!(config.pkcs11()[0].token, both);
+    let key = ObjectSelector::Both { id: vec![1, 0xaf], label: "a;b".into() };
+    for text in ["id = \"01af\", label = \"a;b\"", "uri = \"pkcs11:object=a%3bb;id=%01%af;type=private\""] {
+        let (config, _) = accept(&with("id = \"01Af\"", text));
+        assert_eq!(config.pkcs11()[0].keys[0].object, key, "{text}");
+    }
+    assert!(key.names(&[1, 0xaf], "a;b") && !key.names(&[1], "a;b") && !key.names(&[1, 0xaf], "a"));
+    assert!(both.names("a b", "01") && !both.names("a b", "02") && !both.names("a", "01"));
+    let [label, serial] = [TokenSelector::Label("a b".into()), TokenSelector::Serial("01".into())];
+    assert!(both.may_be(&label) && both.may_be(&serial) && label.may_be(&serial));
+    assert!(both.agrees_with(&label) && both.agrees_with(&serial) && !label.agrees_with(&serial));
+    assert!(!both.may_be(&TokenSelector::Label("a".into())) && !both.agrees_with(&TokenSelector::Serial("02".into())));
+}
+
+#[test]
 fn an_inline_pin_is_refused_unless_the_danger_is_accepted() {
     let inline = "\"hunter2\"";
     let text = with("{ credential = \"hsm-pin\" }", inline);
@@ -104,8 +130,19 @@ fn mistakes_are_named_with_their_line() {
         ("/opt/hsm.so", "hsm.so", 12, &["must be absolute"]),
         ("module = \"/opt/hsm.so\"\n", "modul = \"/a\"\n", 12, &["did you mean `module`?"]),
         ("token = { label = \"validator\" }\n", "", 10, &["needs `token`"]),
-        ("label = \"validator\"", "", 13, &["either `label` or `serial`"]),
-        ("label = \"validator\"", "label = \"a\", serial = \"b\"", 13, &["either `label` or `serial`"]),
+        ("label = \"validator\"", "", 13, &["needs `label` or `serial`, or both"]),
+        ("{ label = \"validator\" }", "\"validator\"", 13, &["a pkcs11: URI"]),
+        ("{ label = \"validator\" }", "\"pkcs11:object=a\"", 13, &["names no token"]),
+        ("{ label = \"validator\" }", "\"pkcs11:token=a?pin-value=hunter2\"", 13, &["`pin-value`", "change the PIN"]),
+        ("{ label = \"validator\" }", "\"pkcs11:token=a?pin-source=/p\"", 13, &["pin = { file = \"/p\" }"]),
+        (
+            "{ label = \"validator\" }",
+            "\"pkcs11:token=a?module-path=/b.so\"",
+            12,
+            &["`module-path`, /b.so: remove one"],
+        ),
+        ("\"validator\"", "\"pkcs11:token=a\"", 13, &["write token = \"pkcs11:...\""]),
+        ("\"validator\"", "\"pkcs11:token=a?pin-value=hunter2\"", 13, &["`pin-value`"]),
         ("label = \"validator\"", "slot = 0, label = \"a\"", 13, &["unknown key `slot`"]),
         ("\"validator\"", "\"a-label-that-is-too-long-for-a-token\"", 13, &["expected 1 to 32 bytes"]),
         ("pin = { credential = \"hsm-pin\" }\n", "", 10, &["needs `pin`", "{ credential = \"name\" }"]),
@@ -124,8 +161,11 @@ fn mistakes_are_named_with_their_line() {
             &["credentials are never passed to a module"],
         ),
         ("[\"test-1\"]", "[\"test-2\"]", 16, &["no [[chain]] with the id test-2"]),
-        ("id = \"01Af\", ", "", 16, &["[[providers.pkcs11.keys]] needs either `id` or `label`"]),
-        ("id = \"01Af\"", "id = \"01Af\", label = \"a\"", 16, &["either `id` or `label`"]),
+        ("id = \"01Af\", ", "", 16, &["[[providers.pkcs11.keys]] needs `id` or `label`, or both"]),
+        ("id = \"01Af\"", "id = \"01Af\", uri = \"pkcs11:id=%01\"", 16, &["`uri` names the key already"]),
+        ("id = \"01Af\"", "uri = \"pkcs11:token=a\"", 16, &["names no key"]),
+        ("id = \"01Af\"", "label = \"pkcs11:object=a\"", 16, &["write uri = \"pkcs11:...\""]),
+        ("id = \"01Af\"", "uri = \"pkcs11:object=a?pin-value=hunter2\"", 16, &["`pin-value`"]),
         ("\"01Af\"", "\"01A\"", 16, &["`id` in [[providers.pkcs11.keys]]: expected the key's CKA_ID in hex"]),
         ("\"01Af\"", "\"\"", 16, &["expected the key's CKA_ID in hex"]),
         ("public_key = \"2152", "public_kye = \"2152", 16, &["needs `public_key`", "`highwater pkcs11 keys list`"]),
@@ -140,6 +180,7 @@ fn mistakes_are_named_with_their_line() {
         let place = format!("f:{line}: ");
         let found = |error: &String| error.starts_with(&place) && words.iter().all(|word| error.contains(word));
         assert!(result.iter().any(found), "{place}{words:?} is in {result:#?}\n{text}");
+        assert!(!result.iter().any(|error| error.contains("hunter2")), "{result:#?}");
     }
 }
 

@@ -25,9 +25,15 @@ use self::{
     protocol::{ChildReport, SignRequest, decode_answer},
     spawner::Spawner,
 };
-use super::device::{Opener, Session, Trouble};
+use super::{
+    device::{Opener, Session, Trouble},
+    pkcs11::reach::ALLOWS,
+};
 use crate::{
-    process::frames::{read_frame, write_frame},
+    process::{
+        foreign::ForeignText,
+        frames::{read_frame, write_frame},
+    },
     record::utc,
 };
 use highwater_core::{
@@ -71,6 +77,13 @@ impl ChildOpener {
     /// Opens children for the token with this number in the spawner's plans. The token must hold `keys`.
     pub fn new(spawner: Arc<Spawner>, number: usize, keys: Vec<PublicKey>) -> Self {
         Self { spawner, number, keys, late: None, pace: LoginPace::default(), last: None }
+    }
+
+    /// The text with how the child ended and what its module wrote last.
+    fn with_last_words(&self, text: &str) -> ForeignText {
+        let words = self.spawner.last_words(self.number);
+        let general = text.find(ALLOWS).unwrap_or(text.len());
+        format!("{}{words}{}", &text[..general], &text[general..]).into()
     }
 
     fn opening_child(&mut self) -> Result<OpeningChild, Trouble> {
@@ -167,6 +180,15 @@ impl Opener for ChildOpener {
         let child = self.opening_child()?;
         let opened = self.wait_for(child, deadline);
         let opened = opened.and_then(|(stream, ready)| self.refuse_other_keys(&ready).map(|()| stream));
+        let opened = opened.map_err(|trouble| match trouble {
+            // The child is still at work, or there is none.
+            Trouble::Busy | Trouble::Late | Trouble::LoggingIn(_) => trouble,
+            Trouble::Broken(text) => Trouble::Broken(self.with_last_words(&text)),
+            Trouble::Fatal(text) => Trouble::Fatal(self.with_last_words(&text)),
+            Trouble::Rejected(text) => Trouble::Rejected(self.with_last_words(&text)),
+            Trouble::Temporary(text) => Trouble::Temporary(self.with_last_words(&text)),
+            Trouble::WrongPassword(text) => Trouble::WrongPassword(self.with_last_words(&text)),
+        });
         self.last = match &opened {
             Ok(_) => Some(Trouble::Broken("it was logged in to several times, but signed nothing".into())),
             Err(trouble) => Some(trouble.clone()),

@@ -26,6 +26,8 @@ impl SignRequest {
 pub enum SpawnerRequest {
     /// A new child. The answer is a descriptor, or why there is none.
     Child(u32),
+    /// How the child ended, and what its module wrote last. The answer is a text that may be empty.
+    LastWords(u32),
     /// The child wants to log in. The answer says whether it may.
     LoginBegins(u32, TokenBeforeLogin),
     /// The child has logged in, or could not. There is no answer.
@@ -75,10 +77,7 @@ pub fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
     let (tag, body) = match answer {
         Ok(body) => (OK, body.as_slice()),
         Err(
-            Trouble::Broken(text)
-            | Trouble::LoggingIn(text)
-            | Trouble::Temporary(text)
-            | Trouble::WrongPassword(text),
+            Trouble::Broken(text) | Trouble::LoggingIn(text) | Trouble::Temporary(text) | Trouble::WrongPassword(text),
         ) => (BROKEN, text.as_bytes()),
         Err(Trouble::Fatal(text)) => (FATAL, text.as_bytes()),
         Err(Trouble::Rejected(text)) => (REJECTED, text.as_bytes()),

@@ -17,6 +17,7 @@ use crate::{
         descriptors, environment,
         frames::{read_json, write_frame, write_json},
         helper::{Helper, REFUSED, own_program, receive_descriptor, send_descriptor, standard_input},
+        last_words::{LastWords, end_of},
         sandbox::{self, Switches},
     },
 };
@@ -29,7 +30,8 @@ use std::{
     path::PathBuf,
     process::{Child, Stdio},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// The hidden command that becomes the spawner.
@@ -37,6 +39,8 @@ pub const SPAWNER_COMMAND: &str = "hsm-spawner";
 /// The hidden command that becomes the child of a token.
 pub const CHILD_COMMAND: &str = "hsm-child";
 
+/// How long a child that has closed its stream may take to end.
+const PATIENCE_AT_END: Duration = Duration::from_millis(300);
 /// How long the spawner may take to start a child, or to note a login on a slow disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -78,6 +82,14 @@ impl Spawner {
     /// Calls `on_end` from another thread when the spawner has ended. From then on, no child can be replaced.
     pub fn watch(&self, on_end: impl FnOnce() + Send + 'static) -> io::Result<()> {
         self.0.watch(on_end)
+    }
+
+    /// How the child of the token with this number ended, if it did, and its module's last words. Begins with "; ", or is
+    /// empty. Costs up to half a second: never ask between a request and its answer.
+    pub fn last_words(&self, number: usize) -> String {
+        let words =
+            self.ask(&SpawnerRequest::LastWords(number_of(number)), |mut control| Ok(Ok(read_json(&mut control)?)));
+        words.unwrap_or_default()
     }
 
     /// Starts a new child for the token with this number.
@@ -144,6 +156,7 @@ pub fn run() -> io::Result<()> {
             other => other?,
         };
         let (SpawnerRequest::Child(number)
+        | SpawnerRequest::LastWords(number)
         | SpawnerRequest::LoginBegins(number, _)
         | SpawnerRequest::LoginEnded(number, ..)) = request;
         let index = usize::try_from(number).ok();
@@ -158,6 +171,7 @@ pub fn run() -> io::Result<()> {
                     write_json(&mut control, &why)?;
                 }
             },
+            SpawnerRequest::LastWords(_) => write_json(&mut control, &token.last_words())?,
             SpawnerRequest::LoginBegins(_, shown) => write_json(&mut control, &token.begin_login(&shown))?,
             SpawnerRequest::LoginEnded(_, shown, outcome) => token.end_login(&shown, &outcome),
         }
@@ -177,6 +191,8 @@ struct TokenChild {
     /// The environment variables that held the PIN of any token.
     secret: Arc<[String]>,
     child: Option<Child>,
+    /// What the child's module writes on standard error.
+    words: Option<LastWords>,
     /// Killed children that may not have ended yet.
     ended: Vec<Child>,
 }
@@ -184,9 +200,18 @@ struct TokenChild {
 impl TokenChild {
     fn new(plan: Plan, switches: Switches, secret: Arc<[String]>) -> Self {
         let pin = read_pin(plan.pin.as_ref());
-        let memory = LoginMemory::new(plan.memory);
-        let (source, proven, ended) = (plan.pin, false, Vec::new());
-        Self { spec: plan.spec, switches, pin, source, proven, memory, secret, child: None, ended }
+        Self {
+            spec: plan.spec,
+            switches,
+            pin,
+            source: plan.pin,
+            proven: false,
+            memory: LoginMemory::new(plan.memory),
+            secret,
+            child: None,
+            words: None,
+            ended: Vec::new(),
+        }
     }
 
     /// Reads the PIN again: its file may come late, or be corrected. A PIN that the token has accepted stays, also
@@ -230,13 +255,36 @@ impl TokenChild {
         let mut command = own_program(CHILD_COMMAND, theirs);
         command.env_clear();
         command.envs(self.spec.variables(&self.secret).filter_map(|name| Some((name, env::var_os(name)?))));
-        // A module that logs into a full pipe would hang.
-        self.child = Some(command.stderr(Stdio::null()).spawn().map_err(cannot)?);
+        let mut child = command.stderr(Stdio::piped()).spawn().map_err(cannot)?;
+        // Read all the time: a module that logs into a full pipe would hang.
+        self.words = child.stderr.take().map(LastWords::of).transpose().map_err(cannot)?;
+        self.child = Some(child);
         write_json(&mut ours, &self.switches)
             .and_then(|()| write_json(&mut ours, &self.spec))
             .and_then(|()| write_frame(&mut ours, pin.as_deref().unwrap_or(&[])))
             .map_err(cannot)?;
         Ok(ours)
+    }
+
+    /// How the child ended, if it did, and what its module wrote last. Never the PIN.
+    fn last_words(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(child) = &mut self.child {
+            let deadline = Instant::now() + PATIENCE_AT_END;
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(5));
+            }
+            if let Ok(Some(status)) = child.try_wait()
+                && !status.success()
+            {
+                text = format!("; it {}", end_of(status));
+            }
+        }
+        let pin = self.pin.as_ref().ok().and_then(Option::as_ref).map_or(&[][..], |pin| pin);
+        match self.words.as_ref().and_then(|words| words.shown(pin)) {
+            Some(words) => format!("{text}; the module's last words: {words}"),
+            None => text,
+        }
     }
 
     /// Kills the child, but does not wait for it: a child that is stuck in the kernel must not hold up those of other

@@ -4,7 +4,6 @@ use super::{error::TokenError, token_info::TokenInfo};
 use crate::keyring::child::login_memory::{LoginMemory, LoginOutcome, PinToSend, TokenBeforeLogin};
 use cryptoki::error::{Error, RvError};
 use std::path::PathBuf;
-use zeroize::Zeroizing;
 
 /// Is asked right before a login, and told the answer right after it.
 pub trait LoginGate {
@@ -37,35 +36,32 @@ pub(super) fn outcome(answer: &Result<(), Error>) -> LoginOutcome {
     }
 }
 
-/// The gate of a command, which reads the memory itself.
-pub struct CommandGate {
+/// The notes of one command about its login.
+pub struct CommandLogin<'a> {
     memory: LoginMemory,
-    module: PathBuf,
-    pin: Option<Zeroizing<Vec<u8>>>,
-    source: String,
+    pin: Option<&'a [u8]>,
+    source: &'a str,
     token: Option<TokenBeforeLogin>,
 }
 
-impl CommandGate {
+impl<'a> CommandLogin<'a> {
     /// `directory` has the notes, and `source` is where the PIN comes from, in words.
-    pub fn new(directory: Option<PathBuf>, module: PathBuf, pin: Option<Zeroizing<Vec<u8>>>, source: String) -> Self {
-        Self { memory: LoginMemory::new(directory), module, pin, source, token: None }
+    pub fn new(directory: Option<PathBuf>, pin: Option<&'a [u8]>, source: &'a str) -> Self {
+        Self { memory: LoginMemory::new(directory), pin, source, token: None }
     }
-}
 
-impl LoginGate for CommandGate {
-    fn before(&mut self, token: &TokenInfo) -> Result<(), TokenError> {
-        let token = TokenBeforeLogin::new(&self.module, token);
-        let pin = self.pin.as_ref().map(|pin| pin.as_slice());
-        let pin = PinToSend { pin, source: &self.source, is_read_again: true, proven: false };
-        self.memory.begin(&token, pin).map_err(|why| TokenError::NotSent { why })?;
+    /// Notes that the PIN is sent now. The error says why it must not.
+    pub fn begins(&mut self, token: TokenBeforeLogin) -> Result<(), String> {
+        let pin = PinToSend { pin: self.pin, source: self.source, is_read_again: true, proven: false };
+        self.memory.begin(&token, pin)?;
         self.token = Some(token);
         Ok(())
     }
 
-    fn after(&mut self, outcome: LoginOutcome) {
+    /// Notes what became of the login.
+    pub fn ended(&mut self, outcome: &LoginOutcome) {
         if let (Some(token), Some(_)) = (self.token.take(), &self.pin) {
-            self.memory.end(&token, false, &outcome);
+            self.memory.end(&token, false, outcome);
         }
     }
 }

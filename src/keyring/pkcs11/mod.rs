@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `served` | the program of the child process that signs with one token |
+//! | `calls` | reports each call to whoever waits for it |
 //! | `algorithms` | what is peculiar to each algorithm |
 //! | `module`, `token`, `token_info`, `explain`, `error` | the calls themselves |
 //! | `raw` | the calls past the wrapper: initialise, read a token, sign |
@@ -13,13 +14,14 @@
 //! A device's module is C code from its vendor, so it runs on one thread of a process that can be killed and replaced.
 
 pub(crate) mod algorithms;
+pub mod calls;
 mod candidates;
 pub mod error;
 mod explain;
 pub mod gate;
 pub mod module;
 mod raw;
-mod reach;
+pub(crate) mod reach;
 pub mod served;
 pub mod token;
 pub mod token_info;

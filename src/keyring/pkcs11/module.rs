@@ -1,6 +1,7 @@
 //! A loaded PKCS#11 module and the tokens that it shows.
 
 use super::{
+    calls::about_to,
     error::{TokenError, answer},
     raw::{Arguments, RawModule},
     token_info::TokenInfo,
@@ -11,6 +12,7 @@ use cryptoki::{
     error::{Error, RvError},
     slot::Slot,
 };
+use serde::{Deserialize, Serialize};
 use std::{ffi::CString, mem::ManuallyDrop, path::Path};
 
 /// A loaded and initialised module. Finalised when dropped, so that the same process can initialise it again.
@@ -23,8 +25,10 @@ pub(crate) struct Module {
 impl Module {
     /// Loads the module at `path` and initialises it, with the text for it in `profile`.
     pub(crate) fn load(path: &Path, profile: Option<&Profile>) -> Result<Self, TokenError> {
+        about_to("load the module");
         let context = Pkcs11::new(path).map_err(|error| unloadable(path, error))?;
         let raw = RawModule::load(path).map_err(|error| unloadable(path, error))?;
+        about_to("initialise the module");
         initialize(&raw, profile.and_then(|profile| profile.module.init_string.as_deref()))?;
         Ok(Self { context: ManuallyDrop::new(context), raw })
     }
@@ -67,9 +71,11 @@ impl Module {
     /// Every token that can be read, and why others cannot: one faulty token must not hide the others.
     fn scan(&self) -> Result<Scan, TokenError> {
         const ACTION: &str = "list the tokens";
+        about_to(ACTION);
         let slots = self.context.get_slots_with_token().map_err(TokenError::call(ACTION))?;
         let mut scan = Scan { tokens: vec![], unreadable: vec![] };
         for slot in slots {
+            about_to("read a token");
             match self.raw.token_info(slot) {
                 Ok(info) => scan.tokens.push((slot, TokenInfo::from(&info))),
                 Err(error) => {
@@ -137,7 +143,7 @@ fn unloadable(path: &Path, error: Error) -> TokenError {
 }
 
 /// What a module shows before a login.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Listing {
     /// The tokens that can be read.
     pub tokens: Vec<TokenInfo>,
@@ -145,8 +151,15 @@ pub struct Listing {
     pub unreadable: Vec<String>,
 }
 
+impl Module {
+    /// The tokens that the module shows, and the slots that cannot be read. Needs no PIN.
+    pub(crate) fn listing(&self) -> Result<Listing, TokenError> {
+        let Scan { tokens, unreadable } = self.scan()?;
+        Ok(Listing { tokens: tokens.into_iter().map(|(_, info)| info).collect(), unreadable })
+    }
+}
+
 /// The tokens that a module shows, and the slots that cannot be read. Needs no PIN.
 pub fn listing(module: &Path, profile: Option<&Profile>) -> Result<Listing, TokenError> {
-    let scan = Module::load(module, profile)?.scan()?;
-    Ok(Listing { tokens: scan.tokens.into_iter().map(|(_, info)| info).collect(), unreadable: scan.unreadable })
+    Module::load(module, profile)?.listing()
 }

@@ -21,12 +21,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// How the general part of a hint begins. What is known for certain belongs before it: texts are cut off at their end.
+pub(crate) const ALLOWS: &str = "; its sandbox allows";
+
 /// Longer configurations of a module are read only up to here.
 const CONFIGURATION_MAX_BYTES: u64 = 1024 * 1024;
 
 /// What the child of a token may reach besides the system's libraries.
 #[derive(Debug, Default)]
-pub(super) struct Reach {
+pub(crate) struct Reach {
     places: Vec<NamedPath>,
     /// What was named but cannot be reached, and why.
     refused: Vec<String>,
@@ -45,7 +48,7 @@ struct NamedPath {
 
 impl Reach {
     /// Reads the disk, so call it before the child is confined.
-    pub(super) fn of(spec: &TokenSpec, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+    pub(crate) fn of(spec: &TokenSpec, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let mut reach = Self::default();
         let module = spec.module.canonicalize().unwrap_or_else(|_| spec.module.clone());
         // Other libraries of the vendor are often beside it.
@@ -88,7 +91,7 @@ impl Reach {
     }
 
     /// The limits for the sandbox.
-    pub(super) fn limits<'a>(&'a self, spec: &'a TokenSpec) -> ModuleLimits<'a> {
+    pub(crate) fn limits<'a>(&'a self, spec: &'a TokenSpec) -> ModuleLimits<'a> {
         ModuleLimits {
             files: self.places.iter().map(|place| (place.path.as_path(), place.write)).collect(),
             never: &spec.never,
@@ -98,7 +101,7 @@ impl Reach {
     }
 
     /// Tries to access what was named. After the child was confined, its module gets the same results.
-    pub(super) fn probe(&mut self) {
+    pub(crate) fn probe(&mut self) {
         for place in &self.places {
             // Opening a device could disturb it.
             let metadata = fs::metadata(&place.path);
@@ -135,7 +138,7 @@ impl Reach {
     }
 
     /// A hint for an error that may come from a module that can reach too little. Begins with "; ".
-    pub(super) fn explain(&self, spec: &TokenSpec, error: &TokenError) -> String {
+    pub(crate) fn explain(&self, spec: &TokenSpec, error: &TokenError) -> String {
         let may_come_from_it = matches!(error.class(), ErrorClass::Absent | ErrorClass::Broken)
             || matches!(error, TokenError::Module { .. });
         if !may_come_from_it {
@@ -155,8 +158,8 @@ impl Reach {
         };
         let _ = write!(
             text,
-            "; its sandbox allows the system's libraries and the named files{network}: if it needs another file, add \
-             files = [\"/path\"] to its section"
+            "{ALLOWS} the system's libraries and the named files{network}, and lets it start no program: if it \
+             needs another file, add files = [\"/path\"] to its section"
         );
         text
     }

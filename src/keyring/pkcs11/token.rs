@@ -6,6 +6,7 @@
 
 use super::{
     algorithms::{self, SignatureRoom, TokenAlgorithm, TokenCalls},
+    calls::{self, about_to},
     candidates,
     error::TokenError,
     explain::{self, KeyFacts},
@@ -154,6 +155,7 @@ impl Token {
         let context = module.context();
         let reasons = explain::token(&info, pin.map(|pin| pin.0.len()));
         let read_write = opening.read_write;
+        about_to("open a session");
         let session = if read_write { context.open_rw_session(slot) } else { context.open_ro_session(slot) };
         let session = session.map_err(|error| {
             let protected = explain::write_protected(&info).filter(|_| read_write);
@@ -162,6 +164,7 @@ impl Token {
         })?;
         login(&session, selector, &info, profile, pin, opening.gate)
             .map_err(|error| explain::explained(error, &reasons))?;
+        about_to("list the mechanisms");
         let listed = context.get_mechanism_list(slot).map_err(TokenError::call("list the token's mechanisms"))?;
         let pin = pin.cloned().inspect(|pin| {
             // If the system does not allow it, the signer logs a warning.
@@ -281,21 +284,22 @@ impl Token {
         class: ObjectClass,
         selector: &ObjectSelector,
     ) -> Result<Vec<ObjectHandle>, TokenError> {
-        let attribute = match selector {
-            ObjectSelector::Id(id) => Attribute::Id(id.clone()),
-            ObjectSelector::Label(label) => Attribute::Label(label.clone().into_bytes()),
-        };
         // Never the key type: some modules refuse to search for it.
-        self.find(&[Attribute::Class(class), attribute])
+        let mut template = vec![Attribute::Class(class)];
+        template.extend(selector.id().map(|id| Attribute::Id(id.to_vec())));
+        template.extend(selector.label().map(|label| Attribute::Label(label.as_bytes().to_vec())));
+        self.find(&template)
     }
 
     /// The objects that have all of these attributes.
     pub(crate) fn find(&self, template: &[Attribute]) -> Result<Vec<ObjectHandle>, TokenError> {
+        about_to("search the token");
         self.session.find_objects(template).map_err(TokenError::call("search the token"))
     }
 
     /// One attribute of an object, if the device shows it. Modules differ in how they report that there is none.
     pub(crate) fn attribute(&self, object: ObjectHandle, kind: AttributeType) -> Option<Attribute> {
+        about_to("read an object");
         self.session.get_attributes(object, &[kind]).ok()?.pop()
     }
 
@@ -400,10 +404,12 @@ fn login(
         Some(pin) => {
             pin.check(profile).map_err(|what| TokenError::PinForm { token: selector.clone(), what })?;
             ask()?;
+            about_to(calls::LOGIN);
             session.login_with_raw(UserType::User, &pin.sent())
         }
         None if profile.session.login == LoginKind::ProtectedPath || info.protected_path => {
             ask()?;
+            about_to(calls::LOGIN);
             session.login(UserType::User, None)
         }
         None if info.login_required => return Err(TokenError::NoPin { token: selector.clone() }),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, ops::RangeInclusive};
 
 /// What a token reports before a login.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct TokenInfo {
     /// Without padding.
     pub label: String,
@@ -40,10 +40,7 @@ pub struct TokenInfo {
 
 impl TokenInfo {
     pub(super) fn is(&self, selector: &TokenSelector) -> bool {
-        match selector {
-            TokenSelector::Label(label) => self.label == *label,
-            TokenSelector::Serial(serial) => self.serial == *serial,
-        }
+        selector.names(&self.label, &self.serial)
     }
 }
 

@@ -4,7 +4,11 @@ use super::{
     connector::{self, ConnectorStatus},
     http::{self, Http},
 };
-use crate::{config::YubiHsmAdapter, keyring::device::Trouble, process::{refused, resolver::Resolver}};
+use crate::{
+    config::YubiHsmAdapter,
+    keyring::device::Trouble,
+    process::{refused, resolver::Resolver},
+};
 use std::{io, time::Instant};
 
 /// Why a message got no answer.
@@ -38,7 +42,7 @@ impl Link {
                 Ok(runtime) => Self::Http(Http::new(host.clone(), *port, resolver, runtime)),
                 Err(error) => Self::None(format!("no connection to it can be made: {error}")),
             },
-                    YubiHsmAdapter::Usb { timeout_ms } => {
+            YubiHsmAdapter::Usb { timeout_ms } => {
                 Self::Usb(super::usb::Usb::new(serial_number.map(str::to_owned), *timeout_ms))
             }
         }
@@ -47,7 +51,7 @@ impl Link {
     /// Requires this serial number from now on.
     pub(super) fn pin_serial_number(&mut self, serial_number: &str) {
         match self {
-                    Self::Usb(usb) => usb.pin_serial_number(serial_number),
+            Self::Usb(usb) => usb.pin_serial_number(serial_number),
             Self::Http(_) | Self::None(_) => {}
         }
     }
@@ -56,7 +60,7 @@ impl Link {
     pub(super) fn exchange(&mut self, message: &[u8], deadline: Instant) -> Result<Vec<u8>, LinkError> {
         match self {
             Self::Http(http) => http.post(message, deadline),
-                    Self::Usb(usb) => usb.exchange(message, deadline),
+            Self::Usb(usb) => usb.exchange(message, deadline),
             Self::None(why) => Err(LinkError::NoDevice(why.clone())),
         }
     }
@@ -65,7 +69,7 @@ impl Link {
     pub(super) fn look(&mut self, deadline: Instant) -> Result<(), LinkError> {
         match self {
             Self::Http(http) => http.connect_now(deadline),
-                    Self::Usb(usb) => usb.look(),
+            Self::Usb(usb) => usb.look(),
             Self::None(why) => Err(LinkError::NoDevice(why.clone())),
         }
     }
@@ -74,7 +78,7 @@ impl Link {
     pub(super) fn status(&mut self, deadline: Instant) -> Result<Option<ConnectorStatus>, Trouble> {
         match self {
             Self::Http(http) => connector::status(http, deadline).map(Some),
-                    Self::Usb(_) | Self::None(_) => Ok(None),
+            Self::Usb(_) | Self::None(_) => Ok(None),
         }
     }
 }

@@ -80,8 +80,7 @@ impl Usb {
 
     /// Opens the only device, or that with the serial number, and reads away what an earlier user has left.
     fn open(&self) -> Result<DeviceHandle<Context>, LinkError> {
-        let handle =
-            usb_bus::claim(self.serial_number.as_deref(), self.timeout).map_err(LinkError::NoDevice)?;
+        let handle = usb_bus::claim(self.serial_number.as_deref(), self.timeout).map_err(LinkError::NoDevice)?;
         let mut rest = [0; MESSAGE_MAX_BYTES];
         while handle.read_bulk(FROM_DEVICE, &mut rest, LEFT_OVER).is_ok_and(|read| read > 0) {}
         Ok(handle)

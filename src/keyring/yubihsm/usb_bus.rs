@@ -33,9 +33,11 @@ pub(super) fn claim(serial_number: Option<&str>, timeout: Duration) -> Result<De
     let handle = find(serial_number, timeout)?;
     match handle.claim_interface(INTERFACE) {
         Ok(()) => Ok(handle),
-        Err(rusb::Error::Busy) => Err("another program holds it: stop that program. yubihsm-connector, yubihsm-shell, \
+        Err(rusb::Error::Busy) => {
+            Err("another program holds it: stop that program. yubihsm-connector, yubihsm-shell, \
                                        tmkms or another Highwater may be it"
-            .into()),
+                .into())
+        }
         Err(error) => Err(format!("it cannot be used ({error}): unplug it, and plug it in again")),
     }
 }

@@ -41,6 +41,16 @@ impl Switches {
             required: highwater.require_sandbox,
         }
     }
+
+    /// The same without limits on files and ports, to find out what a module lacks.
+    pub fn without_landlock(self) -> Self {
+        Self { no_landlock: true, ..self }
+    }
+
+    /// The same without limits on system calls, to find out what a module lacks.
+    pub fn without_seccomp(self) -> Self {
+        Self { no_seccomp: true, ..self }
+    }
 }
 
 /// A part of the confinement.
