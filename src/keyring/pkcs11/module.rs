@@ -8,7 +8,7 @@ use super::{
 };
 use crate::config::pkcs11::{profile::Profile, spec::TokenSelector};
 use cryptoki::{
-    context::Pkcs11,
+    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     error::{Error, RvError},
     slot::Slot,
 };
@@ -20,6 +20,8 @@ pub(crate) struct Module {
     /// Never unloaded: a module may have its own threads and exit handlers, whose code would be gone.
     context: ManuallyDrop<Pkcs11>,
     raw: RawModule,
+    /// Whether the wrapper has functions of its own.
+    separate: bool,
 }
 
 impl Module {
@@ -30,7 +32,8 @@ impl Module {
         let raw = RawModule::load(path).map_err(|error| unloadable(path, error))?;
         about_to("initialise the module");
         initialize(&raw, profile.and_then(|profile| profile.module.init_string.as_deref()))?;
-        Ok(Self { context: ManuallyDrop::new(context), raw })
+        let separate = is_separate(&context)?;
+        Ok(Self { context: ManuallyDrop::new(context), raw, separate })
     }
 
     /// The functions of the module.
@@ -38,9 +41,10 @@ impl Module {
         &self.context
     }
 
-    /// The functions that are called past the wrapper.
-    pub(super) fn raw(&self) -> &RawModule {
-        &self.raw
+    /// The functions that are called past the wrapper, for a session of the wrapper. `None` if the module keeps its
+    /// callers apart.
+    pub(super) fn raw(&self) -> Option<&RawModule> {
+        Some(&self.raw).filter(|_| !self.separate)
     }
 
     /// The one token that `selector` names. If several have its name, `choose` says which of them it is.
@@ -113,6 +117,18 @@ fn initialize(module: &RawModule, text: Option<&str>) -> Result<(), TokenError> 
         }
     }
     Err(uninitialised(refusal.unwrap_or(Error::NullFunctionPointer)))
+}
+
+/// Whether the module keeps apart those who ask for its functions, as the proxy of p11-kit does: then the wrapper has
+/// functions of its own, and initialises them.
+fn is_separate(context: &Pkcs11) -> Result<bool, TokenError> {
+    if !matches!(context.get_library_info(), Err(Error::Pkcs11(RvError::CryptokiNotInitialized, _))) {
+        return Ok(false);
+    }
+    match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(true),
+        Err(error) => Err(uninitialised(error)),
+    }
 }
 
 /// Whether C_Initialize may accept other arguments.

@@ -92,11 +92,12 @@ impl TokenCalls for Token {
             (true, Some(pin)) => Some(pin),
             (true, None) => return Err(TokenError::LoginForEachUse),
         };
+        let Some(raw) = self.module.raw() else { return self.sign_by_wrapper(mechanism, key, data, room) };
         self.session.sign_init(mechanism, key.handle).map_err(TokenError::call("sign"))?;
         if let Some(pin) = pin {
             self.log_in_for_one_use(pin)?;
         }
-        self.module.raw().sign(&self.session, data, room).map_err(TokenError::call("sign"))
+        raw.sign(&self.session, data, room).map_err(TokenError::call("sign"))
     }
 }
 
@@ -171,6 +172,23 @@ impl Token {
             memory::lock(pin.0.as_slice());
         });
         Ok(Self { session, module, selector: selector.clone(), profile: profile.clone(), listed, reasons, pin })
+    }
+
+    /// Signs where only the wrapper's functions know the session. It also asks for the length.
+    fn sign_by_wrapper(
+        &self,
+        mechanism: &Mechanism<'_>,
+        key: &TokenKey,
+        data: &[u8],
+        room: &mut SignatureRoom,
+    ) -> Result<usize, TokenError> {
+        if key.wants_login {
+            return Err(TokenError::LoginForEachUse);
+        }
+        let signature = self.session.sign(mechanism, key.handle, data).map_err(TokenError::call("sign"))?;
+        let taken = signature.len().min(room.len());
+        room[..taken].copy_from_slice(&signature[..taken]);
+        Ok(taken)
     }
 
     /// Wipes the PIN, unless one of these keys wants a login for each use.
