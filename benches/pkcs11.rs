@@ -14,7 +14,10 @@ use highwater::{
         profile::Profile,
         spec::{ObjectSelector, TokenSelector},
     },
-    keyring::pkcs11::token::{Pin, Token, TokenKey},
+    keyring::pkcs11::{
+        token::{Pin, Token},
+        token_key::TokenKey,
+    },
     provision::pkcs11::KeyName,
 };
 use highwater_core::{consensus::KeyType, hex::hex_of};

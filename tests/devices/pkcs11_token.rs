@@ -10,8 +10,9 @@ use highwater::{
         pkcs11::{
             error::{ErrorClass, TokenError},
             module::listing,
-            token::{Pin, Token, TokenKey},
+            token::{Pin, Token},
             token_info::PinState,
+            token_key::TokenKey,
         },
         softsign::{self, SecretKey},
     },

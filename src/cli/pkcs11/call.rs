@@ -4,10 +4,7 @@
 //! with a name, and it can be given up. Each of its calls has its own time; a login has no limit, because one that is
 //! cut off may count as a wrong PIN.
 
-use super::{
-    errand::{Confinement, Errand, Event, Order, Outcome},
-    worker::WORKER_COMMAND,
-};
+use super::errand::{Confinement, Errand, Event, Order, Outcome, WORKER_COMMAND};
 use crate::{
     cli::{CliError, Exit, output, watch::shown},
     config::pkcs11::spec::TokenSpec,

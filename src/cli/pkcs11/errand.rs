@@ -15,6 +15,9 @@ use highwater_core::consensus::{KeyType, PublicKey};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// The hidden command that carries an errand out.
+pub(in crate::cli) const WORKER_COMMAND: &str = "hsm-errand";
+
 /// Everything about an errand except the secrets, which follow in frames of their own: the PIN, and a key to import.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Order {

@@ -8,11 +8,8 @@ use super::{
 };
 use crate::{
     cli::{CliError, ConfigArgs, Exit, output},
-    config::pkcs11::spec::ObjectSelector,
     keyring::pkcs11::{
-        error::TokenError,
         module::Listing,
-        token::Token,
         token_info::{PinState, TokenInfo},
     },
     process::foreign::ForeignText,
@@ -142,17 +139,6 @@ fn pin_word(state: PinState) -> &'static str {
         PinState::Low => "low",
         PinState::Ok => "ok",
     }
-}
-
-/// The error for a missing key.
-pub(super) fn no_key(token: &Token, selector: &ObjectSelector) -> Result<TokenError, TokenError> {
-    let present = token.list_keys()?.iter().map(name_of).collect();
-    Ok(TokenError::NoKey { object: selector.clone(), present })
-}
-
-/// Id and label on one line.
-fn name_of(key: &KeyInfo) -> String {
-    format!("{} {}", ObjectSelector::Id(key.id.clone()), ObjectSelector::Label(key.label.clone()))
 }
 
 /// What an operator types to name this key: its label, or its id if it has no label.

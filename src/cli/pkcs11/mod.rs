@@ -23,7 +23,8 @@ mod test;
 mod worker;
 
 pub(super) use call::refused_by_sandbox;
-pub(super) use worker::{WORKER_COMMAND, run as run_worker};
+pub(super) use errand::WORKER_COMMAND;
+pub(super) use worker::run as run_worker;
 
 use super::CliError;
 use crate::config::pkcs11::{

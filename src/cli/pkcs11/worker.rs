@@ -4,10 +4,7 @@
 //! module that needs more says so before a validator depends on it. That sandbox lets the module write where its own
 //! configuration keeps the tokens, so keys can be made in it too.
 
-use super::{
-    errand::{Confinement, Errand, Event, Order, Outcome, WireKey, WirePublicKey},
-    list::no_key,
-};
+use super::errand::{Confinement, Errand, Event, Order, Outcome, WireKey, WirePublicKey};
 use crate::{
     cli::{CliError, Exit},
     config::pkcs11::{
@@ -45,9 +42,6 @@ use std::{
     time::Instant,
 };
 use zeroize::Zeroizing;
-
-/// The hidden command that becomes this process.
-pub(in crate::cli) const WORKER_COMMAND: &str = "hsm-errand";
 
 /// What must live until the outcome is sent: closing it calls the module again, and that may never return.
 type Opened = Option<Box<dyn Any>>;
@@ -255,4 +249,15 @@ fn meaning_of(profile: &Profile, error: &TokenError) -> String {
 fn made(token: &Token, id: &[u8], public_key: &PublicKey) -> Outcome {
     let info = token.look_at(&ObjectSelector::Id(id.to_vec())).ok().flatten();
     Outcome::Made { info: info.as_ref().map(|key: &KeyInfo| WireKey::from(key)), public_key: public_key.into() }
+}
+
+/// The error for a missing key.
+fn no_key(token: &Token, selector: &ObjectSelector) -> Result<TokenError, TokenError> {
+    let present = token.list_keys()?.iter().map(name_of).collect();
+    Ok(TokenError::NoKey { object: selector.clone(), present })
+}
+
+/// Id and label on one line.
+fn name_of(key: &KeyInfo) -> String {
+    format!("{} {}", ObjectSelector::Id(key.id.clone()), ObjectSelector::Label(key.label.clone()))
 }

@@ -5,10 +5,10 @@
 //! | `served` | the program of the child process that signs with one token |
 //! | `calls` | reports each call to whoever waits for it |
 //! | `algorithms` | what is peculiar to each algorithm |
-//! | `module`, `token`, `token_info`, `explain`, `error` | the calls themselves |
+//! | `module`, `token`, `token_key`, `token_info`, `explain`, `error` | the calls themselves |
 //! | `raw` | the calls past the wrapper: initialise, read a token, sign |
 //! | `gate` | whether a PIN may be sent, and what became of it |
-//! | `candidates` | which of several tokens or keys with one name has the pinned key |
+//! | `candidates`, `key_choice` | which of several tokens or keys with one name has the pinned key |
 //! | `reach` | which files and sockets a module gets, and what to say when they are not enough |
 //!
 //! A device's module is C code from its vendor, so it runs on one thread of a process that can be killed and replaced.
@@ -19,12 +19,14 @@ mod candidates;
 pub mod error;
 mod explain;
 pub mod gate;
+mod key_choice;
 pub mod module;
 mod raw;
 pub(crate) mod reach;
 pub mod served;
 pub mod token;
 pub mod token_info;
+pub mod token_key;
 
 use super::{Note, Sight};
 use crate::config::{Pkcs11Config, pkcs11::profile::ProfileEvidence};

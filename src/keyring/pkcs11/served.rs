@@ -1,12 +1,13 @@
 //! The program of a child process, which signs with one token of one module.
 
 use super::{
-    candidates,
     error::{ErrorClass, TokenError},
     gate::LoginGate,
+    key_choice,
     reach::Reach,
-    token::{Opening, Pin, Token, TokenKey},
+    token::{Opening, Pin, Token},
     token_info::TokenInfo,
+    token_key::TokenKey,
 };
 use crate::{
     config::pkcs11::{
@@ -101,7 +102,7 @@ fn open(spec: &TokenSpec, pin: Option<Pin>, gate: &mut dyn LoginGate) -> Result<
     drop(pin);
     let mut keys = Vec::new();
     for key in &spec.keys {
-        keys.push(candidates::find_key(&token, key)?);
+        keys.push(key_choice::find_key(&token, key)?);
     }
     // Logged in: other keys no longer need it.
     token.forget_pin_unless_wanted_by(&keys);

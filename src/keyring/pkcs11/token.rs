@@ -13,6 +13,7 @@ use super::{
     gate::{self, LoginGate},
     module::Module,
     token_info::{PinState, TokenInfo},
+    token_key::TokenKey,
 };
 use crate::{
     config::pkcs11::{
@@ -376,35 +377,6 @@ pub struct Opening<'a> {
 impl Opening<'_> {
     fn plain(read_write: bool) -> Self {
         Self { read_write, ..Self::default() }
-    }
-}
-
-/// A private key on the token that found it.
-pub struct TokenKey {
-    handle: ObjectHandle,
-    key_type: KeyType,
-    public_key: Option<PublicKey>,
-    /// Whether the token wants a login for each use of it (`CKA_ALWAYS_AUTHENTICATE`).
-    wants_login: bool,
-    /// What it says of itself that may be the reason for a refusal.
-    reasons: Vec<String>,
-}
-
-impl TokenKey {
-    /// Which algorithm it signs with.
-    pub fn key_type(&self) -> KeyType {
-        self.key_type
-    }
-
-    /// Its public half, where the device shows it. Where it does not, only the configuration can say what it is.
-    pub fn public_key(&self) -> Option<PublicKey> {
-        self.public_key.clone()
-    }
-
-    /// The key, with the public half that the device showed only when it made it.
-    pub(crate) fn or_public_key(mut self, made: Option<PublicKey>) -> Self {
-        self.public_key = self.public_key.or(made);
-        self
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The device does not sign with a kind of key that is not in the table.
 
-use super::commands::{SIGN_ECDSA, SIGN_EDDSA};
+use super::codes::{SIGN_ECDSA, SIGN_EDDSA};
 use crate::keyring::device::Trouble;
 use highwater_core::consensus::{KeyType, PublicKey, Signature};
 use k256::ecdsa::{Signature as EcdsaSignature, VerifyingKey};

@@ -6,8 +6,9 @@
 use super::{
     algorithms,
     channel::{self, CHALLENGE_BYTES, Channel, ChannelError, Opening},
-    commands::{CLOSE_SESSION, DEVICE_INFO},
-    link::{Link, LinkError},
+    codes::{CLOSE_SESSION, DEVICE_INFO},
+    link::Link,
+    link_error::LinkError,
 };
 use crate::{config::YubiHsmConfig, keyring::device::Trouble, process::lock::lock};
 use highwater_core::consensus::{KeyType, PublicKey, Signature};

@@ -1,6 +1,13 @@
 //! The commands of a YubiHSM 2 that Highwater uses, as bytes (Yubico, YubiHSM 2 commands).
 
-use super::client::Client;
+use super::{
+    client::Client,
+    codes::{
+        DELETE_OBJECT, EXPORT_WRAPPED, GENERATE_ASYMMETRIC_KEY, GET_LOG_ENTRIES, GET_OBJECT_INFO, GET_OPTION,
+        GET_PSEUDO_RANDOM, GET_PUBLIC_KEY, IMPORT_WRAPPED, LIST_OBJECTS, PUT_ASYMMETRIC_KEY, PUT_AUTHENTICATION_KEY,
+        PUT_OPAQUE, PUT_WRAP_KEY, RESET_DEVICE, SET_LOG_INDEX, SET_OPTION,
+    },
+};
 use crate::keyring::device::Trouble;
 use yubihsm::{
     Algorithm, AuditOption, Capability, Domain, asymmetric, authentication,
@@ -8,29 +15,6 @@ use yubihsm::{
     opaque, wrap,
 };
 use zeroize::Zeroizing;
-
-pub(super) const CLOSE_SESSION: u8 = 0x40;
-/// The only command that a device answers without a session too.
-pub(super) const DEVICE_INFO: u8 = 0x06;
-const RESET_DEVICE: u8 = 0x08;
-const PUT_OPAQUE: u8 = 0x42;
-const PUT_AUTHENTICATION_KEY: u8 = 0x44;
-const PUT_ASYMMETRIC_KEY: u8 = 0x45;
-const GENERATE_ASYMMETRIC_KEY: u8 = 0x46;
-const LIST_OBJECTS: u8 = 0x48;
-const EXPORT_WRAPPED: u8 = 0x4a;
-const IMPORT_WRAPPED: u8 = 0x4b;
-const PUT_WRAP_KEY: u8 = 0x4c;
-const GET_LOG_ENTRIES: u8 = 0x4d;
-const GET_OBJECT_INFO: u8 = 0x4e;
-const SET_OPTION: u8 = 0x4f;
-const GET_OPTION: u8 = 0x50;
-const GET_PSEUDO_RANDOM: u8 = 0x51;
-const GET_PUBLIC_KEY: u8 = 0x54;
-pub(super) const SIGN_ECDSA: u8 = 0x56;
-const DELETE_OBJECT: u8 = 0x58;
-const SET_LOG_INDEX: u8 = 0x67;
-pub(super) const SIGN_EDDSA: u8 = 0x6a;
 
 /// The option that stops a device whose log is full.
 const FORCE_AUDIT: u8 = 1;

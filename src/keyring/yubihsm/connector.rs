@@ -1,6 +1,6 @@
 //! The status of a yubihsm-connector.
 
-use super::{http::Http, link::LinkError};
+use super::{http::Http, link_error::LinkError};
 use crate::keyring::device::Trouble;
 use std::time::Instant;
 

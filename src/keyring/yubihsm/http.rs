@@ -3,7 +3,7 @@
 //! The threads that call this block. Each device has a small runtime of its own, which moves the bytes while its thread
 //! waits. It must be made before the signer is confined: a confined process cannot make one.
 
-use super::link::LinkError;
+use super::link_error::LinkError;
 use crate::process::resolver::Resolver;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{

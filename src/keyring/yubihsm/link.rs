@@ -3,28 +3,10 @@
 use super::{
     connector::{self, ConnectorStatus},
     http::{self, Http},
+    link_error::LinkError,
 };
-use crate::{
-    config::YubiHsmAdapter,
-    keyring::device::Trouble,
-    process::{refused, resolver::Resolver},
-};
-use std::{io, time::Instant};
-
-/// Why a message got no answer.
-#[derive(Debug)]
-pub(super) enum LinkError {
-    /// The deadline passed. The device may have got the message.
-    Late,
-    /// There is no connection, so the device did not get the message.
-    NotReached(io::Error),
-    /// There is no such device on USB, or it cannot be opened: how, and what to do.
-    NoDevice(String),
-    /// The connection ended. The device may have got the message.
-    Broken(String),
-    /// The connector answered, but not with an answer of the device.
-    Status { status: u16, body: Vec<u8> },
-}
+use crate::{config::YubiHsmAdapter, keyring::device::Trouble, process::resolver::Resolver};
+use std::time::Instant;
 
 /// The way to a device.
 pub(super) enum Link {
@@ -79,31 +61,6 @@ impl Link {
         match self {
             Self::Http(http) => connector::status(http, deadline).map(Some),
             Self::Usb(_) | Self::None(_) => Ok(None),
-        }
-    }
-}
-
-impl LinkError {
-    /// As the trouble of a device.
-    pub(super) fn trouble(self) -> Trouble {
-        match self {
-            Self::Late => Trouble::Late,
-            Self::NotReached(error) => {
-                let advice = refused::advice(&error).unwrap_or("is yubihsm-connector running there?");
-                Trouble::Broken(format!("cannot reach its connector ({error}): {advice}").into())
-            }
-            Self::NoDevice(text) => Trouble::Broken(text.into()),
-            Self::Broken(text) => Trouble::Broken(format!("the connection broke off ({text})").into()),
-            Self::Status { status, body } => {
-                let body = String::from_utf8_lossy(&body);
-                let said = body.trim();
-                let said = if said.is_empty() { String::new() } else { format!(", and said: {said}") };
-                let text = format!(
-                    "its connector answered with the HTTP status {status} instead of the device's answer{said}: is the \
-                     device plugged in, and is this the address of yubihsm-connector?"
-                );
-                Trouble::Broken(text.into())
-            }
         }
     }
 }

@@ -6,7 +6,8 @@
 use super::{
     client::{self, Client, DeviceInfo, NotOpened, SessionState},
     connector::ConnectorStatus,
-    link::{Link, LinkError},
+    link::Link,
+    link_error::LinkError,
 };
 use crate::{
     config::{Config, Provider, Secret, SecretSource, YubiHsmConfig},

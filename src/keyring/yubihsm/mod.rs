@@ -3,9 +3,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | `channel` | the secure channel: commands to bytes and back, without I/O |
-//! | `commands` | the commands, as bytes |
+//! | `codes`, `commands` | the commands, as bytes |
 //! | `client` | a session, and the meaning of its errors |
-//! | `link` | the way to a device; `http` and `usb` are the two there are |
+//! | `link`, `link_error` | the way to a device; `http` and `usb` are the two there are |
 //! | `algorithms` | what is peculiar to each algorithm |
 //! | `login` | the password, and how often the signer may open a session |
 //! | `session` | the sessions of the device's own thread ([`super::device`]) |
@@ -21,11 +21,13 @@
 pub(crate) mod algorithms;
 mod channel;
 pub mod client;
+mod codes;
 pub(crate) mod commands;
 pub mod connector;
 mod drain;
 mod http;
 mod link;
+mod link_error;
 pub mod login;
 pub mod public_keys;
 mod session;

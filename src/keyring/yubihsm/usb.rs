@@ -4,7 +4,7 @@
 //! on the bus. Others are opened only to read their serial number and are not reset, so that they go on for whoever uses
 //! them.
 
-use super::{channel::MESSAGE_MAX_BYTES, link::LinkError, usb_bus};
+use super::{channel::MESSAGE_MAX_BYTES, link_error::LinkError, usb_bus};
 use rusb::{Context, DeviceHandle};
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ impl Usb {
         if written != message.len() {
             return Err(LinkError::Broken(format!("it took {written} of {} bytes", message.len())));
         }
-        if message.len() % PACKET_BYTES == 0 {
+        if message.len().is_multiple_of(PACKET_BYTES) {
             handle.write_bulk(TO_DEVICE, &[], self.left(deadline)?).map_err(broken)?;
         }
         let mut answer = vec![0; MESSAGE_MAX_BYTES];

@@ -9,7 +9,7 @@ mod secp256k1;
 
 pub(crate) use curve::Curve;
 
-use super::{error::TokenError, token::TokenKey};
+use super::{error::TokenError, token_key::TokenKey};
 use crate::config::pkcs11::profile::Profile;
 use cryptoki::{
     mechanism::{Mechanism, MechanismType},

@@ -3,7 +3,7 @@
 use super::{SignatureRoom, TokenAlgorithm, TokenCalls, der};
 use crate::{
     config::pkcs11::profile::Profile,
-    keyring::pkcs11::{error::TokenError, token::TokenKey},
+    keyring::pkcs11::{error::TokenError, token_key::TokenKey},
 };
 use cryptoki::{
     mechanism::{Mechanism, MechanismType},
