@@ -17,7 +17,7 @@ use crate::{
 };
 use std::{
     env, io,
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::Path,
     process::{Child, ExitStatus, Stdio},
     thread,
@@ -138,6 +138,8 @@ impl Process {
     fn start(order: &Order, environment: Environment, secrets: Secrets<'_>) -> io::Result<Self> {
         let (mut stream, theirs) = UnixStream::pair()?;
         let mut command = own_program(WORKER_COMMAND, theirs);
+        // Ctrl-C ends the command, not a login or a change in hand.
+        command.process_group(0);
         if environment == Environment::AsSigner {
             command.env_clear();
             let names = order.spec.variables(secrets.variables);

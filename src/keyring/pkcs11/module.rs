@@ -8,7 +8,7 @@ use super::{
 };
 use crate::config::pkcs11::{profile::Profile, spec::TokenSelector};
 use cryptoki::{
-    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11},
     error::{Error, RvError},
     slot::Slot,
 };
@@ -80,8 +80,9 @@ impl Module {
         let mut scan = Scan { tokens: vec![], unreadable: vec![] };
         for slot in slots {
             about_to("read a token");
-            match self.raw.token_info(slot) {
-                Ok(info) => scan.tokens.push((slot, TokenInfo::from(&info))),
+            let read = self.raw.token_info(slot).map(|info| TokenInfo::from(&info));
+            match read.and_then(|info| self.require_same(slot, &info).map(|()| info)) {
+                Ok(info) => scan.tokens.push((slot, info)),
                 Err(error) => {
                     let reason = TokenError::Call { action: "read a token", error };
                     scan.unreadable.push(format!("slot {slot} ({reason})"));
@@ -89,6 +90,18 @@ impl Module {
             }
         }
         Ok(scan)
+    }
+
+    /// A module that keeps its callers apart may number its slots for each of them. A PIN must not go to another token than
+    /// the one that was read.
+    fn require_same(&self, slot: Slot, read: &TokenInfo) -> Result<(), Error> {
+        if !self.separate {
+            return Ok(());
+        }
+        let opened = self.context.get_token_info(slot)?;
+        let is_same = (opened.label(), opened.serial_number()) == (&read.label, &read.serial);
+        // As if the slot had no such token.
+        if is_same { Ok(()) } else { Err(Error::Pkcs11(RvError::TokenNotPresent, Function::GetTokenInfo)) }
     }
 }
 
