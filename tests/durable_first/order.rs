@@ -116,6 +116,13 @@ impl Files {
     }
 }
 
+/// Whether this is a frame of JSON to a process of our own. No message of a node's protocol can be one.
+fn is_for_a_helper(bytes: &[u8]) -> bool {
+    let Some((length, body)) = bytes.split_first_chunk::<4>() else { return false };
+    usize::try_from(u32::from_le_bytes(*length)) == Ok(body.len())
+        && serde_json::from_slice::<serde_json::Value>(body).is_ok()
+}
+
 /// The signed message in an answer that left in the clear.
 fn in_the_clear(bytes: &[u8]) -> Option<Canonical> {
     let mut prefix = LengthPrefix::default();
@@ -172,6 +179,7 @@ fn every_signature_that_leaves_a_socket_comes_after_the_flush_of_its_mark() {
             (true, _) => (OTHER, None),
             // The signal that ended the run woke the main thread.
             (false, 1) => (CHAIN, None),
+            (false, _) if is_for_a_helper(&content) => (CHAIN, None),
             (false, _) => (CHAIN, in_the_clear(&content)),
         };
         if let Some(sent) = sent {

@@ -169,10 +169,9 @@ fn a_killed_child_of_a_confined_signer_is_replaced_by_a_confined_one() {
     }
     // Only the spawner may still start programs, and nothing else that is forbidden.
     let spawner = Descendant::spawner_of(signer.id());
-    assert_eq!(
-        (of_threads(spawner.id, "Seccomp"), of_threads(spawner.id, "NoNewPrivs")),
-        (vec![FILTERED.into()], vec!["1".into()])
-    );
+    let (filters, rights) = (of_threads(spawner.id, "Seccomp"), of_threads(spawner.id, "NoNewPrivs"));
+    // One thread, and one for what each child's module writes.
+    assert!(filters.iter().all(|filter| filter == FILTERED) && rights.iter().all(|none| none == "1"), "{filters:?}");
 }
 
 #[test]

@@ -328,6 +328,13 @@ impl Descendant {
         children
     }
 
+    /// The process that reads the configuration of a signer again.
+    pub fn reader_of(signer: u32) -> Self {
+        let children = Self::children_with(signer, "config-reader");
+        let [reader] = children.as_slice() else { panic!("one reader, not {children:?}") };
+        reader.clone()
+    }
+
     /// The spawner of a signer.
     pub fn spawner_of(signer: u32) -> Self {
         let children = Self::children_with(signer, "hsm-spawner");
