@@ -529,7 +529,7 @@ fn who_follows_the_install_page_to_the_letter_has_a_signer() {
         }
         // "Then edit": the address of the node.
         if line.starts_with("rm ") {
-            type_in(&format!("sed -i 's|tcp://127.0.0.1:26659|{}|' {CONFIG}", node.address()));
+            type_in(&format!("sed -i 's|tcp://10.0.0.2:26659|{}|' {CONFIG}", node.address()));
         }
     }
     assert!(session.is_some(), "the page starts the signer and looks at it");

@@ -170,5 +170,5 @@ fn an_address_with_the_scheme_of_the_protocol_is_told_what_to_write() {
 #[test]
 fn a_serial_number_that_no_device_can_have_is_told_so() {
     let text = with("0123456789", "4294967296");
-    assert_one_error(&text, 14, &["the highest possible is 4294967295"]);
+    assert_one_error(&text, 14, &["no YubiHSM has the serial number 4294967296", "the highest is 4294967295"]);
 }

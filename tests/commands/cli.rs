@@ -78,7 +78,7 @@ fn help_version_and_typing_mistakes() {
             ("state", 64),
             ("softsign", 64),
             ("sing", 64),
-            ("init -n nonet .", 64),
+            ("init -n no/net .", 64),
         ],
     );
     assert_eq!(home.run("version").stdout, VERSION);

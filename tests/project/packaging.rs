@@ -271,7 +271,7 @@ fn what_the_program_says_about_usb_is_in_the_package() {
         let path = format!("usr/share/highwater/usb/{name}");
         assert!(files.iter().any(|(_, target)| *target == path), "{path}");
     }
-    for source in ["src/keyring/yubihsm/usb.rs", "src/inspect/unit.rs"] {
+    for source in ["src/keyring/yubihsm/usb_bus.rs", "src/inspect/unit.rs"] {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(source)).unwrap();
         assert!(text.contains("/usr/share/highwater/usb"), "{source}");
     }

@@ -1,7 +1,7 @@
 //! What the documents show as output is what the program prints.
 //!
 //! An example is a fenced block of `text` or without a language, or what stands in a `console` block below a `$ highwater …`. What is no
-//! output of ours, or of a real device that no test has, is a block of `text no-output`. Each example has to be what
+//! output of ours, or of a device or a firewall that no test has, is a block of `text no-output`. Each example has to be what
 //! one step of a transcript (`tests/cmd/`) or one scene of a running signer (`scenes`) printed. Paths, chains, marks, keys, numbers
 //! and times may be others (`words`). A `…` on a line of its own stands for lines that are left out. With a `$ highwater …` above it,
 //! an example is all that this command prints, so there too what is left out has a `…`.

@@ -12,7 +12,7 @@ use highwater_core::watermark::{self, BLOCK_BYTES, HostId, StateFile};
 use std::{
     fs::{self, File},
     path::PathBuf,
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -29,6 +29,7 @@ pub fn all() -> Vec<Source> {
         before_the_start(),
         two_blocks(),
         at_work(),
+        reloaded(),
         behind(),
         far_ahead(),
         wrong_peer(),
@@ -44,7 +45,7 @@ struct Signer<'a> {
     home: &'a Home,
     node: String,
     log: PathBuf,
-    _guard: Guard,
+    guard: Guard,
 }
 
 impl<'a> Signer<'a> {
@@ -52,7 +53,7 @@ impl<'a> Signer<'a> {
         let log = home.path("log");
         let mut command = home.command(&["start"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
-        let signer = Self { home, node: node.address(), log, _guard: Guard(command.spawn().unwrap()) };
+        let signer = Self { home, node: node.address(), log, guard: Guard(command.spawn().unwrap()) };
         (signer, node.accept().unwrap())
     }
 
@@ -129,6 +130,24 @@ fn at_work() -> Vec<Source> {
     all
 }
 
+/// One node takes the place of another.
+fn reloaded() -> Vec<Source> {
+    let (home, node) = home_at(1);
+    let (signer, _session) = Signer::start(&home, &node);
+    let socket = MockNode::unix(&home.path("new-node.sock")).unwrap();
+    let config = home.path("tmkms.toml");
+    let text = fs::read_to_string(&config).unwrap().replace(&node.address(), &socket.address());
+    // Only TCP needs an identity.
+    let lines = text.lines().filter(|line| !line.starts_with("secret_key"));
+    fs::write(&config, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let id = signer.guard.0.id().to_string();
+    assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+    let mut session = socket.accept().unwrap();
+    session.ask_pub_key(CHAIN).unwrap().unwrap();
+    signer.status("a reload", " s ago):");
+    vec![signer.status("a reload", ": every chain signs")]
+}
+
 fn behind() -> Vec<Source> {
     let (home, node) = home_at(45);
     let (signer, mut session) = Signer::start(&home, &node);
@@ -154,7 +173,7 @@ fn wrong_peer() -> Vec<Source> {
     let log = home.path("log");
     let mut command = home.command(&["start"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
-    let signer = Signer { home: &home, node: node.address(), log, _guard: Guard(command.spawn().unwrap()) };
+    let signer = Signer { home: &home, node: node.address(), log, guard: Guard(command.spawn().unwrap()) };
     thread::scope(|scope| {
         // The signer tries again and again, and says so once in a while.
         let accepting = scope.spawn(|| {
