@@ -176,7 +176,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     refuse_foreign(path)?;
     // Only a new file is handed over to the owner of its directory: an old one may be a link to another user's.
     match disk::create_private(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => OpenOptions::new().read(true).append(true).open(path),
     }
 }
