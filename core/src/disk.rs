@@ -1,27 +1,54 @@
 //! What every important file needs and std leaves to its caller: private from the first moment, never over another
 //! file, owned by the user who needs it, and a directory entry that is on the disk.
 
+use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use std::{
-    fs::{self, File, OpenOptions},
+    ffi::OsStr,
+    fs::{self, File},
     io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
+    os::unix::fs::{MetadataExt as _, fchown},
     path::{Path, PathBuf},
 };
 
 /// Creates a file that only its owner can read and write (mode 0600). Fails if anything exists at `path`, even a dead
 /// link. If root creates it, it belongs to the owner of its directory.
 pub fn create_private(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    hand_over(&file, path);
+    let (around, name) = place_of(path)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(&around, name, flags, Mode::RUSR | Mode::WUSR)?.into();
+    hand_over(&file, &around);
     Ok(file)
 }
 
-/// Gives the file or directory at `path`, which root has made, to the owner of the directory around it: a signer that runs
-/// as that user could not open it otherwise. Changes nothing for other users, or in a directory of root's. If it fails, the
-/// file stays root's, and `check` reports that.
-pub fn hand_over(file: &File, path: &Path) {
+/// Makes a directory. Fails if anything exists at `path`, even a dead link. If root makes it, it belongs to the owner of
+/// the directory around it.
+pub fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
+    let (around, name) = place_of(path)?;
+    mkdirat(&around, name, Mode::from_raw_mode(mode))?;
+    // The owner of the directory around it may have put a link in its place since.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if let Ok(made) = openat(&around, name, flags, Mode::empty()) {
+        hand_over(&made.into(), &around);
+    }
+    Ok(())
+}
+
+/// The directory of `path`, open, and the name in it. Whoever can exchange directories on the way cannot have a file made
+/// in one of them and handed over because of another.
+fn place_of(path: &Path) -> io::Result<(File, &OsStr)> {
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "not the name of a new file"));
+    };
+    let around = open(parent_of(path), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok((around.into(), name))
+}
+
+/// Gives what root has just made to the owner of the directory around it: a signer that runs as that user could not open
+/// it otherwise. Changes nothing for other users, or in a directory of root's. If it fails, the file stays root's, and
+/// `check` reports that. Never for what was there before: it may be a link to anything.
+fn hand_over(file: &File, around: &File) {
     const ROOT: u32 = 0;
-    if let (Ok(made), Ok(around)) = (file.metadata(), fs::metadata(parent_of(path)))
+    if let (Ok(made), Ok(around)) = (file.metadata(), around.metadata())
         && made.uid() == ROOT
         && around.uid() != ROOT
     {
@@ -126,6 +153,23 @@ mod tests {
             assert_eq!(owner_of_new("theirs"), 4242);
             let there = fs::metadata(directory.path().join("theirs")).unwrap();
             assert_eq!((there.gid(), there.mode() & 0o777), (4343, 0o600));
+        }
+    }
+
+    #[test]
+    fn a_directory_is_made_once_and_never_through_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new");
+        create_directory(&path, 0o700).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        let link = directory.path().join("link");
+        symlink(directory.path().join("nowhere"), &link).unwrap();
+        for there in [&path, &link, Path::new("/"), Path::new("..")] {
+            assert_eq!(create_directory(there, 0o700).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        }
+        if std::os::unix::fs::chown(&path, Some(4242), Some(4343)).is_ok() {
+            create_directory(&path.join("theirs"), 0o700).unwrap();
+            assert_eq!(fs::metadata(path.join("theirs")).unwrap().uid(), 4242);
         }
     }
 

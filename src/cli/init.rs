@@ -14,9 +14,8 @@ use crate::{
 use clap::Args;
 use highwater_core::{disk, watermark::Mark};
 use std::{
-    fs::{self, DirBuilder, File},
+    fs,
     io::{self, Write as _},
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -97,8 +96,8 @@ fn make_home(path: &Path, targets: &[Target], node: Option<&str>) -> Result<Path
         fs::canonicalize(path).map_err(|error| CliError::io(&format!("cannot resolve {}", path.display()), &error))?;
     let config_path = home.join("tmkms.toml");
     let text = configuration(&home, targets, node)?;
-    make_directory(&home.join("secrets"), 0o700)?;
-    make_directory(&home.join("state"), 0o700)?;
+    make_inside(&home.join("secrets"))?;
+    make_inside(&home.join("state"))?;
     write_new(&config_path, &text)?;
     let identity = home.join("secrets/kms-identity.key");
     match IdentityKey::generate(&identity) {
@@ -136,15 +135,26 @@ fn begin_state(config_path: &Path, mark: Mark) -> Result<(), CliError> {
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<(), CliError> {
-    match DirBuilder::new().recursive(true).mode(mode).create(path) {
-        Ok(()) => {
-            if let Ok(directory) = File::open(path) {
-                disk::hand_over(&directory, path);
-            }
-            Ok(())
-        }
-        Err(error) => Err(CliError::io(&format!("cannot make the directory {}", path.display()), &error)),
+    let failed = |error: io::Error| CliError::io(&format!("cannot make the directory {}", path.display()), &error);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
     }
+    match disk::create_directory(path, mode) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other.map_err(failed),
+    }
+}
+
+/// Makes a directory in the home. Whoever owns the home could lead a link to another user's directory.
+fn make_inside(path: &Path) -> Result<(), CliError> {
+    if path.is_symlink() {
+        let text = format!(
+            "{} is a symbolic link, and no keys or states are made through one: remove it, or choose another home",
+            path.display()
+        );
+        return Err(CliError::new(Exit::CantCreate, text));
+    }
+    make_directory(path, 0o700)
 }
 
 fn write_new(path: &Path, text: &str) -> Result<(), CliError> {

@@ -25,7 +25,7 @@ use std::{
 
 /// The hidden command that becomes the reader.
 pub(crate) const READER_COMMAND: &str = "config-reader";
-/// How long a look may take: it reads the whole audit file.
+/// How long a look may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the reader found.
@@ -121,7 +121,8 @@ pub(crate) fn run() -> io::Result<()> {
     Ok(())
 }
 
-/// The same reading and the same findings as in `check`.
+/// The same reading and the same findings as in `check`, but for the audit file: it stays as it is and may be large, and
+/// the signer, not a file, knows what it has signed.
 fn look(path: &Path) -> Reading {
     // A pipe has been read already.
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
@@ -137,9 +138,9 @@ fn look(path: &Path) -> Reading {
         Err(error @ ConfigError::Unreadable { .. }) => return Reading::Mistakes(vec![error.to_string()]),
     };
     let (mut failures, mut texts) = (Vec::new(), Vec::new());
-    for finding in inspect::look(&config, &warnings).iter() {
-        // The machine and the audit file stay as they are, and a hook runs only at the start.
-        if matches!(finding.topic, Topic::Audit | Topic::Hook | Topic::HookProgram | Topic::Machine) {
+    for finding in inspect::look_without_audit(&config, &warnings).iter() {
+        // The machine stays as it is, and a hook runs only at the start.
+        if matches!(finding.topic, Topic::Hook | Topic::HookProgram | Topic::Machine) {
             continue;
         }
         match finding.severity {

@@ -147,7 +147,7 @@ pub(super) struct AtWork<'a> {
     reloads: Reloads,
     systemd: Option<Arc<Systemd>>,
     telemetry: Arc<Telemetry>,
-    /// Missing files that may appear later.
+    /// Missing files that a chain needs and that may appear later. Those of nodes come and go with the nodes.
     awaited: Vec<PathBuf>,
     log: &'a Log,
 }
@@ -260,6 +260,9 @@ impl<'a> AtWork<'a> {
                 new.warnings.iter().for_each(|warning| warn!("{warning}"));
             }
             lines.iter().for_each(|line| info!("{line}"));
+            for node in self.running.left_out() {
+                warn!(chain = %node.chain_id, node = %node.address, "still not serving this node, as since the start");
+            }
             info!(changes = lines.len(), "reloaded the configuration");
         } else {
             lines.iter().for_each(|line| error!("reload: {line}"));
@@ -289,7 +292,7 @@ impl<'a> AtWork<'a> {
 
     /// The reason to restart if a file that was missing at start has appeared, for example with a late mount.
     fn file_has_come(&self) -> Option<String> {
-        let path = self.awaited.iter().find(|path| path.exists())?;
+        let path = self.awaited.iter().chain(self.running.awaited()).find(|path| path.exists())?;
         Some(format!("{} was missing at start and exists now; restart to open it", path.display()))
     }
 

@@ -158,7 +158,7 @@ pub(crate) fn run(mut config: Config, warnings: &[config::ConfigFinding], option
     if let Some(socket) = control_socket {
         control.spawn(web.serve_control(socket));
     }
-    let awaited = [chains.awaited(), nodes.awaited()].concat();
+    let awaited = chains.awaited().to_vec();
     let reloads = Reloads::new(config_reader, Limits::of(&config, nodes.identities()));
     chains.start_waiting(control.sends(ControlEvent::HelperEnded("runs a state hook")))?;
     let running = nodes.start(control.sends(ControlEvent::NodeEnded))?;

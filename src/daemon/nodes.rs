@@ -32,9 +32,7 @@ use tracing::error;
 pub struct Nodes {
     nodes: Vec<Node>,
     /// Nodes whose identity key cannot be used. They are not dialled.
-    left_out: Vec<ValidatorConfig>,
-    /// Missing files that a node needs and that may appear later.
-    awaited: Vec<PathBuf>,
+    left_out: Vec<RunningNode>,
     maker: Maker,
 }
 
@@ -58,6 +56,8 @@ struct RunningNode {
     config: ValidatorConfig,
     /// `None` if it is not dialled.
     at_work: Option<AtWork>,
+    /// The missing file that it needs and that may appear later.
+    awaits: Option<PathBuf>,
 }
 
 /// What remains of a node whose thread has started.
@@ -78,7 +78,7 @@ impl Nodes {
     ) -> Result<Self, StartError> {
         let served = chains.all().map(|chain| (chain.id().clone(), Arc::clone(chain))).collect();
         let maker = Maker { chains: served, identities: BTreeMap::new(), resolver: resolver.clone(), recorder: None };
-        let mut nodes = Self { nodes: Vec::new(), left_out: Vec::new(), awaited: Vec::new(), maker };
+        let mut nodes = Self { nodes: Vec::new(), left_out: Vec::new(), maker };
         let mut unusable = None;
         for validator in &config.validators {
             if let NodeAddress::Tcp { identity_key, .. } = &validator.address
@@ -90,11 +90,12 @@ impl Nodes {
                     }
                     Err(why) => {
                         error!(chain = %validator.chain_id, node = %validator.address, "not serving this node: {why}");
-                        if let StartError::Identity(error) = &why {
-                            nodes.awaited.extend(passing::awaited_key(error));
-                        }
+                        let awaits = match &why {
+                            StartError::Identity(error) => passing::awaited_key(error),
+                            _ => None,
+                        };
                         unusable = Some(why);
-                        nodes.left_out.push(validator.clone());
+                        nodes.left_out.push(RunningNode { config: validator.clone(), at_work: None, awaits });
                         continue;
                     }
                 }
@@ -105,11 +106,6 @@ impl Nodes {
             Some(why) if nodes.nodes.is_empty() => Err(why),
             _ => Ok(nodes),
         }
-    }
-
-    /// Missing files that a node needs and that may appear later.
-    pub(super) fn awaited(&self) -> &[PathBuf] {
-        &self.awaited
     }
 
     /// The files of all identity keys that were read.
@@ -140,7 +136,7 @@ impl Nodes {
         for node in self.nodes {
             nodes.push(start(node, &on_end).map_err(StartError::Thread)?);
         }
-        nodes.extend(self.left_out.into_iter().map(|config| RunningNode { config, at_work: None }));
+        nodes.extend(self.left_out);
         Ok(Running { nodes, maker: self.maker, on_end })
     }
 }
@@ -171,6 +167,16 @@ impl Running {
 
     pub(super) fn views(&self) -> Vec<NodeView> {
         self.nodes.iter().filter_map(|node| Some(node.at_work.as_ref()?.view.clone())).collect()
+    }
+
+    /// Missing files that a node needs and that may appear later.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = &PathBuf> {
+        self.nodes.iter().filter_map(|node| node.awaits.as_ref())
+    }
+
+    /// The nodes that are not dialled, because their identity key could not be used at the start.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = &ValidatorConfig> {
+        self.nodes.iter().filter(|node| node.at_work.is_none()).map(|node| &node.config)
     }
 
     /// Carries out a plan, or nothing of it. `started` counts the threads that were started in either case: each
@@ -229,7 +235,7 @@ fn start(node: Node, on_end: &Arc<dyn Fn() + Send + Sync>) -> io::Result<Running
         node.run();
         on_end();
     })?;
-    Ok(RunningNode { config, at_work: Some(at_work) })
+    Ok(RunningNode { config, at_work: Some(at_work), awaits: None })
 }
 
 fn view(node: &Node) -> NodeView {

@@ -56,15 +56,16 @@ impl Limits {
             self.parts.changes(&new.fixed).into_iter().map(|change| format!("{change}: {RESTART}")).collect();
         // The chain itself may be new or gone, which is said already.
         let is_known = |chain: &ChainId| new.fixed == self.parts || self.chains.contains(chain);
-        for node in nodes.iter().filter(|node| is_known(&node.chain_id)) {
-            reasons.extend(self.against(node));
-        }
         for chain in self.chains.iter().filter(|chain| !nodes.iter().any(|node| node.chain_id == **chain)) {
             reasons.push(format!(
                 "no [[validator]] serves chain {chain} any more, but its key and state stay open: {RESTART}"
             ));
         }
         let plan = Plan::new(current, nodes);
+        // A node that stays as it is needs nothing new: it is served, or was left out at the start and still is.
+        for node in plan.dialled().filter(|node| is_known(&node.chain_id)) {
+            reasons.extend(self.against(node));
+        }
         for failure in &new.failures {
             let matters = match &failure.of {
                 FailureOf::Signer => true,
@@ -269,6 +270,24 @@ path = "key"
             let reasons = decide(&new, Vec::new()).unwrap_err();
             assert!(reasons.iter().any(|reason| reason.contains(expected)), "{expected}: {reasons:?}");
         }
+    }
+
+    #[test]
+    fn a_node_that_was_left_out_at_the_start_hinders_no_reload() {
+        let left_out = node("tcp://10.0.0.3:26659", "a-1", "").replace("identity", "missing");
+        let old = config(&(TEXT.to_owned() + &left_out));
+        let limits = Limits::of(&old, std::iter::once("identity.key".into()));
+        let decide = |new: &str| {
+            let failure = Failure { of: FailureOf::Identity("missing.key".into()), text: "bad".into() };
+            limits.decide(&old.validators, &Reading::Good(NewConfig::for_tests(config(new), vec![failure])))
+        };
+        let added = node("unix:///n", "a-1", "");
+        let plan = decide(&[TEXT, &left_out, &added].concat()).unwrap();
+        assert!(matches!(plan.nodes[..], [_, _, Planned::Keep(2), Planned::Dial(_)]), "{plan:?}");
+        assert_eq!(decide(TEXT).unwrap().lines, ["removed node tcp://10.0.0.3:26659 of chain a-1"]);
+        let changed = left_out.replace("secret_key", "timeout = 20\nsecret_key");
+        let reasons = decide(&[TEXT, &changed].concat()).unwrap_err();
+        assert!(reasons[0].contains("`secret_key` missing.key was not read"), "{reasons:?}");
     }
 
     #[test]

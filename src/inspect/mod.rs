@@ -180,10 +180,19 @@ impl Findings {
 
 /// Inspects everything. `warnings` are those of the configuration.
 pub fn look(config: &Config, warnings: &[config::ConfigFinding]) -> Findings {
+    inspect(config, warnings, |look| look.at_audit())
+}
+
+/// Inspects everything but the audit file, which can be so large that it takes minutes.
+pub(crate) fn look_without_audit(config: &Config, warnings: &[config::ConfigFinding]) -> Findings {
+    inspect(config, warnings, |_| {})
+}
+
+fn inspect(config: &Config, warnings: &[config::ConfigFinding], at_audit: fn(&mut Look<'_>)) -> Findings {
     let (guards, findings) = (Guards::new(Us::now()), Findings::default());
     let mut look = Look { config, guards, evidence: None, findings };
     look.at_config(warnings);
-    look.at_audit();
+    at_audit(&mut look);
     let host = look.at_host();
     for chain in &config.chains {
         look.at_chain(chain, host);

@@ -13,11 +13,12 @@ use crate::{
     },
     record::evidence::LINE_BEGINS,
 };
+use highwater_core::disk;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::{fs::OpenOptionsExt as _, net::UnixStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -173,9 +174,11 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// to a state file or a key would spoil it.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     refuse_foreign(path)?;
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    highwater_core::disk::hand_over(&file, path);
-    Ok(file)
+    // Only a new file is handed over to the owner of its directory: an old one may be a link to another user's.
+    match disk::create_private(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => OpenOptions::new().read(true).append(true).open(path),
+    }
 }
 
 /// Fails if there is a file that is not an audit file.
@@ -246,5 +249,8 @@ mod tests {
         let kept = [read(&files.path), read(&files.older(1)), read(&files.older(2)), read(&files.older(3))];
         assert_eq!(kept, [Some("1".into()), Some("2".into()), None, Some("HIGHWATER state".into())]);
         assert!(open(&files.older(3)).is_err());
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path().join("nowhere"), &link).unwrap();
+        assert!(open(&link).is_err() && !directory.path().join("nowhere").exists(), "no file is made through a link");
     }
 }

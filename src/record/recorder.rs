@@ -48,6 +48,8 @@ pub struct Tape {
 pub struct Recorder {
     lanes: Lanes<Answered>,
     tapes: Arc<Mutex<Vec<Arc<Tape>>>>,
+    /// Those of nodes that are no longer served, until their last counts are told.
+    ended: Arc<Mutex<Vec<Arc<Tape>>>>,
 }
 
 /// The result of a request.
@@ -83,7 +85,7 @@ impl Tape {
 
 impl Recorder {
     pub fn start(audit: Option<Audit>) -> io::Result<Self> {
-        let recorder = Self { lanes: Lanes::new(ROOM), tapes: Arc::default() };
+        let recorder = Self { lanes: Lanes::new(ROOM), tapes: Arc::default(), ended: Arc::default() };
         let at_work = recorder.clone();
         thread::Builder::new().name("recorder".into()).spawn(move || at_work.run(audit.as_ref()))?;
         Ok(recorder)
@@ -97,9 +99,10 @@ impl Recorder {
         tape
     }
 
-    /// Stops counting for a node that is no longer served.
+    /// Stops counting for a node that is no longer served. What has no line yet is still told.
     pub fn forget(&self, tape: &Arc<Tape>) {
         self.tapes().retain(|kept| !Arc::ptr_eq(kept, tape));
+        lock(&self.ended).push(Arc::clone(tape));
     }
 
     /// For each chain, the events that are in neither the log nor the audit file, because too many came at once.
@@ -132,10 +135,15 @@ impl Recorder {
             let now = Instant::now();
             self.lanes.take(&mut spare, |_, _, entry| has_untold |= !record(&entry, now, audit));
             if has_untold && (!flushes.is_empty() || now - told_untold >= UNTOLD_EVERY) {
-                for tape in self.tapes().iter() {
+                let ended = lock(&self.ended).clone();
+                for tape in self.tapes().iter().chain(&ended) {
                     record_untold(tape, audit);
                 }
                 (has_untold, told_untold) = (false, now);
+            }
+            if !has_untold {
+                // Its node may still be answering its last request, or that event wait in the lane.
+                lock(&self.ended).retain(|tape| Arc::strong_count(tape) > 1);
             }
             answer(flushes);
         }
@@ -222,6 +230,32 @@ mod tests {
         let heights: Vec<_> = lines(&path).iter().map(|line| line["height"].as_u64().unwrap()).collect();
         assert_eq!(heights, (0..1000).collect::<Vec<_>>());
         assert!(recorder.lost().iter().all(|(_, lost)| *lost == [0, 0]));
+    }
+
+    #[test]
+    fn the_counts_of_a_node_that_is_removed_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        let audit = AuditFile::open(&path).unwrap().start().unwrap();
+        let recorder = Recorder::start(Some(audit.clone())).unwrap();
+        let removed = tape(&recorder, "test-1");
+        (0..100).for_each(|height| removed.answered(refused(height), Duration::ZERO));
+        // Until its events were taken.
+        while removed.untold() == 0 {
+            thread::sleep(GATHER);
+        }
+        recorder.forget(&removed);
+        assert!(recorder.tapes().is_empty());
+        drop(removed);
+        recorder.finish();
+        audit.finish();
+        let told: u64 = lines(&path).iter().map(|line| line["count"].as_u64().unwrap_or(1)).sum();
+        assert_eq!(told, 100);
+        let ended = Instant::now();
+        while !lock(&recorder.ended).is_empty() {
+            assert!(ended.elapsed() < Duration::from_secs(5), "a tape is kept after its last counts");
+            recorder.finish();
+        }
     }
 
     /// A hostile node of one chain asks as fast as it can, while two others sign. The file has a line for each

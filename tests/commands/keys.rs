@@ -4,7 +4,7 @@ use super::cli::{chmod, mode_of, public_key_hex, table};
 use crate::support::cli::{Home, seed};
 use serde_json::json;
 use sha2::{Digest as _, Sha512};
-use std::fs;
+use std::{fs, os::unix::fs::symlink};
 use subtle_encoding::base64;
 
 fn expanded() -> Vec<u8> {
@@ -139,6 +139,19 @@ fn init_makes_a_home_and_keeps_one() {
         "osmosis-1-consensus.json.highwater|core-1-consensus.json.highwater",
         "",
     );
+}
+
+/// Whoever owns the home could have another user's directory filled, and handed over, by root.
+#[test]
+fn init_makes_nothing_through_a_link_in_the_home() {
+    for name in ["secrets", "state"] {
+        let home = Home::new();
+        fs::create_dir_all(home.path("home")).unwrap();
+        fs::create_dir(home.path("elsewhere")).unwrap();
+        symlink(home.path("elsewhere"), home.path("home").join(name)).unwrap();
+        home.run("init home").assert(73, "", "is a symbolic link");
+        assert_eq!(fs::read_dir(home.path("elsewhere")).unwrap().count(), 0);
+    }
 }
 
 #[test]

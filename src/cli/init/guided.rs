@@ -18,10 +18,14 @@ use highwater_core::{
     watermark::{Identity, Mark},
 };
 use std::{
-    env, fs,
-    io::{self, BufRead as _, IsTerminal as _},
+    env,
+    fs::{self, File},
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
+    ops::Range,
+    os::unix::fs::{MetadataExt as _, fchown},
     path::{Path, PathBuf},
 };
+use toml::de::{DeTable, DeValue};
 
 /// How the setting begins in the node's `config.toml`.
 const SETTING: &str = "priv_validator_laddr";
@@ -153,15 +157,7 @@ fn ask_all(path: Option<PathBuf>) -> Result<Wishes, CliError> {
         let tried = configuration(&absolute, std::slice::from_ref(&target), Some(answer));
         tried.map(|_| answer.to_owned()).map_err(|error| error.message)
     })?;
-    let mut configures_node = false;
-    if let Some(node) = &node {
-        let path = node.config();
-        match laddr_of(&path)?.as_deref() {
-            Some("") => configures_node = ask_yes(&format!("Set {SETTING} in {}?", path.display()))?,
-            Some(set) if set == address => {}
-            _ => output::note(&format!("{} has another {SETTING} already, which stays as it is", path.display())),
-        }
-    }
+    let configures_node = node.as_ref().map_or(Ok(false), |node| ask_to_configure(node, &address))?;
     let starts = ask_yes("Start the signer now?")?;
     Ok(Wishes { home, target, address, node, key, configures_node, starts })
 }
@@ -224,40 +220,87 @@ fn take_key(config_path: &Path, node: &LocalNode, key: Key) -> Result<(), CliErr
     Ok(())
 }
 
-/// The value of the node's `priv_validator_laddr`. `None` if there is no such line.
-fn laddr_of(path: &Path) -> Result<Option<String>, CliError> {
-    let text = read(path)?;
-    let value = top_of(&text).lines().find_map(|line| line.strip_prefix(SETTING)?.trim_start().strip_prefix('='));
-    Ok(value.map(|value| value.trim().trim_matches('"').to_owned()))
+/// The node's setting in the text of its `config.toml`.
+#[derive(Debug, PartialEq, Eq)]
+enum Setting {
+    Missing,
+    /// Empty, which is how a node signs with its own key. With the place of the value.
+    Empty(Range<usize>),
+    /// As it is written there, without the quotes.
+    Set(String),
 }
 
-/// The settings before the first section.
-fn top_of(text: &str) -> &str {
-    text.find("\n[").map_or(text, |end| &text[..end])
+impl Setting {
+    fn of(text: &str) -> Result<Self, String> {
+        let settings = DeTable::parse(text).map_err(|error| error.message().to_owned())?;
+        let Some(value) = settings.get_ref().get(SETTING) else { return Ok(Self::Missing) };
+        Ok(match value.get_ref() {
+            DeValue::String(address) if address.is_empty() => Self::Empty(value.span()),
+            DeValue::String(address) => Self::Set(address.to_string()),
+            _ => Self::Set(text[value.span()].to_owned()),
+        })
+    }
+
+    /// The text with that address instead. `None` if there is another.
+    fn replaced(&self, text: &str, address: &str) -> Option<String> {
+        match self {
+            // The first line stands before every section.
+            Self::Missing => Some(format!("{SETTING} = \"{address}\"\n{text}")),
+            Self::Empty(place) => Some(format!("{}\"{address}\"{}", &text[..place.start], &text[place.end..])),
+            Self::Set(_) => None,
+        }
+    }
 }
 
-/// Writes the address into the node's configuration, and keeps a copy of the file beside it.
+/// Whether to write the address into the node's configuration.
+fn ask_to_configure(node: &LocalNode, address: &str) -> Result<bool, CliError> {
+    let path = node.config();
+    let shown = path.display();
+    match Setting::of(&read(&path)?) {
+        Ok(Setting::Empty(_)) => return ask_yes(&format!("Set {SETTING} in {shown}?")),
+        Ok(Setting::Missing) => return ask_yes(&format!("{shown} has no {SETTING}. Add it?")),
+        Ok(Setting::Set(set)) if set == address => {}
+        Ok(Setting::Set(set)) => {
+            output::note(&format!("{shown} sets {SETTING} to {set:?} already, which stays as it is"));
+        }
+        Err(why) => output::note(&format!("{shown} is not valid TOML, and stays as it is: {why}")),
+    }
+    Ok(false)
+}
+
+/// Writes the address into the node's configuration, and keeps the old file beside it.
 fn configure_node(node: &LocalNode, address: &str) -> Result<(), CliError> {
     let path = node.config();
-    let text = read(&path)?;
-    let mut new = String::with_capacity(text.len() + address.len());
-    let top = top_of(&text);
-    for line in top.split_inclusive('\n') {
-        let is_it = line.strip_prefix(SETTING).is_some_and(|rest| rest.trim_start().starts_with('='));
-        if is_it { new += &format!("{SETTING} = \"{address}\"\n") } else { new += line }
-    }
-    new += &text[top.len()..];
-    let failed = |error: io::Error| CliError::io(&format!("cannot change {}", path.display()), &error);
-    let kept = disk::with_suffix(&path, ".before-highwater");
-    let next = disk::with_suffix(&path, ".highwater");
-    for file in [&kept, &next] {
-        fs::File::create_new(file).map_err(failed)?;
-    }
-    // Copies the permissions too.
-    fs::copy(&path, &kept).and_then(|_| fs::copy(&path, &next)).and_then(|_| fs::write(&next, new)).map_err(failed)?;
-    fs::rename(&next, &path).map_err(failed)?;
+    let kept = set_laddr(&path, address)
+        .map_err(|error| CliError::io(&format!("cannot change {}", path.display()), &error))?;
     output::note(&format!("changed {}; the old one is {}", path.display(), kept.display()));
     Ok(())
+}
+
+/// Exchanges the file for one with that address, the same owner and the same permissions. Returns where the old one is.
+fn set_laddr(path: &Path, address: &str) -> io::Result<PathBuf> {
+    let mut file = File::open(path)?;
+    let (about, mut text) = (file.metadata()?, String::new());
+    file.read_to_string(&mut text)?;
+    let new = Setting::of(&text).map_err(io::Error::other)?.replaced(&text, address);
+    let new = new.ok_or_else(|| io::Error::other("it has changed since the question"))?;
+    let kept = disk::keep_beside(path, ".before-highwater")?;
+    let next = disk::with_suffix(path, ".highwater");
+    // Of an attempt that was cut off.
+    let _ = fs::remove_file(&next);
+    let mut file = disk::create_private(&next)?;
+    let placed = fchown(&file, Some(about.uid()), Some(about.gid()))
+        .and_then(|()| file.write_all(new.as_bytes()))
+        // After the owner, whose change takes permissions away.
+        .and_then(|()| file.set_permissions(about.permissions()))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&next, path));
+    if let Err(error) = placed {
+        let _ = fs::remove_file(&next);
+        return Err(error);
+    }
+    disk::sync_parent(path)?;
+    Ok(kept)
 }
 
 fn read(path: &Path) -> Result<String, CliError> {
@@ -286,5 +329,51 @@ fn ask_until<T>(question: &str, default: &str, good: impl Fn(&str) -> Result<T, 
             Ok(good) => return Ok(good),
             Err(why) => output::note(&why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    #[test]
+    fn the_setting_is_found_however_it_is_written() {
+        for (old, new) in [
+            ("a = 1\npriv_validator_laddr = \"\"\n[p2p]\n", "a = 1\npriv_validator_laddr = \"unix:///n\"\n[p2p]\n"),
+            ("  priv_validator_laddr='' # none", "  priv_validator_laddr=\"unix:///n\" # none"),
+            ("a = 1\n", "priv_validator_laddr = \"unix:///n\"\na = 1\n"),
+            // A setting of the same name in a section, or behind `#`, is another.
+            (
+                "[x]\npriv_validator_laddr = \"b\"",
+                "priv_validator_laddr = \"unix:///n\"\n[x]\npriv_validator_laddr = \"b\"",
+            ),
+            ("# priv_validator_laddr = \"b\"", "priv_validator_laddr = \"unix:///n\"\n# priv_validator_laddr = \"b\""),
+        ] {
+            assert_eq!(Setting::of(old).unwrap().replaced(old, "unix:///n").as_deref(), Some(new));
+            assert_eq!(Setting::of(new), Ok(Setting::Set("unix:///n".into())), "{new}");
+        }
+        assert_eq!(Setting::of("priv_validator_laddr = 7"), Ok(Setting::Set("7".into())));
+        assert!(Setting::of("priv_validator_laddr = ").is_err());
+    }
+
+    #[test]
+    fn the_new_file_of_the_node_keeps_owner_and_permissions() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        fs::write(&path, "priv_validator_laddr = \"\"\n").unwrap();
+        // Only root can give a file away.
+        let _ = chown(&path, Some(4242), Some(4343));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let old = fs::metadata(&path).unwrap();
+        let kept = set_laddr(&path, "unix:///n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "priv_validator_laddr = \"unix:///n\"\n");
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "priv_validator_laddr = \"\"\n");
+        for file in [&path, &kept] {
+            let new = fs::metadata(file).unwrap();
+            assert_eq!((new.uid(), new.gid(), new.mode()), (old.uid(), old.gid(), old.mode()));
+        }
+        assert!(set_laddr(&path, "unix:///other").is_err(), "what is set stays");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "and nothing is left behind");
     }
 }

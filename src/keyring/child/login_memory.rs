@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -321,7 +321,7 @@ fn replace(directory: &Path, file: &Path, note: &Note) -> io::Result<()> {
     // A command that root runs must not leave a file that the service cannot replace.
     if rustix::process::geteuid().is_root() {
         let owner = fs::metadata(directory)?;
-        chown(&aside, Some(owner.uid()), Some(owner.gid()))?;
+        fchown(&new, Some(owner.uid()), Some(owner.gid()))?;
     }
     new.sync_all()?;
     fs::rename(&aside, file)?;
