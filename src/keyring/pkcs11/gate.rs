@@ -36,6 +36,17 @@ pub(super) fn outcome(answer: &Result<(), Error>) -> LoginOutcome {
     }
 }
 
+/// Whether a token that was logged in to has refused its PIN since, for one use of a key.
+pub(super) fn is_refusal(error: &TokenError) -> bool {
+    match error.cause() {
+        TokenError::WrongPin { .. } => true,
+        TokenError::Call { error: Error::Pkcs11(rv, _), .. } => {
+            matches!(rv, RvError::PinExpired | RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLocked)
+        }
+        _ => false,
+    }
+}
+
 /// The notes of one command about its login.
 pub struct CommandLogin<'a> {
     memory: LoginMemory,
