@@ -15,7 +15,9 @@ fn check_body(body: &[u8]) {
     assert_eq!(decode_answer(&encode_answer(&answer)), answer);
     match answer {
         Ok(bytes) => assert_eq!([&[0], bytes.as_slice()].concat(), body),
-        Err(Trouble::Busy | Trouble::Late | Trouble::WrongPassword(_)) => panic!("no child says that"),
+        Err(
+            Trouble::Busy | Trouble::Late | Trouble::LoggingIn(_) | Trouble::Temporary(_) | Trouble::WrongPassword(_),
+        ) => panic!("no child says that"),
         Err(Trouble::Broken(_) | Trouble::Fatal(_) | Trouble::Rejected(_)) => {}
     }
 }

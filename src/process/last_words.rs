@@ -52,10 +52,20 @@ impl LastWords {
     /// The last lines, without `secret`. `None` if there are none. Waits a moment for what is still in the pipe.
     pub fn shown(&self, secret: &[u8]) -> Option<ForeignText> {
         let deadline = Instant::now() + PATIENCE;
-        while !self.reader.is_finished() && Instant::now() < deadline {
+        while !self.are_complete() && Instant::now() < deadline {
             thread::sleep(PAUSE);
         }
+        self.shown_now(secret)
+    }
+
+    /// The same, but never waits.
+    pub fn shown_now(&self, secret: &[u8]) -> Option<ForeignText> {
         lock(&self.kept).shown(secret)
+    }
+
+    /// Whether the pipe has ended, so that no more words can come.
+    pub fn are_complete(&self) -> bool {
+        self.reader.is_finished()
     }
 }
 

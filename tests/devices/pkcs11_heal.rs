@@ -11,6 +11,7 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -39,6 +40,15 @@ fn scene_with_own_module() -> Option<(Scene, PathBuf)> {
     let module = hsm.path("module/hsm.so");
     fs::copy(faulty_module(), &module).unwrap();
     Some((Scene::new(hsm, &module), module))
+}
+
+/// Makes a key with a name of its own on the token in this slot.
+fn another_key(hsm: &Hsm, slot_index: &str) {
+    let mut command = Command::new("pkcs11-tool");
+    command.arg("--module").arg(hsm.module()).args(["--slot-index", slot_index, "--login", "--pin", PIN]);
+    command.args(["--keypairgen", "--key-type", "EC:edwards25519", "--label", "other"]).envs(hsm.variables());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 fn kill_children(signer: &Signer) {
@@ -106,6 +116,25 @@ fn a_slow_login_is_waited_for_however_long_it_takes() {
     assert!(begin.elapsed() >= SLOW_LOGIN && child.is_running());
     sign(&mut session, &scene.key, prevote(1, 0, Some(7)));
     assert_eq!(faults.count("login"), 1);
+}
+
+#[test]
+fn a_pin_that_is_refused_for_one_use_of_a_key_is_not_sent_again() {
+    let Some(hsm) = Hsm::softhsm() else { return };
+    hsm.token(TOKEN, 0);
+    let key = hsm.generate_with(TOKEN, "careful", &["--always-auth"]);
+    let provider = hsm.provider_with_file(&faulty_module(), TOKEN, &[(CHAIN, "careful", &key)]);
+    let scene = Scene::with_provider(hsm, &provider, key);
+    let faults = scene.hsm.faults();
+    let (_signer, mut session) = scene.start();
+    sign(&mut session, &scene.key, prevote(1, 0, Some(7)));
+    let logins = faults.count("login");
+    faults.plan(&["context rv 0xa0"]);
+    refused(&mut session, prevote(2, 0, Some(7)));
+    thread::sleep(Duration::from_secs(2));
+    let (why, _) = refused(&mut session, prevote(3, 0, Some(7)));
+    assert!(why.contains("refused the PIN") && why.contains("It is not sent again"), "{why}");
+    assert_eq!((faults.count("login"), faults.left()), (logins, 0));
 }
 
 #[test]
@@ -179,16 +208,23 @@ fn the_pinned_key_picks_among_tokens_and_keys_with_one_name() {
     let Some((scene, faults)) = Scene::faulty() else { return };
     let (signer, mut session) = scene.start();
     sign(&mut session, &scene.key, prevote(1, 0, Some(7)));
-    let make: [&dyn Fn(); 2] = [&|| scene.hsm.twin(TOKEN), &|| scene.hsm.impostors("validator", "consensus")];
-    let mut height = 1;
     // Keys first: by then the label alone still names one token for the tool that makes them.
-    for make in make.iter().rev() {
-        make();
-        kill_children(&signer);
-        let begin = Instant::now();
-        height = sign_at_last(&mut session, &scene.key, height + 1);
-        assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    scene.hsm.impostors("validator", "consensus");
+    kill_children(&signer);
+    let begin = Instant::now();
+    let height = sign_at_last(&mut session, &scene.key, 2);
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    // A token that shows no key may hold any.
+    scene.hsm.twin(TOKEN);
+    kill_children(&signer);
+    let (why, _) = refused(&mut session, prevote(height + 1, 0, Some(7)));
+    assert!(why.contains("more than one token matches"), "{why}");
+    for slot in ["0", "1"] {
+        another_key(&scene.hsm, slot);
     }
+    let begin = Instant::now();
+    sign_at_last(&mut session, &scene.key, height + 2);
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
     // One login for each child: no PIN went to the other token.
     assert_eq!(faults.count("login"), 3);
     // `check` and a start choose as well.

@@ -4,21 +4,24 @@
 //! one without an answer. It counts as wrong until the token has accepted it: whatever kills the signer or its child in
 //! between, the next one does not send the same PIN again. A changed PIN is another one.
 //!
-//! The note is a file beside the state file, one for each token. It contains a salted and iterated hash of the PIN. A
+//! The notes are a file beside the state file, one for each token. It contains salted and iterated hashes of PINs. A
 //! PIN has so little entropy that anyone who reads the file can find it by trying, so only its owner may read it.
 
 use crate::{
     keyring::pkcs11::token_info::{PinState, TokenInfo},
     record::utc,
 };
-use highwater_core::hex::{Hex, hex_of};
+use highwater_core::{
+    disk,
+    hex::{Hex, hex_of},
+};
 use rand_core::{OsRng, RngCore as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
+    fs::{self, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -29,6 +32,8 @@ const HASHED_BYTES: u32 = 8 << 20;
 const CHUNK_BYTES: usize = 64 << 10;
 /// A note is far shorter.
 const NOTE_MAX_BYTES: u64 = 64 * 1024;
+/// So many PINs are remembered: two wrong ones that take turns must not lock the token.
+const KEPT_PINS: usize = 4;
 
 /// A token as its module shows it right before a login.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -48,8 +53,11 @@ impl TokenBeforeLogin {
 
     /// A command with which the operator logs in to the token. It asks for the PIN.
     fn command(&self) -> String {
-        let (module, label) = (self.module.display(), &self.label);
-        format!("`pkcs11-tool --module {module} --token-label '{label}' --login --list-objects`")
+        let module = self.module.display().to_string();
+        let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+".contains(character);
+        let module = if module.chars().all(is_plain) { module } else { quoted(&module) };
+        let label = quoted(&self.label);
+        format!("`pkcs11-tool --module {module} --token-label {label} --login --list-objects`")
     }
 
     fn note_file(&self, directory: &Path) -> PathBuf {
@@ -86,18 +94,20 @@ pub struct PinToSend<'a> {
     pub is_read_again: bool,
     /// Whether the token has accepted it since this process was started.
     pub proven: bool,
+    /// How often it was sent without a clear answer while it was proven, and is not noted yet.
+    pub doubts: u32,
 }
 
 /// The notes in one directory.
 pub struct LoginMemory {
     directory: Option<PathBuf>,
     /// The notes that could not be written. They hold for this process at least.
-    unwritten: Vec<(PathBuf, Note)>,
+    unwritten: Vec<(PathBuf, Notes)>,
 }
 
-/// What is remembered about the last PIN that was sent to a token.
+/// What is remembered about the PINs that were sent to a token.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-struct Note {
+struct Notes {
     module: PathBuf,
     label: String,
     serial: String,
@@ -105,10 +115,17 @@ struct Note {
     user: String,
     salt: String,
     hashed_bytes: u32,
+    /// The one that was sent last is the last.
+    pins: Vec<Note>,
+}
+
+/// What is remembered about one PIN.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+struct Note {
     pin_hash: String,
     /// When it was sent last.
     sent: String,
-    /// The token has accepted it at least once.
+    /// The token has accepted it at least once, and no other one since.
     accepted: bool,
     /// How often it was sent since the last clear answer.
     doubts: u32,
@@ -134,109 +151,159 @@ impl LoginMemory {
             return counter_allows(token, pin);
         }
         let file = self.file(token);
-        let last = self.read(&file).filter(|note| note.is_of(bytes));
-        let mut note = match last {
-            Some(mut last) => {
-                if last.counted && token.state == PinState::Ok {
-                    // Somebody has logged in with the right PIN since, or has set the PIN anew: the count is back, and
-                    // one more try cannot lock the token.
-                    last.forgive();
-                }
-                let counted = last.counted || token.state != PinState::Ok;
-                if counted != last.counted {
-                    last.counted = counted;
-                    self.write(&file, last.clone());
-                }
-                if let Some(why) = last.objection(token, pin, &file) {
-                    return Err(why);
-                }
-                last
+        let mut notes =
+            self.read(&file).map_err(|error| unreadable(&file, &error))?.unwrap_or_else(|| Notes::of(token));
+        let mut note = notes.take(bytes);
+        if note.counted && token.state == PinState::Ok {
+            // Somebody has logged in with the right PIN since, or has set the PIN anew: the count is back, and one more
+            // try cannot lock the token.
+            note.forgive();
+        }
+        note.doubts += pin.doubts;
+        let was_sent = !note.sent.is_empty();
+        let is_new = was_sent && token.state != PinState::Ok && !note.counted;
+        note.counted |= is_new;
+        if let Some(why) = note.objection(token, pin, &file).or_else(|| counter_allows(token, pin).err()) {
+            if is_new || pin.doubts > 0 {
+                self.note(&file, notes.with(note));
             }
-            None => Note::new(token, bytes),
-        };
-        counter_allows(token, pin)?;
+            return Err(why);
+        }
         note.doubts += 1;
         note.sent = utc::at(now());
         note.answer = None;
-        self.write(&file, note);
-        Ok(())
+        let was_accepted = note.accepted;
+        let notes = notes.with(note);
+        match self.write(&file, &notes) {
+            Ok(()) => Ok(()),
+            Err(error) if !was_accepted => Err(unwritable(&file, &error)),
+            // A full disk must not keep a validator from signing.
+            Err(_) => {
+                self.unwritten.push((file, notes));
+                Ok(())
+            }
+        }
     }
 
-    /// Notes what became of the login that began last. `proven` says whether the token had accepted that PIN before, in
-    /// the life of this process.
-    pub fn end(&mut self, token: &TokenBeforeLogin, proven: bool, outcome: &LoginOutcome) {
-        if proven && !matches!(outcome, LoginOutcome::Refused(_)) {
+    /// Notes what became of the login with this PIN.
+    pub fn end(&mut self, token: &TokenBeforeLogin, pin: PinToSend<'_>, outcome: &LoginOutcome) {
+        let Some(bytes) = pin.pin else { return };
+        if pin.proven && !matches!(outcome, LoginOutcome::Refused(_)) {
             return;
         }
         let file = self.file(token);
-        let Some(mut note) = self.read(&file) else { return };
+        let mut notes = self.read(&file).ok().flatten().unwrap_or_else(|| Notes::of(token));
+        let mut note = notes.take(bytes);
+        if note.sent.is_empty() {
+            // The note was made for another PIN, or has been deleted since.
+            note.sent = utc::at(now());
+        }
         match outcome {
             LoginOutcome::Accepted => {
                 note.forgive();
                 note.accepted = true;
+                notes.pins.iter_mut().for_each(|other| other.accepted = false);
             }
             LoginOutcome::Refused(answer) => {
                 (note.refused, note.accepted) = (true, false);
                 note.answer = Some(answer.clone());
             }
             LoginOutcome::Trouble => note.doubts = note.doubts.saturating_sub(1),
-            LoginOutcome::Unclear(answer) => note.answer = Some(answer.clone()),
+            LoginOutcome::Unclear(answer) => {
+                note.doubts = note.doubts.max(1);
+                note.answer = Some(answer.clone());
+            }
         }
-        self.write(&file, note);
+        self.note(&file, notes.with(note));
     }
 
     fn file(&self, token: &TokenBeforeLogin) -> PathBuf {
         token.note_file(self.directory.as_deref().unwrap_or(Path::new("")))
     }
 
-    /// The note in this file. One that cannot be read is none: whoever can read the state file can read it.
-    fn read(&self, file: &Path) -> Option<Note> {
-        if let Some((_, note)) = self.unwritten.iter().find(|(path, _)| path == file) {
-            return Some(note.clone());
+    /// The notes in this file. What is damaged is none, but what cannot be read now may keep a PIN back.
+    fn read(&mut self, file: &Path) -> io::Result<Option<Notes>> {
+        if let Some(index) = self.unwritten.iter().position(|(path, _)| path == file) {
+            // Once they are on the disk, whoever deletes the file has them forgotten.
+            let (path, notes) = self.unwritten.swap_remove(index);
+            if self.write(&path, &notes).is_err() {
+                self.unwritten.push((path, notes.clone()));
+            }
+            return Ok(Some(notes));
         }
-        self.directory.as_ref()?;
-        let metadata = fs::metadata(file).ok().filter(|found| found.is_file() && found.len() <= NOTE_MAX_BYTES);
-        metadata.and_then(|_| serde_json::from_slice(&fs::read(file).ok()?).ok())
+        if self.directory.is_none() {
+            return Ok(None);
+        }
+        match read_regular(file) {
+            Ok(bytes) => {
+                let notes: Option<Notes> = serde_json::from_slice(&bytes).ok();
+                // With another number it was not written here, and hashing could take for ever.
+                Ok(notes.filter(|notes| notes.hashed_bytes == HASHED_BYTES))
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Replaces the note. If the disk does not take it, it is kept in memory: a full disk must not keep a validator from
-    /// signing.
-    fn write(&mut self, file: &Path, note: Note) {
+    /// Replaces the notes. Without a directory, memory is where they belong.
+    fn write(&mut self, file: &Path, notes: &Notes) -> io::Result<()> {
         self.unwritten.retain(|(path, _)| path != file);
-        let written = self.directory.as_ref().is_some_and(|directory| replace(directory, file, &note).is_ok());
-        if !written {
-            self.unwritten.push((file.to_owned(), note));
+        if self.directory.is_some() {
+            return replace(file, notes);
+        }
+        self.unwritten.push((file.to_owned(), notes.clone()));
+        Ok(())
+    }
+
+    /// The same, but keeps in memory what the disk does not take.
+    fn note(&mut self, file: &Path, notes: Notes) {
+        if self.write(file, &notes).is_err() {
+            self.unwritten.push((file.to_owned(), notes));
         }
     }
 }
 
-impl Note {
-    fn new(token: &TokenBeforeLogin, pin: &[u8]) -> Self {
+impl Notes {
+    fn of(token: &TokenBeforeLogin) -> Self {
         let mut salt = [0; 16];
         OsRng.fill_bytes(&mut salt);
-        let salt = hex_of(&salt);
         Self {
             module: token.module.clone(),
             label: token.label.clone(),
             serial: token.serial.clone(),
             user: "user".into(),
-            pin_hash: hash(&salt, HASHED_BYTES, pin),
-            salt,
+            salt: hex_of(&salt),
             hashed_bytes: HASHED_BYTES,
-            sent: String::new(),
-            accepted: false,
-            doubts: 0,
-            answer: None,
-            refused: false,
-            counted: false,
+            pins: Vec::new(),
         }
     }
 
-    fn is_of(&self, pin: &[u8]) -> bool {
-        // A file with another number was not written here, and hashing could take for ever.
-        self.hashed_bytes == HASHED_BYTES && self.pin_hash == hash(&self.salt, self.hashed_bytes, pin)
+    /// Takes out the note of this PIN, or makes one.
+    fn take(&mut self, pin: &[u8]) -> Note {
+        let pin_hash = hash(&self.salt, self.hashed_bytes, pin);
+        match self.pins.iter().position(|note| note.pin_hash == pin_hash) {
+            Some(index) => self.pins.remove(index),
+            None => Note {
+                pin_hash,
+                sent: String::new(),
+                accepted: false,
+                doubts: 0,
+                answer: None,
+                refused: false,
+                counted: false,
+            },
+        }
     }
 
+    /// With this note as the last.
+    fn with(mut self, note: Note) -> Self {
+        self.pins.push(note);
+        self.pins.drain(..self.pins.len().saturating_sub(KEPT_PINS));
+        self
+    }
+}
+
+impl Note {
     fn forgive(&mut self) {
         (self.doubts, self.answer, self.refused, self.counted) = (0, None, false, false);
     }
@@ -249,7 +316,7 @@ impl Note {
         if !self.refused && self.doubts < doubts {
             return None;
         }
-        let (label, sent, source) = (&self.label, &self.sent, pin.source);
+        let (label, sent, source) = (&token.label, &self.sent, pin.source);
         let what = match &self.answer {
             Some(answer) if self.refused => format!("token {label:?} refused the PIN in {source} on {sent} ({answer})"),
             Some(answer) => {
@@ -310,22 +377,63 @@ fn hash(salt: &str, bytes: u32, pin: &[u8]) -> String {
     hex_of(&digest.finalize())
 }
 
-fn replace(directory: &Path, file: &Path, note: &Note) -> io::Result<()> {
+/// Reads a file that another user may have put there. `InvalidData` if it can be no note.
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(FLAGS).open(path).map_err(|error| {
+        // A link: it is replaced, never followed.
+        if error.raw_os_error() == Some(libc::ELOOP) { io::ErrorKind::InvalidData.into() } else { error }
+    })?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(NOTE_MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn replace(file: &Path, notes: &Notes) -> io::Result<()> {
     let aside = file.with_extension("new");
     match fs::remove_file(&aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    new.write_all(&serde_json::to_vec_pretty(note)?)?;
     // A command that root runs must not leave a file that the service cannot replace.
-    if rustix::process::geteuid().is_root() {
-        let owner = fs::metadata(directory)?;
-        fchown(&new, Some(owner.uid()), Some(owner.gid()))?;
-    }
+    let mut new = disk::create_private(&aside)?;
+    new.write_all(&serde_json::to_vec_pretty(notes)?)?;
     new.sync_all()?;
     fs::rename(&aside, file)?;
-    File::open(directory)?.sync_all()
+    disk::sync_parent(file)
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> String {
+    let shown = file.display();
+    let owner = fs::symlink_metadata(file).or_else(|_| fs::metadata(file.parent().unwrap_or(Path::new("/"))));
+    let what = match owner {
+        Ok(owner) if error.kind() == io::ErrorKind::PermissionDenied => {
+            format!("Run this command as the user with the id {}, who owns the file", owner.uid())
+        }
+        _ => "Make the file readable again".to_owned(),
+    };
+    format!("no PIN was sent, because {shown} may say that it is wrong, and cannot be read: {error}. {what}")
+}
+
+fn unwritable(file: &Path, error: &io::Error) -> String {
+    let directory = file.parent().unwrap_or(Path::new("/")).display();
+    let how = match error.kind() {
+        io::ErrorKind::NotFound => format!("Make the directory {directory}"),
+        _ => format!("Make room in {directory}, or let this user write there"),
+    };
+    format!(
+        "no PIN was sent, because {} must first say that it is sent, so that a wrong PIN is not sent again after a restart, \
+         and it cannot be written: {error}. {how}",
+        file.display()
+    )
+}
+
+/// `text` as one word of a shell command.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 fn now() -> u64 {

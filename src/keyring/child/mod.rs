@@ -20,9 +20,9 @@ pub mod protocol;
 pub mod spawner;
 
 use self::{
-    login_memory::TokenBeforeLogin,
+    login_memory::{LoginOutcome, TokenBeforeLogin},
     pace::LoginPace,
-    protocol::{ChildReport, SignRequest, decode_answer},
+    protocol::{ChildReport, SignRequest, decode_answer, is_refused_pin},
     spawner::Spawner,
 };
 use super::{
@@ -100,7 +100,7 @@ impl ChildOpener {
     }
 
     /// Waits until the child is ready, at most until the deadline. Returns the public keys that it found.
-    fn wait_for(&mut self, mut child: OpeningChild, deadline: Instant) -> Result<(UnixStream, Vec<u8>), Trouble> {
+    fn wait_for(&mut self, mut child: OpeningChild, deadline: Instant) -> Result<OpenChild, Trouble> {
         /// A child that takes longer than this without a login has hung.
         const PATIENCE: Duration = Duration::from_secs(20);
         /// While a login is in progress, its device says so this often.
@@ -109,12 +109,21 @@ impl ChildOpener {
             let until = if child.login.is_some() { deadline.min(Instant::now() + LOGIN_INTERVAL) } else { deadline };
             set_deadline(&child.stream, until)?;
             match report(&mut child.stream) {
-                Ok(ChildReport::Ready(keys)) => return Ok((child.stream, keys)),
+                Ok(ChildReport::Ready(keys)) => {
+                    return Ok(OpenChild { stream: child.stream, token: child.token, keys });
+                }
                 Ok(ChildReport::LoginBegins(token)) => {
-                    self.spawner.login_begins(self.number, &token)?;
+                    if let Err(refused) = self.spawner.login_begins(self.number, &token) {
+                        self.pace.note_refusal();
+                        return Err(refused);
+                    }
                     self.pace.note_login();
+                    if let Err(error) = write_frame(&mut child.stream, &[]) {
+                        // It was not told to log in, so no PIN was sent.
+                        self.spawner.login_ended(self.number, &token, &LoginOutcome::Trouble);
+                        return Err(no_answer(error).into());
+                    }
                     (child.login, child.token) = (Some(utc::now()), Some(token));
-                    write_frame(&mut child.stream, &[]).map_err(no_answer)?;
                 }
                 Ok(ChildReport::LoginEnded(outcome)) => {
                     (child.login, child.since) = (None, Instant::now());
@@ -177,10 +186,15 @@ impl ChildOpener {
 
 impl Opener for ChildOpener {
     fn open(&mut self, deadline: Instant) -> Result<Box<dyn Session>, Trouble> {
+        /// The time of a request is shorter.
+        const PROBE: Duration = Duration::from_millis(1500);
+        let is_probe = deadline.saturating_duration_since(Instant::now()) > PROBE;
         let child = self.opening_child()?;
         let opened = self.wait_for(child, deadline);
-        let opened = opened.and_then(|(stream, ready)| self.refuse_other_keys(&ready).map(|()| stream));
+        let opened = opened.and_then(|child| self.refuse_other_keys(&child.keys).map(|()| child));
         let opened = opened.map_err(|trouble| match trouble {
+            // A request does not wait for words.
+            trouble if !is_probe => trouble,
             // The child is still at work, or there is none.
             Trouble::Busy | Trouble::Late | Trouble::LoggingIn(_) => trouble,
             Trouble::Broken(text) => Trouble::Broken(self.with_last_words(&text)),
@@ -194,8 +208,19 @@ impl Opener for ChildOpener {
             Err(trouble) => Some(trouble.clone()),
         };
         let key_types = self.keys.iter().map(PublicKey::key_type).collect();
-        Ok(Box::new(ChildSession { stream: opened?, key_types, signed: self.pace.signed() }))
+        let OpenChild { stream, token, .. } = opened?;
+        let login = token.map(|token| (Arc::clone(&self.spawner), self.number, token));
+        Ok(Box::new(ChildSession { stream, key_types, login, signed: self.pace.signed() }))
     }
+}
+
+/// A child that has opened its token.
+struct OpenChild {
+    stream: UnixStream,
+    /// The token to which it has logged in.
+    token: Option<TokenBeforeLogin>,
+    /// In JSON, the public keys that it found.
+    keys: Vec<u8>,
 }
 
 /// A child that is ready to sign.
@@ -203,6 +228,8 @@ struct ChildSession {
     stream: UnixStream,
     /// Of the keys, in their order.
     key_types: Vec<KeyType>,
+    /// Whom to tell if the token refuses its PIN later, for one use of a key.
+    login: Option<(Arc<Spawner>, usize, TokenBeforeLogin)>,
     /// Set by each signature.
     signed: Arc<AtomicBool>,
 }
@@ -211,7 +238,14 @@ impl Session for ChildSession {
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         set_deadline(&self.stream, deadline)?;
         write_frame(&mut self.stream, &SignRequest::encode(key, message)).map_err(no_answer)?;
-        let signature = answer(&mut self.stream)?;
+        let body = read_frame(&mut self.stream).map_err(no_answer)?;
+        let decoded = decode_answer(&body);
+        if let (Err(Trouble::Fatal(text)), true) = (&decoded, is_refused_pin(&body))
+            && let Some((spawner, number, token)) = &self.login
+        {
+            spawner.login_ended(*number, token, &LoginOutcome::Refused(text.to_string()));
+        }
+        let signature = decoded?;
         let (key_type, bytes) = (self.key_types[key], signature.len());
         let expected = key_type.signature_len();
         if bytes == expected {
@@ -244,10 +278,6 @@ fn report(stream: &mut UnixStream) -> Result<ChildReport, NoAnswer> {
     ChildReport::decode(&read_frame(stream).map_err(no_answer)?).map_err(NoAnswer::Trouble)
 }
 
-fn answer(stream: &mut UnixStream) -> Result<Vec<u8>, NoAnswer> {
-    decode_answer(&read_frame(stream).map_err(no_answer)?).map_err(NoAnswer::Trouble)
-}
-
 fn set_deadline(stream: &UnixStream, deadline: Instant) -> Result<(), NoAnswer> {
     // A time-out of zero would mean none.
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -278,7 +308,8 @@ mod tests {
             let right = key_type.signature_len();
             for length in [0, right - 1, right, right + 1] {
                 let (ours, mut childs) = UnixStream::pair().unwrap();
-                let mut session = ChildSession { stream: ours, key_types: vec![*key_type], signed: Arc::default() };
+                let mut session =
+                    ChildSession { stream: ours, key_types: vec![*key_type], login: None, signed: Arc::default() };
                 write_frame(&mut childs, &encode_answer(&Ok(vec![7; length]))).unwrap();
                 let signed = session.sign(0, b"message", Instant::now() + Duration::from_secs(10));
                 match signed {

@@ -14,6 +14,7 @@ use std::{
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT_AFTER_REFUSAL: Duration = Duration::from_secs(2);
 /// So often at once: a lost session heals in the same request, also when its successor is lost too.
 const AT_ONCE: u32 = 3;
 
@@ -22,6 +23,8 @@ pub(super) struct LoginPace {
     /// Logins since the last signature.
     unsigned: u32,
     waits: Backoff,
+    /// After logins that were not allowed. Short: what the operator corrects is used soon.
+    refusals: Backoff,
     /// When the next login may be.
     next: Option<Instant>,
     signed: Arc<AtomicBool>,
@@ -29,7 +32,13 @@ pub(super) struct LoginPace {
 
 impl Default for LoginPace {
     fn default() -> Self {
-        Self { unsigned: 0, waits: Backoff::new(FIRST_WAIT, LONGEST_WAIT), next: None, signed: Arc::default() }
+        Self {
+            unsigned: 0,
+            waits: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+            refusals: Backoff::new(FIRST_WAIT, LONGEST_WAIT_AFTER_REFUSAL),
+            next: None,
+            signed: Arc::default(),
+        }
     }
 }
 
@@ -50,7 +59,13 @@ impl LoginPace {
 
     pub(super) fn note_login(&mut self) {
         self.unsigned = self.unsigned.saturating_add(1);
+        self.refusals.reset();
         self.next = (self.unsigned >= AT_ONCE).then(|| Instant::now() + self.waits.next_wait());
+    }
+
+    /// A child has started and loaded its module, but must not log in.
+    pub(super) fn note_refusal(&mut self) {
+        self.next = Some(Instant::now() + self.refusals.next_wait());
     }
 }
 
@@ -78,6 +93,12 @@ mod tests {
         }
         assert_eq!(left(&pace), 60);
         assert!(!pace.allows_login());
+        // A refusal is no login, and what is corrected is used soon.
+        let mut refused = LoginPace::default();
+        for wait in [1, 1, 2, 2] {
+            refused.note_refusal();
+            assert_eq!(left(&refused), wait);
+        }
         pace.signed().store(true, Relaxed);
         assert!(pace.allows_login());
         pace.note_login();

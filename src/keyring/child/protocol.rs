@@ -71,6 +71,8 @@ const FATAL: u8 = 2;
 const REJECTED: u8 = 3;
 const LOGIN_BEGINS: u8 = 4;
 const LOGIN_ENDED: u8 = 5;
+/// As fatal, and the token has refused the PIN that it accepted at the login.
+const PIN_REFUSED: u8 = 6;
 
 /// Encodes an answer: bytes or an error.
 pub fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
@@ -86,6 +88,16 @@ pub fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
     [&[tag], body].concat()
 }
 
+/// Encodes the answer of a token that refused its PIN for one use of a key.
+pub fn encode_refused_pin(text: &str) -> Vec<u8> {
+    [&[PIN_REFUSED], text.as_bytes()].concat()
+}
+
+/// Whether an answer says so.
+pub fn is_refused_pin(body: &[u8]) -> bool {
+    body.first() == Some(&PIN_REFUSED)
+}
+
 /// Decodes an answer. A malformed one means that the child is broken.
 pub fn decode_answer(body: &[u8]) -> Result<Vec<u8>, Trouble> {
     let Some((tag, rest)) = body.split_first() else {
@@ -94,7 +106,7 @@ pub fn decode_answer(body: &[u8]) -> Result<Vec<u8>, Trouble> {
     let text = || ForeignText::from_bytes(rest);
     match *tag {
         OK => Ok(rest.to_vec()),
-        FATAL => Err(Trouble::Fatal(text())),
+        FATAL | PIN_REFUSED => Err(Trouble::Fatal(text())),
         REJECTED => Err(Trouble::Rejected(text())),
         BROKEN => Err(Trouble::Broken(text())),
         _ => Err(Trouble::Broken("the child process sent an unknown kind of answer".into())),
@@ -124,6 +136,9 @@ mod tests {
         for answer in answers {
             assert_eq!(decode_answer(&encode_answer(&answer)), answer);
         }
+        let refused = encode_refused_pin("d");
+        assert_eq!(decode_answer(&refused), Err(Trouble::Fatal("d".into())));
+        assert!(is_refused_pin(&refused) && !is_refused_pin(&[]));
         let huge = [&[BROKEN][..], &b"\x1b[2J\n".repeat(1 << 20)].concat();
         let Err(Trouble::Broken(text)) = decode_answer(&huge) else { panic!("a broken token") };
         assert!(text.len() <= ForeignText::MAX_BYTES && !text.contains(char::is_control), "{text}");

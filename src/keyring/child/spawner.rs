@@ -25,11 +25,12 @@ use serde::{Deserialize, Serialize};
 use std::{
     env,
     io::{self, Write as _},
+    mem,
     net::Shutdown,
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Stdio},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -39,8 +40,12 @@ pub const SPAWNER_COMMAND: &str = "hsm-spawner";
 /// The hidden command that becomes the child of a token.
 pub const CHILD_COMMAND: &str = "hsm-child";
 
-/// How long a child that has closed its stream may take to end.
-const PATIENCE_AT_END: Duration = Duration::from_millis(300);
+/// How long a login may go on after the signer has ended: one that is cut off can cost an attempt at the PIN.
+const PATIENCE_AT_END: Duration = Duration::from_secs(20);
+/// How long the file of a PIN may take. All tokens wait for it.
+const PATIENCE_FOR_PIN: Duration = Duration::from_secs(1);
+/// A proven PIN that got no clear answer so often in a row may have been changed on the token.
+const DOUBTS_OF_A_PROVEN: u32 = 2;
 /// How long the spawner may take to start a child, or to note a login on a slow disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -85,11 +90,21 @@ impl Spawner {
     }
 
     /// How the child of the token with this number ended, if it did, and its module's last words. Begins with "; ", or is
-    /// empty. Costs up to half a second: never ask between a request and its answer.
+    /// empty. Waits a moment for what the child still does: never ask between a request and its answer.
     pub fn last_words(&self, number: usize) -> String {
-        let words =
-            self.ask(&SpawnerRequest::LastWords(number_of(number)), |mut control| Ok(Ok(read_json(&mut control)?)));
-        words.unwrap_or_default()
+        const PATIENCE: Duration = Duration::from_millis(300);
+        const PAUSE: Duration = Duration::from_millis(20);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let words = self.ask(&SpawnerRequest::LastWords(number_of(number)), |mut control| {
+                Ok(Ok(read_json::<Words>(&mut control)?))
+            });
+            match words {
+                // The spawner answers at once, so other tokens can ask it meanwhile.
+                Ok(words) if !words.complete && Instant::now() < deadline => thread::sleep(PAUSE),
+                words => return words.map(|words| words.text).unwrap_or_default(),
+            }
+        }
     }
 
     /// Starts a new child for the token with this number.
@@ -152,7 +167,10 @@ pub fn run() -> io::Result<()> {
     environment::forget(secret.iter().map(String::as_str))?;
     loop {
         let request = match read_json(&mut control) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                wait_for_logins(&mut tokens);
+                return Ok(());
+            }
             other => other?,
         };
         let (SpawnerRequest::Child(number)
@@ -178,6 +196,23 @@ pub fn run() -> io::Result<()> {
     }
 }
 
+/// Lets the logins in progress end. Their children end after that by themselves, as their signer has gone. Every PIN was
+/// noted as one without an answer before it was sent, or has been accepted before.
+fn wait_for_logins(tokens: &mut [TokenChild]) {
+    let deadline = Instant::now() + PATIENCE_AT_END;
+    while tokens.iter_mut().any(TokenChild::is_logging_in) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What is known of the end of a child.
+#[derive(Deserialize, Serialize)]
+struct Words {
+    text: String,
+    /// Nothing can come any more.
+    complete: bool,
+}
+
 /// A token, its PIN and its child.
 struct TokenChild {
     spec: TokenSpec,
@@ -187,6 +222,11 @@ struct TokenChild {
     source: Option<SecretSource>,
     /// Whether the token has accepted this PIN.
     proven: bool,
+    /// How often it was sent since the token has accepted it, without a clear answer.
+    doubts: u32,
+    logging_in: bool,
+    /// The thread that reads the file of the PIN.
+    reading: Option<mpsc::Receiver<Result<Option<Locked>, String>>>,
     memory: LoginMemory,
     /// The environment variables that held the PIN of any token.
     secret: Arc<[String]>,
@@ -206,6 +246,9 @@ impl TokenChild {
             pin,
             source: plan.pin,
             proven: false,
+            doubts: 0,
+            logging_in: false,
+            reading: None,
             memory: LoginMemory::new(plan.memory),
             secret,
             child: None,
@@ -221,33 +264,73 @@ impl TokenChild {
         if self.proven || !can_change {
             return;
         }
-        let read = read_pin(self.source.as_ref());
-        if read.is_ok() || self.pin.is_err() {
-            self.pin = read;
+        match self.read_pin_in_time() {
+            Some(read) if read.is_ok() || self.pin.is_err() => self.pin = read,
+            None if self.pin.is_err() => self.pin = Err(self.hung()),
+            _ => {}
         }
+    }
+
+    /// Reads the PIN on a thread, because a file system that hangs must not hold up other tokens. `None` if it takes long.
+    fn read_pin_in_time(&mut self) -> Option<Result<Option<Locked>, String>> {
+        if let Some(earlier) = &self.reading
+            && matches!(earlier.try_recv(), Err(mpsc::TryRecvError::Empty))
+        {
+            return None;
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let source = self.source.clone();
+        let reader = thread::Builder::new().name("pin".into());
+        if let Err(error) = reader.spawn(move || sender.send(read_pin(source.as_ref()))) {
+            return Some(Err(format!("cannot read the PIN: {error}")));
+        }
+        let read = receiver.recv_timeout(PATIENCE_FOR_PIN).ok();
+        self.reading = read.is_none().then_some(receiver);
+        read
+    }
+
+    fn hung(&self) -> String {
+        let source = self.source.as_ref().map(ToString::to_string).unwrap_or_default();
+        format!("the PIN in {source} cannot be read: its file system does not answer")
     }
 
     fn begin_login(&mut self, token: &TokenBeforeLogin) -> Result<(), String> {
+        let pin = self.pin.as_ref().map_err(Clone::clone)?.as_deref();
+        self.proven &= self.doubts < DOUBTS_OF_A_PROVEN;
+        // From now on the notes count them.
+        let doubts = if self.proven { 0 } else { mem::take(&mut self.doubts) };
         let source = self.source.as_ref();
         let is_read_again = matches!(source, Some(SecretSource::File(_)));
         let source = source.map(ToString::to_string).unwrap_or_default();
-        let pin = self.pin.as_ref().map_err(Clone::clone)?.as_deref();
-        self.memory.begin(token, PinToSend { pin, source: &source, is_read_again, proven: self.proven })
+        self.memory.begin(token, PinToSend { pin, source: &source, is_read_again, proven: self.proven, doubts })?;
+        self.doubts += u32::from(self.proven);
+        self.logging_in = true;
+        Ok(())
     }
 
     fn end_login(&mut self, token: &TokenBeforeLogin, outcome: &LoginOutcome) {
-        if matches!(self.pin, Ok(Some(_))) {
-            self.memory.end(token, self.proven, outcome);
+        self.logging_in = false;
+        if let Ok(Some(pin)) = &self.pin {
+            let source = self.source.as_ref().map(ToString::to_string).unwrap_or_default();
+            let pin =
+                PinToSend { pin: Some(pin), source: &source, is_read_again: false, proven: self.proven, doubts: 0 };
+            self.memory.end(token, pin, outcome);
         }
         match outcome {
-            LoginOutcome::Accepted => self.proven = true,
-            LoginOutcome::Refused(_) => self.proven = false,
-            LoginOutcome::Trouble | LoginOutcome::Unclear(_) => {}
+            LoginOutcome::Accepted => (self.proven, self.doubts) = (true, 0),
+            LoginOutcome::Refused(_) => (self.proven, self.doubts) = (false, 0),
+            LoginOutcome::Trouble => self.doubts = self.doubts.saturating_sub(1),
+            LoginOutcome::Unclear(_) => {}
         }
+    }
+
+    fn is_logging_in(&mut self) -> bool {
+        self.logging_in && self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     fn start_child(&mut self) -> Result<UnixStream, String> {
         self.end_child();
+        self.logging_in = false;
         self.refresh_pin();
         let pin = self.pin.as_ref().map_err(Clone::clone)?;
         let cannot = |error: io::Error| format!("cannot start a child process for {}: {error}", self.spec.token);
@@ -267,24 +350,18 @@ impl TokenChild {
     }
 
     /// How the child ended, if it did, and what its module wrote last. Never the PIN.
-    fn last_words(&mut self) -> String {
-        let mut text = String::new();
-        if let Some(child) = &mut self.child {
-            let deadline = Instant::now() + PATIENCE_AT_END;
-            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(5));
-            }
-            if let Ok(Some(status)) = child.try_wait()
-                && !status.success()
-            {
-                text = format!("; it {}", end_of(status));
-            }
-        }
+    fn last_words(&mut self) -> Words {
+        let complete = self.words.as_ref().is_none_or(LastWords::are_complete);
+        let status = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        let mut text = match status {
+            Some(status) if !status.success() => format!("; it {}", end_of(status)),
+            _ => String::new(),
+        };
         let pin = self.pin.as_ref().ok().and_then(Option::as_ref).map_or(&[][..], |pin| pin);
-        match self.words.as_ref().and_then(|words| words.shown(pin)) {
-            Some(words) => format!("{text}; the module's last words: {words}"),
-            None => text,
+        if let Some(words) = self.words.as_ref().and_then(|words| words.shown_now(pin)) {
+            text += &format!("; the module's last words: {words}");
         }
+        Words { text, complete: complete && (self.child.is_none() || status.is_some()) }
     }
 
     /// Kills the child, but does not wait for it: a child that is stuck in the kernel must not hold up those of other

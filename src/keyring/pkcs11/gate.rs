@@ -36,6 +36,17 @@ pub(super) fn outcome(answer: &Result<(), Error>) -> LoginOutcome {
     }
 }
 
+/// Whether a token that was logged in to has refused its PIN since, for one use of a key.
+pub(super) fn is_refusal(error: &TokenError) -> bool {
+    match error.cause() {
+        TokenError::WrongPin { .. } => true,
+        TokenError::Call { error: Error::Pkcs11(rv, _), .. } => {
+            matches!(rv, RvError::PinExpired | RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLocked)
+        }
+        _ => false,
+    }
+}
+
 /// The notes of one command about its login.
 pub struct CommandLogin<'a> {
     memory: LoginMemory,
@@ -52,16 +63,19 @@ impl<'a> CommandLogin<'a> {
 
     /// Notes that the PIN is sent now. The error says why it must not.
     pub fn begins(&mut self, token: TokenBeforeLogin) -> Result<(), String> {
-        let pin = PinToSend { pin: self.pin, source: self.source, is_read_again: true, proven: false };
-        self.memory.begin(&token, pin)?;
+        self.memory.begin(&token, self.sent())?;
         self.token = Some(token);
         Ok(())
     }
 
     /// Notes what became of the login.
     pub fn ended(&mut self, outcome: &LoginOutcome) {
-        if let (Some(token), Some(_)) = (self.token.take(), &self.pin) {
-            self.memory.end(&token, false, outcome);
+        if let Some(token) = self.token.take() {
+            self.memory.end(&token, self.sent(), outcome);
         }
+    }
+
+    fn sent(&self) -> PinToSend<'a> {
+        PinToSend { pin: self.pin, source: self.source, is_read_again: true, proven: false, doubts: 0 }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     error::{ErrorClass, TokenError},
-    gate::LoginGate,
+    gate::{self, LoginGate},
     key_choice,
     reach::Reach,
     token::{Opening, Pin, Token},
@@ -17,7 +17,7 @@ use crate::{
     keyring::{
         child::{
             login_memory::{LoginOutcome, TokenBeforeLogin},
-            protocol::{ChildReport, SignRequest, encode_answer},
+            protocol::{ChildReport, SignRequest, encode_answer, encode_refused_pin},
         },
         device::Trouble,
     },
@@ -27,6 +27,7 @@ use crate::{
         sandbox::{self, memory},
     },
 };
+use highwater_core::consensus::Signature;
 use std::{env, io, os::unix::net::UnixStream, path::Path};
 
 /// The program of the hidden command `hsm-child`. Its stream is standard input. Ends with the stream.
@@ -66,7 +67,7 @@ pub fn run() -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             other => other?,
         };
-        write_frame(&mut stream, &encode_answer(&sign(&spec.profile, &token, &keys, &body)))?;
+        write_frame(&mut stream, &answer(&spec.profile, sign(&token, &keys, &body)))?;
     }
 }
 
@@ -109,12 +110,21 @@ fn open(spec: &TokenSpec, pin: Option<Pin>, gate: &mut dyn LoginGate) -> Result<
     Ok((token, keys))
 }
 
-fn sign(profile: &Profile, token: &Token, keys: &[TokenKey], body: &[u8]) -> Result<Vec<u8>, Trouble> {
-    let wrong = || Trouble::Broken("the signer sent a malformed request".into());
-    let (index, message) = SignRequest::decode(body).ok_or_else(wrong)?;
-    let key = keys.get(index).ok_or_else(wrong)?;
-    let signature = token.sign(key, message).map_err(|error| trouble_of(profile, &error, ""))?;
-    Ok(signature.as_bytes().to_vec())
+/// `None` for a request that makes no sense.
+fn sign(token: &Token, keys: &[TokenKey], body: &[u8]) -> Option<Result<Signature, TokenError>> {
+    let (index, message) = SignRequest::decode(body)?;
+    Some(token.sign(keys.get(index)?, message))
+}
+
+fn answer(profile: &Profile, signed: Option<Result<Signature, TokenError>>) -> Vec<u8> {
+    match signed {
+        None => encode_answer(&Err(Trouble::Broken("the signer sent a malformed request".into()))),
+        Some(Ok(signature)) => encode_answer(&Ok(signature.as_bytes().to_vec())),
+        Some(Err(error)) => match trouble_of(profile, &error, "") {
+            Trouble::Fatal(text) if gate::is_refusal(&error) => encode_refused_pin(&text),
+            trouble => encode_answer(&Err(trouble)),
+        },
+    }
 }
 
 /// Classifies an error. `hint` is appended to its text.
