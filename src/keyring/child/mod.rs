@@ -182,7 +182,7 @@ impl Opener for ChildOpener {
         let opened = opened.and_then(|(stream, ready)| self.refuse_other_keys(&ready).map(|()| stream));
         let opened = opened.map_err(|trouble| match trouble {
             // The child is still at work, or there is none.
-            Trouble::Busy | Trouble::Late | Trouble::LoggingIn(_) => trouble,
+            Trouble::Busy | Trouble::Late | Trouble::LoggingIn(_) | Trouble::Unreached(_) => trouble,
             Trouble::Broken(text) => Trouble::Broken(self.with_last_words(&text)),
             Trouble::Fatal(text) => Trouble::Fatal(self.with_last_words(&text)),
             Trouble::Rejected(text) => Trouble::Rejected(self.with_last_words(&text)),
