@@ -365,16 +365,11 @@ impl Writer {
         if lines.is_empty() {
             return;
         }
-        // A failed write may have left part of a line.
-        let torn = self.failed_at.is_some() && self.file.metadata().map_or(true, |about| about.len() > 0);
-        let mut bytes = if torn { b"\n".to_vec() } else { Vec::with_capacity(length) };
+        let mut bytes = self.ends_torn_line(length);
         lines.iter().for_each(|line| bytes.extend_from_slice(line.text.as_bytes()));
         match self.file.write_all(&bytes) {
             Ok(()) => {
-                self.size += bytes.len() as u64;
-                if self.failed_at.take().is_some() {
-                    info!("the audit file {} is written again", self.path.display());
-                }
+                self.wrote(bytes.len());
                 for line in lines.iter().filter(|line| line.kind == Kind::Signed) {
                     // Fails only for a file that names too many chains, which this process does not write.
                     let _ = self.evidence.look_at(line.text.as_bytes());
@@ -386,15 +381,35 @@ impl Writer {
 
     /// Writes lines of a device's log. Returns whether they are on the disk: if not, the device keeps them.
     fn write_for_good(&mut self, lines: &str) -> bool {
-        if self.failed_at.is_some() || !self.has_room(lines.len() as u64) {
+        if self.failed_at.is_some_and(|at| at.elapsed() < AGAIN_AFTER) {
             return false;
         }
-        let written = self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data());
+        // Where there is none, they are written all the same, as signatures are: the device stops without room for more.
+        self.has_room(lines.len() as u64);
+        let mut bytes = self.ends_torn_line(lines.len());
+        bytes.extend_from_slice(lines.as_bytes());
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
         match written {
-            Ok(()) => self.size += lines.len() as u64,
+            Ok(()) => self.wrote(bytes.len()),
             Err(why) => self.failed(Vec::new(), &why),
         }
         self.failed_at.is_none()
+    }
+
+    /// What the next write begins with, and room for that many bytes more: a failed write may have left part of a line.
+    fn ends_torn_line(&self, more: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(more + 1);
+        if self.failed_at.is_some() && self.file.metadata().map_or(true, |about| about.len() > 0) {
+            bytes.push(b'\n');
+        }
+        bytes
+    }
+
+    fn wrote(&mut self, bytes: usize) {
+        self.size += bytes as u64;
+        if self.failed_at.take().is_some() {
+            info!("the audit file {} is written again", self.path.display());
+        }
     }
 
     fn failed(&mut self, lines: Vec<Line>, why: &io::Error) {
@@ -428,7 +443,8 @@ impl Writer {
                     self.rotate_at = Instant::now() + ROTATE_AGAIN_AFTER;
                     error!(
                         "the audit file {} has reached its {} MiB and cannot be rotated: {why}. The signer tries again \
-                         every minute; at twice that size it writes only signatures",
+                         every minute; at twice that size it writes only signatures and \
+                         the logs of devices",
                         self.path.display(),
                         max >> 20
                     );

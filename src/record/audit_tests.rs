@@ -176,3 +176,31 @@ fn a_file_that_cannot_be_rotated_takes_what_was_signed_and_no_flood() {
     assert!((20..250).contains(&refused), "{refused}");
     assert_eq!(fs::read_to_string(files.older(1)).unwrap(), "somebody else's");
 }
+
+#[test]
+fn the_log_of_a_device_is_written_after_a_failure_without_any_decision() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let audit_file = AuditFile::open(&path).unwrap();
+    // A disk that is full until the file is reopened.
+    let audit = AuditFile { file: File::options().append(true).open("/dev/full").unwrap(), ..audit_file };
+    let audit = audit.start().unwrap();
+    let write = || audit.device_log("{\"entry\":1}\n".into()).recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(!write());
+    audit.reopen();
+    assert!(write());
+    assert_eq!(fs::read_to_string(&path).unwrap().trim(), "{\"entry\":1}");
+}
+
+#[test]
+fn the_log_of_a_device_is_written_to_a_file_that_cannot_be_rotated() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    let limits = AuditLimits { max_bytes: Some(100), keep: 1 };
+    let files = Files { path: path.clone(), keep: 1 };
+    fs::write(files.older(1), "somebody else's").unwrap();
+    let audit = AuditFile::open(&path).unwrap().limited(limits, Keeper::Here(files.clone())).start().unwrap();
+    for _ in 0..50 {
+        assert!(audit.device_log("{\"entry\":1}\n".into()).recv_timeout(Duration::from_secs(20)).unwrap());
+    }
+}

@@ -76,7 +76,7 @@ impl Keeper {
     /// Carries out an order. Waits a few seconds at most.
     pub(super) fn ask(&self, order: Order) -> io::Result<File> {
         match self {
-            Self::Here(files) => files.follow(order),
+            Self::Here(files) => files.follow(order, &Directory::of(&files.path)),
             Self::Process(helper) => {
                 let control = helper.control();
                 ask(&control, order).map_err(|error| match error.kind() {
@@ -114,6 +114,8 @@ fn ask(mut control: &UnixStream, order: Order) -> io::Result<File> {
 pub(crate) fn run() -> io::Result<()> {
     let mut control = helper::standard_input()?;
     let KeeperTask { files, switches } = read_json(&mut control)?;
+    // Afterwards it cannot be opened any more.
+    let directory = Directory::of(&files.path);
     sandbox::confine_audit_keeper(switches, &files.path).map_err(io::Error::other)?;
     let mut byte = [0];
     while control.read(&mut byte)? > 0 {
@@ -122,7 +124,7 @@ pub(crate) fn run() -> io::Result<()> {
             ROTATE => Order::Rotate,
             _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown order")),
         };
-        match files.follow(order) {
+        match files.follow(order, &directory) {
             Ok(file) => send_descriptor(&control, &file)?,
             Err(why) => {
                 control.write_all(&[helper::REFUSED])?;
@@ -134,11 +136,11 @@ pub(crate) fn run() -> io::Result<()> {
 }
 
 impl Files {
-    fn follow(&self, order: Order) -> io::Result<File> {
+    fn follow(&self, order: Order, directory: &Directory) -> io::Result<File> {
         if order == Order::Rotate {
             self.rotate()?;
         }
-        open(&self.path)
+        open_in(directory, &self.path)
     }
 
     /// The path of the older file with this number.
@@ -173,11 +175,39 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Opens an audit file, or creates one that only its owner can read. Refuses a file with other content: a line written
 /// to a state file or a key would spoil it.
 pub(super) fn open(path: &Path) -> io::Result<File> {
+    open_in(&Directory::of(path), path)
+}
+
+fn open_in(directory: &Directory, path: &Path) -> io::Result<File> {
     refuse_foreign(path)?;
     // Only a new file is handed over to the owner of its directory: an old one may be a link to another user's.
     match disk::create_private(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => OpenOptions::new().read(true).append(true).open(path),
+        // A device forgets what is in the file, so the file itself must outlast a power cut.
+        Ok(_) => directory.flush()?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    OpenOptions::new().read(true).append(true).open(path)
+}
+
+/// The directory of an audit file. `None` if it cannot be read: a file is created in it all the same.
+struct Directory(Option<File>);
+
+impl Directory {
+    /// That of the file itself, if `path` is a link.
+    fn of(path: &Path) -> Self {
+        let file = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self(File::open(parent).ok())
+    }
+
+    /// Has the names in it on the disk.
+    fn flush(&self) -> io::Result<()> {
+        match self.0.as_ref().map_or(Ok(()), File::sync_all) {
+            // This file system cannot flush a directory.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            other => other,
+        }
     }
 }
 
@@ -226,14 +256,17 @@ mod tests {
         let files = Files { path: directory.path().join("audit.jsonl"), keep: 2 };
         for number in 1..=4 {
             write(&files.path, &number.to_string());
-            assert_eq!(files.follow(Order::Rotate).unwrap().metadata().unwrap().len(), 0);
+            assert_eq!(files.follow(Order::Rotate, &Directory::of(&files.path)).unwrap().metadata().unwrap().len(), 0);
         }
         assert_eq!([1, 2, 3].map(|number| read(&files.older(number))), [Some("4".into()), Some("3".into()), None]);
         write(&files.path, "5");
-        assert!(files.follow(Order::Reopen).unwrap().metadata().unwrap().len() > 0, "what has the name is not moved");
+        assert!(
+            files.follow(Order::Reopen, &Directory::of(&files.path)).unwrap().metadata().unwrap().len() > 0,
+            "what has the name is not moved"
+        );
         // A gap does no harm.
         fs::remove_file(files.older(1)).unwrap();
-        files.follow(Order::Rotate).unwrap();
+        files.follow(Order::Rotate, &Directory::of(&files.path)).unwrap();
         assert_eq!([1, 2].map(|number| read(&files.older(number))), [Some("5".into()), Some("3".into())]);
     }
 
@@ -244,7 +277,7 @@ mod tests {
         fs::write(files.older(3), "HIGHWATER state").unwrap();
         write(&files.path, "1");
         write(&files.older(1), "2");
-        let error = files.follow(Order::Rotate).unwrap_err().to_string();
+        let error = files.follow(Order::Rotate, &Directory::of(&files.path)).unwrap_err().to_string();
         assert!(error.contains("state.3 exists and is not an audit file"), "{error}");
         let kept = [read(&files.path), read(&files.older(1)), read(&files.older(2)), read(&files.older(3))];
         assert_eq!(kept, [Some("1".into()), Some("2".into()), None, Some("HIGHWATER state".into())]);

@@ -118,7 +118,7 @@ impl Place {
             None => self.theirs.path(),
         };
         let in_place = is_same_file(self.theirs.path(), from);
-        let (source, mark) = self.read_source(from, age)?;
+        let (source, mut mark) = self.read_source(from, age)?;
         if in_place && source == ImportSource::Foreign(Program::CometBft) {
             return Err(StateError::CometBftInPlace { path: from.into() });
         }
@@ -133,6 +133,10 @@ impl Place {
             Standing::State(foreign) if mark.hrs < foreign.mark.hrs => {
                 let (path, theirs) = (self.theirs.path().to_owned(), foreign.mark.hrs);
                 return Err(StateError::BelowTheirs { path, theirs, asked: mark.hrs });
+            }
+            // Two programs have signed here, perhaps different messages, so neither message may be repeated.
+            Standing::State(foreign) if mark.hrs == foreign.mark.hrs && mark != foreign.mark => {
+                mark = Mark::floor(mark.hrs);
             }
             _ => {}
         }

@@ -233,7 +233,7 @@ fn a_device_whose_sessions_are_all_in_use_is_named_and_comes_back() {
 }
 
 #[test]
-fn a_wrong_password_is_told_and_not_tried_again_and_again() {
+fn a_wrong_password_is_told_not_tried_again_and_again_and_corrected_without_a_restart() {
     let Some(device) = device::start(&seed(0), &[]) else { return };
     let mut scene = Scene::after(&[&device], || device.spoil_password_file());
     let asked_before = device.count("session-requests");
@@ -244,6 +244,8 @@ fn a_wrong_password_is_told_and_not_tried_again_and_again() {
     let asked = device.count("session-requests") - asked_before;
     assert!(asked <= SESSIONS_SHARE, "the password was tried {asked} times in 4 s");
     scene.signer.assert_running();
+    device.mend_password_file();
+    scene.watch_until_well().report("the password was corrected", LONGEST_WAIT);
 }
 
 #[test]

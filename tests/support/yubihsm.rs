@@ -109,6 +109,11 @@ impl Device {
         fs::write(self.dir.path().join("password"), "incorrect horse\n").unwrap();
     }
 
+    /// Puts the right password back.
+    pub fn mend_password_file(&self) {
+        fs::write(self.dir.path().join("password"), format!("{PASSWORD}\n")).unwrap();
+    }
+
     /// Asks for a fault, such as `drop/1`.
     pub fn fault(&self, route: &str) {
         self.ask("POST", route);

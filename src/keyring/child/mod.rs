@@ -196,7 +196,7 @@ impl Opener for ChildOpener {
             // A request does not wait for words.
             trouble if !is_probe => trouble,
             // The child is still at work, or there is none.
-            Trouble::Busy | Trouble::Late | Trouble::LoggingIn(_) => trouble,
+            Trouble::Busy | Trouble::Late | Trouble::LoggingIn(_) | Trouble::Unreached(_) => trouble,
             Trouble::Broken(text) => Trouble::Broken(self.with_last_words(&text)),
             Trouble::Fatal(text) => Trouble::Fatal(self.with_last_words(&text)),
             Trouble::Rejected(text) => Trouble::Rejected(self.with_last_words(&text)),

@@ -79,7 +79,11 @@ pub fn encode_answer(answer: &Result<Vec<u8>, Trouble>) -> Vec<u8> {
     let (tag, body) = match answer {
         Ok(body) => (OK, body.as_slice()),
         Err(
-            Trouble::Broken(text) | Trouble::LoggingIn(text) | Trouble::Temporary(text) | Trouble::WrongPassword(text),
+            Trouble::Broken(text)
+            | Trouble::LoggingIn(text)
+            | Trouble::Temporary(text)
+            | Trouble::Unreached(text)
+            | Trouble::WrongPassword(text),
         ) => (BROKEN, text.as_bytes()),
         Err(Trouble::Fatal(text)) => (FATAL, text.as_bytes()),
         Err(Trouble::Rejected(text)) => (REJECTED, text.as_bytes()),

@@ -37,6 +37,9 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 /// How long its first signature may take then: some devices look for the key first.
 const FIRST_SIGNATURE: Duration = Duration::from_secs(3);
 
+/// How long a device may take for a chore, for which a request may have to wait.
+const CHORE_DEADLINE: Duration = Duration::from_millis(300);
+
 /// How many requests can wait for one device. More would miss their deadline anyway.
 const QUEUE_REQUESTS: usize = 8;
 
@@ -105,6 +108,8 @@ pub enum Trouble {
     Fatal(ForeignText),
     /// It did not answer in time.
     Late,
+    /// What leads to it did not accept a connection in time: how, and what to look at.
+    Unreached(ForeignText),
     /// It is being logged in to, which takes long. It is waited for: a login that is cut off can cost an attempt at the
     /// PIN.
     LoggingIn(ForeignText),
@@ -125,6 +130,7 @@ impl Trouble {
             | Self::LoggingIn(text)
             | Self::Rejected(text)
             | Self::Temporary(text)
+            | Self::Unreached(text)
             | Self::WrongPassword(text) => text,
             Self::Busy => "too many requests wait for it",
             Self::Late => "it did not answer in time",
@@ -340,11 +346,14 @@ impl DeviceThread {
     fn run(mut self, queue: &Receiver<Work>, first: &SyncSender<()>) {
         self.self_test();
         let _ = first.send(());
+        // Chores do not put the self-test off.
+        let mut self_test_at = Instant::now() + self.patience();
         loop {
             let chore = self.session.as_ref().and_then(|session| session.idle_before_chore());
-            let patience = self.patience();
+            let patience = self_test_at.saturating_duration_since(Instant::now());
+            let chore = chore.filter(|chore| *chore < patience);
             // A request that waits goes first.
-            match queue.recv_timeout(chore.map_or(patience, |chore| chore.min(patience))) {
+            match queue.recv_timeout(chore.unwrap_or(patience)) {
                 Ok(Work::Sign(job)) => self.serve(&job),
                 Ok(Work::Close(reply)) => {
                     self.session = None;
@@ -352,22 +361,31 @@ impl DeviceThread {
                     let _ = reply.try_send(());
                     return;
                 }
-                Err(RecvTimeoutError::Timeout) if chore.is_some_and(|chore| chore <= patience) => self.chore(),
+                Err(RecvTimeoutError::Timeout) if chore.is_some() => {
+                    self.chore();
+                    // A device that it found to be down is looked at soon.
+                    self_test_at = self_test_at.min(Instant::now() + self.patience());
+                    continue;
+                }
                 Err(RecvTimeoutError::Timeout) => self.self_test(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self_test_at = Instant::now() + self.patience();
         }
     }
 
     fn chore(&mut self) {
         let Some(mut session) = self.session.take() else { return };
-        let done = session.chore(Instant::now() + DEADLINE);
-        if let Err(trouble) = &done
+        let done = session.chore(Instant::now() + CHORE_DEADLINE);
+        if let Err(trouble @ (Trouble::Late | Trouble::Unreached(_))) = &done {
+            // A request would wait for it in the same way.
+            self.note(Some(trouble));
+        } else if let Err(trouble) = &done
             && let Some(times) = self.log_rate.tells(Instant::now())
         {
             warn!(device = %self.name, times, "{}", trouble.text());
         }
-        // The next request opens a new session otherwise. Whether the device signs, a chore does not say.
+        // What uses the device next opens a new session otherwise. Whether it signs, a chore does not say.
         if done.as_ref().err().is_none_or(Trouble::keeps_session) {
             self.session = Some(session);
         }
@@ -398,6 +416,8 @@ impl DeviceThread {
     fn sign(&mut self, key: usize, message: &[u8], deadline: Instant) -> Result<Signature, Trouble> {
         match self.try_sign(key, message, deadline) {
             Err(broken) if broken.may_pass_at_once() => match self.try_sign(key, message, deadline) {
+                // Two failures that used up all the time are as bad as one that did.
+                Err(Trouble::Busy) if Instant::now() >= deadline => Err(Trouble::Late),
                 Err(Trouble::Busy) => Err(broken),
                 other => other,
             },
@@ -501,7 +521,8 @@ impl DeviceThread {
                 self.failures += 1;
                 !was_up || self.failures >= FAILURES_TO_TRIP
             }
-            Trouble::Fatal(_) | Trouble::Late => true,
+            // One costs its caller the whole deadline.
+            Trouble::Fatal(_) | Trouble::Late | Trouble::Unreached(_) => true,
             Trouble::LoggingIn(_) => {
                 // What opens the device waits for the login itself.
                 self.waits.reset();

@@ -32,6 +32,8 @@ struct Bench {
     /// Whether the device has its second key and those after it.
     keys: Arc<AtomicBool>,
     latency_ms: Arc<AtomicU64>,
+    /// Whether there is a chore, which hangs.
+    hanging_chore: Arc<AtomicBool>,
 }
 
 struct BenchSession(Bench);
@@ -76,6 +78,16 @@ impl Session for BenchSession {
                 Err(Trouble::Late)
             }
         }
+    }
+
+    fn idle_before_chore(&self) -> Option<Duration> {
+        self.0.hanging_chore.load(Ordering::SeqCst).then_some(Duration::ZERO)
+    }
+
+    fn chore(&mut self, deadline: Instant) -> Result<(), Trouble> {
+        self.0.hanging_chore.store(false, Ordering::SeqCst);
+        thread::sleep(deadline.saturating_duration_since(Instant::now()));
+        Err(Trouble::Late)
     }
 }
 
@@ -204,6 +216,22 @@ fn a_hang_is_answered_in_time_and_then_costs_no_time_until_a_self_test_succeeds(
     bench.unplugged.store(false, Ordering::SeqCst);
     wait_until("up", || device.health() == Health::Up);
     assert!(sign(&device).is_ok());
+}
+
+#[test]
+fn a_chore_that_hangs_takes_little_time_and_shows_that_the_device_is_down() {
+    let bench = Bench::default();
+    let device = bench.start();
+    bench.hanging_chore.store(true, Ordering::SeqCst);
+    // The thread looks for a chore after it has served.
+    sign(&device).unwrap();
+    bench.unplugged.store(true, Ordering::SeqCst);
+    let begin = Instant::now();
+    wait_until("down", || matches!(device.health(), Health::Down(_)));
+    assert!(begin.elapsed() < Duration::from_millis(700), "{:?}", begin.elapsed());
+    bench.unplugged.store(false, Ordering::SeqCst);
+    wait_until("up", || device.health() == Health::Up);
+    assert!(begin.elapsed() < Duration::from_secs(3), "a self-test comes soon: {:?}", begin.elapsed());
 }
 
 #[test]

@@ -235,7 +235,7 @@ pub(super) fn answer_body(code: u8, answer: &[u8]) -> Result<&[u8], ChannelError
 fn derive<const N: usize>(key: &[u8], constant: u8, context: &[u8]) -> Zeroizing<[u8; N]> {
     let bits = u16::try_from(8 * N).expect("one block at most");
     let key: &[u8; BLOCK_BYTES] = key.try_into().expect("half of an authentication key");
-    let block = cmac(key, &[&[0; 11], &[constant, 0], &bits.to_be_bytes(), &[1], context]);
+    let block = Zeroizing::new(cmac(key, &[&[0; 11], &[constant, 0], &bits.to_be_bytes(), &[1], context]));
     let mut derived = Zeroizing::new([0; N]);
     derived.copy_from_slice(&block[..N]);
     derived

@@ -26,6 +26,8 @@ const INVALID_SESSION: u8 = 0x03;
 const AUTHENTICATION_FAILED: u8 = 0x04;
 const SESSIONS_FULL: u8 = 0x05;
 const OBJECT_NOT_FOUND: u8 = 0x0b;
+/// The error code of a device whose log is full and that has force-audit on.
+const LOG_FULL: u8 = 0x0a;
 
 /// What a device shows without a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,10 @@ pub struct Client {
     /// When the call in progress must end.
     deadline: Cell<Instant>,
     state: Cell<SessionState>,
+    /// When the last answer came through the session: the device keeps it for some time from then on at least.
+    last_answer: Cell<Instant>,
+    /// Whether that answer was that the device's log is full.
+    log_full: Cell<bool>,
 }
 
 /// Whether the device still has a session.
@@ -74,7 +80,17 @@ pub(super) fn device_info(link: &Mutex<Link>, deadline: Instant) -> Result<Devic
     let refused = |what: String| Trouble::Broken(format!("it does not answer Device Info ({what})").into());
     match channel::answer_body(DEVICE_INFO, &answer) {
         Ok(body) => parse_device_info(body).ok_or_else(|| refused("an answer that no YubiHSM sends".into())),
-        Err(error) => Err(refused(words(&error))),
+        Err(error) => {
+            forget_after(&error, link);
+            Err(refused(words(&error)))
+        }
+    }
+}
+
+/// Gives the connection up if this error can come from an answer to an earlier message: every later one would be too.
+fn forget_after(error: &ChannelError, link: &Mutex<Link>) {
+    if matches!(error, ChannelError::Malformed(_) | ChannelError::Mac | ChannelError::WrongKey) {
+        lock(link).forget();
     }
 }
 
@@ -112,17 +128,23 @@ impl Client {
         key.copy_from_slice(credentials.authentication_key.as_secret_slice());
         let (mut channel, proof) = opening.finish(&key, &answer).map_err(|error| {
             // A device whose cryptogram does not fit has made a session, which only time ends.
+            forget_after(&error, &link);
             let made = !matches!(error, ChannelError::Plain(_));
             not_opened(no_session(&error, auth_key), made)
         })?;
         let consent = ask(&proof)?;
-        channel.finish(&consent).map_err(|error| not_opened(no_session(&error, auth_key), true))?;
+        channel.finish(&consent).map_err(|error| {
+            forget_after(&error, &link);
+            not_opened(no_session(&error, auth_key), true)
+        })?;
         let client = Self {
             link,
             channel: RefCell::new(channel),
             auth_key,
             deadline: Cell::new(deadline),
             state: Cell::new(SessionState::Good),
+            last_answer: Cell::new(Instant::now()),
+            log_full: Cell::new(false),
         };
         if let Some(expected) = &config.serial_number {
             let found = client.serial_number();
@@ -148,6 +170,21 @@ impl Client {
         self.state.get()
     }
 
+    /// Whether the session takes another command.
+    pub(crate) fn is_good(&self) -> bool {
+        self.state() == SessionState::Good
+    }
+
+    /// When the last answer came through the session.
+    pub(super) fn last_answer(&self) -> Instant {
+        self.last_answer.get()
+    }
+
+    /// Whether the last answer was that the device's log is full.
+    pub(super) fn log_is_full(&self) -> bool {
+        self.log_full.get()
+    }
+
     /// Has the device end the session. Returns whether it has none any more.
     pub(super) fn close(&self, deadline: Instant) -> bool {
         match self.state() {
@@ -156,7 +193,7 @@ impl Client {
             SessionState::Unclear => self.channel.borrow_mut().skip_answer(),
             SessionState::Gone => return true,
         }
-        let closed = self.until(deadline).ask("close the session", CLOSE_SESSION, &[]);
+        let closed = self.until(deadline).ask_in_any_state("close the session", CLOSE_SESSION, &[]);
         if closed.is_ok() {
             self.state.set(SessionState::Gone);
         }
@@ -225,6 +262,14 @@ impl Client {
 
     /// Sends a command through the session. `what` is what is asked for, in words that follow "it refused to".
     pub(super) fn ask(&self, what: &str, code: u8, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+        if !self.is_good() {
+            // The device would take it for an attack, or the answer would be that to an earlier command.
+            return Err(Trouble::Broken(format!("it was not asked to {what}: its session broke off before").into()));
+        }
+        self.ask_in_any_state(what, code, body)
+    }
+
+    fn ask_in_any_state(&self, what: &str, code: u8, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Trouble> {
         let mut channel = self.channel.borrow_mut();
         let sealed = channel.seal(code, body).map_err(|error| match error {
             ChannelError::TooLong(_) => Trouble::Rejected(format!("it cannot {what}: {}", words(&error)).into()),
@@ -243,19 +288,29 @@ impl Client {
         };
         match channel.open(code, &answer) {
             Ok(body) => {
-                self.state.set(SessionState::Good);
+                self.answered(false);
                 Ok(body)
             }
             Err(ChannelError::Inside(error)) => {
-                self.state.set(SessionState::Good);
+                self.answered(error == LOG_FULL);
                 Err(refused(error, what, self.auth_key))
             }
             Err(ChannelError::Plain(INVALID_SESSION)) => {
                 self.state.set(SessionState::Gone);
                 Err(Trouble::Broken("it no longer knows the session, as after a power cycle".into()))
             }
-            Err(error) => Err(Trouble::Broken(format!("the session broke off ({})", words(&error)).into())),
+            Err(error) => {
+                forget_after(&error, &self.link);
+                Err(Trouble::Broken(format!("the session broke off ({})", words(&error)).into()))
+            }
         }
+    }
+
+    /// Notes an answer that came through the session.
+    fn answered(&self, log_full: bool) {
+        self.state.set(SessionState::Good);
+        self.last_answer.set(Instant::now());
+        self.log_full.set(log_full);
     }
 
     /// Sends a message, and once more if the connection ended without an answer. If the device got it the first time, it
@@ -263,7 +318,11 @@ impl Client {
     fn send(&self, message: &[u8]) -> Result<Vec<u8>, LinkError> {
         let (mut link, deadline) = (lock(&self.link), self.deadline.get());
         match link.exchange(message, deadline) {
-            Err(LinkError::Broken(_)) => link.exchange(message, deadline),
+            Err(first @ LinkError::Broken(_)) => match link.exchange(message, deadline) {
+                // The device may have got it the first time all the same.
+                Err(LinkError::NotReached(_) | LinkError::NoDevice(_)) => Err(first),
+                other => other,
+            },
             other => other,
         }
     }

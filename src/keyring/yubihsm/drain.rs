@@ -51,13 +51,16 @@ pub(super) struct Drain {
     state: Arc<Mutex<DrainState>>,
 }
 
+/// The number and digest of an entry.
+type EntryName = (u16, [u8; DIGEST_BYTES]);
+
 struct DrainState {
     /// Commands since the log was last read, which may each have made an entry.
     commands: u32,
-    /// The last entry that was read: its number and digest.
-    last: Option<(u16, [u8; DIGEST_BYTES])>,
+    /// The last entry that is in the audit file. The next one must follow it, whatever fails in between.
+    last: Option<EntryName>,
     /// The last entry that is being written to the audit file, and what says when it is there.
-    written: Option<(u16, Receiver<bool>)>,
+    written: Option<(EntryName, Receiver<bool>)>,
     not_before: Instant,
 }
 
@@ -66,6 +69,22 @@ impl Drain {
         // The first time at once: an earlier signer may have left a full log.
         let state = DrainState { commands: URGENT, last: None, written: None, not_before: Instant::now() };
         Self { device, audit, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Reads the log in a new session soon: the number of the last one that was written says nothing about it.
+    pub(super) fn begin(&self) {
+        let mut state = lock(&self.state);
+        if let Some((last, written)) = state.written.take()
+            && written.try_recv() == Ok(true)
+        {
+            state.last = Some(last);
+        }
+        state.commands = URGENT;
+    }
+
+    /// Reads the log as soon as no request waits, because it is full.
+    pub(super) fn hurry(&self) {
+        self.count(URGENT);
     }
 
     /// Counts commands that the device may log.
@@ -94,7 +113,10 @@ impl Drain {
         let done = match state.written.take() {
             None => self.read(&mut state, audit, client),
             Some((last, written)) => match written.try_recv() {
-                Ok(true) => client.set_log_index("free the room of its log", last),
+                Ok(true) => {
+                    state.last = Some(last);
+                    client.set_log_index("free the room of its log", last.0)
+                }
                 Err(TryRecvError::Empty) => {
                     state.written = Some((last, written));
                     Ok(())
@@ -102,7 +124,6 @@ impl Drain {
                 // The audit file says why. The entries are read again.
                 Ok(false) | Err(TryRecvError::Disconnected) => {
                     state.commands = URGENT;
-                    state.last = None;
                     state.not_before = Instant::now() + AGAIN_AFTER;
                     Ok(())
                 }
@@ -110,7 +131,6 @@ impl Drain {
         };
         if done.is_err() {
             state.commands = URGENT;
-            state.last = None;
             state.not_before = Instant::now() + AGAIN_AFTER;
         }
         done
@@ -135,8 +155,7 @@ impl Drain {
                  there. Find out who else uses the device or its log"
             );
         }
-        state.last = Some(last);
-        state.written = Some((last.0, audit.device_log(device_log::lines(&self.device, &told))));
+        state.written = Some((last, audit.device_log(device_log::lines(&self.device, &told))));
         Ok(())
     }
 }
@@ -160,7 +179,7 @@ impl RawEntry {
     }
 
     /// Whether this is the entry after one with that number and digest.
-    fn follows(&self, (number, digest): (u16, [u8; DIGEST_BYTES])) -> bool {
+    fn follows(&self, (number, digest): EntryName) -> bool {
         let mut expected = Sha256::new();
         expected.update(&self.0[..ENTRY_BYTES - DIGEST_BYTES]);
         expected.update(digest);
@@ -180,7 +199,7 @@ fn parse(answer: &[u8]) -> Option<((u16, u16), Vec<RawEntry>)> {
 }
 
 /// The entries that are new after `last`. Those that stand before them were written already.
-fn told(entries: &[RawEntry], last: Option<(u16, [u8; DIGEST_BYTES])>) -> Vec<DeviceLogEntry> {
+fn told(entries: &[RawEntry], last: Option<EntryName>) -> Vec<DeviceLogEntry> {
     let old = entries.iter().position(|entry| Some((entry.number(), entry.digest())) == last);
     let new = &entries[old.map_or(0, |at| at + 1)..];
     // The first of all has nothing before it to be compared with.

@@ -18,7 +18,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
-    sync::{Arc, mpsc::sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
     task::Poll,
     thread,
     time::{Duration, Instant},
@@ -26,6 +29,7 @@ use std::{
 use tokio::{
     net::TcpStream,
     runtime::{Builder, Runtime},
+    task::yield_now,
     time::timeout_at,
 };
 
@@ -43,6 +47,8 @@ pub(super) struct Http {
     connection: Option<Conversation>,
     /// Where the connector was reached last: asked first, without a look-up.
     known: Option<SocketAddr>,
+    /// A look-up that has not ended yet. There is one at most.
+    looked_up: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
 }
 
 /// An open connection. Nothing moves on it but during a call.
@@ -59,7 +65,7 @@ pub(super) fn runtime() -> io::Result<Arc<Runtime>> {
 
 impl Http {
     pub(super) fn new(host: String, port: u16, resolver: Resolver, runtime: Arc<Runtime>) -> Self {
-        Self { host, port, resolver, runtime, connection: None, known: None }
+        Self { host, port, resolver, runtime, connection: None, known: None, looked_up: None }
     }
 
     /// Has the connector pass a message to its device, and returns the answer.
@@ -95,6 +101,11 @@ impl Http {
         if status == StatusCode::OK { Ok(body) } else { Err(LinkError::Status { status: status.as_u16(), body }) }
     }
 
+    /// Gives the connection up.
+    pub(super) fn forget(&mut self) {
+        self.connection = None;
+    }
+
     fn exchange(
         &mut self,
         mut conversation: Conversation,
@@ -125,7 +136,7 @@ impl Http {
     }
 
     fn connect(&mut self, deadline: Instant) -> Result<Conversation, LinkError> {
-        if let Some(known) = self.known.take()
+        if let Some(known) = self.known
             && let Ok(conversation) = self.connect_to(known, deadline)
         {
             return Ok(conversation);
@@ -148,17 +159,34 @@ impl Http {
         opened
     }
 
-    fn addresses(&self, deadline: Instant) -> Result<Vec<SocketAddr>, LinkError> {
+    fn addresses(&mut self, deadline: Instant) -> Result<Vec<SocketAddr>, LinkError> {
         if let Ok(address) = self.host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, self.port)]);
         }
         // A look-up has no deadline of its own, so it gets a thread that can be left behind.
+        let answer = match self.looked_up.take() {
+            Some(answer) => answer,
+            None => self.look_up().map_err(LinkError::NotReached)?,
+        };
+        match answer.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(addresses) => addresses.map_err(LinkError::NotReached),
+            Err(RecvTimeoutError::Timeout) => {
+                // Whoever asks next waits for the same thread.
+                self.looked_up = Some(answer);
+                Err(LinkError::Late)
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(LinkError::NotReached(io::Error::other("the look-up of its host name broke off")))
+            }
+        }
+    }
+
+    fn look_up(&self) -> io::Result<Receiver<io::Result<Vec<SocketAddr>>>> {
         let (host, port, resolver) = (self.host.clone(), self.port, self.resolver.clone());
         let (found, answer) = sync_channel(1);
         let look_up = move || drop(found.try_send(resolver.resolve(&host, port)));
-        thread::Builder::new().name("look-up".into()).spawn(look_up).map_err(LinkError::NotReached)?;
-        let addresses = answer.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        addresses.map_err(|_| LinkError::Late)?.map_err(LinkError::NotReached)
+        thread::Builder::new().name("look-up".into()).spawn(look_up)?;
+        Ok(answer)
     }
 }
 
@@ -173,6 +201,9 @@ impl Conversation {
     /// Sends a request, and moves the bytes of the connection until the whole answer is there.
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Vec<u8>), LinkError> {
         let Self { sender, driver, ended } = self;
+        // Lets the runtime see what came on the connection while nothing moved on it: its end above all.
+        yield_now().await;
+        let mut asked = false;
         let mut answer = pin!(async {
             let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
             let status = answer.status();
@@ -183,6 +214,11 @@ impl Conversation {
         poll_fn(|context| {
             // The answer itself says why the connection ended, if it did.
             *ended = *ended || driver.as_mut().poll(context).is_ready();
+            if *ended && !asked {
+                // Nothing of the request was sent.
+                return Poll::Ready(Err(LinkError::NotReached(io::ErrorKind::NotConnected.into())));
+            }
+            asked = true;
             match answer.as_mut().poll(context) {
                 Poll::Pending if *ended => Poll::Ready(Err(LinkError::Broken("the connection ended".into()))),
                 other => other,

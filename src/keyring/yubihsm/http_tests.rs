@@ -102,3 +102,17 @@ fn a_connector_that_says_nothing_costs_the_deadline_and_no_more() {
     assert!(matches!(error, LinkError::Late), "{error:?}");
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
 }
+
+#[test]
+fn a_connection_that_ended_while_nobody_used_it_is_made_again_and_nothing_is_sent_twice() {
+    let (port, serve) = connector(vec![
+        // It says nothing of its end, which comes afterwards.
+        (vec!["HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer"], true),
+        (vec!["HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond"], true),
+    ]);
+    let mut http = http("127.0.0.1", port);
+    assert_eq!(post(&mut http).unwrap(), b"answer");
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(post(&mut http).unwrap(), b"second");
+    assert_eq!(serve.join().unwrap().len(), 2);
+}

@@ -47,11 +47,20 @@ impl Link {
         }
     }
 
+    /// Gives up the connection: its next answer may be that to an earlier message. The next message makes a new one.
+    pub(super) fn forget(&mut self) {
+        match self {
+            Self::Http(http) => http.forget(),
+            Self::Usb(usb) => usb.forget(),
+            Self::None(_) => {}
+        }
+    }
+
     /// Looks whether the connector, or the device on USB, is there. Sends nothing.
     pub(super) fn look(&mut self, deadline: Instant) -> Result<(), LinkError> {
         match self {
             Self::Http(http) => http.connect_now(deadline),
-            Self::Usb(usb) => usb.look(),
+            Self::Usb(usb) => usb.look(deadline),
             Self::None(why) => Err(LinkError::NoDevice(why.clone())),
         }
     }

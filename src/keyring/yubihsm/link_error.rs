@@ -25,7 +25,8 @@ impl LinkError {
             Self::Late => Trouble::Late,
             Self::NotReached(error) => {
                 let advice = refused::advice(&error).unwrap_or("is yubihsm-connector running there?");
-                Trouble::Broken(format!("cannot reach its connector ({error}): {advice}").into())
+                let text = format!("cannot reach its connector ({error}): {advice}").into();
+                if error.kind() == io::ErrorKind::TimedOut { Trouble::Unreached(text) } else { Trouble::Broken(text) }
             }
             Self::NoDevice(text) => Trouble::Broken(text.into()),
             Self::Broken(text) => Trouble::Broken(format!("the connection broke off ({text})").into()),

@@ -36,7 +36,7 @@ const SESSIONS_OF_A_COMMAND: u32 = 12;
 /// They are spread out, instead of eight and then none for half a minute: a fault is usually over within a second.
 const SESSION_EVERY: Duration = Duration::from_millis(3750);
 
-/// How long a session that was left is still closed: a silent one lives for 30 s on the device.
+/// How long after its last answer a session that was left is still closed: a silent one lives for 30 s on the device.
 const LEFT_IS_OURS: Duration = Duration::from_secs(25);
 /// How long the device may take to close a session that nobody needs any more.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(300);
@@ -44,8 +44,10 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(300);
 /// Login to one device.
 pub struct Login {
     config: YubiHsmConfig,
-    /// The key derived from the password, once that could be read. Wiped when dropped.
+    /// The key derived from the password, once that could be read and until the device refuses it. Wiped when dropped.
     credentials: Option<Credentials>,
+    /// Whether the key was handed over, so that there is no password to be read again.
+    by_key: bool,
     sessions: Arc<Mutex<Sessions>>,
     link: Arc<Mutex<Link>>,
 }
@@ -62,7 +64,7 @@ impl Login {
     /// Accesses the device of a section. Reads no password yet, and connects to nothing.
     pub fn new(config: YubiHsmConfig, resolver: Resolver) -> Self {
         let link = Link::new(&config.adapter, config.serial_number.as_deref(), resolver);
-        Self { config, credentials: None, sessions: Arc::default(), link: Arc::new(Mutex::new(link)) }
+        Self { config, credentials: None, by_key: false, sessions: Arc::default(), link: Arc::new(Mutex::new(link)) }
     }
 
     /// For a command, which opens several sessions one after the other and then ends. A signer gets fewer, because it
@@ -77,7 +79,18 @@ impl Login {
     pub(crate) fn by_key(&self, auth_key: u16, key: Key) -> Self {
         let config = YubiHsmConfig { auth_key, ..self.config.clone() };
         let credentials = Some(Credentials::new(auth_key, key));
-        Self { config, credentials, sessions: Arc::clone(&self.sessions), link: Arc::clone(&self.link) }
+        Self { config, credentials, by_key: true, sessions: Arc::clone(&self.sessions), link: Arc::clone(&self.link) }
+    }
+
+    /// Accesses the same device with the same authentication key. Sessions are counted together.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            credentials: self.credentials.clone(),
+            by_key: self.by_key,
+            sessions: Arc::clone(&self.sessions),
+            link: Arc::clone(&self.link),
+        }
     }
 
     /// Requires this serial number from now on.
@@ -116,9 +129,9 @@ impl Login {
             self.device_info(deadline)?;
         }
         let left = std::mem::take(&mut lock(&self.sessions).left);
-        for Left { client, opened, at } in left {
+        for Left { client, opened } in left {
             // The device may have given the number of an older one to somebody else.
-            if at.elapsed() < LEFT_IS_OURS {
+            if client.last_answer().elapsed() < LEFT_IS_OURS {
                 close(&client, opened, &self.sessions, deadline);
             }
         }
@@ -135,6 +148,10 @@ impl Login {
                 sessions.last_failure = Some(trouble.clone());
                 if !takes_session {
                     sessions.give_back();
+                }
+                if matches!(trouble, Trouble::WrongPassword(_)) && !self.by_key {
+                    // An operator corrects it in its file.
+                    self.credentials = None;
                 }
                 Err(trouble)
             }
@@ -173,7 +190,7 @@ impl Drop for OpenSession {
             }
         };
         if !closed {
-            lock(&self.sessions).left.push(Left { client, opened: self.opened, at: Instant::now() });
+            lock(&self.sessions).left.push(Left { client, opened: self.opened });
         }
     }
 }
@@ -240,7 +257,6 @@ struct Sessions {
 struct Left {
     client: Client,
     opened: Instant,
-    at: Instant,
 }
 
 impl Default for Sessions {

@@ -17,9 +17,6 @@ use tracing::debug;
 /// How long to wait for a device, even if the deadline is later: short, so that its return is noticed soon.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Create Session, Authenticate Session, and what is asked for at once in a new session.
-const ENTRIES_OF_A_LOGIN: u32 = 4;
-
 /// A key on a device.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct PinnedKey {
@@ -77,7 +74,7 @@ impl Opener for YubiHsmOpener {
             self.look_at_audit(&client)?;
         }
         if let Some(drain) = &self.drain {
-            drain.count(ENTRIES_OF_A_LOGIN);
+            drain.begin();
         }
         let (keys, drain) = (self.keys.clone(), self.drain.clone());
         Ok(Box::new(YubiHsmSession { client, seen: vec![false; keys.len()], keys, drain }))
@@ -104,12 +101,14 @@ impl Session for YubiHsmSession {
             drain.count(1 + u32::from(!self.seen[key]));
         }
         // Every signature is verified anyway. This only gives a better error.
-        if !self.seen[key] {
-            client.expect_key(*id, public_key)?;
+        let checked = if self.seen[key] { Ok(()) } else { client.expect_key(*id, public_key) };
+        let signature = checked.and_then(|()| client.sign(*id, public_key.key_type(), message));
+        match (&signature, &self.drain) {
+            (Ok(_), _) => self.seen[key] = true,
+            (Err(_), Some(drain)) if client.log_is_full() => drain.hurry(),
+            (Err(_), _) => {}
         }
-        let signature = client.sign(*id, public_key.key_type(), message)?;
-        self.seen[key] = true;
-        Ok(signature)
+        signature
     }
 
     fn idle_before_chore(&self) -> Option<Duration> {

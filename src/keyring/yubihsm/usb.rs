@@ -14,6 +14,8 @@ const FROM_DEVICE: u8 = 0x81;
 const PACKET_BYTES: usize = 64;
 /// How long to wait for what an earlier user of the device has not read. 0 would mean for ever.
 const LEFT_OVER: Duration = Duration::from_millis(10);
+/// How many answers to read away at most: a device has one, and one that sends without end is none.
+const LEFT_OVER_MAX: usize = 8;
 
 /// A device on USB, and the handle on it once it was found.
 pub(super) struct Usb {
@@ -35,15 +37,21 @@ impl Usb {
     }
 
     /// Looks whether the device is there. A running signer may hold it.
-    pub(super) fn look(&self) -> Result<(), LinkError> {
-        usb_bus::find(self.serial_number.as_deref(), self.timeout).map(drop).map_err(LinkError::NoDevice)
+    pub(super) fn look(&self, deadline: Instant) -> Result<(), LinkError> {
+        let left = self.left(deadline)?;
+        usb_bus::find(self.serial_number.as_deref(), left).map(drop).map_err(LinkError::NoDevice)
+    }
+
+    /// Gives the device up. It is opened again, and what it still has to say is read away, before the next message.
+    pub(super) fn forget(&mut self) {
+        self.handle = None;
     }
 
     /// Sends a message, and waits for its answer.
     pub(super) fn exchange(&mut self, message: &[u8], deadline: Instant) -> Result<Vec<u8>, LinkError> {
         let handle = match self.handle.take() {
             Some(handle) => handle,
-            None => self.open()?,
+            None => self.open(deadline)?,
         };
         let answer = self.transfer(&handle, message, deadline);
         // After any error the handle is given up: an answer may still be on its way, or the device is another one now.
@@ -79,10 +87,15 @@ impl Usb {
     }
 
     /// Opens the only device, or that with the serial number, and reads away what an earlier user has left.
-    fn open(&self) -> Result<DeviceHandle<Context>, LinkError> {
-        let handle = usb_bus::claim(self.serial_number.as_deref(), self.timeout).map_err(LinkError::NoDevice)?;
+    fn open(&self, deadline: Instant) -> Result<DeviceHandle<Context>, LinkError> {
+        let left = self.left(deadline)?;
+        let handle = usb_bus::claim(self.serial_number.as_deref(), left).map_err(LinkError::NoDevice)?;
         let mut rest = [0; MESSAGE_MAX_BYTES];
-        while handle.read_bulk(FROM_DEVICE, &mut rest, LEFT_OVER).is_ok_and(|read| read > 0) {}
+        for _ in 0..LEFT_OVER_MAX {
+            if !handle.read_bulk(FROM_DEVICE, &mut rest, LEFT_OVER).is_ok_and(|read| read > 0) {
+                break;
+            }
+        }
         Ok(handle)
     }
 }

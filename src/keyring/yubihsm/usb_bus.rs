@@ -46,8 +46,17 @@ pub(super) fn claim(serial_number: Option<&str>, timeout: Duration) -> Result<De
 pub(super) fn find(serial_number: Option<&str>, timeout: Duration) -> Result<DeviceHandle<Context>, String> {
     let listed = Context::new().and_then(|context| context.devices());
     let listed = listed.map_err(|error| cannot_list(error, Path::new(BUSES)))?;
-    let devices = listed.iter().filter(is_yubihsm);
-    let (seen, mut handles): (Vec<_>, Vec<_>) = devices.map(|device| look_at(&device, timeout)).unzip();
+    let (mut seen, mut handles) = (Vec::new(), Vec::new());
+    for device in listed.iter().filter(is_yubihsm) {
+        let (about, handle) = look_at(&device, timeout);
+        let wanted = about.serial_number.as_deref().ok().is_some_and(|number| Some(number) == serial_number);
+        seen.push(about);
+        handles.push(handle);
+        // The others are left alone, and one of them may be slow to say its number.
+        if wanted {
+            break;
+        }
+    }
     let chosen = choose(&seen, serial_number)?;
     handles.swap_remove(chosen).ok_or_else(|| "the YubiHSM was unplugged: plug it in again".into())
 }

@@ -32,6 +32,8 @@ pub(crate) const LABEL_MAX_BYTES: usize = LABEL_SIZE;
 /// A session with a device for an operator.
 pub(crate) struct AdminSession {
     client: OpenSession,
+    /// Opens another session when this one is lost.
+    login: Login,
     /// What the authentication key may do, if it may find out.
     rights: Option<Capability>,
     auth_key: u16,
@@ -149,7 +151,7 @@ impl AdminSession {
     pub(crate) fn open(login: &mut Login) -> Result<Self, Trouble> {
         let client = login.open(Instant::now() + PATIENCE)?;
         let auth_key = login.config().auth_key;
-        let mut session = Self { client, rights: None, auth_key };
+        let mut session = Self { client, login: login.again(), rights: None, auth_key };
         session.rights = match session.info(auth_key, Type::AuthenticationKey) {
             Ok(info) => Some(info.capabilities),
             Err(Trouble::Rejected(_)) => None,
@@ -276,11 +278,36 @@ impl AdminSession {
     }
 
     fn undo(&self, id: u16, kind: Type, why: String) -> AdminError {
-        AdminError::Unproven { id, why, left: self.delete(id, kind).err() }
+        let deleted = if self.client.is_good() {
+            self.delete(id, kind)
+        } else {
+            // What failed may have cost the session.
+            Self::open(&mut self.login.again()).and_then(|session| session.delete(id, kind))
+        };
+        AdminError::Unproven { id, why, left: deleted.err() }
     }
 
     pub(super) fn delete(&self, id: u16, kind: Type) -> Result<(), Trouble> {
         self.client().delete(&format!("delete {kind} 0x{id:04x}"), id, kind)
+    }
+
+    /// Every object that the authentication key may see, in words. One that came with the device has the id 0.
+    pub(super) fn objects(&self) -> Result<Vec<String>, Trouble> {
+        const TYPES: [Type; 7] = [
+            Type::Opaque,
+            Type::AuthenticationKey,
+            Type::AsymmetricKey,
+            Type::WrapKey,
+            Type::HmacKey,
+            Type::Template,
+            Type::OtpAeadKey,
+        ];
+        let mut objects = Vec::new();
+        for kind in TYPES {
+            let ids = self.client().list("list its objects", kind)?;
+            objects.extend(ids.into_iter().filter(|id| *id != 0).map(|id| format!("{kind} 0x{id:04x}")));
+        }
+        Ok(objects)
     }
 
     pub(crate) fn auth_key(&self) -> u16 {

@@ -124,7 +124,9 @@ impl Setup<'_> {
         // The operator may have thought longer than a session lives.
         let session = AdminSession::open(login).map_err(at(DeviceState::Untouched))?;
         may_wipe(&session).map_err(at(DeviceState::Untouched))?;
-        if let Err(trouble @ Trouble::Rejected(_)) = session.client().reset("wipe itself") {
+        if let Err(trouble) = session.client().reset("wipe itself")
+            && refused(&trouble)
+        {
             return Err(SetupError { state: DeviceState::Untouched, trouble });
         }
         // Any other answer may be lost, because the device restarts: whether it is wiped shows below.
@@ -132,13 +134,18 @@ impl Setup<'_> {
 
         tell("waiting for it to come back");
         let factory = log_in_as_new(login).map_err(at(DeviceState::Unknown))?;
+        refuse_full(&factory).map_err(at(DeviceState::Unknown))?;
         tell("making its keys");
         let setup_key = Key::random();
         self.put_key(&factory, SETUP_KEY, "highwater setup", Role::Admin, &setup_key)
             .map_err(at(DeviceState::LikeNew))?;
         let session = AdminSession::open(&mut login.by_key(SETUP_KEY, setup_key)).map_err(at(DeviceState::LikeNew))?;
         self.provision(&session).map_err(at(DeviceState::LikeNew))?;
-        session.delete(ADMIN_KEY, Type::AuthenticationKey).map_err(at(DeviceState::LikeNew))?;
+        session.delete(ADMIN_KEY, Type::AuthenticationKey).map_err(|trouble| {
+            // Without a clear answer it may be gone.
+            let state = if refused(&trouble) { DeviceState::LikeNew } else { DeviceState::Locked };
+            SetupError { state, trouble }
+        })?;
         self.put_role(&session, Role::Admin).map_err(at(DeviceState::Locked))?;
 
         tell("logging in as administrator and as validator");
@@ -187,6 +194,23 @@ impl Setup<'_> {
     fn key_of(&self, role: Role) -> Key {
         Key::derive_from_password(self.words.password(role).as_bytes())
     }
+}
+
+/// Whether the device itself said that it did not do what it was asked for.
+fn refused(trouble: &Trouble) -> bool {
+    matches!(trouble, Trouble::Rejected(_) | Trouble::Temporary(_))
+}
+
+/// Refuses a device that holds more than one from the factory: it lets the factory's key in, but is not wiped.
+fn refuse_full(factory: &AdminSession) -> Result<(), Trouble> {
+    let mut objects = factory.objects()?;
+    let factory_key = format!("{} 0x{ADMIN_KEY:04x}", Type::AuthenticationKey);
+    objects.retain(|object| *object != factory_key);
+    if objects.is_empty() {
+        return Ok(());
+    }
+    let shown = objects.join(", ");
+    Err(Trouble::Broken(format!("it was told to wipe itself, but still has objects: {shown}").into()))
 }
 
 /// Opens a session with the factory's authentication key, once the device is back.
