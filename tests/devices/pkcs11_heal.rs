@@ -119,6 +119,18 @@ fn a_slow_login_is_waited_for_however_long_it_takes() {
 }
 
 #[test]
+fn a_login_goes_on_when_the_signer_has_gone() {
+    let Some((scene, faults)) = scene_with_pin(PIN) else { return };
+    faults.plan(&["login delay 3000"]);
+    let mut signer = scene.home.start();
+    let child = child_at_login(&signer, &faults);
+    signer.sigkill();
+    thread::sleep(Duration::from_secs(1));
+    assert!(child.is_running(), "a login is never cut off");
+    wait_until(|| !child.is_running());
+}
+
+#[test]
 fn a_pin_that_is_refused_for_one_use_of_a_key_is_not_sent_again() {
     let Some(hsm) = Hsm::softhsm() else { return };
     hsm.token(TOKEN, 0);
