@@ -291,4 +291,22 @@ mod tests {
         }
         assert!(!told(&entries[4..], last)[0].proven, "one is missing");
     }
+
+    #[test]
+    fn a_new_session_reads_the_log_again_and_knows_what_was_written() {
+        let drain = Drain::new("device".into(), AuditSlot::default());
+        let name = |number| (number, [7; DIGEST_BYTES]);
+        let (done, written) = std::sync::mpsc::sync_channel(1);
+        done.send(true).unwrap();
+        let state =
+            DrainState { commands: 0, last: None, written: Some((name(5), written)), not_before: Instant::now() };
+        *lock(&drain.state) = state;
+        drain.begin();
+        // One that is not written yet is read again.
+        let (_done, written) = std::sync::mpsc::sync_channel(1);
+        lock(&drain.state).written = Some((name(9), written));
+        drain.begin();
+        let state = lock(&drain.state);
+        assert_eq!((state.last, state.written.is_none(), state.commands), (Some(name(5)), true, URGENT));
+    }
 }
