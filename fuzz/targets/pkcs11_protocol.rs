@@ -16,7 +16,7 @@ fn check_body(body: &[u8]) {
     match answer {
         Ok(bytes) => assert_eq!([&[0], bytes.as_slice()].concat(), body),
         Err(
-            Trouble::Busy | Trouble::Late | Trouble::LoggingIn(_) | Trouble::Temporary(_) | Trouble::WrongPassword(_),
+            Trouble::Busy | Trouble::Late | Trouble::LoggingIn(_) | Trouble::Temporary(_) | Trouble::Unreached(_) | Trouble::WrongPassword(_),
         ) => panic!("no child says that"),
         Err(Trouble::Broken(_) | Trouble::Fatal(_) | Trouble::Rejected(_)) => {}
     }
