@@ -1,5 +1,5 @@
 //! The part of Highwater that decides. Whoever wants to know whether Highwater keeps its first two promises reads this crate, and
-//! nothing else.
+//! outside of it only how an import is proven, which is named below.
 //!
 //! # The promises
 //!
@@ -23,6 +23,10 @@
 //!   *(the deliberate bugs `no_flush` and `flush_after_release` fail the tests)*
 //! - A release reads the signed bytes back and compares chain, place, time and digest with the durable mark. If they differ, the
 //!   process ends. *(`chain::tests::a_mark_releases_nothing_but_its_own_message`)*
+//! - A mark that an import makes holds a message only where a file of CometBFT proves it: its sign bytes parse as exactly this
+//!   chain's message of that place, and its signature over them verifies with this key. That reading is the one part of the
+//!   argument outside of this crate, `state/foreign/cometbft.rs` of the program. *(`state::foreign::tests` there, and the
+//!   deliberate bug `import_unproven`)*
 //! - One lock for each chain spans the decision, the flush and the release, so that two nodes cannot be answered from one mark.
 //!   *(`tests/never_two/nodes.rs` of the repository: five nodes, the real program, and kills)*
 //! - After any error of its disk a store is stopped for the life of the process: a second flush may report success over pages that

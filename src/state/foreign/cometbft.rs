@@ -1,8 +1,8 @@
 //! CometBFT's `priv_validator_state.json` (`privval/file.go`): the height is a string, round and step are numbers,
 //! and the last signature is kept with the bytes it covers. Tendermint 0.33 and older write the round as a string too.
 //!
-//! gno.land's file has the same fields, with the sign bytes in base64 and the round in a string. It is taken if its sign bytes
-//! are those of CometBFT.
+//! gno.land's file has the same fields, with the sign bytes in base64 and the round in a string. Either is taken if its sign
+//! bytes are those of CometBFT, as those of nil votes are; whatever else its program signed does not parse.
 
 use super::{Foreign, MigrationError, Program, decimal};
 use crate::keyring::softsign::encoding;
