@@ -473,12 +473,11 @@ impl DeviceThread {
                 Err(trouble) => return self.note(Some(&trouble)),
             }
         }
-        let keys = match was_open {
-            true if count > 0 => {
-                self.pulse = (self.pulse + 1) % count;
-                self.pulse..self.pulse + 1
-            }
-            _ => 0..count,
+        let keys = if was_open && count > 0 {
+            self.pulse = (self.pulse + 1) % count;
+            self.pulse..self.pulse + 1
+        } else {
+            0..count
         };
         let mut rejected = Vec::new();
         let tried = keys.len();

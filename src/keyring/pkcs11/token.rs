@@ -110,25 +110,7 @@ impl Token {
         profile: &Profile,
         pin: Option<&Pin>,
     ) -> Result<Self, TokenError> {
-        Self::open_session(
-            module,
-            selector,
-            profile,
-            pin,
-            Opening::plain(profile.session.mode == SessionMode::ReadWrite),
-        )
-    }
-
-    /// The same, where `gate` decides about the login, and where the pinned keys decide between tokens that have the
-    /// same name.
-    pub fn open_by(
-        module: &Path,
-        selector: &TokenSelector,
-        profile: &Profile,
-        pin: Option<&Pin>,
-        opening: Opening<'_>,
-    ) -> Result<Self, TokenError> {
-        Self::open_session(module, selector, profile, pin, opening)
+        Self::open_by(module, selector, profile, pin, Opening::plain(profile.session.mode == SessionMode::ReadWrite))
     }
 
     /// Opens the token to make, import or delete keys.
@@ -138,10 +120,12 @@ impl Token {
         profile: &Profile,
         pin: Option<&Pin>,
     ) -> Result<Self, TokenError> {
-        Self::open_session(module, selector, profile, pin, Opening::plain(true))
+        Self::open_by(module, selector, profile, pin, Opening::plain(true))
     }
 
-    fn open_session(
+    /// Opens the token as `opening` says: its gate decides about the login, and its pinned keys decide between tokens that
+    /// have the same name.
+    pub fn open_by(
         path: &Path,
         selector: &TokenSelector,
         profile: &Profile,
